@@ -1,0 +1,1 @@
+"""Artifacts by digest, on disk or in an object store."""

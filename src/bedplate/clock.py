@@ -1,0 +1,39 @@
+"""The only clock. Tests freeze it with :func:`frozen`; nothing else in the package asks the system for the time."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+_frozen: datetime | None = None
+
+
+def now() -> datetime:
+    """The current time, in UTC and aware of it."""
+    return _frozen if _frozen is not None else datetime.now(UTC)
+
+
+def timestamp() -> str:
+    """:func:`now` as RFC 3339 text with microseconds and ``Z``."""
+    return now().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def parse(text: str) -> datetime:
+    """The time that :func:`timestamp` wrote."""
+    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
+
+
+def monotonic() -> float:
+    """Seconds from an arbitrary start that never go backwards: for durations and leases."""
+    return time.monotonic()
+
+
+@contextmanager
+def frozen(at: datetime) -> Iterator[None]:
+    """Hold :func:`now` at ``at`` within the block."""
+    global _frozen
+    before, _frozen = _frozen, at
+    try:
+        yield
+    finally:
+        _frozen = before

@@ -1,0 +1,1 @@
+"""The only way to rows: tables, contracts, ingestion, quality, governed reads."""

@@ -1,0 +1,166 @@
+"""The error tree: every error a user can meet says what is wrong, where, and what to do.
+
+BedplateError                 base; never raised itself
+├── InputError                what the user wrote or named is wrong (exit 2, HTTP 400)
+│   ├── UseCaseError          usecase.yaml: carries every problem found, each with line and column
+│   ├── ContractError         a data contract is wrong, or data does not match it
+│   └── NotFoundError         a named thing does not exist (HTTP 404)
+├── AuthenticationError       no valid key, session or link (HTTP 401)
+├── DeniedError               policy does not allow it (HTTP 403)
+├── ConflictError             it exists already, or somebody changed it meanwhile (HTTP 409)
+├── GateError                 a release gate refused (exit 3, HTTP 422)
+├── IntegrityError            a digest, signature or ledger proof does not match (HTTP 500)
+├── UserCodeError             code from pipeline.py raised, was killed or was refused
+├── HomeError                 the home folder is missing, foreign, of another version, or owned by another process
+├── StorageError              disk full, I/O error, object store refused (HTTP 507)
+├── UnavailableError          a server or network is not there now; trying again may help (HTTP 503)
+└── MissingExtraError         an optional dependency is not installed; carries the install line
+"""
+
+from typing import ClassVar
+
+
+class BedplateError(Exception):
+    """Base of all errors a user can meet.
+
+    ``message`` says what is wrong, ``where`` names the file, line, table or address, ``fix`` says what to do.
+    """
+
+    code: ClassVar[str] = "error"
+    exit_code: ClassVar[int] = 1
+    http_status: ClassVar[int] = 500
+
+    def __init__(self, message: str, *, where: str | None = None, fix: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.where = where
+        self.fix = fix
+
+    def __str__(self) -> str:
+        parts = [f"{self.where}: {self.message}" if self.where else self.message]
+        if self.fix:
+            parts.append(f"Fix: {self.fix}")
+        return "\n".join(parts)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Keyword-only arguments are not pickled by Exception; errors cross process boundaries in test workers.
+        return (_rebuild, (type(self), self.message, self.where, self.fix), self.__dict__)
+
+    def to_dict(self) -> dict[str, object]:
+        """The JSON form that CLI ``--json`` and every HTTP edge answer."""
+        return {"error": self.code, "message": self.message, "where": self.where, "fix": self.fix}
+
+
+def _rebuild(cls: type[BedplateError], message: str, where: str | None, fix: str | None) -> BedplateError:
+    error = cls.__new__(cls)
+    BedplateError.__init__(error, message, where=where, fix=fix)
+    return error
+
+
+class InputError(BedplateError):
+    """What the user wrote or named is wrong."""
+
+    code = "invalid_input"
+    exit_code = 2
+    http_status = 400
+
+
+class UseCaseError(InputError):
+    """``usecase.yaml`` cannot be used; ``problems`` lists everything found, in file order."""
+
+    code = "invalid_use_case"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        where: str | None = None,
+        fix: str | None = None,
+        problems: tuple[object, ...] = (),
+    ) -> None:
+        super().__init__(message, where=where, fix=fix)
+        self.problems = problems
+
+    def to_dict(self) -> dict[str, object]:
+        return {**super().to_dict(), "problems": list(self.problems)}
+
+
+class ContractError(InputError):
+    """A data contract is wrong, or data does not match it."""
+
+    code = "contract_violation"
+
+
+class NotFoundError(InputError):
+    """A named thing does not exist."""
+
+    code = "not_found"
+    http_status = 404
+
+
+class AuthenticationError(BedplateError):
+    """No valid key, session or link was presented."""
+
+    code = "unauthenticated"
+    http_status = 401
+
+
+class DeniedError(BedplateError):
+    """Policy does not allow it."""
+
+    code = "denied"
+    http_status = 403
+
+
+class ConflictError(BedplateError):
+    """It exists already, or somebody changed it meanwhile."""
+
+    code = "conflict"
+    http_status = 409
+
+
+class GateError(BedplateError):
+    """A release gate refused the candidate."""
+
+    code = "gate_refused"
+    exit_code = 3
+    http_status = 422
+
+
+class IntegrityError(BedplateError):
+    """A digest, signature or ledger proof does not match what it should protect."""
+
+    code = "integrity"
+    exit_code = 4
+
+
+class UserCodeError(BedplateError):
+    """Code from ``pipeline.py`` raised, was killed, or tried what it may not do."""
+
+    code = "user_code"
+
+
+class HomeError(BedplateError):
+    """The home folder is missing, foreign, of another version, or owned by another process."""
+
+    code = "home"
+
+
+class StorageError(BedplateError):
+    """The disk is full, an I/O error occurred, or an object store refused."""
+
+    code = "storage"
+    http_status = 507
+
+
+class UnavailableError(BedplateError):
+    """A server or network is not there now; trying again may help."""
+
+    code = "unavailable"
+    http_status = 503
+
+
+class MissingExtraError(BedplateError):
+    """An optional dependency is not installed."""
+
+    code = "missing_extra"

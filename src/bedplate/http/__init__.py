@@ -1,0 +1,1 @@
+"""One route table for every server: action, resource, audit class and limits of each route."""

@@ -1,0 +1,1 @@
+"""Principals, keys, sessions and login links."""

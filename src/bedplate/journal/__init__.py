@@ -1,0 +1,1 @@
+"""Append-only segment files with durable and buffered modes."""

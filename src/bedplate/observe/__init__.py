@@ -1,0 +1,1 @@
+"""What served traffic shows: outcomes, drift, health."""

@@ -1,0 +1,1 @@
+"""The key-value port of online features."""

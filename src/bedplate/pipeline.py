@@ -1,0 +1,62 @@
+"""Decorators for ``pipeline.py``: they mark ordinary typed functions, which stay callable and testable as they are.
+
+Nothing here runs user code; :mod:`bedplate.compute` does, in a process of its own.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+Kind = Literal["dataset", "feature_view", "train", "evaluate", "predictor"]
+
+
+class Mark(msgspec.Struct, frozen=True, kw_only=True):
+    """What a decorator recorded about a function: its role, its name in the use case, and its options."""
+
+    kind: Kind
+    name: str
+    options: Mapping[str, Any]
+
+
+def _marker(kind: Kind, function: F, options: dict[str, Any]) -> F:
+    function.__bedplate__ = Mark(kind=kind, name=function.__name__, options=options)  # type: ignore[attr-defined]
+    return function
+
+
+def mark_of(value: object) -> Mark | None:
+    """The mark a decorator left on ``value``, if any."""
+    mark = getattr(value, "__bedplate__", None)
+    return mark if isinstance(mark, Mark) else None
+
+
+def dataset(*, name: str) -> Callable[[F], F]:
+    """Mark a function that cleans one data set: Arrow table in, Arrow table out, before the contract is applied."""
+    return lambda function: _marker("dataset", function, {"name": name})
+
+
+def feature_view(*, entity: tuple[str, ...] | str, inputs: tuple[str, ...], time: str | None = None) -> Callable[[F], F]:
+    """Mark a function that returns the SQL of a feature view.
+
+    The SQL sees each input as a governed view that already ends before ``as_of``, and gives one row per ``entity``.
+    ``$as_of`` is bound to the moment the features are for.
+    """
+    keys = (entity,) if isinstance(entity, str) else entity
+    return lambda function: _marker("feature_view", function, {"entity": keys, "inputs": inputs, "time": time})
+
+
+def train(function: F) -> F:
+    """Mark the function that trains: it gets a :class:`bedplate.train.Task` and returns a trained model."""
+    return _marker("train", function, {})
+
+
+def evaluate(function: F) -> F:
+    """Mark a function that adds metrics per unit to those the recipe reports."""
+    return _marker("evaluate", function, {})
+
+
+def predictor(function: F) -> F:
+    """Mark a Python predictor; it runs in a limited process of its own."""
+    return _marker("predictor", function, {})

@@ -1,0 +1,1 @@
+"""From objective to infrastructure: requirements, catalogue, queueing, cost, choice, explanation. Pure, no I/O."""

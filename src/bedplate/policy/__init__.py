@@ -1,0 +1,1 @@
+"""Who may do what to which rows, decided by Cedar. Pure, no I/O."""

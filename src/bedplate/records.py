@@ -1,0 +1,310 @@
+"""Values that cross packages and processes: what one stage hands to the next, and what the store keeps as evidence.
+
+Each stage of the flow ends in one *fact*: one of the structs below, kept as canonical JSON under its digest, with the
+digests of the facts it rests on as parents. That graph is what `bedplate trace` walks.
+"""
+
+from typing import Any, Literal
+
+import msgspec
+
+from bedplate.ids import Digest
+
+
+class Estimate(msgspec.Struct, frozen=True, kw_only=True):
+    """A number that says how sure it is: the interval [low, high] at ``level``, from ``n`` observations."""
+
+    value: float
+    low: float
+    high: float
+    level: float = 0.95
+    n: int = 0
+    method: str = ""
+
+
+class Fact(msgspec.Struct, frozen=True, kw_only=True):
+    """One piece of evidence. ``digest`` covers kind, use_case, parents and body; not ``created``."""
+
+    digest: Digest
+    kind: str
+    use_case: str
+    parents: tuple[Digest, ...]
+    body: dict[str, Any]
+    created: str
+
+
+# ---------------------------------------------------------------------------------------------------- objective, file
+
+
+class Objective(msgspec.Struct, frozen=True, kw_only=True):
+    """Fact ``objective``: what the use case is for, with the line of the file that says it."""
+
+    name: str
+    statement: str
+    kpi: dict[str, Any]
+    owner: dict[str, Any]
+    purpose: str
+    file: str
+    file_digest: Digest
+    line: int
+
+
+# --------------------------------------------------------------------------------------------------------------- data
+
+
+class TableVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """One immutable version of a table. ``digest`` covers its schema and the digests of its data files."""
+
+    name: str
+    version: int
+    digest: Digest
+    rows: int
+
+
+class RuleOutcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What one contract rule found. ``dimension`` is the ODCS quality dimension."""
+
+    rule: str
+    column: str | None
+    severity: Literal["error", "warning", "info"]
+    failed: int
+    message: str
+    dimension: str = ""
+
+
+class IngestResult(msgspec.Struct, frozen=True, kw_only=True):
+    """Fact ``dataset``: what came in under a contract. ``rejected`` rows lie in ``quarantine`` with reasons."""
+
+    dataset: str
+    table: TableVersion
+    quarantine: TableVersion | None
+    contract: str
+    contract_digest: Digest
+    source: str
+    source_digest: Digest
+    read: int
+    accepted: int
+    rejected: int
+    outcomes: tuple[RuleOutcome, ...]
+
+
+class FeatureSet(msgspec.Struct, frozen=True, kw_only=True):
+    """Fact ``features``: the feature tables, one row per entity and ``as_of``; nothing in a row is later than it."""
+
+    views: dict[str, TableVersion]
+    columns: dict[str, tuple[str, ...]]
+    as_of: tuple[str, ...]
+    code_digest: Digest
+    inputs: tuple[TableVersion, ...]
+
+
+# ----------------------------------------------------------------------------------------------------------- training
+
+
+class Metric(msgspec.Struct, frozen=True, kw_only=True):
+    """One metric of one model on one slice. ``model`` is ``candidate`` or a baseline's name."""
+
+    metric: str
+    model: str
+    slice: str
+    estimate: Estimate
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """Candidate minus baseline on one slice, paired per unit; the sign is turned so that above zero is better."""
+
+    metric: str
+    baseline: str
+    slice: str
+    difference: Estimate
+
+
+class TrainResult(msgspec.Struct, frozen=True, kw_only=True):
+    """Fact ``training``: what a run made. ``artifacts`` maps file names inside the bundle to blob digests."""
+
+    run_id: str
+    workload: str
+    artifacts: dict[str, Digest]
+    signature: "ModelSignature"
+    parameters: dict[str, Any]
+    metrics: tuple[Metric, ...]
+    comparisons: tuple[Comparison, ...]
+    split: dict[str, Any]
+    inputs: tuple[TableVersion, ...]
+    code_digest: Digest
+    environment_digest: Digest
+    seed: int
+    seconds: float
+    isolated: bool
+
+
+class TensorSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One input or output, in Open Inference Protocol words; -1 is a free dimension."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+
+class ModelSignature(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model takes and gives. ``predictor`` names the trusted loader: ``onnx`` or ``recommender``."""
+
+    predictor: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+# ------------------------------------------------------------------------------------------------------------ release
+
+
+class GateResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One gate. ``insufficient_evidence`` is never a pass; a named waiver can let it through in ``dev``."""
+
+    gate: str
+    name: str
+    verdict: Literal["pass", "fail", "insufficient_evidence"]
+    measured: Estimate | None
+    limit: str
+    reason: str
+    line: int | None = None
+    waiver: str | None = None
+
+
+class GateReport(msgspec.Struct, frozen=True, kw_only=True):
+    """Fact ``gates``: every gate's result and whether the candidate may be bundled for release."""
+
+    results: tuple[GateResult, ...]
+    passed: bool
+    summary: str
+
+
+class Bundle(msgspec.Struct, frozen=True, kw_only=True):
+    """Fact ``bundle``: a signed, content-addressed model version. ``digest`` is that of its manifest."""
+
+    name: str
+    version: int
+    digest: Digest
+    tenant: str
+    files: dict[str, Digest]
+    size: int
+    signature_digest: Digest
+    bom_digest: Digest
+
+
+class Approval(msgspec.Struct, frozen=True, kw_only=True):
+    """Fact ``approval``: who let which bundle into which environment, and on which ground."""
+
+    bundle: Digest
+    environment: str
+    state: Literal["approved", "waiting", "refused"]
+    by: tuple[str, ...]
+    reason: str
+    policies: tuple[str, ...] = ()
+    waivers: tuple[str, ...] = ()
+
+
+class LoadTest(msgspec.Struct, frozen=True, kw_only=True):
+    """A short open- or closed-loop load run against an endpoint. Latencies in milliseconds, as the client saw them."""
+
+    requests: int
+    failed: int
+    seconds: float
+    rate: float
+    connections: int
+    p50_ms: float
+    p90_ms: float
+    p99: Estimate
+    limit_p99_ms: float
+    met: bool
+
+
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """Fact ``endpoint``: a bundle served under an approval, with the load run that shows it meets the file."""
+
+    name: str
+    url: str
+    bundle: Digest
+    revision: int
+    protocol: str
+    load: LoadTest | None
+
+
+# --------------------------------------------------------------------------------------------------- serving, outcomes
+
+
+class Prediction(msgspec.Struct, frozen=True, kw_only=True):
+    """One served prediction, as the journal and then the prediction table keep it."""
+
+    id: str
+    request_id: str
+    time: str
+    use_case: str
+    endpoint: str
+    bundle: Digest
+    evidence: Digest
+    principal: str
+    decision: str
+    entity: str
+    inputs: dict[str, Any]
+    features: dict[str, Any]
+    outputs: dict[str, Any]
+    latency_ms: float
+    replayed: bool = False
+
+
+class DriftFinding(msgspec.Struct, frozen=True, kw_only=True):
+    """Drift of one feature: an effect with its interval and anytime-valid evidence; an alarm needs both."""
+
+    feature: str
+    effect: Estimate
+    effect_unit: str
+    minimum_effect: float
+    e_value: float
+    alarm: bool
+
+
+class Observation(msgspec.Struct, frozen=True, kw_only=True):
+    """Fact ``observation``: what was seen in served traffic.
+
+    ``matched`` are predictions followed by a matching purchase. A replay of history shows matches, never value or an
+    effect on the KPI: those need randomised exposure.
+    """
+
+    endpoint: str
+    bundle: Digest
+    predictions: int
+    with_outcome: int
+    matched: Estimate
+    windows: tuple[dict[str, Any], ...]
+    drift: tuple[DriftFinding, ...]
+    drift_alarm: bool
+    drift_evidence: float
+    table: TableVersion
+    reference: str
+    latency_p99_ms: float
+    replayed: bool
+
+
+class RetrainDecision(msgspec.Struct, frozen=True, kw_only=True):
+    """Fact ``retrain``: whether to retrain, every signal that was looked at, and why."""
+
+    retrain: bool
+    signals: tuple[dict[str, Any], ...]
+    expected_gain: Estimate | None
+    expected_cost: float | None
+    currency: str
+    reason: str
+
+
+# ------------------------------------------------------------------------------------------------------------- events
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """One progress line of a running flow, as sent over the owner's socket and shown by the CLI."""
+
+    stage: str
+    state: Literal["started", "progress", "finished", "skipped", "failed", "waiting"]
+    message: str
+    done: float | None = None
+    total: float | None = None
+    seconds: float | None = None

@@ -1,0 +1,1 @@
+"""The request path: replica, protocols, predictors, supervisor. Never loads the control plane."""

@@ -1,0 +1,150 @@
+"""The only reader of the environment: one table of settings, one layout of the home folder."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from bedplate.errors import InputError
+
+FORMAT = 1
+"""Version of everything we write into a home folder. A home of another format is refused, never guessed at."""
+
+
+class Setting(NamedTuple):
+    """One setting: its environment variable, its default as text, and what it does."""
+
+    variable: str
+    default: str
+    help: str
+
+
+SETTINGS = (
+    Setting("BEDPLATE_HOME", "~/.bedplate", "Folder that holds everything Bedplate keeps: database, tables, keys."),
+    Setting("BEDPLATE_DATABASE", "", "postgresql:// address of the metadata database; empty: SQLite in the home."),
+    Setting("BEDPLATE_STORAGE", "", "s3://bucket/prefix for tables and artifacts; empty: folders in the home."),
+    Setting("BEDPLATE_HOST", "127.0.0.1", "Address that the API, the pages and the endpoints listen on."),
+    Setting("BEDPLATE_PORT", "8700", "Port of the API and the pages. Endpoints take the free ports that follow it."),
+    Setting("BEDPLATE_ENVIRONMENT", "dev", "Environment that releases go to: dev approves by policy, production asks."),
+    Setting("BEDPLATE_LOG", "info", "Least severe log line that is written: debug, info, warning or error."),
+)
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings in force, read once at the start of a process."""
+
+    home: Path
+    database: str
+    storage: str
+    host: str
+    port: int
+    environment: str
+    log: str
+
+
+def load(environ: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings from the environment.
+
+    Raises:
+        InputError: a value cannot be used; the text names the variable.
+    """
+    source = os.environ if environ is None else environ
+    values = {s.variable: source.get(s.variable, "") or s.default for s in SETTINGS}
+    known = values.keys() | {"BEDPLATE_FAULT"}  # the crash tests arm fault points through it, see faults in workflow
+    for name in source:
+        if name.startswith("BEDPLATE_") and name not in known:
+            raise InputError(f"{name} is not a setting", where="environment", fix=f"use one of {', '.join(values)}")
+    port = values["BEDPLATE_PORT"]
+    if not port.isdigit() or not 0 <= int(port) <= 65535:
+        raise InputError(f"{port!r} is not a port", where="BEDPLATE_PORT", fix="give a number from 0 to 65535")
+    if values["BEDPLATE_LOG"] not in ("debug", "info", "warning", "error"):
+        raise InputError(
+            f"{values['BEDPLATE_LOG']!r} is not a level", where="BEDPLATE_LOG", fix="use debug, info, warning or error"
+        )
+    return Settings(
+        home=Path(values["BEDPLATE_HOME"]).expanduser().absolute(),
+        database=values["BEDPLATE_DATABASE"],
+        storage=values["BEDPLATE_STORAGE"],
+        host=values["BEDPLATE_HOST"],
+        port=int(port),
+        environment=values["BEDPLATE_ENVIRONMENT"],
+        log=values["BEDPLATE_LOG"],
+    )
+
+
+class Home(msgspec.Struct, frozen=True):
+    """Where things lie inside a home folder. Only paths: :mod:`bedplate.app.home` makes and checks the folder."""
+
+    root: Path
+
+    @property
+    def manifest(self) -> Path:
+        """``{"format": 1, "id": ..., "created": ...}``; its presence makes a folder a home."""
+        return self.root / "home.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held with flock by the one owner process."""
+        return self.root / "owner.lock"
+
+    @property
+    def socket(self) -> Path:
+        """Unix socket on which the owner serves other commands."""
+        return self.root / "owner.sock"
+
+    @property
+    def database(self) -> Path:
+        """Metadata, when no ``BEDPLATE_DATABASE`` is set."""
+        return self.root / "bedplate.db"
+
+    @property
+    def workflow(self) -> Path:
+        """What drives durable steps; whether a step is done stands in the metadata."""
+        return self.root / "workflow.db"
+
+    @property
+    def keys(self) -> Path:
+        """Folder (0700) of key files (0600)."""
+        return self.root / "keys"
+
+    @property
+    def ledger(self) -> Path:
+        """Tiles and signed checkpoints of the audit ledger."""
+        return self.root / "ledger"
+
+    @property
+    def tables(self) -> Path:
+        """Delta tables."""
+        return self.root / "tables"
+
+    @property
+    def blobs(self) -> Path:
+        """Artifacts by digest."""
+        return self.root / "blobs"
+
+    @property
+    def bundles(self) -> Path:
+        """Signed model folders, by digest, as replicas load them."""
+        return self.root / "bundles"
+
+    @property
+    def journal(self) -> Path:
+        """Append-only segments: predictions not yet shipped to their table."""
+        return self.root / "journal"
+
+    @property
+    def online(self) -> Path:
+        """Online features."""
+        return self.root / "online"
+
+    @property
+    def run(self) -> Path:
+        """What belongs to running processes: replica specs, snapshots, addresses. Safe to delete when stopped."""
+        return self.root / "run"
+
+    @property
+    def logs(self) -> Path:
+        """Log files of the owner and the replicas."""
+        return self.root / "logs"

@@ -1,0 +1,1 @@
+"""Pure statistics: intervals, e-values, drift tests, sketches."""

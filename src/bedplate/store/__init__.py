@@ -1,0 +1,1 @@
+"""The SQL database: one repository file per aggregate, migrations."""

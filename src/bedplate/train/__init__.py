@@ -1,0 +1,1 @@
+"""Recipes that turn features into models, with honest baselines and intervals."""

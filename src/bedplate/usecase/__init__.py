@@ -1,0 +1,1 @@
+"""The file that a use case is written down in: types, loading, checking, JSON Schema."""

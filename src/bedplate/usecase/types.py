@@ -1,0 +1,267 @@
+"""The types of ``usecase.yaml``. Units are fixed here: seconds, bytes, fractions of one, and money with its currency."""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+Seconds = Annotated[float, msgspec.Meta(extra_json_schema={"quantity": "duration"})]
+"""Written ``20 ms``, ``5 s``, ``14 d``; kept in seconds."""
+PerSecond = Annotated[float, msgspec.Meta(extra_json_schema={"quantity": "rate"})]
+"""Written ``500/s``, ``30/min``; kept per second."""
+Bytes = Annotated[int, msgspec.Meta(extra_json_schema={"quantity": "size"})]
+"""Written ``4 GiB``, ``200 MB``; kept in bytes."""
+Fraction = Annotated[float, msgspec.Meta(extra_json_schema={"quantity": "share"})]
+"""Written ``99.9 %``; kept as a fraction of one."""
+Count = Annotated[int, msgspec.Meta(extra_json_schema={"quantity": "count"})]
+"""Written ``92000`` or ``92000 items``; kept as a whole number."""
+
+
+class Money(msgspec.Struct, frozen=True):
+    """Written ``2000 USD``."""
+
+    amount: float
+    currency: str
+
+
+class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of every section: immutable, no unknown key."""
+
+
+class Owner(_Section):
+    """Who answers for the use case."""
+
+    team: str
+    accountable: str
+    contact: str = ""
+
+
+class Kpi(_Section):
+    """The figure that the business wants to move."""
+
+    name: str
+    unit: str
+    direction: Literal["up", "down"]
+    baseline: float
+    target: float
+    measured_by: str = ""
+
+
+class Value(_Section):
+    """What one accepted unit is worth."""
+
+    per_unit: Money
+    of: str
+
+
+class ObjectiveSection(_Section):
+    """What the business wants."""
+
+    statement: str
+    kpi: Kpi
+    value: Value | None = None
+
+
+class Risk(_Section):
+    """Switches controls on."""
+
+    level: Literal["minimal", "limited", "high"]
+    affects_people: bool = False
+    rationale: str = ""
+
+
+class Workload(_Section):
+    """What kind of model this is, and how large its world is."""
+
+    kind: Literal["recommender", "tabular"]
+    catalogue: Count | None = None
+    users: Count | None = None
+    rows: Count | None = None
+    target: str | None = None
+    task: Literal["classification", "regression"] | None = None
+
+
+class Latency(_Section):
+    """What a caller may wait, at percentiles."""
+
+    p99: Seconds
+    p50: Seconds | None = None
+
+
+class Throughput(_Section):
+    """Requests at the busiest moment, and how the day is shaped."""
+
+    peak: PerSecond
+    daily_shape: Literal["flat", "office", "retail"] = "flat"
+
+
+class Freshness(_Section):
+    """How old features and model may get."""
+
+    features: Seconds | None = None
+    model: Seconds | None = None
+
+
+class Margin(_Section):
+    """A baseline that the candidate may fall short of by at most ``margin``."""
+
+    baseline: str
+    margin: float
+
+
+class Quality(_Section):
+    """One promise about the model. Exactly one of ``better_than``, ``not_worse_than`` and ``at_least`` is given.
+
+    ``better_than`` is ``each baseline`` or a baseline's name. ``on`` is ``all`` or a slice.
+    """
+
+    metric: str
+    better_than: str | None = None
+    not_worse_than: Margin | None = None
+    at_least: float | None = None
+    on: str = "all"
+
+
+class Budget(_Section):
+    """What it may cost."""
+
+    monthly: Money
+    training_run: Money | None = None
+    on_breach: Literal["block", "warn"] = "warn"
+
+
+class RequirementsSection(_Section):
+    """What the model and its infrastructure must meet."""
+
+    latency: Latency
+    throughput: Throughput
+    availability: Fraction = 0.99
+    freshness: Freshness = Freshness()
+    quality: tuple[Quality, ...] = ()
+    budget: Budget | None = None
+    residency: tuple[str, ...] = ()
+    size: Bytes | None = None
+
+
+class Source(_Section):
+    """Where rows come from. ``package`` reads ``path`` inside an installed Python package."""
+
+    kind: Literal["parquet", "csv", "json"]
+    path: str
+    package: str | None = None
+
+
+class DataSet(_Section):
+    """One data set: its contract, its source, and the column that names the person it is about."""
+
+    contract: str
+    source: Source
+    subject: str | None = None
+
+
+class Governance(_Section):
+    """What the data may be used for, for how long, and what is sensitive in it."""
+
+    purpose: str
+    retention: Seconds | None = None
+    sensitive: tuple[str, ...] = ()
+    erasure: Literal["by subject", "none"] = "none"
+
+
+class Resources(_Section):
+    """What training may use."""
+
+    cpu: Count = 1
+    memory: Bytes = 2 << 30
+
+
+class Train(_Section):
+    """How to train. ``holdout`` is the last stretch of time, or the share of rows, that nothing is tuned on."""
+
+    resources: Resources = Resources()
+    holdout: str | None = None
+    seed: int = 7
+    schedule: str | None = None
+    parameters: dict[str, Any] = {}
+
+
+class Release(_Section):
+    """What a candidate must pass, and who must agree, by environment (``2 of [growth-leads, risk]``)."""
+
+    gates: tuple[Literal["quality", "latency", "size", "fairness", "security"], ...] = ("quality", "latency", "size")
+    approvals: dict[str, str] = {}
+
+
+class Replicas(_Section):
+    """How many copies serve."""
+
+    min: Count = 1
+    max: Count = 1
+
+
+class Rollout(_Section):
+    """Traffic steps and what guards them."""
+
+    steps: tuple[Fraction, ...] = (1.0,)
+    guard: tuple[Literal["errors", "latency", "kpi"], ...] = ("errors", "latency")
+
+
+class Serve(_Section):
+    """How it is served."""
+
+    protocol: tuple[Literal["rest", "grpc"], ...] = ("rest",)
+    replicas: Replicas = Replicas()
+    rollout: Rollout = Rollout()
+    log: Literal["buffered", "durable"] = "buffered"
+    port: Count | None = None
+
+
+class Outcomes(_Section):
+    """How later facts are joined to predictions."""
+
+    join: str
+    within: Seconds
+    data: str | None = None
+
+
+class Monitor(_Section):
+    """What is watched. ``replay`` is how many held-out units are replayed as traffic."""
+
+    drift: Literal["default", "off"] = "default"
+    outcomes: Outcomes | None = None
+    replay: Count | None = None
+
+
+class Alert(_Section):
+    """What to tell whom, and what to do by itself."""
+
+    when: Literal["slo_burn", "drift", "errors", "budget"]
+    notify: str = ""
+    then: Literal["roll_back", "consider_retrain", "nothing"] = "nothing"
+
+
+class Retrain(_Section):
+    """When to think about retraining, and the condition that decides."""
+
+    when: tuple[str, ...] = ()
+    if_: str = msgspec.field(default="expected_gain > cost", name="if")
+
+
+class UseCase(_Section):
+    """A whole ``usecase.yaml``."""
+
+    bedplate: Literal[1]
+    name: str
+    owner: Owner
+    objective: ObjectiveSection
+    risk: Risk
+    workload: Workload
+    requirements: RequirementsSection
+    data: dict[str, DataSet]
+    governance: Governance
+    features: tuple[str, ...] = ()
+    train: Train = Train()
+    release: Release = Release()
+    serve: Serve = Serve()
+    monitor: Monitor = Monitor()
+    alerts: tuple[Alert, ...] = ()
+    retrain: Retrain = Retrain()

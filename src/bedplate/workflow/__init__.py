@@ -1,0 +1,1 @@
+"""Durable steps: what was finished stays finished, whatever is killed."""
