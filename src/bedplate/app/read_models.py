@@ -1,4 +1,4 @@
-"""What the command line, the API and the pages show. Values only: :mod:`bedplate.app.queries` fills them from the store.
+"""What the command line, the API and the pages show. Only values: :mod:`bedplate.app.queries` fills them.
 
 Every body that came from evidence stands in a :class:`Stamped`, so a page can always say which fact a number is from.
 """
@@ -25,11 +25,7 @@ from bedplate.records import (
 T = TypeVar("T")
 
 
-class Model(msgspec.Struct, frozen=True, kw_only=True):
-    """Base of every read model: immutable, built by name."""
-
-
-class Stamped(Model, Generic[T]):
+class Stamped(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     """The body of one fact with its provenance: the digest that proves it and when it was recorded."""
 
     digest: Digest
@@ -37,10 +33,10 @@ class Stamped(Model, Generic[T]):
     body: T
 
 
-# --------------------------------------------------------------------------------------------------------- use case, plan
+# ------------------------------------------------------------------------------------------------------- use case, plan
 
 
-class CheckReport(Model):
+class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
     """A use case that passed ``bedplate check``. One that does not pass is a UseCaseError with every problem."""
 
     name: str
@@ -53,7 +49,7 @@ class CheckReport(Model):
     notes: tuple[str, ...] = ()
 
 
-class InitReport(Model):
+class InitReport(msgspec.Struct, frozen=True, kw_only=True):
     """The starter that ``bedplate init`` wrote."""
 
     name: str
@@ -61,7 +57,7 @@ class InitReport(Model):
     files: tuple[str, ...]
 
 
-class Requirement(Model):
+class Requirement(msgspec.Struct, frozen=True, kw_only=True):
     """One technical requirement, and the line of ``usecase.yaml`` it was derived from."""
 
     name: str
@@ -70,7 +66,7 @@ class Requirement(Model):
     line: int | None = None
 
 
-class PlanOption(Model):
+class PlanOption(msgspec.Struct, frozen=True, kw_only=True):
     """One way to run the use case. ``monthly`` is an amount in the plan's currency; ``p99_ms`` is a prediction."""
 
     name: str
@@ -85,7 +81,7 @@ class PlanOption(Model):
     reason: str
 
 
-class StagePlan(Model):
+class StagePlan(msgspec.Struct, frozen=True, kw_only=True):
     """What a run would do with one stage, and why."""
 
     stage: str
@@ -93,7 +89,7 @@ class StagePlan(Model):
     because: str
 
 
-class PlanReport(Model):
+class PlanReport(msgspec.Struct, frozen=True, kw_only=True):
     """Fact ``plan`` as shown: the options compared, the one chosen, what bound the choice, and the stages to run."""
 
     use_case: str
@@ -120,7 +116,7 @@ class PlanReport(Model):
 # ----------------------------------------------------------------------------------------------------------------- runs
 
 
-class StageState(Model):
+class StageState(msgspec.Struct, frozen=True, kw_only=True):
     """Where one stage of the flow stands. ``summary`` is one line for people."""
 
     stage: str
@@ -132,7 +128,7 @@ class StageState(Model):
     because: str = ""
 
 
-class Evidence(Model):
+class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """The latest facts of one use case, from objective to decision. What has not happened yet is absent."""
 
     objective: Stamped[Objective] | None = None
@@ -148,7 +144,7 @@ class Evidence(Model):
     retrain: Stamped[RetrainDecision] | None = None
 
 
-class RunSummary(Model):
+class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     """What a run did, in the order of the flow. ``link`` lets one browser in, once, for a minute."""
 
     use_case: str
@@ -164,7 +160,7 @@ class RunSummary(Model):
 # --------------------------------------------------------------------------------------------------------------- status
 
 
-class EndpointStatus(Model):
+class EndpointStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One endpoint now. ``state`` is what its replica answers, not what was asked for."""
 
     name: str
@@ -179,7 +175,7 @@ class EndpointStatus(Model):
     since: str | None = None
 
 
-class UseCaseStatus(Model):
+class UseCaseStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One use case in a list."""
 
     name: str
@@ -194,7 +190,7 @@ class UseCaseStatus(Model):
     waiting_for: str = ""
 
 
-class Status(Model):
+class Status(msgspec.Struct, frozen=True, kw_only=True):
     """What a home is doing now."""
 
     home: str
@@ -206,7 +202,7 @@ class Status(Model):
     running: str | None = None
 
 
-class UpInfo(Model):
+class UpInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Where ``bedplate up`` serves. ``link`` lets one browser in, once, for a minute."""
 
     address: str
@@ -214,17 +210,17 @@ class UpInfo(Model):
     pid: int
 
 
-class StopReport(Model):
+class StopReport(msgspec.Struct, frozen=True, kw_only=True):
     """What ``bedplate stop`` ended; ``pid`` is None when nothing was running."""
 
     pid: int | None
     endpoints: tuple[str, ...] = ()
 
 
-# ---------------------------------------------------------------------------------------------------------- trace, audit
+# --------------------------------------------------------------------------------------------------------- trace, audit
 
 
-class TraceNode(Model):
+class TraceNode(msgspec.Struct, frozen=True, kw_only=True):
     """One step from a prediction back to its objective. ``verified``: its digest was computed again and matched."""
 
     kind: str
@@ -237,7 +233,7 @@ class TraceNode(Model):
     details: dict[str, Any] = {}
 
 
-class Trace(Model):
+class Trace(msgspec.Struct, frozen=True, kw_only=True):
     """The whole line of one prediction, prediction first, objective last."""
 
     prediction_id: str
@@ -246,7 +242,7 @@ class Trace(Model):
     verified: bool
 
 
-class LedgerEntry(Model):
+class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One entry of the audit ledger."""
 
     index: int
@@ -261,7 +257,7 @@ class LedgerEntry(Model):
     hash: str = ""
 
 
-class AuditReport(Model):
+class AuditReport(msgspec.Struct, frozen=True, kw_only=True):
     """What ``bedplate audit verify`` found. ``problems`` is empty when every proof holds."""
 
     verified: bool
@@ -272,7 +268,7 @@ class AuditReport(Model):
     problems: tuple[str, ...] = ()
 
 
-class AuditPage(Model):
+class AuditPage(msgspec.Struct, frozen=True, kw_only=True):
     """A page of the ledger with its tree head. ``entries`` has the newest first."""
 
     size: int
@@ -282,10 +278,10 @@ class AuditPage(Model):
     verified: bool | None = None
 
 
-# ------------------------------------------------------------------------------------------------------ backup, contract
+# ----------------------------------------------------------------------------------------------------- backup, contract
 
 
-class BackupReport(Model):
+class BackupReport(msgspec.Struct, frozen=True, kw_only=True):
     """A verified copy of a home."""
 
     path: str
@@ -295,7 +291,7 @@ class BackupReport(Model):
     entries: int
 
 
-class RestoreReport(Model):
+class RestoreReport(msgspec.Struct, frozen=True, kw_only=True):
     """A home made from a backup, after every digest in it was checked."""
 
     home: str
@@ -304,7 +300,7 @@ class RestoreReport(Model):
     entries: int
 
 
-class DecisionReport(Model):
+class DecisionReport(msgspec.Struct, frozen=True, kw_only=True):
     """What approving, refusing or waiving changed, and the ledger entry that says so."""
 
     use_case: str
@@ -316,7 +312,7 @@ class DecisionReport(Model):
     approval: Approval | None = None
 
 
-class ContractTestReport(Model):
+class ContractTestReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a contract found in a source, without keeping a row."""
 
     contract: str
@@ -330,7 +326,7 @@ class ContractTestReport(Model):
 # ---------------------------------------------------------------------------------------------------------------- pages
 
 
-class Release(Model):
+class Release(msgspec.Struct, frozen=True, kw_only=True):
     """One model version and what was decided about it."""
 
     bundle: Stamped[Bundle]
@@ -339,7 +335,7 @@ class Release(Model):
     waiting_in: str | None = None
 
 
-class UseCasePage(Model):
+class UseCasePage(msgspec.Struct, frozen=True, kw_only=True):
     """Everything the page of one use case shows."""
 
     status: UseCaseStatus
