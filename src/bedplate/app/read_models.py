@@ -24,6 +24,23 @@ from bedplate.records import (
 
 T = TypeVar("T")
 
+STAGES = (
+    "check",
+    "plan",
+    "ingest",
+    "features",
+    "train",
+    "gates",
+    "bundle",
+    "approve",
+    "serve",
+    "observe",
+    "decide",
+    "look",
+    "trace",
+)
+"""The stages of a run, in order, as progress lines, summary and pages number them."""
+
 
 class Stamped(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     """The body of one fact with its provenance: the digest that proves it and when it was recorded."""
@@ -313,14 +330,11 @@ class DecisionReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ContractTestReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a contract found in a source, without keeping a row."""
+    """What the contracts of a use case found in its sources, without keeping a row."""
 
-    contract: str
-    source: str
-    read: int
-    accepted: int
-    rejected: int
-    result: IngestResult
+    use_case: str
+    passed: bool
+    results: tuple[IngestResult, ...]
 
 
 # ---------------------------------------------------------------------------------------------------------------- pages
