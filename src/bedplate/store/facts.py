@@ -120,7 +120,7 @@ class Facts(Repository):
     def _facts(self, rows: Sequence[Row]) -> list[Fact]:
         parents: dict[str, list[Digest]] = {row.digest: [] for row in rows}
         if parents:
-            for child, parent in self._execute(_PARENTS, children=[*parents]):
+            for child, parent in self._execute(_PARENTS, children=[*parents]).all():
                 parents[child].append(Digest(parent))
         return [
             Fact(

@@ -35,6 +35,7 @@ _PAYLOADS = (
 _ERASE = sa.delete(ledger_payloads).where(ledger_payloads.c.position == _position)
 _CHECKPOINT = Upsert(ledger_checkpoints)
 _LATEST_CHECKPOINT = sa.select(ledger_checkpoints).order_by(ledger_checkpoints.c.size.desc()).limit(1)
+_CHECKPOINTS = sa.select(ledger_checkpoints).order_by(ledger_checkpoints.c.size)
 _RECENT = (
     sa.select(ledger_entries.c.position, ledger_entries.c.leaf, ledger_entries.c.entry)
     .order_by(ledger_entries.c.position.desc())
@@ -125,3 +126,8 @@ class LedgerRows(Repository):
         """Size and note of the newest checkpoint."""
         row = self._execute(_LATEST_CHECKPOINT).first()
         return None if row is None else (int(row.size), row.note)
+
+    def checkpoints(self) -> Iterator[tuple[int, str]]:
+        """Size and note of every checkpoint, by size."""
+        for row in self._execute(_CHECKPOINTS):
+            yield int(row.size), row.note
