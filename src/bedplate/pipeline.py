@@ -37,7 +37,9 @@ def dataset(*, name: str) -> Callable[[F], F]:
     return lambda function: _marker("dataset", function, {"name": name})
 
 
-def feature_view(*, entity: tuple[str, ...] | str, inputs: tuple[str, ...], time: str | None = None) -> Callable[[F], F]:
+def feature_view(
+    *, entity: tuple[str, ...] | str, inputs: tuple[str, ...], time: str | None = None
+) -> Callable[[F], F]:
     """Mark a function that returns the SQL of a feature view.
 
     The SQL sees each input as a governed view that already ends before ``as_of``, and gives one row per ``entity``.

@@ -1,0 +1,278 @@
+"""Opening the database, and its transactions."""
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from bedplate.errors import HomeError, StorageError
+from bedplate.settings import FORMAT
+from bedplate.store import faults
+from bedplate.store.endpoints import Endpoints
+from bedplate.store.executions import Executions
+from bedplate.store.facts import Facts
+from bedplate.store.leases import Leases
+from bedplate.store.ledger import LedgerRows
+from bedplate.store.principals import Keys, Links, Principals, Sessions
+from bedplate.store.releases import Approvals, Versions, Waivers
+from bedplate.store.runs import Runs
+from bedplate.store.schema import HEAD
+from bedplate.store.stages import Stages
+from bedplate.store.use_cases import UseCases
+
+_VERSION = sa.text("SELECT version_num FROM alembic_version")
+_WRITE = "bedplate_write"
+
+
+class Transaction:
+    """One transaction: every aggregate as an attribute, seen and written together or not at all."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._connection = connection
+        self._after: list[Callable[[], None]] = []
+
+    def after_commit(self, action: Callable[[], None]) -> None:
+        """Call ``action`` once the transaction is durable; never if it is rolled back."""
+        self._after.append(action)
+
+    @cached_property
+    def facts(self) -> Facts:
+        """Evidence."""
+        return Facts(self._connection)
+
+    @cached_property
+    def stages(self) -> Stages:
+        """Which stages are finished."""
+        return Stages(self._connection)
+
+    @cached_property
+    def use_cases(self) -> UseCases:
+        """Use cases."""
+        return UseCases(self._connection)
+
+    @cached_property
+    def executions(self) -> Executions:
+        """Runs of the flow."""
+        return Executions(self._connection)
+
+    @cached_property
+    def versions(self) -> Versions:
+        """Model versions."""
+        return Versions(self._connection)
+
+    @cached_property
+    def approvals(self) -> Approvals:
+        """Approvals and refusals."""
+        return Approvals(self._connection)
+
+    @cached_property
+    def waivers(self) -> Waivers:
+        """Waivers of gates."""
+        return Waivers(self._connection)
+
+    @cached_property
+    def endpoints(self) -> Endpoints:
+        """Desired endpoints."""
+        return Endpoints(self._connection)
+
+    @cached_property
+    def principals(self) -> Principals:
+        """Users and services."""
+        return Principals(self._connection)
+
+    @cached_property
+    def keys(self) -> Keys:
+        """Keys."""
+        return Keys(self._connection)
+
+    @cached_property
+    def sessions(self) -> Sessions:
+        """Sessions of the pages."""
+        return Sessions(self._connection)
+
+    @cached_property
+    def links(self) -> Links:
+        """One-time login links."""
+        return Links(self._connection)
+
+    @cached_property
+    def ledger(self) -> LedgerRows:
+        """Rows of the audit ledger."""
+        return LedgerRows(self._connection)
+
+    @cached_property
+    def runs(self) -> Runs:
+        """Experiments, runs and metrics."""
+        return Runs(self._connection)
+
+    @cached_property
+    def leases(self) -> Leases:
+        """Leases of owners."""
+        return Leases(self._connection)
+
+
+class Store:
+    """The database. Threads may share it; each transaction belongs to one thread."""
+
+    def __init__(self, engine: sa.Engine, where: str) -> None:
+        self._engine = engine
+        self.where = where
+
+    @property
+    def postgresql(self) -> bool:
+        """Whether this is a PostgreSQL server, which several machines can share."""
+        return self._engine.dialect.name == "postgresql"
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """One write transaction: committed and on disk when the block ends, undone if it raises.
+
+        Raises:
+            StorageError: disk full, damaged or unwritable.
+            UnavailableError: locked by another process for too long, or the server is gone.
+            ConflictError: a constraint was violated.
+        """
+        transaction: Transaction | None = None
+        with self._translated(), self._engine.connect() as connection:
+            connection.execution_options(**{_WRITE: True})
+            with connection.begin():
+                transaction = Transaction(connection)
+                yield transaction
+        for action in transaction._after:
+            action()
+
+    @contextmanager
+    def read(self) -> Iterator[Transaction]:
+        """One read transaction: everything in the block is seen as of one moment; writing is refused.
+
+        Raises:
+            StorageError: damaged or unreadable.
+            UnavailableError: the server is gone.
+        """
+        with self._translated(), self._engine.connect() as connection:
+            if self.postgresql:
+                connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+            with connection.begin() as transaction:
+                yield Transaction(connection)
+                transaction.rollback()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (sa.exc.SQLAlchemyError, sqlite3.Error) as error:
+            raise faults.translate(error, self.where) from error
+
+
+def open_store(location: Path | str, *, wait: float = 30.0, read_only: bool = False) -> Store:
+    """Open the database at a SQLite path or a ``postgresql://`` address; make and migrate it where needed.
+
+    ``wait`` is how long, in seconds, a write waits for another one before it gives up. ``read_only`` opens what is there,
+    such as a copy that is to be checked, and neither makes nor migrates anything.
+
+    Raises:
+        HomeError: it was written by another format of Bedplate.
+        StorageError: it is damaged, or cannot be made or written.
+        UnavailableError: the server does not answer, or another process holds the file.
+    """
+    text = str(location)
+    if text.startswith(("postgresql://", "postgresql+psycopg://")):
+        engine, where = _postgresql_engine(text, wait)
+    else:
+        engine, where = _sqlite_engine(Path(location), wait, read_only=read_only), text
+    store = Store(engine, where)
+    try:
+        _bring_to_head(store, read_only=read_only)
+    except BaseException:
+        store.close()
+        raise
+    return store
+
+
+def _sqlite_engine(path: Path, wait: float, *, read_only: bool) -> sa.Engine:
+    try:
+        # Private from its first moment; the write-ahead log inherits the mode. An existing file is never opened here:
+        # closing any descriptor of a database file would drop the locks that SQLite holds on it in this process.
+        if not read_only and not path.exists():
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except FileExistsError:
+        pass  # another process was quicker
+    except OSError as error:
+        raise StorageError(
+            f"the database cannot be made: {error.strerror}", where=str(path), fix="check the folder"
+        ) from error
+    database, query = (path.absolute().as_uri(), {"uri": "true", "mode": "ro"}) if read_only else (str(path), {})
+    url = sa.URL.create("sqlite+pysqlite", database=database, query=query)
+    engine = sa.create_engine(url, connect_args={"timeout": wait, "check_same_thread": False})
+
+    @sa.event.listens_for(engine, "connect")
+    def _connect(connection: sqlite3.Connection, _record: Any) -> None:
+        connection.isolation_level = None  # we say BEGIN ourselves, below
+        for pragma in ("synchronous=FULL", "foreign_keys=ON", "trusted_schema=OFF"):
+            connection.execute(f"PRAGMA {pragma}").close()
+        if not read_only:
+            connection.execute("PRAGMA journal_mode=WAL").close()
+
+    @sa.event.listens_for(engine, "begin")
+    def _begin(connection: sa.Connection) -> None:
+        # A write takes its lock first, so it can wait for it; a read that turned into a write could only fail.
+        write = connection.get_execution_options().get(_WRITE, False)
+        connection.exec_driver_sql("PRAGMA query_only=OFF" if write else "PRAGMA query_only=ON")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+    return engine
+
+
+def _postgresql_engine(address: str, wait: float) -> tuple[sa.Engine, str]:
+    url = sa.make_url(address).set(drivername="postgresql+psycopg")
+    milliseconds = int(wait * 1000)
+    options = f"-c lock_timeout={milliseconds} -c idle_in_transaction_session_timeout=600000"
+    engine = sa.create_engine(
+        url, pool_pre_ping=True, connect_args={"connect_timeout": max(2, int(wait)), "options": options}
+    )
+    return engine, url.render_as_string(hide_password=True)
+
+
+def _bring_to_head(store: Store, *, read_only: bool) -> None:
+    version = _version(store)
+    if version == HEAD:
+        return
+    _refuse_foreign(version, store.where)
+    if read_only:
+        raise HomeError("this database is not of the newest form", where=store.where, fix="open its home once")
+    from bedplate.store import migrate
+
+    with store._translated():
+        migrate.upgrade(store._engine.connect().execution_options(**{_WRITE: True}), _refuse_foreign, store.where)
+
+
+def _version(store: Store) -> str | None:
+    """The revision the database is at; None if it is empty. One row, read before anything heavy is imported."""
+    try:
+        with store._engine.connect() as connection, connection.begin():
+            return connection.execute(_VERSION).scalar()
+    except (sa.exc.OperationalError, sa.exc.ProgrammingError) as error:
+        missing = "no such table" in str(error.orig) or getattr(error.orig, "sqlstate", "") == "42P01"
+        if missing:
+            return None
+        raise faults.translate(error, store.where) from error
+    except sa.exc.SQLAlchemyError as error:
+        raise faults.translate(error, store.where) from error
+
+
+def _refuse_foreign(version: str | None, where: str) -> None:
+    if version is not None and not (version.startswith(f"f{FORMAT}_") and version <= HEAD):
+        raise HomeError(
+            f"the database is of format {version}, this Bedplate writes format f{FORMAT}",
+            where=where,
+            fix="use the version of Bedplate that wrote it, or another home",
+        )

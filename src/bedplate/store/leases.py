@@ -1,0 +1,60 @@
+"""The lease of the one owner, for databases that several machines reach: it ends by itself when its holder dies."""
+
+from typing import NamedTuple
+
+import sqlalchemy as sa
+
+from bedplate.store.schema import leases
+from bedplate.store.sql import Repository, Upsert, param
+
+_name = param("name_")
+_GET = sa.select(leases).where(leases.c.name == _name)
+_LOCK = _GET.with_for_update()
+_PUT = Upsert(leases, update=("holder", "executor", "token", "expires"))
+_RENEW = (
+    sa.update(leases)
+    .where(leases.c.name == _name, leases.c.token == param("token_"), leases.c.holder == param("holder_"))
+    .values(expires=param("expires_"))
+)
+
+
+class LeaseRow(NamedTuple):
+    """Who holds it until when (seconds of the database's clock). ``token`` counts up with every new holder."""
+
+    holder: str
+    executor: str
+    token: int
+    expires: float
+
+
+class Leases(Repository):
+    """``tx.leases``. Times are the database's, so machines with wrong clocks agree."""
+
+    def now(self) -> float:
+        """Seconds since 1970 on the database's clock."""
+        text = "extract(epoch from clock_timestamp())" if self._postgresql else "unixepoch('subsec')"
+        return float(self._execute(sa.select(sa.literal_column(text))).scalar_one())
+
+    def get(self, name: str) -> LeaseRow | None:
+        """The lease of this name, expired or not."""
+        row = self._execute(_LOCK if self._postgresql else _GET, name_=name).first()
+        return None if row is None else LeaseRow(row.holder, row.executor, int(row.token), row.expires)
+
+    def take(self, name: str, holder: str, executor: str, seconds: float) -> LeaseRow | None:
+        """Take the lease if nobody holds it now; None if somebody does."""
+        before, now = self.get(name), self.now()
+        if before is not None and before.expires > now and before.holder != holder:
+            return None
+        row = LeaseRow(holder, executor, (before.token if before else 0) + 1, now + seconds)
+        self._execute(_PUT.on(self._connection), name=name, **row._asdict())
+        return row
+
+    def renew(self, name: str, lease: LeaseRow, seconds: float) -> bool:
+        """Hold it for longer; False if it was taken over meanwhile."""
+        expires = self.now() + seconds
+        result = self._execute(_RENEW, name_=name, token_=lease.token, holder_=lease.holder, expires_=expires)
+        return bool(result.rowcount == 1)
+
+    def release(self, name: str, lease: LeaseRow) -> None:
+        """Give it back; the token stays, so that it goes on counting up."""
+        self._execute(_RENEW, name_=name, token_=lease.token, holder_=lease.holder, expires_=0.0)

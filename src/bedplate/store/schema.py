@@ -1,0 +1,283 @@
+"""The tables, one schema for SQLite and PostgreSQL.
+
+Times are RFC 3339 text as :mod:`bedplate.clock` writes it, so they sort as text; digests and ids are text; values are
+canonical JSON text. Both databases therefore hold, compare and give back the same bytes.
+"""
+
+import sqlalchemy as sa
+
+HEAD = "f1_0001"
+"""The newest migration. Its first part is the record format of a home, :data:`bedplate.settings.FORMAT`."""
+
+# Named constraints, so that a later migration can alter them on both databases.
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+def _text(name: str, *, null: bool = False) -> sa.Column[str]:
+    return sa.Column(name, sa.Text, nullable=null)
+
+
+def _key(name: str) -> sa.Column[str]:
+    return sa.Column(name, sa.Text, primary_key=True)
+
+
+# -------------------------------------------------------------------------------------------------- evidence and work
+
+facts = sa.Table(
+    "facts",
+    metadata,
+    _key("digest"),
+    _text("kind"),
+    _text("use_case"),
+    _text("body"),
+    _text("created"),
+    # Counts up per use case and kind each time the fact is put, so `latest` is the one put last, not the one made last.
+    sa.Column("put", sa.BigInteger, nullable=False),
+    sa.Index(None, "use_case", "kind", "put"),
+)
+
+fact_parents = sa.Table(
+    "fact_parents",
+    metadata,
+    sa.Column("child", sa.Text, sa.ForeignKey(facts.c.digest), primary_key=True),
+    sa.Column("position", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("parent", sa.Text, sa.ForeignKey(facts.c.digest), nullable=False),
+    sa.Index(None, "parent"),
+)
+
+stages = sa.Table(
+    "stages",
+    metadata,
+    _key("use_case"),
+    _key("stage"),
+    _key("input_digest"),
+    _text("inputs"),
+    sa.Column("output", sa.Text, sa.ForeignKey(facts.c.digest), nullable=False),
+    sa.Column("seconds", sa.Float, nullable=False),
+    _text("finished"),
+    sa.Column("put", sa.BigInteger, nullable=False),
+    sa.Index(None, "use_case", "stage", "put"),
+)
+
+use_cases = sa.Table(
+    "use_cases",
+    metadata,
+    _key("name"),
+    _text("folder"),
+    _text("file"),
+    _text("file_digest"),
+    _text("objective"),
+    _text("created"),
+    _text("updated"),
+)
+
+executions = sa.Table(
+    "executions",
+    metadata,
+    _key("id"),
+    _text("use_case"),
+    _text("actor"),
+    _text("state"),
+    _text("stage"),
+    _text("message"),
+    _text("started"),
+    _text("ended", null=True),
+    sa.Index(None, "use_case", "started"),
+)
+
+# ------------------------------------------------------------------------------------------------------------ releases
+
+versions = sa.Table(
+    "versions",
+    metadata,
+    _key("use_case"),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    _text("source"),
+    _text("bundle", null=True),
+    _text("created"),
+    sa.UniqueConstraint("use_case", "source"),
+)
+
+approvals = sa.Table(
+    "approvals",
+    metadata,
+    _key("id"),
+    _text("use_case"),
+    _text("bundle"),
+    _text("environment"),
+    _text("state"),
+    _text("by"),
+    _text("reason"),
+    _text("policies"),
+    _text("created"),
+    sa.Index(None, "use_case", "bundle", "environment"),
+)
+
+waivers = sa.Table(
+    "waivers",
+    metadata,
+    _key("id"),
+    _text("use_case"),
+    _text("gate"),
+    _text("environment"),
+    _text("by"),
+    _text("reason"),
+    _text("created"),
+    _text("withdrawn", null=True),
+    sa.Index(None, "use_case"),
+)
+
+endpoints = sa.Table(
+    "endpoints",
+    metadata,
+    _key("name"),
+    _text("use_case"),
+    _text("bundle"),
+    sa.Column("revision", sa.Integer, nullable=False),
+    _text("state"),
+    _text("spec"),
+    _text("updated"),
+    sa.Index(None, "use_case"),
+)
+
+# ------------------------------------------------------------------------------------------------------------ identity
+
+principals = sa.Table(
+    "principals",
+    metadata,
+    _key("id"),
+    _text("kind"),
+    _text("name"),
+    _text("groups"),
+    _text("created"),
+    _text("disabled", null=True),
+    sa.UniqueConstraint("name"),
+)
+
+keys = sa.Table(
+    "keys",
+    metadata,
+    _key("id"),
+    sa.Column("principal", sa.Text, sa.ForeignKey(principals.c.id), nullable=False),
+    sa.Column("secret_hash", sa.LargeBinary, nullable=False),
+    _text("label"),
+    _text("created"),
+    _text("expires", null=True),
+    _text("revoked", null=True),
+    sa.Index(None, "principal"),
+)
+
+sessions = sa.Table(
+    "sessions",
+    metadata,
+    _key("id"),
+    sa.Column("principal", sa.Text, sa.ForeignKey(principals.c.id), nullable=False),
+    sa.Column("secret_hash", sa.LargeBinary, nullable=False),
+    _text("created"),
+    _text("expires"),
+    _text("revoked", null=True),
+    sa.Index(None, "principal"),
+)
+
+links = sa.Table(
+    "links",
+    metadata,
+    _key("id"),
+    sa.Column("principal", sa.Text, sa.ForeignKey(principals.c.id), nullable=False),
+    sa.Column("secret_hash", sa.LargeBinary, nullable=False),
+    _text("created"),
+    _text("expires"),
+    _text("used", null=True),
+    sa.Index(None, "principal"),
+)
+
+# -------------------------------------------------------------------------------------------------------------- ledger
+
+ledger_head = sa.Table(
+    "ledger_head",
+    metadata,
+    # One row, id 0: its lock orders the writers on PostgreSQL.
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("frontier", sa.LargeBinary, nullable=False),
+)
+
+ledger_entries = sa.Table(
+    "ledger_entries",
+    metadata,
+    sa.Column("position", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("leaf", sa.LargeBinary, nullable=False),
+    sa.Column("entry", sa.LargeBinary, nullable=False),
+    _text("actor"),
+    _text("action"),
+    _text("resource"),
+    sa.Index(None, "resource", "position"),
+    sa.Index(None, "actor", "position"),
+)
+
+# Apart from the entries, which hold only salted hashes: a payload can be erased and the tree still verifies.
+ledger_payloads = sa.Table(
+    "ledger_payloads",
+    metadata,
+    sa.Column(
+        "position", sa.BigInteger, sa.ForeignKey(ledger_entries.c.position), primary_key=True, autoincrement=False
+    ),
+    sa.Column("salt", sa.LargeBinary, nullable=False),
+    sa.Column("payload", sa.LargeBinary, nullable=False),
+)
+
+ledger_checkpoints = sa.Table(
+    "ledger_checkpoints",
+    metadata,
+    sa.Column("size", sa.BigInteger, primary_key=True, autoincrement=False),
+    _text("note"),
+    _text("created"),
+)
+
+# ------------------------------------------------------------------------------------------------------------ tracking
+
+experiments = sa.Table(
+    "experiments", metadata, _key("id"), _text("name"), _text("created"), sa.UniqueConstraint("name")
+)
+
+runs = sa.Table(
+    "runs",
+    metadata,
+    _key("id"),
+    sa.Column("experiment", sa.Text, sa.ForeignKey(experiments.c.id), nullable=False),
+    _text("name"),
+    _text("state"),
+    _text("parameters"),
+    _text("tags"),
+    _text("started"),
+    _text("ended", null=True),
+    sa.Index(None, "experiment", "started"),
+)
+
+metrics = sa.Table(
+    "metrics",
+    metadata,
+    sa.Column("run", sa.Text, sa.ForeignKey(runs.c.id), primary_key=True),
+    _key("name"),
+    sa.Column("step", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("value", sa.Float, nullable=False),
+    _text("time"),
+)
+
+# The lease of the one owner process, on PostgreSQL where no file lock reaches every machine.
+leases = sa.Table(
+    "leases",
+    metadata,
+    _key("name"),
+    _text("holder"),
+    _text("executor"),
+    sa.Column("token", sa.BigInteger, nullable=False),
+    sa.Column("expires", sa.Float, nullable=False),
+)
