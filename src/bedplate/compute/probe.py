@@ -211,7 +211,9 @@ def _tree_model(random: np.random.Generator) -> bytes:
     ]
     operator = _field(1, b"x") + _field(2, b"y") + _field(4, b"TreeEnsembleRegressor")
     operator += b"".join(_field(5, attribute) for attribute in attributes) + _field(7, b"ai.onnx.ml")
-    graph = _field(1, operator) + _field(2, b"probe") + _field(11, _tensor(b"x", _FEATURES)) + _field(12, _tensor(b"y", 1))
+    graph = (
+        _field(1, operator) + _field(2, b"probe") + _field(11, _tensor(b"x", _FEATURES)) + _field(12, _tensor(b"y", 1))
+    )
     opsets = _field(8, _field(1, b"") + _field(2, 17)) + _field(8, _field(1, b"ai.onnx.ml") + _field(2, 3))
     return _field(1, 8) + _field(7, graph) + opsets
 

@@ -41,7 +41,7 @@ class Site(NamedTuple):
 
 
 def plan(requirements: Requirements, catalogue: Catalogue, probe: Probe) -> Plan:
-    """Compare every machine type in the places that are allowed, and this machine, and choose the cheapest that meets the file.
+    """Compare every machine type where it is allowed, and this machine, and choose the cheapest that meets the file.
 
     Pure: the same arguments give the same plan.
     """
@@ -83,7 +83,10 @@ def _rented(requirements: Requirements, catalogue: Catalogue, probe: Probe) -> I
         if requirements.residency and instance.residency not in requirements.residency:
             continue
         key = instance.provider, instance.instance
-        if key not in cheapest or (instance.price_hour, instance.region) < (cheapest[key].price_hour, cheapest[key].region):
+        if key not in cheapest or (instance.price_hour, instance.region) < (
+            cheapest[key].price_hour,
+            cheapest[key].region,
+        ):
             cheapest[key] = instance
     for key in sorted(cheapest):
         yield Site(cheapest[key], *_speed(cheapest[key], probe))
@@ -120,7 +123,9 @@ def _option(
     base = msgspec.structs.replace(base, service=service)
     if slots < 1:
         need = (memory.high or memory.value) / 2**30
-        return msgspec.structs.replace(base, lost=f"a replica may need {need:.1f} GiB; it does not fit (line {memory.line})")
+        return msgspec.structs.replace(
+            base, lost=f"a replica may need {need:.1f} GiB; it does not fit (line {memory.line})"
+        )
     limit = requirements.item("p99")
     if service.high + workloads.NETWORK_SECONDS > limit.value:
         return msgspec.structs.replace(
@@ -166,13 +171,17 @@ def predict(rate: float, service: Estimate, replicas: int, cs2: float) -> tuple[
     worst = queueing.sojourn(0.99, 1, rate / replicas, service.high, cs2)
     network = workloads.NETWORK_SECONDS
     middle = math.sqrt(shared.value * own.value)
-    p99 = None if math.isinf(worst.value) else Estimate(value=middle + network, low=best.value + network, high=worst.value + network, method="queueing")
+    p99 = (
+        None
+        if math.isinf(worst.value)
+        else Estimate(value=middle + network, low=best.value + network, high=worst.value + network, method="queueing")
+    )
     busy = [rate * s / replicas for s in (service.low, service.value, service.high)]
     return p99, Estimate(value=busy[1], low=busy[0], high=busy[2], method="rate x service / replicas"), worst.method
 
 
 def processes_for(rate: float, service: Estimate, limit: float, cs2: float) -> int | None:
-    """The fewest processes that keep p99 and utilisation at the pessimistic end of ``service``. None: no number does."""
+    """The fewest processes that keep p99 and utilisation at the slow end of ``service``. None: no number does."""
     low = max(1, math.ceil(rate * service.high / MAX_UTILISATION))
     for count in range(low, _MAX_PROCESSES + 1):
         worst = queueing.sojourn(0.99, 1, rate / count, service.high, cs2)
@@ -268,7 +277,9 @@ def _with_reason(option: Option, chosen: Option | None, requirements: Requiremen
         return msgspec.structs.replace(option, lost="over the budget, which blocks")
     more = total - chosen.cost.total.value
     text = f"{more:,.0f} {option.cost.currency} a month dearer" if more >= 0.5 else "no cheaper"
-    return msgspec.structs.replace(option, lost=text + (", and over the budget" if budget and total > budget.amount else ""))
+    return msgspec.structs.replace(
+        option, lost=text + (", and over the budget" if budget and total > budget.amount else "")
+    )
 
 
 def _constraints(
@@ -280,7 +291,10 @@ def _constraints(
     for name, line, relaxed in _relaxed(requirements):
         stages = workloads.stages(relaxed.size, probe)
         here = Site(cost.this_machine(catalogue, probe), _exactly_one(), "")
-        options = (_option(site, relaxed, catalogue, stages, _cs2(probe)) for site in (here, *_rented(relaxed, catalogue, probe)))
+        options = (
+            _option(site, relaxed, catalogue, stages, _cs2(probe))
+            for site in (here, *_rented(relaxed, catalogue, probe))
+        )
         totals = [option.cost.total.value for option in options if option.meets and option.cost]
         saved = max(0.0, now - min(totals, default=now))
         found.append(Constraint(name=name, line=line, saved=saved, share=saved / now if now else 0.0))
@@ -305,4 +319,8 @@ def _relaxed(requirements: Requirements) -> Iterable[tuple[str, int, Requirement
     yield "throughput: half the peak", peak.line, msgspec.structs.replace(requirements, items=items)
     if requirements.residency:
         yield "residency: anywhere", requirements.residency_line, msgspec.structs.replace(requirements, residency=())
-    yield "replicas: no upper limit", requirements.replicas_line, msgspec.structs.replace(requirements, replicas_max=10**6)
+    yield (
+        "replicas: no upper limit",
+        requirements.replicas_line,
+        msgspec.structs.replace(requirements, replicas_max=10**6),
+    )

@@ -64,8 +64,8 @@ def _words(plan: Plan) -> Iterable[str]:
         cost = chosen.cost
         yield f"{plan.reason[0].upper()}{plan.reason[1:]}."
         yield (
-            f"It takes {_count(chosen.machines, 'machine')} with {_count(chosen.replicas, 'replica')} in {chosen.region}, "
-            f"and costs {_money(cost.total, cost)} a month: {_parts(cost)}."
+            f"It takes {_count(chosen.machines, 'machine')} with {_count(chosen.replicas, 'replica')} "
+            f"in {chosen.region}, and costs {_money(cost.total, cost)} a month: {_parts(cost)}."
         )
         p99 = plan.requirements.item("p99")
         yield (
@@ -118,7 +118,9 @@ def _money(estimate: Estimate, cost: Cost) -> str:
 def _parts(cost: Cost) -> str:
     names = ("compute", "idle", "storage", "logging", "egress", "retraining")
     parts = [(name, getattr(cost, name).value) for name in names]
-    return ", ".join(f"{name} {value:,.0f}" if value >= 0.5 or value == 0 else f"{name} {value:.2f}" for name, value in parts)
+    return ", ".join(
+        f"{name} {value:,.0f}" if value >= 0.5 or value == 0 else f"{name} {value:.2f}" for name, value in parts
+    )
 
 
 def _count(number: int | None, noun: str) -> str:

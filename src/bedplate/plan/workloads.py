@@ -107,7 +107,9 @@ def _recommender(size: RecommenderSize, probe: Probe) -> tuple[StageTime, ...]:
         # products that nobody bought have no factors: the low end takes a quarter of the catalogue
         StageTime(
             stage="retrieval",
-            time=Estimate(value=retrieval, low=retrieval / 4, high=retrieval * 1.4, method="counted from sizes and probe"),
+            time=Estimate(
+                value=retrieval, low=retrieval / 4, high=retrieval * 1.4, method="counted from sizes and probe"
+            ),
             why=f"probe: {what}",
         ),
         _trees("ranking", size.candidates, size.trees, size.depth, probe),
@@ -135,11 +137,15 @@ def _trees(stage: str, rows: int, trees: int, depth: int, probe: Probe) -> Stage
     call = 10e-6
     return StageTime(
         stage=stage,
-        time=Estimate(value=call + levels * 6e-9, low=call + levels * 2e-9, high=call + levels * 20e-9, method="counted"),
+        time=Estimate(
+            value=call + levels * 6e-9, low=call + levels * 2e-9, high=call + levels * 20e-9, method="counted"
+        ),
         why=f"not measured here: {what} at 2 to 20 ns a level",
     )
 
 
 def _stage(stage: str, seconds: float, why: str, spread: float = _SPREAD) -> StageTime:
-    estimate = Estimate(value=seconds, low=seconds / spread, high=seconds * spread, method="counted from sizes and probe")
+    estimate = Estimate(
+        value=seconds, low=seconds / spread, high=seconds * spread, method="counted from sizes and probe"
+    )
     return StageTime(stage=stage, time=estimate, why=why)

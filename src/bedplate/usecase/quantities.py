@@ -114,7 +114,9 @@ def parse_money(text: str) -> tuple[float, str]:
     if unit not in CURRENCIES:
         near = {"$": "USD", "€": "EUR", "£": "GBP", "": None}.get(unit) if unit in "$€£" else nearest(unit, CURRENCIES)
         message = f"{unit!r} is not a currency" if unit else f"{text!r} has no currency"
-        raise QuantityError(message, f"{allowed}; one of {', '.join(CURRENCIES)}", f"{number:g} {near}" if near else None)
+        raise QuantityError(
+            message, f"{allowed}; one of {', '.join(CURRENCIES)}", f"{number:g} {near}" if near else None
+        )
     if number < 0:
         raise QuantityError(f"{text!r} is below zero", allowed)
     return number, unit
@@ -139,8 +141,8 @@ _OTHER_NAMES = {
     "sec": "s", "secs": "s", "second": "s", "seconds": "s", "msec": "ms", "millisecond": "ms", "milliseconds": "ms",
     "minute": "min", "minutes": "min", "m": "min", "mins": "min", "hour": "h", "hours": "h", "hr": "h", "hrs": "h",
     "day": "d", "days": "d", "week": "w", "weeks": "w", "µs": "us", "μs": "us", "usec": "us",
-    "percent": "%", "pct": "%", "rps": "/s", "qps": "/s", "/sec": "/s", "/second": "/s", "per second": "/s", "/m": "/min",
-    "kb": "kB", "KB": "kB", "Gi": "GiB", "Mi": "MiB", "G": "GB", "M": "MB", "bytes": "B", "byte": "B",
+    "percent": "%", "pct": "%", "rps": "/s", "qps": "/s", "/sec": "/s", "/second": "/s", "per second": "/s",
+    "/m": "/min", "kb": "kB", "KB": "kB", "Gi": "GiB", "Mi": "MiB", "G": "GB", "M": "MB", "bytes": "B", "byte": "B",
 }  # fmt: skip
 
 

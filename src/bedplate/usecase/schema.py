@@ -90,7 +90,9 @@ def _quantity(name: str) -> Schema:
         "description": f"{kind.title}: {', '.join(kind.units)}",
         "examples": list(kind.examples),
     }
-    return {"anyOf": [text, {"type": "integer", "minimum": 0}], "description": text["description"]} if kind.bare else text
+    return (
+        {"anyOf": [text, {"type": "integer", "minimum": 0}], "description": text["description"]} if kind.bare else text
+    )
 
 
 def _money() -> Schema:
