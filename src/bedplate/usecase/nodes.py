@@ -69,17 +69,14 @@ def read(data: bytes) -> tuple[Node, list[Problem]]:
     """
     text = _decode(data)
     _refuse_tabs(text)
-    loader = _Composer(text)
     try:
-        root = loader.get_single_node()
+        root = _Composer(text).get_single_node()
     except yaml.MarkedYAMLError as error:
         _refuse_syntax(error, text)
     except yaml.YAMLError as error:  # a character that YAML does not know; its position counts characters
         position = getattr(error, "position", 0)
         line, column = _line_column(text, position if isinstance(position, int) else 0)
         _refuse(line, column, "this character is not allowed in YAML", "printable characters")
-    finally:
-        loader.dispose()
     if root is None:
         _refuse(1, 1, "the file is empty", "a use case; `bedplate init NAME` writes one to start from")
     problems: list[Problem] = []
