@@ -184,11 +184,20 @@ class Train(_Section):
     parameters: dict[str, Any] = {}
 
 
+class WaiverSection(_Section):
+    """A named person lets results of a gate through that have too little evidence. It holds in ``dev`` only."""
+
+    gate: str
+    by: str
+    reason: str
+
+
 class Release(_Section):
     """What a candidate must pass, and who must agree, by environment (``2 of [growth-leads, risk]``)."""
 
     gates: tuple[Literal["quality", "latency", "size", "fairness", "security"], ...] = ("quality", "latency", "size")
     approvals: dict[str, str] = {}
+    waivers: tuple[WaiverSection, ...] = ()
 
 
 class Replicas(_Section):

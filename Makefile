@@ -1,0 +1,63 @@
+# Every recipe is one step a person would take; `make` lists them.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test crash check fix docs lock bench clean
+
+help: ## List the recipes
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+demo: $(VENV)/.demo ## Set up, run the retail use case end to end, leave the pages serving
+	@$(BIN)/bedplate run examples/retail
+	@$(BIN)/bedplate up --detach
+
+test: $(VENV)/.test ## Set up with everything the tests need, then run the suite
+	@$(BIN)/python scripts/browser.py
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+crash: $(VENV)/.test ## Run the long crash sweeps
+	$(BIN)/python -m pytest -m crash --timeout 1200 $(PYTEST_ARGS)
+
+check: $(VENV)/.test ## Lint, types, import rules, generated reference
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python scripts/reference.py --check
+
+fix: $(VENV)/.test ## Format and mend what the linter can
+	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+docs: $(VENV)/.test ## Write the generated reference pages anew
+	$(BIN)/python scripts/reference.py
+
+bench: $(VENV)/.test ## Run the benchmarks that docs/benchmarks.md reports
+	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file; done
+
+lock: $(VENV)/.uv ## Pin the newest versions that fit pyproject.toml
+	sh scripts/lock.sh $(BIN)/uv
+
+clean: ## Remove the environment and what tools left behind
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+
+# The environment: uv from a hashed pin, then everything else from hashed locks, compiled to bytecode once.
+$(VENV)/.uv: requirements/uv.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+		|| { echo "Bedplate needs Python 3.11 to 3.13; name one: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements/uv.txt
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.uv requirements/demo.txt pyproject.toml
+	@echo "Setting up: installing pinned dependencies"
+	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --quiet --compile-bytecode --require-hashes -r requirements/demo.txt
+	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
+	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m compileall -q src
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.demo requirements/test.txt
+	@echo "Setting up: installing what the tests need"
+	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --quiet --compile-bytecode --require-hashes -r requirements/test.txt
+	@touch $@

@@ -1,0 +1,363 @@
+"""What the command line, the API and the pages show. Only values: :mod:`bedplate.app.queries` fills them.
+
+Every body that came from evidence stands in a :class:`Stamped`, so a page can always say which fact a number is from.
+"""
+
+from typing import Any, Generic, Literal, TypeVar
+
+import msgspec
+
+from bedplate.ids import Digest
+from bedplate.records import (
+    Approval,
+    Bundle,
+    Endpoint,
+    Estimate,
+    FeatureSet,
+    GateReport,
+    IngestResult,
+    Objective,
+    Observation,
+    RetrainDecision,
+    TrainResult,
+)
+
+T = TypeVar("T")
+
+STAGES = (
+    "check",
+    "plan",
+    "ingest",
+    "features",
+    "train",
+    "gates",
+    "bundle",
+    "approve",
+    "serve",
+    "observe",
+    "decide",
+    "look",
+    "trace",
+)
+"""The stages of a run, in order, as progress lines, summary and pages number them."""
+
+
+class Stamped(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
+    """The body of one fact with its provenance: the digest that proves it and when it was recorded."""
+
+    digest: Digest
+    created: str
+    body: T
+
+
+# ------------------------------------------------------------------------------------------------------- use case, plan
+
+
+class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A use case that passed ``bedplate check``. One that does not pass is a UseCaseError with every problem."""
+
+    name: str
+    path: str
+    digest: Digest
+    workload: str
+    data: tuple[str, ...]
+    features: tuple[str, ...]
+    gates: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+class InitReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The starter that ``bedplate init`` wrote."""
+
+    name: str
+    folder: str
+    files: tuple[str, ...]
+
+
+class Requirement(msgspec.Struct, frozen=True, kw_only=True):
+    """One technical requirement, and the line of ``usecase.yaml`` it was derived from."""
+
+    name: str
+    value: str
+    because: str
+    line: int | None = None
+
+
+class PlanOption(msgspec.Struct, frozen=True, kw_only=True):
+    """One way to run the use case. ``monthly`` is an amount in the plan's currency; ``p99_ms`` is a prediction."""
+
+    name: str
+    provider: str
+    region: str
+    cpus: float
+    memory_gib: float
+    replicas: int
+    monthly: float
+    p99_ms: Estimate | None
+    feasible: bool
+    reason: str
+
+
+class StagePlan(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run would do with one stage, and why."""
+
+    stage: str
+    action: Literal["run", "skip"]
+    because: str
+
+
+class PlanReport(msgspec.Struct, frozen=True, kw_only=True):
+    """Fact ``plan`` as shown: the options compared, the one chosen, what bound the choice, and the stages to run."""
+
+    use_case: str
+    requirements: tuple[Requirement, ...]
+    options: tuple[PlanOption, ...]
+    chosen: str
+    runner_up: str | None
+    binding_constraint: str
+    currency: str
+    price_source: str
+    price_date: str
+    monthly_cost: float
+    training_cost: float | None
+    budget: float | None
+    within_budget: bool
+    reasons: tuple[str, ...] = ()
+    stages: tuple[StagePlan, ...] = ()
+
+    def option(self, name: str | None) -> PlanOption | None:
+        """The option of that name, if the plan compared it."""
+        return next((option for option in self.options if option.name == name), None)
+
+
+# ----------------------------------------------------------------------------------------------------------------- runs
+
+
+class StageState(msgspec.Struct, frozen=True, kw_only=True):
+    """Where one stage of the flow stands. ``summary`` is one line for people."""
+
+    stage: str
+    state: Literal["finished", "skipped", "running", "waiting", "failed", "pending"]
+    summary: str
+    seconds: float | None = None
+    finished: str | None = None
+    output: Digest | None = None
+    because: str = ""
+
+
+class Evidence(msgspec.Struct, frozen=True, kw_only=True):
+    """The latest facts of one use case, from objective to decision. What has not happened yet is absent."""
+
+    objective: Stamped[Objective] | None = None
+    plan: Stamped[PlanReport] | None = None
+    datasets: tuple[Stamped[IngestResult], ...] = ()
+    features: Stamped[FeatureSet] | None = None
+    training: Stamped[TrainResult] | None = None
+    gates: Stamped[GateReport] | None = None
+    bundle: Stamped[Bundle] | None = None
+    approval: Stamped[Approval] | None = None
+    endpoint: Stamped[Endpoint] | None = None
+    observation: Stamped[Observation] | None = None
+    retrain: Stamped[RetrainDecision] | None = None
+
+
+class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run did, in the order of the flow. ``link`` lets one browser in, once, for a minute."""
+
+    use_case: str
+    run_id: str
+    stages: tuple[StageState, ...]
+    evidence: Evidence
+    seconds: float
+    address: str | None = None
+    link: str | None = None
+    prediction: str | None = None
+
+
+# --------------------------------------------------------------------------------------------------------------- status
+
+
+class EndpointStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One endpoint now. ``state`` is what its replica answers, not what was asked for."""
+
+    name: str
+    use_case: str
+    url: str
+    state: Literal["ready", "starting", "stopped", "failed"]
+    bundle: Digest
+    revision: int
+    requests: int = 0
+    failed: int = 0
+    p99_ms: float | None = None
+    since: str | None = None
+
+
+class UseCaseStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One use case in a list."""
+
+    name: str
+    statement: str
+    owner: str
+    risk: str
+    state: Literal["new", "running", "waiting", "served", "refused", "failed", "trained"]
+    sentence: str
+    updated: str
+    kpi: dict[str, Any] = {}
+    version: int | None = None
+    waiting_for: str = ""
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """What a home is doing now."""
+
+    home: str
+    owner: int | None
+    since: str | None
+    address: str | None
+    use_cases: tuple[UseCaseStatus, ...]
+    endpoints: tuple[EndpointStatus, ...]
+    running: str | None = None
+
+
+class UpInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """Where ``bedplate up`` serves. ``link`` lets one browser in, once, for a minute."""
+
+    address: str
+    link: str
+    pid: int
+
+
+class StopReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``bedplate stop`` ended; ``pid`` is None when nothing was running."""
+
+    pid: int | None
+    endpoints: tuple[str, ...] = ()
+
+
+# --------------------------------------------------------------------------------------------------------- trace, audit
+
+
+class TraceNode(msgspec.Struct, frozen=True, kw_only=True):
+    """One step from a prediction back to its objective. ``verified``: its digest was computed again and matched."""
+
+    kind: str
+    title: str
+    summary: str
+    digest: str
+    verified: bool
+    created: str = ""
+    where: str = ""
+    details: dict[str, Any] = {}
+
+
+class Trace(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole line of one prediction, prediction first, objective last."""
+
+    prediction_id: str
+    use_case: str
+    nodes: tuple[TraceNode, ...]
+    verified: bool
+
+
+class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry of the audit ledger."""
+
+    index: int
+    time: str
+    actor: str
+    action: str
+    resource: str
+    decision: str
+    policies: tuple[str, ...] = ()
+    purpose: str = ""
+    payload: dict[str, Any] = {}
+    hash: str = ""
+
+
+class AuditReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``bedplate audit verify`` found. ``problems`` is empty when every proof holds."""
+
+    verified: bool
+    entries: int
+    root: str
+    checkpoint: str
+    against: str | None = None
+    problems: tuple[str, ...] = ()
+
+
+class AuditPage(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of the ledger with its tree head. ``entries`` has the newest first."""
+
+    size: int
+    root: str
+    checkpoint: str
+    entries: tuple[LedgerEntry, ...]
+    verified: bool | None = None
+
+
+# ----------------------------------------------------------------------------------------------------- backup, contract
+
+
+class BackupReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A verified copy of a home."""
+
+    path: str
+    files: int
+    size: int
+    digest: Digest
+    entries: int
+
+
+class RestoreReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A home made from a backup, after every digest in it was checked."""
+
+    home: str
+    files: int
+    size: int
+    entries: int
+
+
+class DecisionReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What approving, refusing or waiving changed, and the ledger entry that says so."""
+
+    use_case: str
+    action: Literal["approve", "refuse", "waive"]
+    subject: str
+    by: str
+    reason: str
+    ledger_index: int
+    approval: Approval | None = None
+
+
+class ContractTestReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What the contracts of a use case found in its sources, without keeping a row."""
+
+    use_case: str
+    passed: bool
+    results: tuple[IngestResult, ...]
+
+
+# ---------------------------------------------------------------------------------------------------------------- pages
+
+
+class Release(msgspec.Struct, frozen=True, kw_only=True):
+    """One model version and what was decided about it."""
+
+    bundle: Stamped[Bundle]
+    gates: Stamped[GateReport] | None
+    approvals: tuple[Stamped[Approval], ...]
+    waiting_in: str | None = None
+
+
+class UseCasePage(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything the page of one use case shows."""
+
+    status: UseCaseStatus
+    stages: tuple[StageState, ...]
+    evidence: Evidence
+    trainings: tuple[Stamped[TrainResult], ...] = ()
+    releases: tuple[Release, ...] = ()
+    observations: tuple[Stamped[Observation], ...] = ()
+    endpoint: EndpointStatus | None = None
+    ledger: tuple[LedgerEntry, ...] = ()
+    sample_predictions: tuple[str, ...] = ()

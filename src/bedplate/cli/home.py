@@ -1,0 +1,51 @@
+"""``backup`` and ``restore``: a home as one verified file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bedplate.cli.options import HomeOption, JsonOption
+from bedplate.cli.output import emit
+from bedplate.cli.session import connect
+from bedplate.cli.words import short, size
+
+if TYPE_CHECKING:
+    from bedplate.app.read_models import BackupReport, RestoreReport
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command("backup")(backup)
+    app.command("restore")(restore)
+
+
+def backup(
+    destination: Annotated[Path, typer.Argument(metavar="DESTINATION", help="New file for the backup.")],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a consistent, verified copy of the home, also while it is in use."""
+    emit(connect(home).backup(destination), as_json=as_json, text=_backed_up)
+
+
+def _backed_up(report: BackupReport) -> Iterator[str]:
+    yield f"Wrote {report.path}: {report.files:,} files, {size(report.size)}, {report.entries:,} ledger entries."
+    yield f"Digest {short(report.digest)}; every file in it was read back and matches."
+
+
+def restore(
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="File that `bedplate backup` wrote.")],
+    to: Annotated[Path, typer.Argument(metavar="HOME", help="New home folder; it must not exist yet or be empty.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Make a home from a backup, after checking every digest in it."""
+    emit(connect(to).restore(source, to), as_json=as_json, text=_restored)
+
+
+def _restored(report: RestoreReport) -> Iterator[str]:
+    yield f"Restored {report.files:,} files, {size(report.size)}, {report.entries:,} ledger entries in {report.home}."
+    yield f"Next: bedplate up --home {report.home}"

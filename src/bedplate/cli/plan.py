@@ -1,0 +1,82 @@
+"""``plan``: what would run, where, at which cost. Changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from bedplate.cli.options import HomeOption, JsonOption, UseCasePath
+from bedplate.cli.output import emit, table
+from bedplate.cli.session import connect
+from bedplate.cli.words import clip, estimate, money, number
+
+if TYPE_CHECKING:
+    from bedplate.app.read_models import PlanOption, PlanReport
+
+SHOWN = 40
+"""Rows of the option table that a person gets; ``--json`` has all."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command("plan")(plan)
+
+
+def plan(path: UseCasePath = Path(), home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Show requirements, priced options, the choice, and what a run would do. Changes nothing."""
+    emit(connect(home).plan(path), as_json=as_json, text=plan_lines)
+
+
+def plan_lines(report: PlanReport) -> Iterator[str]:
+    """The plan as text: requirements, options, choice, stages."""
+    yield f"Plan of {report.use_case}"
+    yield ""
+    yield "Requirements, each from its line in usecase.yaml"
+    for requirement in report.requirements:
+        line = f" (line {requirement.line})" if requirement.line else ""
+        yield f"  {requirement.name:<22} {requirement.value:<16} {clip(requirement.because + line, 100)}"
+    yield ""
+    yield f"Options, prices from {report.price_source} of {report.price_date}"
+    rows = (_option_row(option, report) for option in report.options[:SHOWN])
+    head = ("", "instance", "cloud", "region", "vCPU", "GiB", "copies", report.currency + "/month", "p99 ms", "why")
+    yield from table(head, rows, right=(4, 5, 6, 7))
+    if len(report.options) > SHOWN:
+        yield f"  and {len(report.options) - SHOWN} more: bedplate plan --json"
+    yield ""
+    yield f"Chosen: {report.chosen}, {money(report.monthly_cost, report.currency)} a month{_budget(report)}"
+    yield f"  bound by   {report.binding_constraint}"
+    yield f"  runner-up  {report.runner_up or 'none: no other option is feasible'}"
+    if report.training_cost is not None:
+        yield f"  training   {money(report.training_cost, report.currency)} a run"
+    for reason in report.reasons:
+        yield f"  because    {reason}"
+    yield ""
+    yield "A run would do"
+    for stage in report.stages:
+        yield f"  {stage.stage:<10} {stage.action:<5} {stage.because}"
+
+
+def _budget(report: PlanReport) -> str:
+    if report.budget is None:
+        return ", no budget given"
+    word = "within" if report.within_budget else "ABOVE"
+    return f", {word} the budget of {money(report.budget, report.currency)}"
+
+
+def _option_row(option: PlanOption, report: PlanReport) -> tuple[str, ...]:
+    mark = "*" if option.name == report.chosen else "2" if option.name == report.runner_up else ""
+    return (
+        mark,
+        option.name,
+        option.provider,
+        option.region,
+        number(option.cpus),
+        number(option.memory_gib),
+        str(option.replicas),
+        f"{option.monthly:,.2f}",
+        estimate(option.p99_ms, 1) if option.p99_ms else "",
+        clip(option.reason, 40),
+    )

@@ -1,0 +1,58 @@
+"""Numbers and states in words, the same in every command."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bedplate.records import Estimate
+
+
+def number(value: float, digits: int = 3) -> str:
+    """``1,469,307``, ``61.20``, ``0.137``: whole numbers with separators, fractions with ``digits`` places."""
+    if float(value).is_integer() and abs(value) >= 1:
+        return f"{value:,.0f}"
+    return f"{value:,.2f}" if abs(value) >= 10 else f"{value:.{digits}f}"
+
+
+def estimate(value: Estimate, digits: int = 3) -> str:
+    """``0.158 [0.152, 0.164]``."""
+    return f"{value.value:.{digits}f} [{value.low:.{digits}f}, {value.high:.{digits}f}]"
+
+
+def money(amount: float, currency: str) -> str:
+    """``61.20 USD``."""
+    return f"{amount:,.2f} {currency}"
+
+
+def seconds(value: float) -> str:
+    """``4.1 s`` or ``3 min 12 s``."""
+    if value < 90:
+        return f"{value:.1f} s"
+    return f"{int(value) // 60} min {int(value) % 60:02d} s"
+
+
+def size(value: float) -> str:
+    """``12.4 MB``: powers of ten, as disks are sold."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def short(digest: str) -> str:
+    """The first twelve digits of a digest: enough for people to compare, never used to look one up."""
+    return digest.removeprefix("sha256:")[:12]
+
+
+def clip(text: str, width: int) -> str:
+    """``text`` on one line of at most ``width`` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= width else f"{line[: width - 1]}…"
+
+
+def cut(text: str, width: int = 100) -> str:
+    """``text`` cut at ``width`` characters, its columns kept."""
+    text = text.replace("\n", " ").rstrip()
+    return text if len(text) <= width else f"{text[: width - 1]}…"

@@ -1,0 +1,293 @@
+"""What the types cannot say: names that must exist, sections that must agree, needs that contradict each other.
+
+Each check looks only at what could be read, so that one slip does not hide another.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from bedplate.usecase import approvals, quantities
+from bedplate.usecase.convert import Reading
+from bedplate.usecase.problems import Keys, listing, nearest
+from bedplate.usecase.types import Kpi, Money, Quality, Rollout
+
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
+_WORD = re.compile(r"[a-z][a-z0-9_]{0,62}")
+REGIONS = ("eu", "us", "ca", "uk", "ch", "asia", "au", "sa", "me", "af")
+"""Residencies that may be asked for; the planner maps each to cloud regions."""
+
+
+def check(reading: Reading) -> None:
+    """Run every check, noting problems in ``reading``."""
+    for run in _CHECKS:
+        run(reading)
+
+
+def _names(reading: Reading) -> None:
+    name = reading.get("name")
+    if isinstance(name, str) and not _NAME.fullmatch(name):
+        fixed = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:63]
+        reading.note(
+            ("name",),
+            f"{name[:60]!r} is not a name",
+            allowed="a lower-case letter, then letters, digits and dashes, 63 at most",
+            suggestion=fixed if _NAME.fullmatch(fixed) else None,
+        )
+    data = reading.root.at(("data",))
+    if data is not None and data.kind == "mapping":
+        if not data.entries:
+            reading.note(("data",), "no data set is named", allowed="at least one data set")
+        for dataset in data.entries:
+            if not _WORD.fullmatch(dataset):
+                reading.note(
+                    ("data", dataset),
+                    f"{dataset[:60]!r} is not the name of a data set",
+                    allowed="a lower-case letter, then letters, digits and underscores",
+                    suggestion=re.sub(r"[^a-z0-9]+", "_", dataset.lower()).strip("_") or None,
+                    found=dataset[:60],
+                )
+
+
+def _objective(reading: Reading) -> None:
+    kpi = reading.get("objective", "kpi")
+    if not isinstance(kpi, Kpi):
+        return
+    if kpi.target == kpi.baseline:
+        reading.note(("objective", "kpi", "target"), "target and baseline are the same", allowed="a target to reach")
+    elif (kpi.target > kpi.baseline) != (kpi.direction == "up"):
+        reading.note(
+            ("objective", "kpi", "direction"),
+            f"from {kpi.baseline:g} to {kpi.target:g} is not {kpi.direction}",
+            allowed="the direction from baseline to target",
+            suggestion="down" if kpi.direction == "up" else "up",
+        )
+
+
+def _workload(reading: Reading) -> None:
+    kind = reading.get("workload", "kind")
+    needs = {"recommender": ("catalogue", "users"), "tabular": ("target", "task")}.get(kind, ())
+    foreign = {"recommender": ("target", "task"), "tabular": ("catalogue", "users")}.get(kind, ())
+    node = reading.root.at(("workload",))
+    if node is None or node.kind != "mapping":
+        return
+    for field in needs:
+        if field not in node.entries:
+            reading.note(
+                ("workload",), f"a {kind} workload needs {field!r}", allowed=f"{listing(needs)} given", found=""
+            )
+    for field in foreign:
+        if field in node.entries:
+            reading.note(("workload", field), f"{field!r} has no meaning for a {kind} workload", allowed=listing(needs))
+
+
+def _speed(reading: Reading) -> None:
+    section = ("requirements", "latency")
+    for keys in ((*section, "p99"), (*section, "p50"), ("requirements", "throughput", "peak")):
+        if reading.get(*keys) == 0:
+            reading.note(keys, f"{keys[-1]!r} must be above zero", allowed="more than zero")
+    p50, p99 = reading.get(*section, "p50"), reading.get(*section, "p99")
+    if p50 is not None and p99 is not None and p50 > p99:
+        reading.note((*section, "p50"), "half of the calls may be slower than nearly all of them", allowed="p50 <= p99")
+    availability = reading.get("requirements", "availability")
+    if availability is not None and not 0.5 <= availability < 1:
+        text = "100 % cannot be promised" if availability == 1 else f"{availability * 100:g} % is no availability"
+        reading.note(("requirements", "availability"), text, allowed="from 50 % to below 100 %", suggestion="99.9 %")
+
+
+def _quality(reading: Reading) -> None:
+    needs = reading.root.at(("requirements", "quality"))
+    seen: dict[tuple[Any, ...], int] = {}
+    for i in range(len(needs.items) if needs is not None else 0):
+        need = reading.get("requirements", "quality", i)
+        if not isinstance(need, Quality):
+            continue
+        keys: Keys = ("requirements", "quality", i)
+        forms = [f for f in ("better_than", "not_worse_than", "at_least") if getattr(need, f) is not None]
+        if len(forms) != 1:
+            reading.note(
+                keys,
+                f"{listing(forms).replace(' or ', ' and ')} together" if forms else "this need says nothing about the metric",
+                allowed="exactly one of better_than, not_worse_than or at_least",
+                found=need.metric,
+            )
+            continue
+        if need.not_worse_than is not None and need.not_worse_than.margin < 0:
+            reading.note((*keys, "not_worse_than", "margin"), "a margin below zero", allowed="zero or more")
+        form = forms[0]
+        value = getattr(need, form)
+        baseline = value.baseline if form == "not_worse_than" else value if form == "better_than" else None
+        same = (need.metric, need.on, form, baseline)
+        if same in seen:
+            first = reading.root.position(("requirements", "quality", seen[same]))[0]
+            reading.note(
+                keys,
+                f"{need.metric} on {need.on} has this need already, on line {first}",
+                allowed="each need once",
+                found=need.metric,
+            )
+        seen.setdefault(same, i)
+
+
+def _money(reading: Reading) -> None:
+    places: tuple[Keys, ...] = (
+        ("requirements", "budget", "monthly"),
+        ("requirements", "budget", "training_run"),
+        ("objective", "value", "per_unit"),
+    )
+    found = [(keys, reading.get(*keys)) for keys in places]
+    amounts = [(keys, money) for keys, money in found if isinstance(money, Money)]
+    for keys, money in amounts[1:]:
+        first_keys, first = amounts[0]
+        if money.currency != first.currency:
+            line = reading.root.position(first_keys)[0]
+            reading.note(
+                keys,
+                f"{money.currency} here but {first.currency} on line {line}",
+                allowed="one currency in the whole file",
+                suggestion=f"{money.amount:g} {first.currency}",
+            )
+    for keys, money in amounts:
+        if money.amount == 0:
+            reading.note(keys, f"{keys[-1]!r} is zero", allowed="more than zero")
+
+
+def _residency(reading: Reading) -> None:
+    node = reading.root.at(("requirements", "residency"))
+    for i, child in enumerate(node.items if node is not None else ()):
+        if reading.get("requirements", "residency", i) is not None and child.text not in REGIONS:
+            reading.note(
+                ("requirements", "residency", i),
+                f"{child.text[:60]!r} is not a residency",
+                allowed=listing(REGIONS),
+                suggestion=nearest(child.text, REGIONS),
+            )
+
+
+def _release(reading: Reading) -> None:
+    node = reading.root.at(("release", "approvals"))
+    for environment, child in (node.entries if node is not None else {}).items():
+        keys: Keys = ("release", "approvals", environment)
+        if not _NAME.fullmatch(environment):
+            reading.note(keys, f"{environment[:60]!r} is not the name of an environment", allowed="dev or production")
+        text = reading.get(*keys)
+        if isinstance(text, str):
+            try:
+                approvals.parse(text)
+            except approvals.QuorumError as error:
+                form = "a name, or '2 of [name, name]'"
+                reading.note(keys, str(error)[:120], allowed=form, found=child.text[:60])
+    gates = reading.root.at(("release", "gates"))
+    words = [g.text for g in gates.items] if gates is not None else []
+    for i, gate in enumerate(words):
+        if gate in words[:i]:
+            reading.note(("release", "gates", i), f"gate {gate!r} stands twice", allowed="each gate once")
+    whole = reading.get("requirements")
+    if whole is None:
+        return
+    if "quality" in words and not whole.quality:
+        _unmet(reading, words, "quality", "requirements.quality names nothing to compare")
+    if "size" in words and whole.size is None:
+        _unmet(reading, words, "size", "requirements.size gives no limit")
+    if "fairness" in words and all(need.on == "all" for need in whole.quality):
+        _unmet(reading, words, "fairness", "no need in requirements.quality is on a group")
+
+
+def _unmet(reading: Reading, gates: list[str], gate: str, reason: str) -> None:
+    reading.note(
+        ("release", "gates", gates.index(gate)),
+        f"the {gate} gate has nothing to judge: {reason}",
+        allowed=f"what the {gate} gate needs, or no such gate",
+    )
+
+
+def _serving(reading: Reading) -> None:
+    low, high = reading.get("serve", "replicas", "min"), reading.get("serve", "replicas", "max")
+    if low is not None and high is not None and low > high:
+        reading.note(("serve", "replicas", "min"), f"at least {low} but at most {high}", allowed="min <= max")
+    if high == 0:
+        reading.note(("serve", "replicas", "max"), "no replica could ever serve", allowed="1 or more")
+    port = reading.get("serve", "port")
+    if port is not None and not 1 <= port <= 65535:
+        reading.note(("serve", "port"), f"{port} is not a port", allowed="1 to 65535")
+    rollout = reading.get("serve", "rollout")
+    if isinstance(rollout, Rollout):
+        steps = rollout.steps
+        if not steps or steps[-1] != 1 or any(b <= a for a, b in zip((0.0, *steps), steps, strict=False)):
+            reading.note(
+                ("serve", "rollout", "steps"),
+                "the steps do not rise to 100 %",
+                allowed="rising shares that end in 100 %",
+                suggestion="[1 %, 10 %, 50 %, 100 %]",
+            )
+    if reading.get("risk", "level") == "high" and reading.get("serve", "log") == "buffered":
+        reading.note(
+            ("serve", "log"),
+            "a use case of high risk keeps every prediction it answered",
+            allowed="durable",
+            suggestion="durable",
+        )
+
+
+def _monitoring(reading: Reading) -> None:
+    data = reading.root.at(("data",))
+    names = list(data.entries) if data is not None else []
+    dataset = reading.get("monitor", "outcomes", "data")
+    if isinstance(dataset, str) and dataset not in names:
+        reading.note(
+            ("monitor", "outcomes", "data"),
+            f"{dataset[:60]!r} is not a data set of this file",
+            allowed=listing(names) or "a data set",
+            suggestion=nearest(dataset, names),
+        )
+    within, retention = reading.get("monitor", "outcomes", "within"), reading.get("governance", "retention")
+    if within is not None and retention is not None and within > retention:
+        reading.note(
+            ("monitor", "outcomes", "within"),
+            "outcomes are awaited for longer than data may be kept",
+            allowed="at most governance.retention",
+        )
+
+
+def _training(reading: Reading) -> None:
+    holdout = reading.get("train", "holdout")
+    if isinstance(holdout, str):
+        try:
+            parse_holdout(holdout)
+        except quantities.QuantityError as error:
+            reading.note(("train", "holdout"), str(error)[:120], allowed=error.allowed, suggestion=error.suggestion)
+    for field in ("cpu", "memory"):
+        if reading.get("train", "resources", field) == 0:
+            reading.note(("train", "resources", field), f"no {field} to train with", allowed="more than zero")
+
+
+def parse_holdout(text: str) -> tuple[str, float]:
+    """``("share", 0.2)`` for ``20 %``, ``("time", seconds)`` for ``28 d``.
+
+    Raises:
+        QuantityError: neither of them, or a share that leaves nothing to train or to test on.
+    """
+    allowed = "a share of the rows (20 %) or the last stretch of time (28 d)"
+    kind = "share" if text.strip().endswith("%") else "duration"
+    try:
+        value = quantities.parse(text, kind)
+    except quantities.QuantityError as error:
+        raise quantities.QuantityError(str(error), allowed, error.suggestion) from None
+    if value == 0 or (kind == "share" and value >= 0.9):
+        raise quantities.QuantityError(f"{text!r} leaves nothing to train or to test on", allowed)
+    return ("share" if kind == "share" else "time"), value
+
+
+_CHECKS: tuple[Callable[[Reading], None], ...] = (
+    _names,
+    _objective,
+    _workload,
+    _speed,
+    _quality,
+    _money,
+    _residency,
+    _release,
+    _serving,
+    _monitoring,
+    _training,
+)

@@ -1,0 +1,126 @@
+"""The files that a use case names: contracts, sources, and the functions of ``pipeline.py``. Nothing is imported or run."""
+
+import ast
+import importlib.util
+from pathlib import Path
+
+from bedplate.usecase.convert import Reading
+from bedplate.usecase.problems import Keys, listing, nearest
+from bedplate.usecase.types import Source
+
+
+def check(reading: Reading, folder: Path) -> None:
+    """Note every file that is named and not there, and every feature that ``pipeline.py`` does not define."""
+    data = reading.root.at(("data",))
+    for name in data.entries if data is not None else ():
+        _contract(reading, folder, ("data", name, "contract"))
+        source = reading.get("data", name, "source")
+        if isinstance(source, Source):
+            _source(reading, folder, ("data", name, "source"), source)
+    _features(reading, folder)
+
+
+def source_files(source: Source, folder: Path) -> list[Path]:
+    """The files a source stands for, sorted: one path, or all that a pattern with ``*`` matches. Empty: there are none."""
+    root = package_folder(source.package) if source.package else folder
+    if root is None:
+        return []
+    path = Path(source.path)
+    if any(c in source.path for c in "*?["):
+        base = Path(path.anchor) if path.is_absolute() else root
+        pattern = str(path.relative_to(path.anchor)) if path.is_absolute() else source.path
+        return sorted(found for found in base.glob(pattern) if found.is_file())
+    return [root / path] if (root / path).is_file() else []
+
+
+def package_folder(package: str) -> Path | None:
+    """The folder of an installed Python package, found without importing it."""
+    try:
+        spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    except (ImportError, ValueError):
+        return None
+    locations = list(spec.submodule_search_locations or ()) if spec else []
+    return Path(locations[0]) if locations else None
+
+
+def _contract(reading: Reading, folder: Path, keys: Keys) -> None:
+    text = reading.get(*keys)
+    if not isinstance(text, str):
+        return
+    path = Path(text)
+    if path.is_absolute() or ".." in path.parts:
+        reading.note(keys, "a contract lies in the folder of the use case", allowed="a path below this folder")
+    elif not _is_file(folder / path):
+        found = sorted(p.relative_to(folder).as_posix() for p in folder.glob("**/*.odcs.yaml") if p.is_file())
+        reading.note(
+            keys,
+            f"there is no file {text[:80]!r}",
+            allowed=listing(found[:8]) or "an Open Data Contract Standard file, *.odcs.yaml",
+            suggestion=nearest(text, found),
+        )
+
+
+def _source(reading: Reading, folder: Path, keys: Keys, source: Source) -> None:
+    if source.package and package_folder(source.package) is None:
+        reading.note(
+            (*keys, "package"), f"package {source.package[:60]!r} is not installed", allowed="an installed Python package"
+        )
+        return
+    if source.package and (Path(source.path).is_absolute() or ".." in Path(source.path).parts):
+        reading.note((*keys, "path"), "this path leaves the package", allowed="a path inside the package")
+        return
+    try:
+        files = source_files(source, folder)
+    except (OSError, ValueError, NotImplementedError):
+        files = []
+    if not files:
+        near = [p.name for p in (folder / source.path).parent.glob("*")] if not source.package else []
+        reading.note(
+            (*keys, "path"),
+            f"there is no file {source.path[:80]!r}",
+            allowed="an existing file, or a pattern that matches one",
+            suggestion=nearest(Path(source.path).name, near),
+        )
+
+
+def _features(reading: Reading, folder: Path) -> None:
+    node = reading.root.at(("features",))
+    names = [child.text for child in node.items] if node is not None and node.kind == "sequence" else []
+    if not names:
+        return
+    path = folder / "pipeline.py"
+    if not path.is_file():
+        reading.note(("features",), "features are named but there is no pipeline.py", allowed="pipeline.py beside this file")
+        return
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
+        reading.note(("features",), f"pipeline.py{line} is not Python: {error!s}"[:120], allowed="a module that parses")
+        return
+    views = [f.name for f in tree.body if isinstance(f, ast.FunctionDef) and _is_view(f)]
+    for i, name in enumerate(names):
+        if name not in views:
+            reading.note(
+                ("features", i),
+                f"pipeline.py defines no feature view {name[:60]!r}",
+                allowed=listing(views) or "a function marked @feature_view",
+                suggestion=nearest(name, views),
+            )
+        elif name in names[:i]:
+            reading.note(("features", i), f"feature view {name!r} stands twice", allowed="each feature view once")
+
+
+def _is_view(function: ast.FunctionDef) -> bool:
+    targets = [d.func if isinstance(d, ast.Call) else d for d in function.decorator_list]
+    return any(
+        (isinstance(t, ast.Name) and t.id == "feature_view") or (isinstance(t, ast.Attribute) and t.attr == "feature_view")
+        for t in targets
+    )
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name too long, or with a null byte
+        return False
