@@ -4,12 +4,13 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import obstore
 from obstore import exceptions
-from obstore.store import from_url
+from obstore.store import ClientConfig, RetryConfig, from_url
 
 from bedplate import files, ids
 from bedplate.blobs.port import check, key
@@ -25,13 +26,16 @@ class ObjectBlobs:
     def __init__(self, address: str, options: Mapping[str, Any] | None = None) -> None:
         """``options`` are those of the object store: ``endpoint``, ``region``, ``access_key_id`` and so on."""
         self._address = address
-        given = dict(options or {})
-        client = {"connect_timeout": "5s", "timeout": "60s"}
-        if str(given.get("endpoint", "")).startswith("http://"):
-            client["allow_http"] = "true"
-        retry = {"max_retries": 3}
+        given: dict[str, Any] = dict(options or {})
+        client: ClientConfig = {
+            "connect_timeout": timedelta(seconds=5),
+            "timeout": timedelta(seconds=60),
+            "allow_http": str(given.get("endpoint", "")).startswith("http://"),
+        }
+        retry: RetryConfig = {"max_retries": 3, "retry_timeout": timedelta(seconds=20)}
         with self._translated():
-            self._store = from_url(address, config=given, client_options=client, retry_config=retry)
+            # The options are whatever the scheme of the address takes; an unknown one is refused there.
+            self._store = from_url(address, config=given, client_options=client, retry_config=retry)  # type: ignore[call-overload]
 
     def put(self, data: bytes) -> Digest:
         digest = ids.digest_bytes(data)

@@ -1,7 +1,7 @@
 """Who somebody is: keys for programs, sessions for pages, one-time links to begin a session.
 
-Nothing is cached: an expired or revoked credential, and a principal that was shut out, are refused from the next request.
-Every change is recorded in the ledger in its own transaction.
+Nothing is cached: an expired or revoked credential, or a principal that was shut out, is refused from the next request
+on. Every change is recorded in the ledger in its own transaction.
 """
 
 from collections.abc import Sequence
@@ -38,10 +38,10 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     credential: str
 
 
-class Record(Protocol):
-    """How a change is recorded: :meth:`bedplate.ledger.Ledger.record`."""
+class Recorder(Protocol):
+    """Where changes are recorded: :class:`bedplate.ledger.Ledger`."""
 
-    def __call__(
+    def record(
         self,
         tx: Transaction,
         *,
@@ -58,8 +58,8 @@ class Record(Protocol):
 class Identity:
     """The principals of one home and their credentials."""
 
-    def __init__(self, store: Store, keys: Path, record: Record) -> None:
-        self._store, self._keys, self._record = store, keys, record
+    def __init__(self, store: Store, keys: Path, ledger: Recorder) -> None:
+        self._store, self._keys, self._ledger = store, keys, ledger
 
     # ------------------------------------------------------------------------------------------------ who comes in
 
@@ -228,7 +228,7 @@ class Identity:
     def _note(
         self, tx: Transaction, actor: str, action: str, resource: str, *, auth: str = "key", **payload: Any
     ) -> None:
-        self._record(tx, actor=actor, action=action, resource=resource, auth=auth, payload=payload)
+        self._ledger.record(tx, actor=actor, action=action, resource=resource, auth=auth, payload=payload)
 
 
 def _credentials(tx: Transaction, prefix: str) -> Credentials:
