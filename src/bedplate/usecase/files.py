@@ -63,7 +63,9 @@ def _contract(reading: Reading, folder: Path, keys: Keys) -> None:
 def _source(reading: Reading, folder: Path, keys: Keys, source: Source) -> None:
     if source.package and package_folder(source.package) is None:
         reading.note(
-            (*keys, "package"), f"package {source.package[:60]!r} is not installed", allowed="an installed Python package"
+            (*keys, "package"),
+            f"package {source.package[:60]!r} is not installed",
+            allowed="an installed Python package",
         )
         return
     if source.package and (Path(source.path).is_absolute() or ".." in Path(source.path).parts):
@@ -90,7 +92,9 @@ def _features(reading: Reading, folder: Path) -> None:
         return
     path = folder / "pipeline.py"
     if not path.is_file():
-        reading.note(("features",), "features are named but there is no pipeline.py", allowed="pipeline.py beside this file")
+        reading.note(
+            ("features",), "features are named but there is no pipeline.py", allowed="pipeline.py beside this file"
+        )
         return
     try:
         tree = ast.parse(path.read_bytes())
@@ -114,7 +118,8 @@ def _features(reading: Reading, folder: Path) -> None:
 def _is_view(function: ast.FunctionDef) -> bool:
     targets = [d.func if isinstance(d, ast.Call) else d for d in function.decorator_list]
     return any(
-        (isinstance(t, ast.Name) and t.id == "feature_view") or (isinstance(t, ast.Attribute) and t.attr == "feature_view")
+        (isinstance(t, ast.Name) and t.id == "feature_view")
+        or (isinstance(t, ast.Attribute) and t.attr == "feature_view")
         for t in targets
     )
 

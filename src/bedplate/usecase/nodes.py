@@ -96,11 +96,15 @@ class _Composer(yaml.SafeLoader):
         event = self.peek_event()
         mark = event.start_mark
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            _refuse(mark.line + 1, mark.column + 1, "anchors (&) and aliases (*) are not used here", "the value written out")
+            _refuse(
+                mark.line + 1, mark.column + 1, "anchors (&) and aliases (*) are not used here", "the value written out"
+            )
         self.depth += 1
         self.count += 1
         if self.depth > _MAX_DEPTH:
-            _refuse(mark.line + 1, mark.column + 1, f"nested deeper than {_MAX_DEPTH} levels", "the shape of a use case")
+            _refuse(
+                mark.line + 1, mark.column + 1, f"nested deeper than {_MAX_DEPTH} levels", "the shape of a use case"
+            )
         if self.count > _MAX_NODES:
             _refuse(mark.line + 1, mark.column + 1, f"more than {_MAX_NODES} values", "the shape of a use case")
         node: yaml.Node | None = super().compose_node(parent, index)
@@ -112,7 +116,12 @@ def _node(node: yaml.Node, keys: Keys, problems: list[Problem]) -> Node:
     line, column = node.start_mark.line + 1, node.start_mark.column + 1
     if isinstance(node, yaml.ScalarNode):
         return Node(
-            kind="scalar", line=line, column=column, text=node.value, tag=node.tag.rpartition(":")[2], plain=not node.style
+            kind="scalar",
+            line=line,
+            column=column,
+            text=node.value,
+            tag=node.tag.rpartition(":")[2],
+            plain=not node.style,
         )
     if isinstance(node, yaml.SequenceNode):
         items = tuple(_node(child, (*keys, i), problems) for i, child in enumerate(node.value))
@@ -190,5 +199,3 @@ def _refuse(
     raise SyntaxProblem(
         Problem(line=line, column=column, path="", found=found, allowed=allowed, nearest=suggestion, message=message)
     )
-
-

@@ -114,7 +114,9 @@ def parse_money(text: str) -> tuple[float, str]:
     if unit not in CURRENCIES:
         near = {"$": "USD", "€": "EUR", "£": "GBP", "": None}.get(unit) if unit in "$€£" else nearest(unit, CURRENCIES)
         message = f"{unit!r} is not a currency" if unit else f"{text!r} has no currency"
-        raise QuantityError(message, f"{allowed}; one of {', '.join(CURRENCIES)}", f"{number:g} {near}" if near else None)
+        raise QuantityError(
+            message, f"{allowed}; one of {', '.join(CURRENCIES)}", f"{number:g} {near}" if near else None
+        )
     if number < 0:
         raise QuantityError(f"{text!r} is below zero", allowed)
     return number, unit
