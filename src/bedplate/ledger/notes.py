@@ -1,4 +1,4 @@
-"""Checkpoints and signatures in the forms of C2SP (signed-note, tlog-checkpoint), so that other tools can check them."""
+"""Checkpoints and signatures in the forms of C2SP (signed-note, tlog-checkpoint), which other tools can check."""
 
 import base64
 import binascii

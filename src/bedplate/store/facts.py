@@ -120,8 +120,8 @@ class Facts(Repository):
     def _facts(self, rows: Sequence[Row]) -> list[Fact]:
         parents: dict[str, list[Digest]] = {row.digest: [] for row in rows}
         if parents:
-            for child, parent in self._execute(_PARENTS, children=[*parents]).all():
-                parents[child].append(Digest(parent))
+            for link in self._execute(_PARENTS, children=[*parents]):
+                parents[link.child].append(Digest(link.parent))
         return [
             Fact(
                 digest=Digest(row.digest),
