@@ -38,7 +38,7 @@ def refused(proto, match):
 
 def branch(node):
     inner = helper.make_graph([node], "inner", [], [helper.make_tensor_value_info("y", FLOAT, [None, 4])])
-    return helper.make_node("If", ["c"], ["y"], then_branch=inner, else_branch=inner)
+    return helper.make_node("If", ["c"], ["y"], then_branch=inner)
 
 
 def test_graphs_of_known_operators_pass():

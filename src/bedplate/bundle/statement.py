@@ -22,7 +22,7 @@ _STATEMENT = "https://in-toto.io/Statement/v1"
 
 
 class Release(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """May be served in ``environment`` until ``expires`` (RFC 3339), or for as long as the key holds when it is None."""
+    """May be served in ``environment`` until ``expires`` (RFC 3339), or as long as the key holds when it is None."""
 
     tenant: str
     name: str
