@@ -3,11 +3,9 @@
 from collections.abc import Callable, Iterator
 
 from bedplate.app.read_models import STAGES, Evidence, RunSummary, StageState
-from bedplate.cli.words import clip, estimate, money, seconds, size
+from bedplate.cli.words import cut, estimate, money, seconds, size
 from bedplate.records import TrainResult
 
-WIDTH = 100
-HEIGHT = 24
 MODELS = 5
 MARKS = {"finished": "done", "skipped": "same", "running": "runs", "waiting": "WAIT", "failed": "FAIL", "pending": "-"}
 
@@ -15,15 +13,15 @@ MARKS = {"finished": "done", "skipped": "same", "running": "runs", "waiting": "W
 def summary_lines(summary: RunSummary) -> Iterator[str]:
     """Title, one line per stage, the models with their intervals, and where to look next."""
     head = f"{summary.use_case}   {seconds(summary.seconds)}"
-    yield clip(head, WIDTH)
+    yield cut(head)
     for stage in summary.stages[: len(STAGES)]:
         yield _stage_line(stage, summary.evidence)
     if summary.evidence.training is not None:
         yield from _models(summary.evidence.training.body)
     if summary.link or summary.address:
-        yield clip(f"page   {summary.link or summary.address}", WIDTH)
+        yield cut(f"page   {summary.link or summary.address}")
     if summary.prediction:
-        yield clip(f"trace  bedplate trace {summary.prediction}", WIDTH)
+        yield cut(f"trace  bedplate trace {summary.prediction}")
     if summary.address:
         yield "stop   bedplate stop"
 
@@ -32,13 +30,7 @@ def _stage_line(stage: StageState, evidence: Evidence) -> str:
     place = f"{STAGES.index(stage.stage) + 1:>2}" if stage.stage in STAGES else "  "
     told = TELL[stage.stage](evidence) if stage.stage in TELL and stage.state in ("finished", "skipped") else ""
     took = seconds(stage.seconds) if stage.seconds is not None else ""
-    return clip_keep(f"{place} {stage.stage:<9} {MARKS[stage.state]:<4} {took:>10}  {told or stage.summary}")
-
-
-def clip_keep(text: str) -> str:
-    """``text`` cut at the width of the screen, its columns kept."""
-    text = text.replace("\n", " ").rstrip()
-    return text if len(text) <= WIDTH else f"{text[: WIDTH - 1]}…"
+    return cut(f"{place} {stage.stage:<9} {MARKS[stage.state]:<4} {took:>10}  {told or stage.summary}")
 
 
 def _models(training: TrainResult) -> Iterator[str]:

@@ -50,3 +50,9 @@ def clip(text: str, width: int) -> str:
     """``text`` on one line of at most ``width`` characters."""
     line = " ".join(text.split())
     return line if len(line) <= width else f"{line[: width - 1]}…"
+
+
+def cut(text: str, width: int = 100) -> str:
+    """``text`` cut at ``width`` characters, its columns kept."""
+    text = text.replace("\n", " ").rstrip()
+    return text if len(text) <= width else f"{text[: width - 1]}…"

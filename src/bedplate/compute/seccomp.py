@@ -2,7 +2,7 @@
 
 Landlock denies files and TCP. Unix sockets, UDP, other processes, changes of mode and owner, new processes and the
 rarely used doors of the kernel are system calls, and are denied here. What a numerical library needs (threads, memory,
-its own signals) stays. Numbers are those of ``asm/unistd.h``, for the two architectures that Python wheels are built for.
+its own signals) stays. Numbers are those of ``asm/unistd.h``, for the two architectures that have Python wheels.
 """
 
 import ctypes

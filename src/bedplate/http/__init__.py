@@ -1,1 +1,52 @@
-"""One route table for every server: action, resource, audit class and limits of each route."""
+"""One route table for every server: what a route is, how a path finds it, and in which order a request is checked.
+
+The order is fixed and is the point: host, path, origin, *authenticate, authorise*, only then is the body received and
+parsed. A route that does not say its action, resource, audit class and limits cannot be mounted.
+
+======================  ===============================================================
+:mod:`.messages`        :class:`Request`, :class:`Response`, bounded JSON
+:mod:`.routes`          :class:`Route`, :class:`RouteTable`: declaration and matching
+:mod:`.guards`          host allow-list, origin check, security headers
+:mod:`.dispatch`        the one order in which a request is checked
+:mod:`.asgi`            the table as an ASGI callable
+:mod:`.openapi`         the table as an OpenAPI 3.1 document
+======================  ===============================================================
+"""
+
+from bedplate.http.dispatch import dispatch
+from bedplate.http.guards import HostGuard, OriginGuard, security_headers
+from bedplate.http.messages import ProtocolError, Request, Response
+from bedplate.http.routes import (
+    APPEND,
+    CHANGE,
+    READ,
+    Audit,
+    Limits,
+    ResourceRef,
+    Route,
+    RouteTable,
+    fixed,
+    from_path,
+    unaudited,
+)
+
+__all__ = [
+    "APPEND",
+    "CHANGE",
+    "READ",
+    "Audit",
+    "HostGuard",
+    "Limits",
+    "OriginGuard",
+    "ProtocolError",
+    "Request",
+    "ResourceRef",
+    "Response",
+    "Route",
+    "RouteTable",
+    "dispatch",
+    "fixed",
+    "from_path",
+    "security_headers",
+    "unaudited",
+]

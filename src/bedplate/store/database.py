@@ -173,10 +173,11 @@ class Store:
             raise faults.translate(error, self.where) from error
 
 
-def open_store(location: Path | str, *, wait: float = 30.0) -> Store:
+def open_store(location: Path | str, *, wait: float = 30.0, read_only: bool = False) -> Store:
     """Open the database at a SQLite path or a ``postgresql://`` address; make and migrate it where needed.
 
-    ``wait`` is how long, in seconds, a write waits for another one before it gives up.
+    ``wait`` is how long, in seconds, a write waits for another one before it gives up. ``read_only`` opens what is
+    there, such as a copy that is to be checked, and neither makes nor migrates anything.
 
     Raises:
         HomeError: it was written by another format of Bedplate.
@@ -187,21 +188,21 @@ def open_store(location: Path | str, *, wait: float = 30.0) -> Store:
     if text.startswith(("postgresql://", "postgresql+psycopg://")):
         engine, where = _postgresql_engine(text, wait)
     else:
-        engine, where = _sqlite_engine(Path(location), wait), text
+        engine, where = _sqlite_engine(Path(location), wait, read_only=read_only), text
     store = Store(engine, where)
     try:
-        _bring_to_head(store)
+        _bring_to_head(store, read_only=read_only)
     except BaseException:
         store.close()
         raise
     return store
 
 
-def _sqlite_engine(path: Path, wait: float) -> sa.Engine:
+def _sqlite_engine(path: Path, wait: float, *, read_only: bool) -> sa.Engine:
     try:
         # Private from its first moment; the write-ahead log inherits the mode. An existing file is never opened here:
         # closing any descriptor of a database file would drop the locks that SQLite holds on it in this process.
-        if not path.exists():
+        if not read_only and not path.exists():
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     except FileExistsError:
         pass  # another process was quicker
@@ -209,20 +210,17 @@ def _sqlite_engine(path: Path, wait: float) -> sa.Engine:
         raise StorageError(
             f"the database cannot be made: {error.strerror}", where=str(path), fix="check the folder"
         ) from error
-    url = sa.URL.create("sqlite+pysqlite", database=str(path))
+    database, query = (path.absolute().as_uri(), {"uri": "true", "mode": "ro"}) if read_only else (str(path), {})
+    url = sa.URL.create("sqlite+pysqlite", database=database, query=query)
     engine = sa.create_engine(url, connect_args={"timeout": wait, "check_same_thread": False})
 
     @sa.event.listens_for(engine, "connect")
     def _connect(connection: sqlite3.Connection, _record: Any) -> None:
         connection.isolation_level = None  # we say BEGIN ourselves, below
-        for pragma in (
-            f"busy_timeout={int(wait * 1000)}",
-            "journal_mode=WAL",
-            "synchronous=FULL",
-            "foreign_keys=ON",
-            "trusted_schema=OFF",
-        ):
+        for pragma in ("synchronous=FULL", "foreign_keys=ON", "trusted_schema=OFF"):
             connection.execute(f"PRAGMA {pragma}").close()
+        if not read_only:
+            connection.execute("PRAGMA journal_mode=WAL").close()
 
     @sa.event.listens_for(engine, "begin")
     def _begin(connection: sa.Connection) -> None:
@@ -244,11 +242,13 @@ def _postgresql_engine(address: str, wait: float) -> tuple[sa.Engine, str]:
     return engine, url.render_as_string(hide_password=True)
 
 
-def _bring_to_head(store: Store) -> None:
+def _bring_to_head(store: Store, *, read_only: bool) -> None:
     version = _version(store)
     if version == HEAD:
         return
     _refuse_foreign(version, store.where)
+    if read_only:
+        raise HomeError("this database is not of the newest form", where=store.where, fix="open its home once")
     from bedplate.store import migrate
 
     with store._translated():

@@ -1,0 +1,90 @@
+"""Arrow types as tables keep them: what Delta Lake knows, and nothing that depends on who wrote it."""
+
+from collections.abc import Iterable, Iterator
+
+import pyarrow as pa
+
+from bedplate.errors import InputError
+
+_WIDER: dict[pa.DataType, pa.DataType] = {
+    pa.uint8(): pa.int16(),
+    pa.uint16(): pa.int32(),
+    pa.uint32(): pa.int64(),
+    pa.uint64(): pa.int64(),
+    pa.float16(): pa.float32(),
+    pa.large_string(): pa.string(),
+    pa.string_view(): pa.string(),
+    pa.large_binary(): pa.binary(),
+    pa.binary_view(): pa.binary(),
+    pa.date64(): pa.date32(),
+}
+
+
+def table_type(kind: pa.DataType, column: str) -> pa.DataType:
+    """The type that a table keeps a column of type ``kind`` as.
+
+    Dictionaries are decoded, unsigned integers widened, timestamps kept in microseconds, with UTC where they had a zone.
+
+    Raises:
+        InputError: Delta Lake has no such type.
+    """
+    if kind in _WIDER:
+        return _WIDER[kind]
+    if pa.types.is_dictionary(kind):
+        return table_type(kind.value_type, column)
+    if pa.types.is_timestamp(kind):
+        return pa.timestamp("us", tz="UTC" if kind.tz else None)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return pa.list_(table_type(kind.value_type, column))
+    if pa.types.is_struct(kind):
+        return pa.struct([pa.field(f.name, table_type(f.type, f"{column}.{f.name}")) for f in kind])
+    if pa.types.is_fixed_size_binary(kind):
+        return pa.binary()
+    if pa.types.is_null(kind) or pa.types.is_time(kind) or pa.types.is_duration(kind) or pa.types.is_union(kind):
+        raise InputError(
+            f"column {column} has type {kind}, which tables cannot keep", fix="cast it to a number, text or timestamp"
+        )
+    return kind
+
+
+def table_schema(schema: pa.Schema) -> pa.Schema:
+    """The schema that a table keeps ``schema`` as: :func:`table_type` of every column, all nullable, no metadata.
+
+    Raises:
+        InputError: no columns, two of one name, or a type that tables cannot keep.
+    """
+    if not schema.names or len({name.lower() for name in schema.names}) != len(schema.names):
+        raise InputError("a table needs columns, each with a name of its own", where=", ".join(schema.names))
+    return pa.schema([pa.field(f.name, table_type(f.type, f.name)) for f in schema])
+
+
+def rebatch(batches: Iterable[pa.RecordBatch | pa.Table], schema: pa.Schema, rows: int) -> Iterator[pa.Table]:
+    """Cut a stream into tables of exactly ``rows`` rows (the last one smaller), cast to ``schema``."""
+    held: list[pa.Table] = []
+    count = 0
+    for batch in batches:
+        table = pa.Table.from_batches([batch]) if isinstance(batch, pa.RecordBatch) else batch
+        table = _cast(table, schema)
+        while count + table.num_rows >= rows:
+            take = rows - count
+            yield pa.concat_tables([*held, table.slice(0, take)])
+            table, held, count = table.slice(take), [], 0
+        if table.num_rows:
+            held.append(table)
+            count += table.num_rows
+    if held:
+        yield pa.concat_tables(held)
+
+
+def _cast(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    if table.schema.equals(schema):
+        return table
+    try:
+        # Sub-microsecond digits are dropped: Delta keeps microseconds.
+        arrays = [
+            column.cast(field.type, safe=not pa.types.is_timestamp(field.type))
+            for column, field in zip(table.columns, schema, strict=True)
+        ]
+    except (pa.ArrowInvalid, ValueError) as error:
+        raise InputError(f"rows do not fit the table: {error}", fix="give every batch the same columns") from error
+    return pa.Table.from_arrays(arrays, schema=schema)

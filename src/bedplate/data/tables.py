@@ -1,0 +1,528 @@
+"""Delta tables that keep what they acknowledged, on a local disk or an object store.
+
+A write encodes Parquet files with page checksums, names each by the SHA-256 of its bytes, makes them durable, then adds
+them in one Delta commit and makes that durable too. The digests stand in the file names, so the log, its checkpoints and
+every :class:`~bedplate.records.TableVersion` carry them without a second list that could disagree.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction
+from deltalake import Schema as DeltaSchema
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.fs import DeltaStorageHandler
+from deltalake.transaction import AddAction, create_table_with_add_actions
+
+from bedplate import clock
+from bedplate.data import log as delta_log
+from bedplate.data.arrow import rebatch, table_schema
+from bedplate.data.folder import Folder, open_folder, storage_error
+from bedplate.errors import BedplateError, ConflictError, InputError, IntegrityError, NotFoundError
+from bedplate.ids import Digest, digest_of, new_id
+from bedplate.records import TableVersion
+
+Mode = Literal["append", "overwrite"]
+Rows = pa.Table | pa.RecordBatchReader | Iterable[pa.RecordBatch]
+
+ROWS_PER_FILE = 1 << 20
+WRITERS = 2
+_RETRIES = 20
+_CHECKPOINT_EVERY = 50
+_LOG = logging.getLogger(__name__)
+# Versions are evidence: no part of the log expires by itself.
+_CONFIGURATION = {"delta.enableExpiredLogCleanup": "false", "delta.checkpointInterval": "1000000"}
+
+
+class DataFile(msgspec.Struct, frozen=True):
+    """One data file of a table version. ``size`` in bytes."""
+
+    path: str
+    sha256: str
+    size: int
+    rows: int
+
+
+class Scrub(msgspec.Struct, frozen=True, kw_only=True):
+    """What re-hashing a table found. ``damaged`` and ``missing`` name files inside the table's folder."""
+
+    name: str
+    files: int
+    size: int
+    damaged: tuple[str, ...]
+    missing: tuple[str, ...]
+
+    @property
+    def sound(self) -> bool:
+        """Whether every byte is what was committed."""
+        return not self.damaged and not self.missing
+
+
+class Staged:
+    """Rows written as files that no version holds yet: check them, then :meth:`commit`, or they are removed."""
+
+    def __init__(self, tables: "Tables", name: str, schema: pa.Schema, files: list[DataFile]) -> None:
+        self._tables = tables
+        self.name = name
+        self.schema = schema
+        self.files = files
+        self.committed: TableVersion | None = None
+
+    @property
+    def rows(self) -> int:
+        """How many rows were staged."""
+        return sum(file.rows for file in self.files)
+
+    def dataset(self) -> ds.Dataset:
+        """The staged rows, to be scanned as often as needed."""
+        return self._tables._dataset(self.name, self.schema, self.files)
+
+    def commit(self, *, mode: Mode, key: str | None = None) -> TableVersion:
+        """Make the staged rows a version of the table; see :meth:`Tables.write`."""
+        self.committed = self._tables._commit(self, mode, key)
+        return self.committed
+
+
+class Tables:
+    """All tables under one location. Any number of threads may share it; so may processes."""
+
+    def __init__(self, location: Path | str, storage_options: Mapping[str, str] | None = None) -> None:
+        self._options = dict(storage_options or {})
+        self._root = open_folder(location, self._options)
+
+    # ------------------------------------------------------------------------------------------------------- writing
+
+    def write(self, name: str, data: Rows, *, mode: Mode, key: str | None = None) -> TableVersion:
+        """Write rows as one new version.
+
+        With ``key`` the write happens once: the same key again, also after a crash, gives the version it made and reads
+        nothing from ``data``.
+
+        Raises:
+            InputError: a column's type cannot be kept, or appended rows have other columns than the table.
+            StorageError: the disk is full or refuses; no version was made and no file is left.
+            IntegrityError: the table's log is damaged.
+        """
+        if (made := self.made_by(name, key)) is not None:
+            return made
+        with self.stage(name, data) as staged:
+            return staged.commit(mode=mode, key=key)
+
+    @contextmanager
+    def stage(self, name: str, data: Rows) -> Iterator[Staged]:
+        """Write rows as files, and leave it to the block to commit them. Without a commit nothing stays."""
+        schema, batches = _stream(data)
+        folder = self._folder(name)
+        self._remember(folder, name)
+        prefix = new_id("part")
+        files: list[DataFile] = []
+        staged: Staged | None = None
+        try:
+            for file in _write_files(folder, prefix, schema, batches):
+                files.append(file)
+            staged = Staged(self, name, schema, files)
+            yield staged
+        finally:
+            if staged is None or staged.committed is None:
+                self._discard(folder, prefix)
+            elif not self._holds(staged):
+                self._discard(folder, prefix)
+
+    def made_by(self, name: str, key: str | None) -> TableVersion | None:
+        """The version that a write with ``key`` made, None where there was none."""
+        if key is None:
+            return None
+        folder = self._folder(name)
+        delta = self._open(folder)
+        if delta is None:
+            return None
+        version = delta.transaction_version(_application(key))
+        return None if version is None else self._describe(name, self._at(folder, version))
+
+    # ------------------------------------------------------------------------------------------------------- reading
+
+    def names(self) -> list[str]:
+        """The names of all tables, sorted."""
+        found = (self._root.child(child).get("_bedplate/name") for child in self._root.children())
+        return sorted(data.decode() for data in found if data is not None)
+
+    def current(self, name: str) -> TableVersion:
+        """The newest version.
+
+        Raises:
+            NotFoundError: there is no such table.
+        """
+        delta = self._open(self._folder(name))
+        if delta is None:
+            raise NotFoundError(f"there is no table {name!r}", where=self._root.url)
+        return self._describe(name, delta)
+
+    def version(self, name: str, version: int) -> TableVersion:
+        """An older version, by number.
+
+        Raises:
+            NotFoundError: there is no such table or version.
+        """
+        return self._describe(name, self._at(self._folder(name), version))
+
+    def schema(self, version: TableVersion) -> pa.Schema:
+        """The Arrow schema of a version."""
+        return _arrow_schema(self._at(self._folder(version.name), version.version))
+
+    def files(self, version: TableVersion) -> list[DataFile]:
+        """The data files of a version, in the order they were written.
+
+        Raises:
+            IntegrityError: the log no longer says what the version's digest covers.
+        """
+        return self._checked(version)[1]
+
+    def dataset(self, version: TableVersion) -> ds.Dataset:
+        """A version as an Arrow data set whose pages are checked as they are read. Ungoverned: see :mod:`.reads`.
+
+        Raises:
+            NotFoundError: there is no such version.
+            IntegrityError: the log or a file is not what the version's digest covers.
+        """
+        schema, files = self._checked(version)
+        folder = self._folder(version.name)
+        for file in files:
+            if folder.size(file.path) != file.size:
+                raise IntegrityError(
+                    f"data file {file.path} is missing or has another size",
+                    where=f"table {version.name}, version {version.version}",
+                    fix="restore the home from a backup",
+                )
+        return self._dataset(version.name, schema, files)
+
+    def scan(
+        self, version: TableVersion, columns: list[str] | None = None, filter: ds.Expression | None = None
+    ) -> pa.RecordBatchReader:
+        """Stream a version's rows, in the order they were written, verifying every page. Ungoverned: see :mod:`.reads`.
+
+        Raises:
+            InputError: a column that the table has not.
+            IntegrityError: the log or a file is damaged; a damaged page raises while the stream is read.
+        """
+        dataset = self.dataset(version)
+        names = list(dataset.schema.names) if columns is None else list(columns)
+        for name in names:
+            if name not in dataset.schema.names:
+                raise InputError(
+                    f"table {version.name} has no column {name!r}", fix=f"use one of {', '.join(dataset.schema.names)}"
+                )
+        return stream(dataset, names, filter, where=f"table {version.name}, version {version.version}")
+
+    # ---------------------------------------------------------------------------------------------------- maintenance
+
+    def verify(self, name: str) -> Scrub:
+        """Re-hash every data file of every version (one scrub pass); finds rot that no reader has met yet.
+
+        Raises:
+            NotFoundError: there is no such table.
+            IntegrityError: the table's log is damaged.
+        """
+        folder = self._folder(name)
+        current = self.current(name)
+        needed = {file.path for file in self.files(current)}
+        there = [path for path in folder.list("") if path.endswith(".parquet")]
+        damaged, size = [], 0
+        for path in there:
+            data = folder.get(path) or b""
+            size += len(data)
+            if hashlib.sha256(data).hexdigest() != _digest_in(path):
+                damaged.append(path)
+        missing = sorted(needed.difference(there))
+        return Scrub(name=name, files=len(there), size=size, damaged=tuple(damaged), missing=tuple(missing))
+
+    def collect(self, name: str) -> int:
+        """Remove data files that no version holds: what killed writes left. Call it only when no write is running."""
+        folder = self._folder(name)
+        delta = self._open(folder)
+        held = set() if delta is None else delta_log.paths(folder)
+        orphans = [path for path in folder.list("") if path.startswith((".tmp_", "part_")) and path not in held]
+        for path in orphans:
+            folder.delete(path)
+        return len(orphans)
+
+    # ------------------------------------------------------------------------------------------------------- internal
+
+    def _folder(self, name: str) -> Folder:
+        if not name or len(name) > 400:
+            raise InputError("a table name has 1 to 400 characters", where=repr(name[:40]))
+        return self._root.child(hashlib.sha256(name.encode()).hexdigest())
+
+    def _remember(self, folder: Folder, name: str) -> None:
+        # For people: folders are named by digest, this file says what they hold.
+        if folder.size("_bedplate/name") is None:
+            folder.put("_bedplate/name", name.encode())
+
+    def _open(self, folder: Folder, *, locked: bool = False) -> DeltaTable | None:
+        if folder.local:
+            delta_log.settle(folder, locked=locked)
+        try:
+            return DeltaTable(folder.url, storage_options=self._options or None)
+        except TableNotFoundError:
+            return None
+        except (DeltaError, OSError) as error:
+            if folder.local and delta_log.drop_checkpoints(folder):
+                _LOG.warning("moved a damaged checkpoint of %s aside; the log itself is whole", folder.url)
+                return self._open(folder, locked=locked)
+            if not folder.local and isinstance(error, OSError):
+                raise storage_error(error, folder.url) from error
+            raise IntegrityError(
+                "the log of the table cannot be read", where=folder.url, fix="restore the home from a backup"
+            ) from error
+
+    def _at(self, folder: Folder, version: int, *, locked: bool = False) -> DeltaTable:
+        delta = self._open(folder, locked=locked)
+        if delta is None or not 0 <= version <= delta.version():
+            raise NotFoundError(f"the table has no version {version}", where=folder.url)
+        if version != delta.version():
+            try:
+                delta.load_as_version(version)
+            except DeltaError as error:
+                raise IntegrityError(
+                    f"version {version} cannot be read", where=folder.url, fix="restore the home from a backup"
+                ) from error
+        return delta
+
+    def _describe(self, name: str, delta: DeltaTable) -> TableVersion:
+        files = _files(delta)
+        return TableVersion(
+            name=name,
+            version=delta.version(),
+            digest=_version_digest(_arrow_schema(delta), files),
+            rows=sum(file.rows for file in files),
+        )
+
+    def _checked(self, version: TableVersion) -> tuple[pa.Schema, list[DataFile]]:
+        delta = self._at(self._folder(version.name), version.version)
+        schema, files = _arrow_schema(delta), _files(delta)
+        if _version_digest(schema, files) != version.digest:
+            raise IntegrityError(
+                "the log does not say what this version's digest covers",
+                where=f"table {version.name}, version {version.version}",
+                fix="restore the home from a backup",
+            )
+        return schema, files
+
+    def _dataset(self, name: str, schema: pa.Schema, files: list[DataFile]) -> ds.Dataset:
+        folder = self._folder(name)
+        if folder.local:
+            system: pafs.FileSystem = pafs.SubTreeFileSystem(folder.url, pafs.LocalFileSystem())
+        else:
+            system = pafs.PyFileSystem(DeltaStorageHandler(folder.url, options=self._options))
+        kind = ds.ParquetFileFormat(
+            default_fragment_scan_options=ds.ParquetFragmentScanOptions(
+                page_checksum_verification=True, pre_buffer=not folder.local
+            )
+        )
+        fragments = [kind.make_fragment(file.path, filesystem=system) for file in files]
+        return ds.FileSystemDataset(fragments, schema, kind, filesystem=system)
+
+    def _commit(self, staged: Staged, mode: Mode, key: str | None) -> TableVersion:
+        folder = self._folder(staged.name)
+        token = new_id("commit")
+        with folder.lock():
+            for _ in range(_RETRIES):
+                delta = self._open(folder, locked=True)
+                if delta is not None and key is not None:
+                    made = delta.transaction_version(_application(key))
+                    if made is not None:
+                        return self._describe(staged.name, self._at(folder, made, locked=True))
+                target = 0 if delta is None else delta.version() + 1
+                if self._try_commit(folder, delta, staged, mode, key, token, target):
+                    self._acknowledge(folder, target)
+                    return self._describe(staged.name, self._at(folder, target, locked=True))
+        raise ConflictError(
+            f"{_RETRIES} others wrote table {staged.name} first", where=folder.url, fix="run the same command again"
+        )
+
+    def _try_commit(
+        self,
+        folder: Folder,
+        delta: DeltaTable | None,
+        staged: Staged,
+        mode: Mode,
+        key: str | None,
+        token: str,
+        target: int,
+    ) -> bool:
+        """Commit as version ``target``. False: somebody else took that version."""
+        now = int(clock.now().timestamp() * 1000)
+        # Only the row count: least and greatest values in the log would outlive an erased subject.
+        adds = [
+            AddAction(file.path, file.size, {}, now, True, json.dumps({"numRecords": file.rows}))
+            for file in staged.files
+        ]
+        properties = CommitProperties(
+            custom_metadata={"bedplate": {"commit": token}},
+            max_commit_retries=0,
+            app_transactions=[Transaction(_application(key), target)] if key is not None else None,
+        )
+        hooks = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
+        schema = DeltaSchema.from_arrow(staged.schema)
+        try:
+            if delta is None:
+                create_table_with_add_actions(
+                    folder.url,
+                    schema,
+                    adds,
+                    mode="error",
+                    name=staged.name,
+                    configuration=_CONFIGURATION,
+                    storage_options=self._options or None,
+                    commit_properties=properties,
+                    post_commithook_properties=hooks,
+                )
+            else:
+                if mode == "append" and _arrow_schema(delta) != staged.schema:
+                    raise InputError(
+                        f"appended rows have other columns than table {staged.name}",
+                        where=", ".join(f"{f.name} {f.type}" for f in staged.schema),
+                        fix=f"give {', '.join(f'{f.name} {f.type}' for f in _arrow_schema(delta))}",
+                    )
+                delta.create_write_transaction(
+                    adds, mode, schema, commit_properties=properties, post_commithook_properties=hooks
+                )
+        except BedplateError:
+            raise
+        except (DeltaError, OSError) as error:
+            # The commit may be there although its answer was lost; our token in the log says so.
+            if delta_log.token(folder, target) == token:
+                return True
+            if isinstance(error, CommitFailedError) or delta_log.exists(folder, target):
+                return False
+            raise storage_error(error, folder.url) from error
+        return True
+
+    def _acknowledge(self, folder: Folder, version: int) -> None:
+        if not folder.local:
+            return
+        delta_log.acknowledge(folder, version)
+        if version and version % _CHECKPOINT_EVERY == 0:
+            self._at(folder, version, locked=True).create_checkpoint()
+            delta_log.sync(folder)
+
+    def _holds(self, staged: Staged) -> bool:
+        """Whether the version that ``staged`` became holds its own files (not those of an earlier write by its key)."""
+        if staged.committed is None:
+            return False
+        held = {file.path for file in self.files(staged.committed)}
+        return all(file.path in held for file in staged.files)
+
+    def _discard(self, folder: Folder, prefix: str) -> None:
+        for path in folder.list(""):
+            if path.startswith(prefix):
+                folder.delete(path)
+
+
+# ------------------------------------------------------------------------------------------------------------ functions
+
+
+def stream(
+    dataset: ds.Dataset, columns: list[str], filter: ds.Expression | None = None, *, where: str
+) -> pa.RecordBatchReader:
+    """Scan a data set as a stream that names a damaged page as what it is."""
+    scanner = dataset.scanner(
+        columns=columns, filter=filter, batch_size=1 << 16, batch_readahead=4, fragment_readahead=2
+    )
+    reader = scanner.to_reader()
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        try:
+            yield from reader
+        except (OSError, pa.ArrowInvalid) as error:
+            raise IntegrityError(
+                f"a data file is damaged: {error}", where=where, fix="restore the home from a backup"
+            ) from error
+
+    return pa.RecordBatchReader.from_batches(reader.schema, batches())
+
+
+def _stream(data: Rows) -> tuple[pa.Schema, Iterable[pa.RecordBatch | pa.Table]]:
+    if isinstance(data, pa.Table):
+        return table_schema(data.schema), [data]
+    if isinstance(data, pa.RecordBatchReader):
+        return table_schema(data.schema), data
+    iterator = iter(data)
+    first = next(iterator, None)
+    if first is None:
+        raise InputError("there are no rows, and so no columns, to write")
+
+    def again() -> Iterator[pa.RecordBatch]:
+        yield first
+        yield from iterator
+
+    return table_schema(first.schema), again()
+
+
+def _write_files(
+    folder: Folder, prefix: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch | pa.Table]
+) -> Iterator[DataFile]:
+    """Encode and store files of :data:`ROWS_PER_FILE` rows, :data:`WRITERS` at a time, in the order of the rows."""
+
+    def write(index: int, table: pa.Table) -> DataFile:
+        sink = pa.BufferOutputStream()
+        pq.write_table(
+            table, sink, compression="zstd", compression_level=1, write_page_checksum=True, store_schema=False
+        )
+        data = sink.getvalue()
+        digest = hashlib.sha256(data).hexdigest()
+        path = f"{prefix}-{index:06d}-{digest}.parquet"
+        folder.put(path, memoryview(data))
+        return DataFile(path=path, sha256=digest, size=data.size, rows=table.num_rows)
+
+    with ThreadPoolExecutor(WRITERS, thread_name_prefix="table-writer") as pool:
+        running: list[Future[DataFile]] = []
+        for index, table in enumerate(rebatch(batches, schema, ROWS_PER_FILE)):
+            if len(running) > WRITERS:
+                yield running.pop(0).result()
+            running.append(pool.submit(write, index, table))
+        for future in running:
+            yield future.result()
+
+
+def _application(key: str) -> str:
+    return f"bedplate/{hashlib.sha256(key.encode()).hexdigest()}"
+
+
+def _digest_in(path: str) -> str:
+    return path.removesuffix(".parquet").rpartition("-")[2]
+
+
+def _arrow_schema(delta: DeltaTable) -> pa.Schema:
+    return table_schema(pa.schema(delta.schema().to_arrow()))
+
+
+def _files(delta: DeltaTable) -> list[DataFile]:
+    actions = pa.table(delta.get_add_actions(flatten=True)).select(["path", "size_bytes", "num_records"]).to_pylist()
+    files = [
+        DataFile(row["path"], _digest_in(row["path"]), row["size_bytes"], row["num_records"] or 0) for row in actions
+    ]
+    for file in files:
+        if len(file.sha256) != 64:
+            raise IntegrityError(
+                f"file {file.path} was not written by Bedplate", where=delta.table_uri, fix="ingest the rows instead"
+            )
+    return sorted(files, key=lambda file: file.path)
+
+
+def _version_digest(schema: pa.Schema, files: list[DataFile]) -> Digest:
+    columns = [[field.name, str(field.type)] for field in schema]
+    return digest_of({"columns": columns, "files": sorted([file.sha256, file.rows] for file in files)})
+
+
+Progress = Callable[[int, int | None], Any]

@@ -1,0 +1,54 @@
+"""Writing a file so that it is there whole, or not at all, also after the power failed."""
+
+import contextlib
+import os
+from pathlib import Path
+
+from bedplate.errors import StorageError
+
+
+def write(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Write, sync, rename into place, sync the folder.
+
+    Raises:
+        StorageError: the disk is full or refuses.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        make_folder(path.parent)
+        descriptor = os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, mode)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        discard(temporary)
+        raise StorageError(
+            f"cannot write: {error.strerror}", where=str(path), fix="free some space or mend the folder, then try again"
+        ) from error
+
+
+def make_folder(path: Path) -> None:
+    """Make a private folder and what is missing above it, each synced into its parent."""
+    if path.is_dir():
+        return
+    make_folder(path.parent)
+    path.mkdir(mode=0o700, exist_ok=True)
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Make what was created or renamed in a folder survive a power failure."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def discard(path: Path) -> None:
+    """Remove a temporary file, if it is there and can be removed: the error that led here is the one to tell."""
+    with contextlib.suppress(OSError):
+        path.unlink()

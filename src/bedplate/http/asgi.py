@@ -1,0 +1,178 @@
+"""The route table as one ASGI callable: header limits, host and origin, body limits, receipt deadline, streaming."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from bedplate.errors import BedplateError
+from bedplate.http.dispatch import Authenticate, Authorise, dispatch
+from bedplate.http.guards import HostGuard, OriginGuard, security_headers
+from bedplate.http.messages import ProtocolError, Request, Response
+from bedplate.http.routes import RouteTable
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+MAX_HEADERS = 100
+MAX_HEADER_BYTES = 16 * 1024
+
+
+class Application:
+    """An ASGI 3 application over a :class:`RouteTable`.
+
+    ``on_start`` and ``on_stop`` run with the server's life.
+    """
+
+    def __init__(
+        self,
+        table: RouteTable,
+        authenticate: Authenticate,
+        authorise: Authorise,
+        *,
+        hosts: HostGuard | None = None,
+        on_start: Callable[[], Awaitable[None]] | None = None,
+        on_stop: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        self._table = table
+        self._authenticate = authenticate
+        self._authorise = authorise
+        self._hosts = hosts or HostGuard()
+        self._origin = OriginGuard(self._hosts)
+        self._on_start = on_start
+        self._on_stop = on_stop
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection event, as ASGI 3 asks."""
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": 1008})
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            starting = message["type"] == "lifespan.startup"
+            hook = self._on_start if starting else self._on_stop
+            try:
+                if hook is not None:
+                    await hook()
+            except Exception as error:
+                await send({"type": f"{message['type']}.failed", "message": str(error)})
+                raise
+            await send({"type": f"{message['type']}.complete"})
+            if not starting:
+                return
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            request = _request(scope, receive)
+            self._hosts.check(request.host)
+            self._origin.check(request)
+        except BedplateError as error:
+            await _send(Response.error(error), scope["method"], send, receive)
+            return
+        response = await dispatch(self._table, request, self._authenticate, self._authorise)
+        await _send(response, request.method, send, receive)
+
+
+def _request(scope: Scope, receive: Receive) -> Request:
+    raw = scope["headers"]
+    if len(raw) > MAX_HEADERS or sum(len(name) + len(value) for name, value in raw) > MAX_HEADER_BYTES:
+        raise ProtocolError(431, f"more than {MAX_HEADERS} headers or {MAX_HEADER_BYTES} bytes of them")
+    headers: dict[str, str] = {}
+    for name, value in raw:
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        if key not in headers:
+            headers[key] = text
+        elif key in ("host", "content-length", "authorization", "origin", "content-type"):
+            raise ProtocolError(400, f"the header {key} is given twice")
+        else:
+            headers[key] += ("; " if key == "cookie" else ", ") + text
+    length = headers.get("content-length", "0")
+    if not (length.isascii() and length.isdigit()):
+        raise ProtocolError(400, "content-length is not a number")
+    expected = int(length)
+
+    async def read(most: int, seconds: float) -> bytes:
+        if expected > most:
+            raise ProtocolError(413, f"the body is larger than {most} bytes")
+        try:
+            async with asyncio.timeout(seconds):
+                return await _body(receive, most)
+        except TimeoutError as error:
+            raise ProtocolError(408, f"the body did not arrive within {seconds:g} s") from error
+
+    client = scope.get("client")
+    return Request(
+        scope["method"],
+        scope["path"],
+        headers=headers,
+        query_string=scope.get("query_string", b"").decode("latin-1"),
+        client=str(client[0]) if client else "",
+        scheme=scope.get("scheme", "http"),
+        read=read,
+    )
+
+
+async def _body(receive: Receive, most: int) -> bytes:
+    pieces, size = [], 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ProtocolError(400, "the client left before the body was complete")
+        piece = message.get("body", b"")
+        size += len(piece)
+        if size > most:
+            raise ProtocolError(413, f"the body is larger than {most} bytes")
+        pieces.append(piece)
+        if not message.get("more_body", False):
+            return b"".join(pieces)
+
+
+async def _send(response: Response, method: str, send: Send, receive: Receive) -> None:
+    set_already = {name for name, _ in response.headers}
+    page = any(name == "content-type" and value.startswith("text/html") for name, value in response.headers)
+    lines = response.headers + [line for line in security_headers(page=page) if line[0] not in set_already]
+    if response.stream is None:
+        lines.append(("content-length", str(len(response.body))))
+    if response.status in (408, 413, 431):  # what is left of the body is not read, so the connection ends here
+        lines.append(("connection", "close"))
+    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in lines]
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    if response.stream is None or method == "HEAD":
+        body = b"" if method == "HEAD" else response.body
+        await send({"type": "http.response.body", "body": body, "more_body": False})
+        return
+    await _stream(response, send, receive)
+
+
+async def _stream(response: Response, send: Send, receive: Receive) -> None:
+    """Send pieces until the source ends or the client leaves, and close the source either way."""
+    assert response.stream is not None
+
+    async def pump() -> None:
+        assert response.stream is not None
+        async for piece in response.stream:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def left() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    tasks = [asyncio.ensure_future(pump()), asyncio.ensure_future(left())]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        closer = getattr(response.stream, "aclose", None)
+        if closer is not None:
+            await closer()
+    if isinstance(results[0], Exception):
+        raise results[0]

@@ -1,0 +1,69 @@
+"""The one order in which a request is checked: match, authenticate, authorise, receive, handle."""
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from bedplate.errors import AuthenticationError, BedplateError, UnavailableError
+from bedplate.http.messages import ProtocolError, Request, Response
+from bedplate.http.routes import ResourceRef, Route, RouteTable
+from bedplate.ids import new_id
+
+Authenticate = Callable[[Request], Any | Awaitable[Any]]
+"""Gives the principal of a request or raises :class:`AuthenticationError`."""
+Authorise = Callable[[Any, str, ResourceRef, Request], Any | Awaitable[Any]]
+"""``authorise(principal, action, resource, request)`` gives the decision or raises :class:`DeniedError`."""
+
+_log = logging.getLogger(__name__)
+
+
+async def dispatch(table: RouteTable, request: Request, authenticate: Authenticate, authorise: Authorise) -> Response:
+    """Answer ``request``. Errors become answers; this never raises, except when it is cancelled."""
+    try:
+        route, request.params = table.match(request.method, request.path)
+        request.route, request.depth = route, route.limits.depth
+        if not route.public:
+            await _admit(route, request, authenticate, authorise)
+        if request.read is not None:
+            request.body = await request.read(route.limits.body, route.limits.receipt)
+        elif len(request.body) > route.limits.body:
+            raise ProtocolError(413, f"the body is larger than {route.limits.body} bytes")
+        return await _handle(route, request)
+    except AuthenticationError as error:
+        response = Response.error(error)
+        response.headers.append(("www-authenticate", "Bearer"))
+        return response
+    except BedplateError as error:
+        return Response.error(error)
+    except Exception:  # noqa: BLE001  the last line of defence: log it under an id, tell nobody what it was
+        reference = new_id("err")
+        _log.exception("unexpected error %s in %s %s", reference, request.method, request.path)
+        body = {"error": "internal", "message": "something failed here", "where": reference, "fix": "see the log"}
+        return Response.json(body, 500)
+
+
+async def _admit(route: Route, request: Request, authenticate: Authenticate, authorise: Authorise) -> None:
+    principal = authenticate(request)
+    request.principal = await principal if inspect.isawaitable(principal) else principal
+    if request.principal is None:
+        raise AuthenticationError("no valid key or session was presented", fix="send Authorization: Bearer <key>")
+    resource = route.resource(request.params)
+    decision = authorise(request.principal, route.action, resource, request)
+    request.decision = await decision if inspect.isawaitable(decision) else decision
+
+
+async def _handle(route: Route, request: Request) -> Response:
+    try:
+        async with asyncio.timeout(route.limits.deadline):
+            if inspect.iscoroutinefunction(route.handler):
+                result = await route.handler(request)
+            else:
+                result = await asyncio.to_thread(route.handler, request)
+            response: Response = await result if inspect.isawaitable(result) else result
+            return response
+    except TimeoutError as error:
+        raise UnavailableError(
+            f"no answer within {route.limits.deadline:g} s", fix="try again, or ask for less"
+        ) from error

@@ -1,0 +1,75 @@
+"""The route table as an OpenAPI 3.1 document, so that what is documented is what is mounted."""
+
+import re
+from typing import Any
+
+import msgspec
+
+from bedplate.http.routes import Route, RouteTable
+
+_PARAMETER = re.compile(r"\{([a-z][a-z0-9_]*)(?::([a-z]+))?\}")
+_SCHEMAS: dict[str, dict[str, Any]] = {
+    "str": {"type": "string", "maxLength": 200},
+    "int": {"type": "integer", "minimum": 0},
+    "id": {"type": "string", "pattern": "^[a-z]{1,12}_[0-9a-hjkmnp-tv-z]{26}$"},
+    "digest": {"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"},
+}
+_ERROR = {
+    "type": "object",
+    "required": ["error", "message"],
+    "properties": {
+        "error": {"type": "string"},
+        "message": {"type": "string"},
+        "where": {"type": ["string", "null"]},
+        "fix": {"type": ["string", "null"]},
+    },
+}
+
+
+def document(table: RouteTable, *, title: str, version: str) -> dict[str, Any]:
+    """The OpenAPI 3.1 document of ``table``. Each operation carries ``x-action`` and ``x-audit``."""
+    types = [t for route in table.routes for t in (route.request_type, route.response_type) if t is not None]
+    schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
+    by_type = {id(kind): schema for kind, schema in zip(types, schemas, strict=True)}
+    paths: dict[str, dict[str, Any]] = {}
+    for route in table.routes:
+        path = _PARAMETER.sub(lambda m: f"{{{m[1]}}}", route.path)
+        paths.setdefault(path, {})[route.method.lower()] = _operation(route, by_type)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": title, "version": version},
+        "paths": paths,
+        "components": {
+            "schemas": {**components, "Error": _ERROR},
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _operation(route: Route, by_type: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    parameters = [
+        {"name": m[1], "in": "path", "required": True, "schema": _SCHEMAS[m[2] or "str"]}
+        for m in _PARAMETER.finditer(route.path)
+    ]
+    success: dict[str, Any] = {"description": "Done"}
+    if route.response_type is not None:
+        success["content"] = {"application/json": {"schema": by_type[id(route.response_type)]}}
+    failure = {
+        "description": "Error",
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
+    }
+    operation: dict[str, Any] = {
+        "summary": route.summary or route.name or route.action,
+        "operationId": route.name or f"{route.method.lower()} {route.path}",
+        "parameters": parameters,
+        "responses": {"200": success, "default": failure},
+        "security": [] if route.public else [{"key": []}],
+        "x-action": route.action,
+        "x-audit": route.audit.kind,
+    }
+    if route.request_type is not None:
+        operation["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": by_type[id(route.request_type)]}},
+        }
+    return operation

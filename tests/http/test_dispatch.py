@@ -1,0 +1,121 @@
+"""The order of checks, shown by what was touched when a request is refused."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from bedplate.errors import AuthenticationError, ConflictError, DeniedError
+from bedplate.http import CHANGE, Limits, Request, ResourceRef, Response, Route, RouteTable, dispatch, from_path
+
+
+class Canary:
+    """Records which checks ran, in order."""
+
+    def __init__(self, *, user: object = "ana", allow: bool = True) -> None:
+        self.seen: list[object] = []
+        self.user, self.allow = user, allow
+
+    def authenticate(self, request: Request) -> object:
+        self.seen.append("authenticate")
+        if self.user == "bad":
+            raise AuthenticationError("bad key")
+        return self.user
+
+    async def authorise(self, principal: object, action: str, resource: ResourceRef, request: Request) -> str:
+        self.seen.append((principal, action, resource))
+        if not self.allow:
+            raise DeniedError("policy says no")
+        return "decision"
+
+    async def read(self, most: int, seconds: float) -> bytes:
+        self.seen.append("read")
+        return b'{"a": 1}'
+
+    async def handler(self, request: Request) -> Response:
+        self.seen.append("handle")
+        return Response.json({"got": request.json(dict), "decision": request.decision})
+
+    def run(self, path: str = "/things/7", **changes: Any) -> Response:
+        parts: dict[str, Any] = {"handler": self.handler, "limits": Limits(), "public": False} | changes
+        table = RouteTable(
+            [
+                Route(
+                    "POST",
+                    "/things/{thing:int}",
+                    "change_thing",
+                    from_path("Thing", "thing"),
+                    CHANGE,
+                    parts["limits"],
+                    parts["handler"],
+                    public=parts["public"],
+                )
+            ]
+        )
+        return asyncio.run(dispatch(table, Request("POST", path, read=self.read), self.authenticate, self.authorise))
+
+
+ALLOWED = ("ana", "change_thing", ResourceRef("Thing", "7"))
+
+
+def test_authenticate_then_authorise_then_read_then_handle() -> None:
+    canary = Canary()
+
+    response = canary.run()
+
+    assert (response.status, json.loads(response.body)) == (200, {"got": {"a": 1}, "decision": "decision"})
+    assert canary.seen == ["authenticate", ALLOWED, "read", "handle"]
+
+
+def test_a_dummy_route_nobody_declared_is_denied_before_anything_is_touched() -> None:
+    canary = Canary()
+
+    assert canary.run("/dummy").status == 404
+    assert canary.seen == []
+
+
+@pytest.mark.parametrize("user", ["bad", None])
+def test_without_authentication_nothing_is_decided_or_read(user: object) -> None:
+    canary = Canary(user=user)
+
+    response = canary.run()
+
+    assert (response.status, dict(response.headers)["www-authenticate"]) == (401, "Bearer")
+    assert canary.seen == ["authenticate"]
+
+
+def test_without_permission_nothing_is_read() -> None:
+    canary = Canary(allow=False)
+
+    assert canary.run().status == 403
+    assert canary.seen == ["authenticate", ALLOWED]
+
+
+def test_a_public_route_asks_nobody() -> None:
+    canary = Canary(user=None)
+
+    assert canary.run(public=True).status == 200
+    assert canary.seen == ["read", "handle"]
+
+
+def test_known_errors_keep_their_status_and_unknown_ones_their_secret(caplog: pytest.LogCaptureFixture) -> None:
+    def conflict(request: Request) -> Response:
+        raise ConflictError("taken")
+
+    def secret(request: Request) -> Response:
+        raise RuntimeError("password=hunter2")
+
+    assert Canary().run(handler=conflict).status == 409
+    response = Canary().run(handler=secret)
+    assert response.status == 500
+    assert b"hunter2" not in response.body
+    assert json.loads(response.body)["where"] in caplog.text
+
+
+def test_a_handler_that_is_late_is_503() -> None:
+    async def late(request: Request) -> Response:
+        await asyncio.sleep(30)
+        return Response()
+
+    assert Canary().run(handler=late, limits=Limits(deadline=0.05)).status == 503
