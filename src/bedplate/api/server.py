@@ -119,7 +119,8 @@ class _Inherited(Embedded):
 
     def _init_shared_socket(self) -> None:
         holder: Any = SocketHolder  # its type stub leaves the arguments out
-        self._shd = holder(self._listener.fileno(), False, BACKLOG)
+        # A copy of the descriptor: Granian closes what it is given when it stops.
+        self._shd = holder(self._listener.dup().detach(), False, BACKLOG)
         self._ssp = None
 
 

@@ -276,8 +276,6 @@ def _gates_of(tx: Transaction, bundle: Digest) -> Stamped[GateReport] | None:
 
 
 def _plan(tx: Transaction, name: str) -> Stamped[PlanReport] | None:
-    from bedplate.app import planning
-
     found = tx.facts.latest(name, "plan")
     if found is None:
         return None
@@ -285,6 +283,8 @@ def _plan(tx: Transaction, name: str) -> Stamped[PlanReport] | None:
     requirements = next((item for item in beside if item.kind == "requirements"), None)
     if requirements is None:
         return None
+    from bedplate.app import planning  # it reads files and measures: most pages have no plan to convert
+
     report = planning.report(msgspec.convert(requirements.body, Requirements), msgspec.convert(found.body, Plan))
     return Stamped(digest=found.digest, created=found.created, body=report)
 

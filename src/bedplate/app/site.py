@@ -5,17 +5,19 @@ same token, asks policy with all it knows about the resource, and records both i
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bedplate.app import queries
 from bedplate.app.queries import Live
-from bedplate.app.system import System
 from bedplate.errors import DeniedError
 from bedplate.http import ResourceRef
 from bedplate.identity import Principal
 from bedplate.policy import values as policy
 from bedplate.policy.values import Decision, Resource
 from bedplate.records import Event
+
+if TYPE_CHECKING:
+    from bedplate.app.system import System
 
 CarryOut = Callable[[str, dict[str, Any], str, Callable[[Event], None]], Any]
 
@@ -30,7 +32,7 @@ def _quiet(event: Event) -> None:
 class Site:
     """One home as its API and pages see it. Made by the owner's process, handed to the control plane."""
 
-    def __init__(self, system: System, carry_out: CarryOut, live: Callable[[], Live] = dict) -> None:
+    def __init__(self, system: "System", carry_out: CarryOut, live: Callable[[], Live] = dict) -> None:
         self.system = system
         self.store = system.store
         self.settings = system.settings
