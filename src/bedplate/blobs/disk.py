@@ -39,7 +39,7 @@ class DiskBlobs:
                 temporary.replace(target)
                 files.sync_folder(target.parent)
             finally:
-                temporary.unlink(missing_ok=True)
+                files.discard(temporary)
         except OSError as error:
             raise _refused(error, path) from error
         return digest
@@ -68,7 +68,7 @@ class DiskBlobs:
         except OSError as error:
             raise _refused(error, to) from error
         finally:
-            temporary.unlink(missing_ok=True)
+            files.discard(temporary)
 
     def has(self, digest: Digest) -> bool:
         return (self._root / key(digest)).is_file()
@@ -96,7 +96,7 @@ def _copy(source: Path, target: Path) -> Digest:
             writer.flush()
             os.fsync(writer.fileno())
     except OSError:
-        target.unlink(missing_ok=True)
+        files.discard(target)
         raise
     return Digest(f"sha256:{hashed.hexdigest()}")
 

@@ -6,16 +6,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import obstore
 from obstore import exceptions
-from obstore.store import ClientConfig, RetryConfig, from_url
+from obstore.store import from_url
 
 from bedplate import files, ids
 from bedplate.blobs.port import check, key
 from bedplate.errors import BedplateError, NotFoundError, StorageError, UnavailableError
 from bedplate.ids import Digest
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, RetryConfig  # in its stubs only
 
 _PREFIX = "blobs"
 
@@ -78,7 +81,7 @@ class ObjectBlobs:
         except OSError as error:
             raise StorageError(f"{error.strerror}", where=str(to), fix="check the disk and its free space") from error
         finally:
-            temporary.unlink(missing_ok=True)
+            files.discard(temporary)
 
     def has(self, digest: Digest) -> bool:
         return self._size(digest) is not None

@@ -60,5 +60,5 @@ def parse(text: str) -> Any:
 
 
 def fields(row: Row) -> dict[str, Any]:
-    """The columns of a row by name, as plain text keys (SQLAlchemy's are of a class of their own for reserved words)."""
+    """The columns of a row by name, as plain text keys (SQLAlchemy's own class marks reserved words)."""
     return {str(name): value for name, value in row._mapping.items()}
