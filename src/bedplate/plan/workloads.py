@@ -17,7 +17,7 @@ _RUNTIME_BYTES = 260e6
 _LOOKUP_US = 3.0
 """One read of the online store, with decoding. Measured: 1.7 us the read."""
 _AUTH_US = 60.0
-"""HTTP, authentication and the cached decision of one request. Assumed: published figures for small Python servers are 50 to 200 us."""
+"""HTTP, authentication and the cached decision of one request. Assumed: small Python servers take 50 to 200 us."""
 _GATHER_US = 8.0
 """One feature column built for all candidates of a request: a few NumPy calls."""
 _SPREAD = 2.0
