@@ -78,7 +78,7 @@ def settle(folder: Folder, *, locked: bool) -> None:
     known = acknowledged(folder)
     if last == known and (last < 0 or actions(folder, last) is not None):
         return
-    if last < known or actions(folder, known) is None and known >= 0:
+    if last < known or (actions(folder, known) is None and known >= 0):
         raise IntegrityError(
             f"commit {known} was acknowledged and is gone or damaged",
             where=folder.url,

@@ -134,9 +134,7 @@ class Tables:
             staged = Staged(self, name, schema, files)
             yield staged
         finally:
-            if staged is None or staged.committed is None:
-                self._discard(folder, prefix)
-            elif not self._holds(staged):
+            if staged is None or staged.committed is None or not self._holds(staged):
                 self._discard(folder, prefix)
 
     def made_by(self, name: str, key: str | None) -> TableVersion | None:
