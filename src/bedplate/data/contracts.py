@@ -91,7 +91,7 @@ class SetRule(msgspec.Struct, frozen=True, kw_only=True):
     def holds(self, value: float) -> bool:
         """Whether the measured ``value`` is within the limits."""
         low, high = self.limit if isinstance(self.limit, tuple) else (self.limit, self.limit)
-        return {
+        verdicts: dict[str, bool] = {
             "mustBe": value == low,
             "mustNotBe": value != low,
             "mustBeGreaterThan": value > low,
@@ -100,7 +100,8 @@ class SetRule(msgspec.Struct, frozen=True, kw_only=True):
             "mustBeLessOrEqualTo": value <= low,
             "mustBeBetween": low <= value <= high,
             "mustNotBeBetween": not low <= value <= high,
-        }[self.operator]
+        }
+        return verdicts[self.operator]
 
 
 class Column(msgspec.Struct, frozen=True, kw_only=True):
@@ -292,7 +293,8 @@ class _Parser:
         for index, item in self.items(value, "quality", place):
             self.quality(item, (*place, "quality", index), None, rows, keys, sets)
         known = {column.name for column in columns}
-        for rule in (*keys, *sets):
+        named: tuple[KeyRule | SetRule, ...] = (*keys, *sets)
+        for rule in named:
             for missing in sorted(set(rule.columns) - known):
                 self.problem((*place, "quality"), f"rule {rule.id} names the column {missing}, which is not a property")
         return Model(
@@ -475,7 +477,7 @@ class _Parser:
         sets.append(
             SetRule(
                 id=name,
-                metric=metric,
+                metric=metric,  # type: ignore[arg-type]
                 columns=columns,
                 operator=operator,
                 limit=limit,

@@ -1,5 +1,7 @@
 """From the columns of a source to the columns of a contract: compare, then convert, and say which values do not fit."""
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -68,7 +70,7 @@ def _fits(kind: LogicalType, given: pa.DataType) -> bool:
         given = given.value_type
     if pa.types.is_null(given):
         return True
-    return {
+    verdicts: dict[str, bool] = {
         "string": pa.types.is_string(given) or pa.types.is_large_string(given) or pa.types.is_string_view(given),
         "integer": pa.types.is_integer(given),
         "number": pa.types.is_floating(given) or pa.types.is_integer(given) or pa.types.is_decimal(given),
@@ -78,7 +80,8 @@ def _fits(kind: LogicalType, given: pa.DataType) -> bool:
         "array": pa.types.is_list(given) or pa.types.is_large_list(given) or pa.types.is_fixed_size_list(given),
         "object": pa.types.is_struct(given),
         "time": False,
-    }[kind]
+    }
+    return verdicts[kind]
 
 
 def convert(table: pa.Table, schema: pa.Schema) -> tuple[pa.Table, dict[str, np.ndarray]]:
@@ -120,7 +123,7 @@ def _parse(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     source = pa.table({"v": column, "n": pa.array(np.arange(len(column)))})
     query = f"SELECT n, TRY_CAST(trim(v) AS {_SQL[name]}) AS v FROM source{whole} ORDER BY n"  # noqa: S608  constants above
     with duck.connect({"source": source}) as connection:
-        found = connection.execute(query).to_arrow_table()
+        found: Any = connection.execute(query).to_arrow_table()
     values = found.column("v").combine_chunks().cast(kind)
     if len(values) == len(column):
         return pa.chunked_array([values])

@@ -1,12 +1,14 @@
 """Evaluate contract rules over Arrow batches: which rows break which rule."""
 
+from typing import Any, TypeAlias
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from bedplate.data.contracts import RowRule
 from bedplate.errors import ContractError
 
-Mask = pa.BooleanArray
+Mask: TypeAlias = Any
 """True where a row breaks a rule; never null."""
 
 

@@ -116,7 +116,7 @@ def total(files: Files) -> int | None:
     """How many rows there are, where that is known without reading them."""
     if files.kind != "parquet":
         return None
-    return sum(pq.read_metadata(path).num_rows for path in files.paths)
+    return int(sum(pq.read_metadata(path).num_rows for path in files.paths))
 
 
 def read(files: Files, names: Iterable[str]) -> Iterator[Chunk | BadLine]:
