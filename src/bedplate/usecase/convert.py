@@ -92,7 +92,7 @@ def _struct(reading: Reading, node: Node, keys: Keys, kind: inspect.StructType) 
         reading.note(keys, f"{_name(keys)} must be a section", allowed=f"a mapping with {listing(fields)}")
         return BROKEN
     broken = False
-    for key, child in node.entries.items():
+    for key in node.entries:
         if key not in fields:
             line, column = node.key_lines[key]
             reading.problems.append(
