@@ -6,6 +6,7 @@ price lists before: sentinels, spot above on-demand, prices that fall with size,
 
 import csv
 import io
+import itertools
 import re
 import statistics
 from collections import defaultdict
@@ -212,7 +213,8 @@ def _spot(prices: list[dict[str, str]]) -> Iterable[str]:
     """Spot is never above on-demand: then one of them is of another kind."""
     for row in prices:
         if row["spot_hour"] and float(row["spot_hour"]) > float(row["price_hour"]):
-            yield f"{row['provider']} {row['region']} {row['instance']}: spot {row['spot_hour']} above {row['price_hour']}"
+            name = f"{row['provider']} {row['region']} {row['instance']}"
+            yield f"{name}: spot {row['spot_hour']} above {row['price_hour']}"
 
 
 def _sizes(tables: Mapping[str, list[dict[str, str]]]) -> Iterable[str]:
@@ -229,7 +231,7 @@ def _sizes(tables: Mapping[str, list[dict[str, str]]]) -> Iterable[str]:
         for vcpus, price, name in members:
             if not 0.75 <= price / vcpus / per_vcpu <= 1.33:
                 yield f"{provider} {region} {name}: {price / vcpus:.4f} a vCPU, its family {per_vcpu:.4f}"
-        for (vcpus, price, name), (more_vcpus, more_price, more_name) in zip(ordered, ordered[1:], strict=False):
+        for (vcpus, price, name), (more_vcpus, more_price, more_name) in itertools.pairwise(ordered):
             if more_vcpus > vcpus and more_price <= price:
                 yield f"{provider} {region}: {more_name} at {more_price} is no dearer than {name} at {price}"
 

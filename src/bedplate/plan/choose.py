@@ -18,6 +18,9 @@ from bedplate.records import Estimate
 MAX_UTILISATION = 0.8
 """Replicas are not planned busier than this at the peak: beyond it small errors make long queues."""
 _MAX_PROCESSES = 256
+_CS2 = (0.1, 0.5)
+"""Bounds on how unsteady requests are: steadier than the lower never is, as histories differ in length; above the
+upper, something disturbed the probe."""
 _SYSTEM_BYTES = 1.0 * 2**30
 """Kept for the operating system and the supervisor of a machine."""
 _CLOCK_HERE = (1.0, 1.25, 1.5)
@@ -38,7 +41,7 @@ class Site(NamedTuple):
 
 
 def plan(requirements: Requirements, catalogue: Catalogue, probe: Probe) -> Plan:
-    """Compare every machine type in the places that are allowed, and this machine, and choose the cheapest that meets the file.
+    """Compare every machine type where it is allowed, and this machine, and choose the cheapest that meets the file.
 
     Pure: the same arguments give the same plan.
     """
@@ -46,7 +49,7 @@ def plan(requirements: Requirements, catalogue: Catalogue, probe: Probe) -> Plan
     here = cost.this_machine(catalogue, probe)
     sites = [Site(here, _exactly_one(), "the machine that was measured"), *_rented(requirements, catalogue, probe)]
     currency = requirements.budget.currency if requirements.budget else "USD"
-    options = [_option(site, requirements, catalogue, stages) for site in sites]
+    options = [_option(site, requirements, catalogue, stages, _cs2(probe)) for site in sites]
     ranked = sorted(options, key=_rank)
     able = [option for option in ranked if option.meets]
     chosen = able[0] if able else None
@@ -80,7 +83,10 @@ def _rented(requirements: Requirements, catalogue: Catalogue, probe: Probe) -> I
         if requirements.residency and instance.residency not in requirements.residency:
             continue
         key = instance.provider, instance.instance
-        if key not in cheapest or (instance.price_hour, instance.region) < (cheapest[key].price_hour, cheapest[key].region):
+        if key not in cheapest or (instance.price_hour, instance.region) < (
+            cheapest[key].price_hour,
+            cheapest[key].region,
+        ):
             cheapest[key] = instance
     for key in sorted(cheapest):
         yield Site(cheapest[key], *_speed(cheapest[key], probe))
@@ -104,7 +110,9 @@ def _speed(instance: Instance, probe: Probe) -> tuple[Estimate | None, str]:
     return product(factors), "scaled from the probe by clock"
 
 
-def _option(site: Site, requirements: Requirements, catalogue: Catalogue, stages: tuple[StageTime, ...]) -> Option:
+def _option(
+    site: Site, requirements: Requirements, catalogue: Catalogue, stages: tuple[StageTime, ...], cs2: float
+) -> Option:
     """One machine type, sized for the requirements, with its cost, or with the reason why it cannot be."""
     base = _described(site)
     if site.speed is None:
@@ -115,7 +123,9 @@ def _option(site: Site, requirements: Requirements, catalogue: Catalogue, stages
     base = msgspec.structs.replace(base, service=service)
     if slots < 1:
         need = (memory.high or memory.value) / 2**30
-        return msgspec.structs.replace(base, lost=f"a replica may need {need:.1f} GiB; it does not fit (line {memory.line})")
+        return msgspec.structs.replace(
+            base, lost=f"a replica may need {need:.1f} GiB; it does not fit (line {memory.line})"
+        )
     limit = requirements.item("p99")
     if service.high + workloads.NETWORK_SECONDS > limit.value:
         return msgspec.structs.replace(
@@ -124,12 +134,12 @@ def _option(site: Site, requirements: Requirements, catalogue: Catalogue, stages
             f" (line {limit.line})",
         )
     peak = requirements.value("peak rate")
-    needed = processes_for(peak, service, limit.value)
+    needed = processes_for(peak, service, limit.value, cs2)
     if needed is None:
         return msgspec.structs.replace(base, lost=f"no number of replicas up to {_MAX_PROCESSES} keeps the p99")
     machines, each, problem = _machines(site.instance, catalogue, requirements, needed, slots)
     replicas = machines * each
-    p99, utilisation, method = predict(peak, service, replicas)
+    p99, utilisation, method = predict(peak, service, replicas, cs2)
     priced = cost.monthly(
         site.instance, catalogue, requirements, service, machines=machines, each=each, slots=slots, needed=needed
     )
@@ -150,31 +160,31 @@ def service_time(stages: tuple[StageTime, ...], speed: Estimate) -> Estimate:
     return msgspec.structs.replace(time, method="stages counted, scaled by speed")
 
 
-def predict(rate: float, service: Estimate, replicas: int) -> tuple[Estimate, Estimate, str]:
-    """The p99 with ``replicas`` processes, and how busy they are.
+def predict(rate: float, service: Estimate, replicas: int, cs2: float) -> tuple[Estimate | None, Estimate, str]:
+    """The p99 with ``replicas`` processes, how busy they are, and the method; no p99 where a queue could grow for ever.
 
     The low end shares one queue; the high end gives each process its own, as kept-alive connections do.
     """
-    shared = queueing.sojourn(0.99, replicas, rate, service.value, SERVICE_CS2)
-    own = queueing.sojourn(0.99, 1, rate / replicas, service.value, SERVICE_CS2)
-    best = queueing.sojourn(0.99, replicas, rate, service.low, SERVICE_CS2)
-    worst = queueing.sojourn(0.99, 1, rate / replicas, service.high, SERVICE_CS2)
+    shared = queueing.sojourn(0.99, replicas, rate, service.value, cs2)
+    own = queueing.sojourn(0.99, 1, rate / replicas, service.value, cs2)
+    best = queueing.sojourn(0.99, replicas, rate, service.low, cs2)
+    worst = queueing.sojourn(0.99, 1, rate / replicas, service.high, cs2)
     network = workloads.NETWORK_SECONDS
     middle = math.sqrt(shared.value * own.value)
-    p99 = Estimate(value=middle + network, low=best.value + network, high=worst.value + network, method="queueing")
+    p99 = (
+        None
+        if math.isinf(worst.value)
+        else Estimate(value=middle + network, low=best.value + network, high=worst.value + network, method="queueing")
+    )
     busy = [rate * s / replicas for s in (service.low, service.value, service.high)]
     return p99, Estimate(value=busy[1], low=busy[0], high=busy[2], method="rate x service / replicas"), worst.method
 
 
-SERVICE_CS2 = 0.35
-"""Unsteadiness of the time one request takes, as squared coefficient of variation, with pauses of the interpreter."""
-
-
-def processes_for(rate: float, service: Estimate, limit: float) -> int | None:
-    """The fewest processes that keep p99 and utilisation at the pessimistic end of ``service``. None: no number does."""
+def processes_for(rate: float, service: Estimate, limit: float, cs2: float) -> int | None:
+    """The fewest processes that keep p99 and utilisation at the slow end of ``service``. None: no number does."""
     low = max(1, math.ceil(rate * service.high / MAX_UTILISATION))
     for count in range(low, _MAX_PROCESSES + 1):
-        worst = queueing.sojourn(0.99, 1, rate / count, service.high, SERVICE_CS2)
+        worst = queueing.sojourn(0.99, 1, rate / count, service.high, cs2)
         if worst.value + workloads.NETWORK_SECONDS <= limit:
             return count
     return None
@@ -188,6 +198,8 @@ def _machines(
     facts = catalogue.services[instance.provider]
     one, many = facts["availability_one_zone"], facts.get("availability_many_zones")
     machines = math.ceil(needed / slots)
+    if instance.provider == "here" and machines > 1:
+        return 1, slots, f"there is one, with room for {slots} replicas; the load needs {needed}"
     if promised.value <= one.value:
         return machines, math.ceil(needed / machines), ""
     if many is None or instance.zones < 2 or promised.value > many.value:
@@ -226,6 +238,10 @@ def _described(site: Site) -> Option:
     )
 
 
+def _cs2(probe: Probe) -> float:
+    return min(max(probe.service_cs2, _CS2[0]), _CS2[1])
+
+
 def _exactly_one() -> Estimate:
     return Estimate(value=1.0, low=0.9, high=1.1, method="the same machine on another day")
 
@@ -245,12 +261,12 @@ def _judge(requirements: Requirements, chosen: Option | None) -> tuple[Literal["
     budget, total = requirements.budget, chosen.cost.total
     named = f"{chosen.provider} {chosen.instance}"
     if budget is None:
-        return "none", f"{named} is the cheapest of those that meet the file; it sets no budget"
+        return "none", f"the cheapest of those that meet the file is {named}; the file sets no budget"
     if total.value > budget.amount:
         text = f"the cheapest that meets the file, {named}, costs {total.value:,.0f} {budget.currency} a month"
         return requirements.on_breach, f"{text}; the budget is {budget.amount:,.0f}"
     sure = "with the whole interval" if total.high <= budget.amount else "but the upper end of the interval does not"
-    return "none", f"{named} is the cheapest of those that meet the file; it stays in the budget, {sure}"
+    return "none", f"the cheapest of those that meet the file is {named}; it stays in the budget, {sure}"
 
 
 def _with_reason(option: Option, chosen: Option | None, requirements: Requirements) -> Option:
@@ -261,7 +277,9 @@ def _with_reason(option: Option, chosen: Option | None, requirements: Requiremen
         return msgspec.structs.replace(option, lost="over the budget, which blocks")
     more = total - chosen.cost.total.value
     text = f"{more:,.0f} {option.cost.currency} a month dearer" if more >= 0.5 else "no cheaper"
-    return msgspec.structs.replace(option, lost=text + (", and over the budget" if budget and total > budget.amount else ""))
+    return msgspec.structs.replace(
+        option, lost=text + (", and over the budget" if budget and total > budget.amount else "")
+    )
 
 
 def _constraints(
@@ -273,7 +291,10 @@ def _constraints(
     for name, line, relaxed in _relaxed(requirements):
         stages = workloads.stages(relaxed.size, probe)
         here = Site(cost.this_machine(catalogue, probe), _exactly_one(), "")
-        options = (_option(site, relaxed, catalogue, stages) for site in (here, *_rented(relaxed, catalogue, probe)))
+        options = (
+            _option(site, relaxed, catalogue, stages, _cs2(probe))
+            for site in (here, *_rented(relaxed, catalogue, probe))
+        )
         totals = [option.cost.total.value for option in options if option.meets and option.cost]
         saved = max(0.0, now - min(totals, default=now))
         found.append(Constraint(name=name, line=line, saved=saved, share=saved / now if now else 0.0))
@@ -298,4 +319,8 @@ def _relaxed(requirements: Requirements) -> Iterable[tuple[str, int, Requirement
     yield "throughput: half the peak", peak.line, msgspec.structs.replace(requirements, items=items)
     if requirements.residency:
         yield "residency: anywhere", requirements.residency_line, msgspec.structs.replace(requirements, residency=())
-    yield "replicas: no upper limit", requirements.replicas_line, msgspec.structs.replace(requirements, replicas_max=10**6)
+    yield (
+        "replicas: no upper limit",
+        requirements.replicas_line,
+        msgspec.structs.replace(requirements, replicas_max=10**6),
+    )

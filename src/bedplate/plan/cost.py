@@ -41,7 +41,7 @@ def monthly(
     instance: Instance, catalogue: Catalogue, requirements: Requirements, service: Estimate, *,
     machines: int, each: int, slots: int, needed: int,
 ) -> Cost:  # fmt: skip
-    """The month's cost of ``machines`` with ``each`` replicas, following the day's shape down where the file lets it."""
+    """A month's cost of ``machines`` with ``each`` replicas, fewer of them in quiet hours where the file lets it."""
     hours = _machine_hours(requirements, machines=machines, slots=slots, needed=needed)
     if instance.provider == "here":
         hours = machines * HOURS_PER_MONTH  # owned hardware costs the same at night
@@ -80,7 +80,10 @@ def _price(instance: Instance, catalogue: Catalogue, hours: float) -> Estimate:
         return Estimate(value=value, low=value * low, high=value * high, method="assumed cost of owned hardware")
     spread = _PRICE_SPREAD.get(instance.price_quality, 0.2)
     return Estimate(
-        value=value, low=value * (1 - spread), high=value * (1 + spread), method=f"{instance.price_quality} price x hours"
+        value=value,
+        low=value * (1 - spread),
+        high=value * (1 + spread),
+        method=f"{instance.price_quality} price x hours",
     )
 
 
@@ -104,6 +107,10 @@ def _retraining(instance: Instance, catalogue: Catalogue, items: dict[str, Item]
     price = _price(instance, catalogue, 1.0)
     core_hours = training.value / 3600 * runs
     low, high = (training.low or training.value) / training.value, (training.high or training.value) / training.value
-    return intervals.product(
-        [(low, 1.0, high), (price.low, price.value, price.high), (core_hours, core_hours, core_hours)]
-    ) if core_hours else Estimate(value=0.0, low=0.0, high=0.0, method="none")
+    return (
+        intervals.product(
+            [(low, 1.0, high), (price.low, price.value, price.high), (core_hours, core_hours, core_hours)]
+        )
+        if core_hours
+        else Estimate(value=0.0, low=0.0, high=0.0, method="none")
+    )

@@ -13,7 +13,9 @@ def product(factors: Iterable[Sequence[float]]) -> Estimate:
         value *= middle
         below += math.log(middle / low) ** 2
         above += math.log(high / middle) ** 2
-    return Estimate(value=value, low=value * math.exp(-math.sqrt(below)), high=value * math.exp(math.sqrt(above)), method="")
+    return Estimate(
+        value=value, low=value * math.exp(-math.sqrt(below)), high=value * math.exp(math.sqrt(above)), method=""
+    )
 
 
 def total(parts: Iterable[Estimate]) -> Estimate:

@@ -14,8 +14,10 @@ from bedplate.usecase.load import Loaded
 SHAPES: dict[str, tuple[float, ...]] = {
     "flat": (1.0,) * 24,
     "office": (0.05,) * 7 + (0.4, 0.8, 1.0, 1.0, 0.9, 0.7, 0.9, 1.0, 1.0, 0.9, 0.6, 0.3, 0.15) + (0.05,) * 4,
-    "retail": (0.15, 0.08, 0.05, 0.05, 0.06, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.65)
-    + (0.7, 0.65, 0.6, 0.6, 0.65, 0.75, 0.9, 1.0, 1.0, 0.85, 0.55, 0.3),
+    "retail": (
+        *(0.15, 0.08, 0.05, 0.05, 0.06, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.65),
+        *(0.7, 0.65, 0.6, 0.6, 0.65, 0.75, 0.9, 1.0, 1.0, 0.85, 0.55, 0.3),
+    ),
 }
 """Rate by hour as a fraction of the busiest one. Assumed shapes: a log of real traffic replaces them."""
 
@@ -36,7 +38,12 @@ def derive(loaded: Loaded, facts: DataFacts) -> Requirements:
     size = workloads.size_of(case)
     budget = case.requirements.budget
     hourly = SHAPES[case.requirements.throughput.daily_shape]
-    items = (*_traffic(loaded, hourly), *_service(loaded), *_storage(loaded, facts, hourly, size), *_training(loaded, facts))
+    items = (
+        *_traffic(loaded, hourly),
+        *_service(loaded),
+        *_storage(loaded, facts, hourly, size),
+        *_training(loaded, facts),
+    )
     return Requirements(
         use_case=case.name,
         file_digest=loaded.digest,
@@ -60,7 +67,9 @@ def _traffic(loaded: Loaded, hourly: tuple[float, ...]) -> Iterator[Item]:
     latency, throughput = ("requirements", "latency", "p99"), ("requirements", "throughput", "peak")
     yield _item(loaded, "p99", needs.latency.p99, "s", latency, "as the file says", "stated")
     if needs.latency.p50 is not None:
-        yield _item(loaded, "p50", needs.latency.p50, "s", ("requirements", "latency", "p50"), "as the file says", "stated")
+        yield _item(
+            loaded, "p50", needs.latency.p50, "s", ("requirements", "latency", "p50"), "as the file says", "stated"
+        )
     peak = needs.throughput.peak
     yield _item(loaded, "peak rate", peak, "requests/s", throughput, "as the file says", "stated")
     mean = peak * sum(hourly) / 24
@@ -82,10 +91,9 @@ def _service(loaded: Loaded) -> Iterator[Item]:
     down = (1 - availability) * HOURS_PER_MONTH * 60
     yield _item(loaded, "time down a month", down, "min", keys, "(1 - availability) x 730 h", "derived")
     size = workloads.size_of(case)
-    keys = ("workload",)
     memory = workloads.memory(size)
     yield _item(
-        loaded, "memory of a replica", memory, "bytes", keys, "runtime 260 MB + model + online features", "derived",
+        loaded, "memory of a replica", memory, "bytes", ("workload",), "runtime + model + online features", "derived",
         low=memory * 0.7, high=memory * 1.6,
     )  # fmt: skip
 
@@ -113,8 +121,8 @@ def _storage(loaded: Loaded, facts: DataFacts, hourly: tuple[float, ...], size: 
         tables = float(sum(sizes))
         # every table version that retention keeps holds what changed; twice the source covers features and versions
         yield _item(
-            loaded, "tables kept", tables * 2, "bytes", ("data",), "source bytes x 2 for features and versions", "derived",
-            low=tables, high=tables * 4,
+            loaded, "tables kept", tables * 2, "bytes", ("data",), "source bytes x 2 for features and versions",
+            "derived", low=tables, high=tables * 4,
         )  # fmt: skip
     answer = workloads.answer_bytes(size)
     yield _item(
@@ -126,18 +134,36 @@ def _storage(loaded: Loaded, facts: DataFacts, hourly: tuple[float, ...], size: 
 def _training(loaded: Loaded, facts: DataFacts) -> Iterator[Item]:
     case = loaded.use_case
     every, keys, rule = _cadence(loaded)
-    yield _item(loaded, "retrainings a month", _MONTH / every, "runs", keys, rule, "stated" if keys[0] != "train" else "assumed")
+    yield _item(
+        loaded, "retrainings a month", _MONTH / every, "runs", keys, rule, "stated" if keys[0] != "train" else "assumed"
+    )
     known = [table.rows for name, table in facts.tables.items() if name in case.data and table.rows is not None]
     rows = max(known, default=0) or case.workload.rows or 0
     if rows:
         seconds = workloads.training_core_seconds(workloads.size_of(case), rows)
         yield _item(
-            loaded, "one training", seconds, "core-s", ("train",), f"{rows:,} rows; until a run has been timed", "assumed",
-            low=seconds / 4, high=seconds * 4,
+            loaded, "one training", seconds, "core-s", ("train",), f"{rows:,} rows; until a run has been timed",
+            "assumed", low=seconds / 4, high=seconds * 4,
         )  # fmt: skip
     resources = case.train.resources
-    yield _item(loaded, "training memory", float(resources.memory), "bytes", ("train", "resources", "memory"), "as the file says", "stated")
-    yield _item(loaded, "training cores", float(resources.cpu), "cores", ("train", "resources", "cpu"), "as the file says", "stated")
+    yield _item(
+        loaded,
+        "training memory",
+        float(resources.memory),
+        "bytes",
+        ("train", "resources", "memory"),
+        "as the file says",
+        "stated",
+    )
+    yield _item(
+        loaded,
+        "training cores",
+        float(resources.cpu),
+        "cores",
+        ("train", "resources", "cpu"),
+        "as the file says",
+        "stated",
+    )
 
 
 def _cadence(loaded: Loaded) -> tuple[float, tuple[str | int, ...], str]:
@@ -163,14 +189,20 @@ def _budgets(loaded: Loaded, size: workloads.Size) -> Iterator[StageBudget]:
     p99 = loaded.use_case.requirements.latency.p99
     line = loaded.line("requirements", "latency", "p99")
     network = min(workloads.NETWORK_SECONDS, p99 / 10)
-    yield StageBudget(stage="network", seconds=network, rule="caller in the same region: 0.5 ms, at most a tenth", line=line)
+    yield StageBudget(
+        stage="network", seconds=network, rule="caller in the same region: 0.5 ms, at most a tenth", line=line
+    )
     waiting = 0.4 * (p99 - network)
-    yield StageBudget(stage="waiting", seconds=waiting, rule="40 % of the rest, so that replicas can be busy", line=line)
+    yield StageBudget(
+        stage="waiting", seconds=waiting, rule="40 % of the rest, so that replicas can be busy", line=line
+    )
     rest = p99 - network - waiting
     weights = workloads.weights(size)
     for stage, weight in weights.items():
         share = weight / math.fsum(weights.values())
-        yield StageBudget(stage=stage, seconds=rest * share, rule=f"{share:.0%} of what is left, by its work", line=line)
+        yield StageBudget(
+            stage=stage, seconds=rest * share, rule=f"{share:.0%} of what is left, by its work", line=line
+        )
 
 
 def _item(

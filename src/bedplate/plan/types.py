@@ -38,10 +38,14 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True):
     """32-bit floats, one thread."""
     copy_gbps: float
     """10^9 bytes a second, read and written, one thread."""
+    score_gbps: float
+    """10^9 bytes a second of a matrix too large for the caches, times a vector, as NumPy does it."""
+    select_ns: float
+    """Picking the best of many scores, per score, as NumPy does it."""
     request_us: float
     """Decode one request and encode its answer."""
-    request_cs2: float
-    """Squared coefficient of variation of :attr:`request_us`: how unsteady this machine is."""
+    service_cs2: float
+    """Squared coefficient of variation of about a millisecond of steady work: how unsteady this machine is."""
     onnx_call_us: float | None
     """Fixed cost of one call of ONNX Runtime."""
     onnx_tree_ns: float | None
@@ -51,6 +55,8 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True):
     """RFC 3339."""
     seconds: float
     """What measuring took."""
+    code: Digest
+    """Of the code that measured: figures of another version are not the same figures."""
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True):

@@ -71,9 +71,9 @@ def sign_in(view: View, *, heading: str, text: str, signed_in: bool = False) -> 
     return render("login.html", {"view": view, "heading": heading, "text": text, "signed_in": signed_in})
 
 
-def failure(view: View, problem: BedplateError) -> str:
+def failure(view: View, problem: BedplateError, status: int) -> str:
     """An error: what, where, and what to do."""
-    return render("error.html", {"view": view, "status": problem.http_status, "error": problem})
+    return render("error.html", {"view": view, "status": status, "error": problem})
 
 
 def series(page: UseCasePage, name: str) -> dict[str, Any] | None:

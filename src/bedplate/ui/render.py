@@ -14,8 +14,8 @@ from bedplate.ui import charts
 STAGE_TITLES = {
     "check": "Checked",
     "plan": "Planned",
-    "ingest": "Data taken in",
-    "features": "Features built",
+    "ingest": "Data in",
+    "features": "Features",
     "train": "Trained",
     "gates": "Gates",
     "bundle": "Signed",
@@ -72,14 +72,11 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def places(estimate: Estimate) -> int:
-    """Decimal places that an interval deserves: two digits of its half-width, at most four."""
+    """Decimal places that an interval deserves: one digit of its half-width, two where that digit is a one."""
     half = (estimate.high - estimate.low) / 2
     if half <= 0:
         return 3
-    for digits in range(4):
-        if half * 10**digits >= 0.95:
-            return min(digits + 1, 4) if half * 10**digits < 9.5 else digits
-    return 4
+    return next((digits for digits in range(5) if half * 10**digits >= 1.95), 5)
 
 
 def percent(value: float, digits: int = 1) -> str:
@@ -126,6 +123,23 @@ def words(name: str) -> str:
     return "this model" if name == "candidate" else name.replace("_", " ")
 
 
+def title(name: str) -> str:
+    """``Retail personalisation``: the name of a use case as a heading."""
+    text = name.replace("-", " ").replace("_", " ")
+    return text[:1].upper() + text[1:]
+
+
+def sentence(text: str) -> str:
+    """``text`` with a capital first letter and one full stop."""
+    text = text.strip().rstrip(".")
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
+
+
+def symbols(text: str) -> str:
+    """``>=`` and ``<=`` as people write them."""
+    return text.replace(">=", "≥").replace("<=", "≤")
+
+
 def as_json(value: object) -> str:
     """Indented JSON of structs and plain values."""
     return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
@@ -140,6 +154,9 @@ FILTERS: dict[str, Callable[..., object]] = {
     "places": places,
     "seconds": seconds,
     "short": short,
+    "sentence": sentence,
     "size": size,
+    "symbols": symbols,
+    "title": title,
     "words": words,
 }

@@ -26,7 +26,7 @@ from bedplate.settings import FORMAT
 from bedplate.workflow.serializer import JsonSerializer
 
 if TYPE_CHECKING:
-    from dbos import DBOS
+    from dbos import DBOS, WorkflowHandle
 
 Result = dict[str, Any]
 OnEvent = Callable[[Event], None]
@@ -189,7 +189,7 @@ class Engine:
             raise HomeError(
                 f"workflow {workflow_id} was begun by another format of Bedplate", where=str(self._location)
             )
-        handle = DBOS.retrieve_workflow(workflow_id)
+        handle: WorkflowHandle[list[Result]] = DBOS.retrieve_workflow(workflow_id)
         return lambda: _settle(lambda: handle.get_result(polling_interval_sec=0.02))
 
     def _offer(self, workflow_id: str, offer: _Offer) -> bool:

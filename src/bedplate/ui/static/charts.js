@@ -12,14 +12,14 @@
     const show = (v) => v == null ? "–" : percent ? (100 * v).toFixed(1) + " %" : v.toFixed(1) + unit;
     const tones = ["--accent", "--second", "--good"];
     const columns = [data.x.map((_, i) => i)];
-    const series = [{ label: "", value: (u, v) => (v == null ? "" : data.x[v]) }];
+    const series = [{ label: "Window", value: (u, v) => (v == null ? "–" : data.x[v]) }];
     const bands = [];
     data.series.forEach((line, i) => {
       const stroke = colour(tones[i % tones.length]);
       if (line.low && line.high) {
         columns.push(line.high, line.low);
         const hidden = { stroke: "transparent", points: { show: false }, value: (u, v) => show(v) };
-        series.push({ ...hidden, label: "high" }, { ...hidden, label: "low" });
+        series.push({ ...hidden, label: "upper end" }, { ...hidden, label: "lower end" });
         bands.push({ series: [series.length - 2, series.length - 1], fill: stroke + "33" });
       }
       columns.push(line.values);
