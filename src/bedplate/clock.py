@@ -15,12 +15,17 @@ def now() -> datetime:
 
 def timestamp() -> str:
     """:func:`now` as RFC 3339 text with microseconds and ``Z``."""
-    return now().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return text(now())
 
 
-def parse(text: str) -> datetime:
+def text(moment: datetime) -> str:
+    """A moment in UTC as :func:`timestamp` writes it."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def parse(written: str) -> datetime:
     """The time that :func:`timestamp` wrote."""
-    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
+    return datetime.strptime(written, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
 
 
 def monotonic() -> float:

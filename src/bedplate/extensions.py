@@ -1,9 +1,29 @@
-"""Optional dependencies, loaded on use: a missing one prints the line that installs it."""
+"""What is loaded by name, on use: optional dependencies, and the edges that the composition root starts."""
 
 import importlib
+from collections.abc import Mapping
+from importlib.metadata import entry_points
 from types import ModuleType
+from typing import Any
 
 from bedplate.errors import MissingExtraError
+
+BUILT_IN: Mapping[str, tuple[str, ...]] = {
+    "bedplate.control_plane": ("bedplate.api.server:ControlPlane",),
+    "bedplate.presenters": ("bedplate.ui.routes:present",),
+    "bedplate.routes": ("bedplate.api.routes:routes", "bedplate.ui.routes:routes"),
+}
+"""Our own plugins, by entry-point group: the product uses the interface that it offers to others."""
+
+
+def plugins(group: str) -> list[Any]:
+    """What is registered under an entry-point group: ours first, then that of installed packages, by name."""
+    found = []
+    for target in BUILT_IN.get(group, ()):
+        module, _, name = target.partition(":")
+        found.append(getattr(importlib.import_module(module), name))
+    installed = sorted(entry_points(group=group), key=lambda entry: entry.name)
+    return [*found, *(entry.load() for entry in installed)]
 
 
 def require(module: str, extra: str) -> ModuleType:

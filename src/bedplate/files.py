@@ -1,5 +1,6 @@
 """Writing a file so that it is there whole, or not at all, also after the power failed."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -23,7 +24,7 @@ def write(path: Path, data: bytes, mode: int = 0o600) -> None:
         temporary.replace(path)
         sync_folder(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        discard(temporary)
         raise StorageError(
             f"cannot write: {error.strerror}", where=str(path), fix="free some space or mend the folder, then try again"
         ) from error
@@ -45,3 +46,9 @@ def sync_folder(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def discard(path: Path) -> None:
+    """Remove a temporary file, if it is there and can be removed: the error that led here is the one to tell."""
+    with contextlib.suppress(OSError):
+        path.unlink()

@@ -38,12 +38,16 @@ def dataset(*, name: str) -> Callable[[F], F]:
 
 
 def feature_view(
-    *, entity: tuple[str, ...] | str, inputs: tuple[str, ...], time: str | None = None
+    *, entity: tuple[str, ...] | str, inputs: tuple[str, ...], time: str | Mapping[str, Any] | None = None
 ) -> Callable[[F], F]:
     """Mark a function that returns the SQL of a feature view.
 
     The SQL sees each input as a governed view that already ends before ``as_of``, and gives one row per ``entity``.
     ``$as_of`` is bound to the moment the features are for.
+
+    ``time`` says by what an input ends: the name of its timestamp column, for all inputs or by input; a count of
+    periods as ``{"column": "week", "first": "2016-12-26", "days": 7}``, where period 1 begins at ``first`` and its rows
+    are known from its beginning on; or None for an input that has no time, such as a product list.
     """
     keys = (entity,) if isinstance(entity, str) else entity
     return lambda function: _marker("feature_view", function, {"entity": keys, "inputs": inputs, "time": time})

@@ -104,6 +104,11 @@ class Home(msgspec.Struct, frozen=True):
         return self.root / "workflow.db"
 
     @property
+    def probe(self) -> Path:
+        """What a short measurement found on this machine, kept so that equal files give equal plans."""
+        return self.root / "probe.json"
+
+    @property
     def keys(self) -> Path:
         """Folder (0700) of key files (0600)."""
         return self.root / "keys"

@@ -1,1 +1,10 @@
-"""The HTTP edge: one file per noun."""
+"""The JSON API of a home, and the server that carries it together with the pages.
+
+==================  ====================================================
+:mod:`.routes`      every route of ``/api/v1``, with its declaration
+:mod:`.releases`    approve, refuse, waive
+:mod:`.use_cases`   use cases, their plan, runs and evidence
+:mod:`.audit`       the ledger: entries, checkpoint, tiles, proofs
+:mod:`.server`      the control plane on one port
+==================  ====================================================
+"""

@@ -13,6 +13,7 @@ from bedplate.http.routes import RouteTable
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Present = Callable[[Request, Response], Response]
 
 MAX_HEADERS = 100
 MAX_HEADER_BYTES = 16 * 1024
@@ -21,7 +22,8 @@ MAX_HEADER_BYTES = 16 * 1024
 class Application:
     """An ASGI 3 application over a :class:`RouteTable`.
 
-    ``on_start`` and ``on_stop`` run with the server's life.
+    ``on_start`` and ``on_stop`` run with the server's life. ``present`` sees every answer last: pages show errors as
+    pages with it.
     """
 
     def __init__(
@@ -33,6 +35,7 @@ class Application:
         hosts: HostGuard | None = None,
         on_start: Callable[[], Awaitable[None]] | None = None,
         on_stop: Callable[[], Awaitable[None]] | None = None,
+        present: Present | None = None,
     ) -> None:
         self._table = table
         self._authenticate = authenticate
@@ -41,6 +44,7 @@ class Application:
         self._origin = OriginGuard(self._hosts)
         self._on_start = on_start
         self._on_stop = on_stop
+        self._present = present
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection event, as ASGI 3 asks."""
@@ -76,6 +80,8 @@ class Application:
             await _send(Response.error(error), scope["method"], send, receive)
             return
         response = await dispatch(self._table, request, self._authenticate, self._authorise)
+        if self._present is not None:
+            response = self._present(request, response)
         await _send(response, request.method, send, receive)
 
 

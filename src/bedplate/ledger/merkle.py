@@ -104,7 +104,7 @@ def consistency_proof(old: int, new: int, node: Node) -> list[bytes]:
 
 
 def verify_inclusion(index: int, size: int, leaf: bytes, proof: Sequence[bytes], root: bytes) -> bool:
-    """Whether the proof shows that ``leaf`` is leaf ``index`` of the tree with this size and root (RFC 9162, 2.1.3.2)."""
+    """Whether the proof shows ``leaf`` at ``index`` in the tree of this size and root (RFC 9162, 2.1.3.2)."""
     if not 0 <= index < size:
         return False
     fn, sn, value = index, size - 1, leaf

@@ -1,4 +1,4 @@
-"""Checkpoints and signatures in the forms of C2SP (signed-note, tlog-checkpoint), so that other tools can check them."""
+"""Checkpoints and signatures in the forms of C2SP (signed-note, tlog-checkpoint), which other tools can check."""
 
 import base64
 import binascii
@@ -51,10 +51,10 @@ class Verifier:
             IntegrityError: it is malformed, or not signed by this key.
         """
         text, separator, signatures = note.rpartition("\n\n")
-        if not separator:
+        if not separator or not signatures.endswith("\n"):
             raise IntegrityError("this is not a signed checkpoint", where=where)
         text += "\n"
-        for line in signatures.splitlines():
+        for line in signatures.split("\n")[:-1]:
             name, _, value = line.removeprefix(_DASH).partition(" ")
             if not line.startswith(_DASH) or name != self.name:
                 continue

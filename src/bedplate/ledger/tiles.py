@@ -55,7 +55,9 @@ class Tiles:
         Raises:
             IntegrityError: the bundle is missing or torn.
         """
-        data, found, at = self._read("entries", number, width) if width else b"", [], 0
+        data = self._read("entries", number, width) if width else b""
+        found: list[bytes] = []
+        at = 0
         while at < len(data) and len(found) < width:
             if at + 2 > len(data) or at + 2 + struct.unpack_from(">H", data, at)[0] > len(data):
                 break

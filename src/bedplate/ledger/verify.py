@@ -1,4 +1,4 @@
-"""Checking a ledger offline: from a copy of its folder and database, the public key, and a checkpoint kept elsewhere."""
+"""Checking a ledger offline: from copies of its folder and database, its public key, a checkpoint kept elsewhere."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -117,7 +117,10 @@ class _Verification:
     def _walk(
         self, rows: Iterator[EntryRow], payloads: dict[int, str], *, check_payloads: bool = False
     ) -> tuple[int, bytes]:
-        size, frontier, missing, erased = 0, [], set(), set()
+        size = 0
+        frontier: list[bytes] = []
+        missing: set[int] = set()
+        erased: set[str] = set()
         self._check_root(0, frontier)
         for row in rows:
             if row.position != size:
@@ -167,7 +170,7 @@ class _Verification:
                 yield EntryRow(number * WIDTH + offset, leaves[offset], entry)
 
     def _tiles(self, size: int) -> None:
-        """The folder's own copy: entries against their hashes, each level against the one below, the root at the end."""
+        """The folder's own copy: entries against their hashes, each level against the one below, then the root."""
         try:
             tiles = Tiles(self._folder)
             below: list[bytes] = [merkle.leaf_hash(row.entry) for row in self._bundles(size)]

@@ -176,8 +176,8 @@ class Store:
 def open_store(location: Path | str, *, wait: float = 30.0, read_only: bool = False) -> Store:
     """Open the database at a SQLite path or a ``postgresql://`` address; make and migrate it where needed.
 
-    ``wait`` is how long, in seconds, a write waits for another one before it gives up. ``read_only`` opens what is there,
-    such as a copy that is to be checked, and neither makes nor migrates anything.
+    ``wait`` is how long, in seconds, a write waits for another one before it gives up. ``read_only`` opens what is
+    there, such as a copy that is to be checked, and neither makes nor migrates anything.
 
     Raises:
         HomeError: it was written by another format of Bedplate.

@@ -9,7 +9,7 @@ from bedplate import clock
 from bedplate.errors import NotFoundError
 from bedplate.ids import Digest
 from bedplate.store.schema import endpoints
-from bedplate.store.sql import Repository, Row, Upsert, dump, param, parse
+from bedplate.store.sql import Repository, Row, Upsert, dump, fields, param, parse
 
 _name = param("name_")
 _PUT = Upsert(endpoints, update=("use_case", "bundle", "revision", "state", "spec", "updated"))
@@ -70,4 +70,4 @@ class Endpoints(Repository):
 
 
 def _endpoint(row: Row) -> EndpointRow:
-    return msgspec.convert({**row._mapping, "spec": parse(row.spec)}, EndpointRow)
+    return msgspec.convert({**fields(row), "spec": parse(row.spec)}, EndpointRow)

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from bedplate import clock, ids
 from bedplate.errors import NotFoundError
 from bedplate.store.schema import executions
-from bedplate.store.sql import Repository, Row, param
+from bedplate.store.sql import Repository, Row, fields, param
 
 State = Literal["running", "waiting", "succeeded", "failed", "stopped"]
 
@@ -91,4 +91,4 @@ class Executions(Repository):
 
 
 def _execution(row: Row) -> ExecutionRow:
-    return msgspec.convert(dict(row._mapping), ExecutionRow)
+    return msgspec.convert(fields(row), ExecutionRow)

@@ -11,10 +11,10 @@ from bedplate.errors import InputError, NotFoundError
 from bedplate.ids import Digest
 from bedplate.records import Fact
 from bedplate.store.schema import fact_parents, facts
-from bedplate.store.sql import Repository, Row, Upsert, dump, param, parse
+from bedplate.store.sql import Repository, Row, dump, param, parse
 
 _digest = param("digest_")
-_INSERT = Upsert(facts)
+_INSERT = sa.insert(facts)
 _LINK = sa.insert(fact_parents)
 _NEXT = sa.select(sa.func.coalesce(sa.func.max(facts.c.put), 0) + 1).where(
     facts.c.use_case == param("use_case_"), facts.c.kind == param("kind_")
@@ -73,10 +73,12 @@ class Facts(Repository):
         plain: dict[str, Any] = msgspec.to_builtins(body, str_keys=True)
         digest = digest_of(kind, use_case, parents, plain)
         put = self._execute(_NEXT, use_case_=use_case, kind_=kind).scalar_one()
-        row = {"digest": digest, "kind": kind, "use_case": use_case, "body": dump(plain), "created": clock.timestamp()}
-        if self._execute(_INSERT.on(self._connection), **row, put=put).rowcount != 1:
+        known_fact = self.find(digest)
+        if known_fact is not None:
             self._execute(_TOUCH, digest_=digest, put_=put)
-            return self.get(digest)
+            return known_fact
+        row = {"digest": digest, "kind": kind, "use_case": use_case, "body": dump(plain), "created": clock.timestamp()}
+        self._execute(_INSERT, **row, put=put)
         if parents:
             known = {p for p in parents if self._execute(_GET, digest_=p).first() is not None}
             missing = [p for p in parents if p not in known]
@@ -120,8 +122,8 @@ class Facts(Repository):
     def _facts(self, rows: Sequence[Row]) -> list[Fact]:
         parents: dict[str, list[Digest]] = {row.digest: [] for row in rows}
         if parents:
-            for child, parent in self._execute(_PARENTS, children=[*parents]).all():
-                parents[child].append(Digest(parent))
+            for link in self._execute(_PARENTS, children=[*parents]):
+                parents[link.child].append(Digest(link.parent))
         return [
             Fact(
                 digest=Digest(row.digest),

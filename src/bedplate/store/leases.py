@@ -10,6 +10,7 @@ from bedplate.store.sql import Repository, Upsert, param
 _name = param("name_")
 _GET = sa.select(leases).where(leases.c.name == _name)
 _LOCK = _GET.with_for_update()
+_BEGIN = Upsert(leases)
 _PUT = Upsert(leases, update=("holder", "executor", "token", "expires"))
 _RENEW = (
     sa.update(leases)
@@ -32,7 +33,9 @@ class Leases(Repository):
 
     def now(self) -> float:
         """Seconds since 1970 on the database's clock."""
-        text = "extract(epoch from clock_timestamp())" if self._postgresql else "unixepoch('subsec')"
+        text = (
+            "extract(epoch from clock_timestamp())" if self._postgresql else "(julianday('now') - 2440587.5) * 86400.0"
+        )
         return float(self._execute(sa.select(sa.literal_column(text))).scalar_one())
 
     def get(self, name: str) -> LeaseRow | None:
@@ -42,10 +45,13 @@ class Leases(Repository):
 
     def take(self, name: str, holder: str, executor: str, seconds: float) -> LeaseRow | None:
         """Take the lease if nobody holds it now; None if somebody does."""
+        # An expired row to lock, so that of several who find none at all one goes first.
+        self._execute(_BEGIN.on(self._connection), name=name, holder="", executor="", token=0, expires=0.0)
         before, now = self.get(name), self.now()
-        if before is not None and before.expires > now and before.holder != holder:
+        assert before is not None
+        if before.expires > now and before.holder != holder:
             return None
-        row = LeaseRow(holder, executor, (before.token if before else 0) + 1, now + seconds)
+        row = LeaseRow(holder, executor, before.token + 1, now + seconds)
         self._execute(_PUT.on(self._connection), name=name, **row._asdict())
         return row
 

@@ -85,11 +85,11 @@ class LedgerRows(Repository):
     def entries(self, start: int, end: int) -> Iterator[EntryRow]:
         """Entries from ``start`` up to, not including, ``end``."""
         for row in self._execute(_ENTRIES, position_=start, end_=end):
-            yield EntryRow(row.position, bytes(row.leaf), bytes(row.entry))
+            yield EntryRow(row.position, _bytes(row.leaf), _bytes(row.entry))
 
     def leaves(self, start: int, end: int) -> list[bytes]:
         """Leaf hashes from ``start`` up to, not including, ``end``."""
-        return [bytes(leaf) for leaf in self._execute(_LEAVES, position_=start, end_=end).scalars()]
+        return [_bytes(leaf) for leaf in self._execute(_LEAVES, position_=start, end_=end).scalars()]
 
     def recent(self, limit: int = 100, *, resource: str | None = None) -> list[EntryRow]:
         """The newest entries, newest first; only those about ``resource`` if one is given."""
@@ -97,22 +97,22 @@ class LedgerRows(Repository):
             rows = self._execute(_RECENT, limit_=limit)
         else:
             rows = self._execute(_RESOURCE, limit_=limit, resource_=resource)
-        return [EntryRow(row.position, bytes(row.leaf), bytes(row.entry)) for row in rows]
+        return [EntryRow(row.position, _bytes(row.leaf), _bytes(row.entry)) for row in rows]
 
     def under(self, prefix: str, limit: int = 100) -> list[EntryRow]:
         """The newest entries about resources whose name begins with ``prefix``, newest first."""
         rows = self._execute(_PREFIX, limit_=limit, resource_=prefix)
-        return [EntryRow(row.position, bytes(row.leaf), bytes(row.entry)) for row in rows]
+        return [EntryRow(row.position, _bytes(row.leaf), _bytes(row.entry)) for row in rows]
 
     def payload(self, position: int) -> tuple[bytes, bytes] | None:
         """Salt and payload of an entry; None once erased."""
         row = self._execute(_GET_PAYLOAD, position_=position).first()
-        return None if row is None else (bytes(row.salt), bytes(row.payload))
+        return None if row is None else (_bytes(row.salt), _bytes(row.payload))
 
     def payloads(self) -> Iterator[tuple[int, bytes, bytes]]:
         """Position, salt and payload of every entry whose payload is still here."""
         for row in self._execute(_PAYLOADS, position_=0):
-            yield row.position, bytes(row.salt), bytes(row.payload)
+            yield row.position, _bytes(row.salt), _bytes(row.payload)
 
     def erase(self, position: int) -> bool:
         """Forget salt and payload of an entry; False if they are gone already."""
@@ -131,3 +131,8 @@ class LedgerRows(Repository):
         """Size and note of every checkpoint, by size."""
         for row in self._execute(_CHECKPOINTS):
             yield int(row.size), row.note
+
+
+def _bytes(value: bytes | memoryview | str) -> bytes:
+    # SQLite keeps whatever type was written: somebody who changed a row by hand may have left text.
+    return value.encode() if isinstance(value, str) else bytes(value)

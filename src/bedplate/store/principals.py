@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from bedplate import clock, ids
 from bedplate.errors import ConflictError, NotFoundError
 from bedplate.store.schema import keys, links, principals, sessions
-from bedplate.store.sql import Repository, Row, dump, param, parse
+from bedplate.store.sql import Repository, Row, dump, fields, param, parse
 
 _id = param("id_")
 _now = param("now_")
@@ -171,4 +171,4 @@ class Links(Credentials, table=links, ended="used"):
 
 
 def _principal(row: Row) -> PrincipalRow:
-    return msgspec.convert({**row._mapping, "groups": parse(row.groups)}, PrincipalRow)
+    return msgspec.convert({**fields(row), "groups": parse(row.groups)}, PrincipalRow)

@@ -9,7 +9,7 @@ from bedplate import clock, ids
 from bedplate.errors import ConflictError, NotFoundError
 from bedplate.ids import Digest
 from bedplate.store.schema import approvals, versions, waivers
-from bedplate.store.sql import Repository, Row, dump, param, parse
+from bedplate.store.sql import Repository, Row, dump, fields, param, parse
 
 _use_case = param("use_case_")
 _NUMBER = sa.select(versions.c.number).where(versions.c.use_case == _use_case, versions.c.source == param("source_"))
@@ -120,12 +120,12 @@ class Versions(Repository):
         row = self._execute(_VERSION, use_case_=use_case, number_=number).first()
         if row is None:
             raise NotFoundError(f"{use_case} has no version {number}")
-        return msgspec.convert(dict(row._mapping), VersionRow)
+        return msgspec.convert(fields(row), VersionRow)
 
     def list(self, use_case: str) -> list[VersionRow]:
         """All versions, newest first."""
         rows = self._execute(_VERSIONS, use_case_=use_case)
-        return [msgspec.convert(dict(row._mapping), VersionRow) for row in rows]
+        return [msgspec.convert(fields(row), VersionRow) for row in rows]
 
 
 class Approvals(Repository):
@@ -196,8 +196,8 @@ class Waivers(Repository):
     def list(self, use_case: str) -> list[WaiverRow]:
         """Waivers in force, oldest first."""
         rows = self._execute(_WAIVERS, use_case_=use_case)
-        return [msgspec.convert(dict(row._mapping), WaiverRow) for row in rows]
+        return [msgspec.convert(fields(row), WaiverRow) for row in rows]
 
 
 def _approval(row: Row) -> ApprovalRow:
-    return msgspec.convert({**row._mapping, "policies": parse(row.policies)}, ApprovalRow)
+    return msgspec.convert({**fields(row), "policies": parse(row.policies)}, ApprovalRow)

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from bedplate import clock, ids
 from bedplate.errors import NotFoundError
 from bedplate.store.schema import experiments, metrics, runs
-from bedplate.store.sql import Repository, Row, Upsert, dump, param, parse
+from bedplate.store.sql import Repository, Row, Upsert, dump, fields, param, parse
 
 _id = param("id_")
 _EXPERIMENT = sa.select(experiments).where(experiments.c.name == param("name_"))
@@ -115,4 +115,4 @@ class Runs(Repository):
 
 
 def _run(row: Row) -> RunRow:
-    return msgspec.convert({**row._mapping, "parameters": parse(row.parameters), "tags": parse(row.tags)}, RunRow)
+    return msgspec.convert({**fields(row), "parameters": parse(row.parameters), "tags": parse(row.tags)}, RunRow)

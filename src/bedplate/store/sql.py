@@ -57,3 +57,8 @@ def dump(value: object) -> str:
 def parse(text: str) -> Any:
     """The value of a JSON column."""
     return msgspec.json.decode(text)
+
+
+def fields(row: Row) -> dict[str, Any]:
+    """The columns of a row by name, as plain text keys (SQLAlchemy's own class marks reserved words)."""
+    return {str(name): value for name, value in row._mapping.items()}

@@ -7,7 +7,7 @@ from bedplate import clock
 from bedplate.errors import NotFoundError
 from bedplate.ids import Digest
 from bedplate.store.schema import use_cases
-from bedplate.store.sql import Repository, Row, Upsert, param
+from bedplate.store.sql import Repository, Row, Upsert, fields, param
 
 _PUT = Upsert(use_cases, update=("folder", "file", "file_digest", "objective", "updated"))
 _GET = sa.select(use_cases).where(use_cases.c.name == param("name_"))
@@ -52,4 +52,4 @@ class UseCases(Repository):
 
 
 def _use_case(row: Row) -> UseCaseRow:
-    return msgspec.convert(dict(row._mapping), UseCaseRow)
+    return msgspec.convert(fields(row), UseCaseRow)

@@ -107,7 +107,9 @@ def _quality(reading: Reading) -> None:
         if len(forms) != 1:
             reading.note(
                 keys,
-                f"{listing(forms).replace(' or ', ' and ')} together" if forms else "this need says nothing about the metric",
+                f"{listing(forms).replace(' or ', ' and ')} together"
+                if forms
+                else "this need says nothing about the metric",
                 allowed="exactly one of better_than, not_worse_than or at_least",
                 found=need.metric,
             )

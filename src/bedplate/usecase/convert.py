@@ -92,7 +92,7 @@ def _struct(reading: Reading, node: Node, keys: Keys, kind: inspect.StructType) 
         reading.note(keys, f"{_name(keys)} must be a section", allowed=f"a mapping with {listing(fields)}")
         return BROKEN
     broken = False
-    for key, child in node.entries.items():
+    for key in node.entries:
         if key not in fields:
             line, column = node.key_lines[key]
             reading.problems.append(
@@ -199,9 +199,7 @@ def _text(reading: Reading, node: Node, keys: Keys) -> Any:
         reading.note(keys, f"{_name(keys)} has no value{hint}", allowed="a text")
         return BROKEN
     if node.plain and node.tag == "bool":  # YAML 1.1 reads yes, no, on and off as true and false; readers differ
-        reading.note(
-            keys, f"{node.text!r} can be read as true or false", allowed="a text", suggestion=f'"{node.text}"'
-        )
+        reading.note(keys, f"{node.text!r} can be read as true or false", allowed="a text", suggestion=f'"{node.text}"')
         return BROKEN
     if not node.text.strip():
         reading.note(keys, f"{_name(keys)} is empty", allowed="a text")
@@ -275,5 +273,3 @@ def _expected(kind: inspect.Type) -> str:
     names = {inspect.DictType: "a mapping", inspect.BoolType: "true or false", inspect.IntType: "a whole number"}
     names |= {inspect.FloatType: "a number", inspect.StrType: "a text"}
     return names.get(type(kind), "a value")
-
-

@@ -1,4 +1,4 @@
-"""The files that a use case names: contracts, sources, and the functions of ``pipeline.py``. Nothing is imported or run."""
+"""The files that a use case names: contracts, sources, functions of ``pipeline.py``. Nothing is imported or run."""
 
 import ast
 import importlib.util
@@ -20,17 +20,10 @@ def check(reading: Reading, folder: Path) -> None:
     _features(reading, folder)
 
 
-def source_files(source: Source, folder: Path) -> list[Path]:
-    """The files a source stands for, sorted: one path, or all that a pattern with ``*`` matches. Empty: there are none."""
+def source_file(source: Source, folder: Path) -> Path | None:
+    """The file a source stands for, in ``folder`` or in its package; None if it is not there."""
     root = package_folder(source.package) if source.package else folder
-    if root is None:
-        return []
-    path = Path(source.path)
-    if any(c in source.path for c in "*?["):
-        base = Path(path.anchor) if path.is_absolute() else root
-        pattern = str(path.relative_to(path.anchor)) if path.is_absolute() else source.path
-        return sorted(found for found in base.glob(pattern) if found.is_file())
-    return [root / path] if (root / path).is_file() else []
+    return root / source.path if root is not None and _is_file(root / source.path) else None
 
 
 def package_folder(package: str) -> Path | None:
@@ -63,24 +56,32 @@ def _contract(reading: Reading, folder: Path, keys: Keys) -> None:
 def _source(reading: Reading, folder: Path, keys: Keys, source: Source) -> None:
     if source.package and package_folder(source.package) is None:
         reading.note(
-            (*keys, "package"), f"package {source.package[:60]!r} is not installed", allowed="an installed Python package"
+            (*keys, "package"),
+            f"package {source.package[:60]!r} is not installed",
+            allowed="an installed Python package",
         )
         return
     if source.package and (Path(source.path).is_absolute() or ".." in Path(source.path).parts):
         reading.note((*keys, "path"), "this path leaves the package", allowed="a path inside the package")
         return
-    try:
-        files = source_files(source, folder)
-    except (OSError, ValueError, NotImplementedError):
-        files = []
-    if not files:
-        near = [p.name for p in (folder / source.path).parent.glob("*")] if not source.package else []
+    if source_file(source, folder) is None:
         reading.note(
             (*keys, "path"),
             f"there is no file {source.path[:80]!r}",
-            allowed="an existing file, or a pattern that matches one",
-            suggestion=nearest(Path(source.path).name, near),
+            allowed="an existing file",
+            suggestion=_similar(source.path, package_folder(source.package) if source.package else folder),
         )
+
+
+def _similar(path: str, root: Path | None) -> str | None:
+    """The name beside a missing file that is most like it."""
+    wanted = Path(path)
+    try:
+        names = [entry.name for entry in (root / wanted).parent.iterdir()] if root is not None else []
+    except (OSError, ValueError):
+        return None
+    near = nearest(wanted.name, names)
+    return str(wanted.with_name(near)) if near else None
 
 
 def _features(reading: Reading, folder: Path) -> None:
@@ -90,7 +91,9 @@ def _features(reading: Reading, folder: Path) -> None:
         return
     path = folder / "pipeline.py"
     if not path.is_file():
-        reading.note(("features",), "features are named but there is no pipeline.py", allowed="pipeline.py beside this file")
+        reading.note(
+            ("features",), "features are named but there is no pipeline.py", allowed="pipeline.py beside this file"
+        )
         return
     try:
         tree = ast.parse(path.read_bytes())
@@ -114,7 +117,8 @@ def _features(reading: Reading, folder: Path) -> None:
 def _is_view(function: ast.FunctionDef) -> bool:
     targets = [d.func if isinstance(d, ast.Call) else d for d in function.decorator_list]
     return any(
-        (isinstance(t, ast.Name) and t.id == "feature_view") or (isinstance(t, ast.Attribute) and t.attr == "feature_view")
+        (isinstance(t, ast.Name) and t.id == "feature_view")
+        or (isinstance(t, ast.Attribute) and t.attr == "feature_view")
         for t in targets
     )
 

@@ -69,17 +69,14 @@ def read(data: bytes) -> tuple[Node, list[Problem]]:
     """
     text = _decode(data)
     _refuse_tabs(text)
-    loader = _Composer(text)
     try:
-        root = loader.get_single_node()
+        root = _Composer(text).get_single_node()
     except yaml.MarkedYAMLError as error:
         _refuse_syntax(error, text)
     except yaml.YAMLError as error:  # a character that YAML does not know; its position counts characters
         position = getattr(error, "position", 0)
         line, column = _line_column(text, position if isinstance(position, int) else 0)
         _refuse(line, column, "this character is not allowed in YAML", "printable characters")
-    finally:
-        loader.dispose()
     if root is None:
         _refuse(1, 1, "the file is empty", "a use case; `bedplate init NAME` writes one to start from")
     problems: list[Problem] = []
@@ -87,22 +84,23 @@ def read(data: bytes) -> tuple[Node, list[Problem]]:
 
 
 class _Composer(yaml.SafeLoader):
-    """Composes nodes only. Aliases are refused: they can make a small file enormous, and a line would mean two things."""
+    """Composes nodes only. Aliases are refused: they can make a small file enormous, and one line would mean much."""
 
     depth = 0
     count = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        event = self.peek_event()
+        event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]
         mark = event.start_mark
+        line, column = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            _refuse(mark.line + 1, mark.column + 1, "anchors (&) and aliases (*) are not used here", "the value written out")
+            _refuse(line, column, "anchors (&) and aliases (*) are not used here", "the value written out")
         self.depth += 1
         self.count += 1
         if self.depth > _MAX_DEPTH:
-            _refuse(mark.line + 1, mark.column + 1, f"nested deeper than {_MAX_DEPTH} levels", "the shape of a use case")
+            _refuse(line, column, f"nested deeper than {_MAX_DEPTH} levels", "the shape of a use case")
         if self.count > _MAX_NODES:
-            _refuse(mark.line + 1, mark.column + 1, f"more than {_MAX_NODES} values", "the shape of a use case")
+            _refuse(line, column, f"more than {_MAX_NODES} values", "the shape of a use case")
         node: yaml.Node | None = super().compose_node(parent, index)
         self.depth -= 1
         return node
@@ -112,7 +110,12 @@ def _node(node: yaml.Node, keys: Keys, problems: list[Problem]) -> Node:
     line, column = node.start_mark.line + 1, node.start_mark.column + 1
     if isinstance(node, yaml.ScalarNode):
         return Node(
-            kind="scalar", line=line, column=column, text=node.value, tag=node.tag.rpartition(":")[2], plain=not node.style
+            kind="scalar",
+            line=line,
+            column=column,
+            text=node.value,
+            tag=node.tag.rpartition(":")[2],
+            plain=not node.style,
         )
     if isinstance(node, yaml.SequenceNode):
         items = tuple(_node(child, (*keys, i), problems) for i, child in enumerate(node.value))
@@ -190,5 +193,3 @@ def _refuse(
     raise SyntaxProblem(
         Problem(line=line, column=column, path="", found=found, allowed=allowed, nearest=suggestion, message=message)
     )
-
-

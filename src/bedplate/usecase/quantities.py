@@ -5,6 +5,7 @@ A number without its unit is refused wherever a unit could be mistaken; what is 
 
 import math
 import re
+from decimal import Decimal
 from typing import NamedTuple
 
 from bedplate.usecase.problems import listing, nearest
@@ -87,7 +88,7 @@ def parse(text: str, kind: str) -> float:
             allowed,
             f"{amount}{gap}{near}" if near else None,
         )
-    value = number / 100 if unit == "%" else number * factor  # 99.9 * 0.01 is not 0.999
+    value = float(Decimal(str(number)) / 100) if unit == "%" else number * factor  # 99.9 * 0.01 is not 0.999
     if not math.isfinite(value):
         raise QuantityError(f"{text!r} is too large", allowed)
     if value < 0:
@@ -114,7 +115,9 @@ def parse_money(text: str) -> tuple[float, str]:
     if unit not in CURRENCIES:
         near = {"$": "USD", "€": "EUR", "£": "GBP", "": None}.get(unit) if unit in "$€£" else nearest(unit, CURRENCIES)
         message = f"{unit!r} is not a currency" if unit else f"{text!r} has no currency"
-        raise QuantityError(message, f"{allowed}; one of {', '.join(CURRENCIES)}", f"{number:g} {near}" if near else None)
+        raise QuantityError(
+            message, f"{allowed}; one of {', '.join(CURRENCIES)}", f"{number:g} {near}" if near else None
+        )
     if number < 0:
         raise QuantityError(f"{text!r} is below zero", allowed)
     return number, unit
@@ -139,8 +142,8 @@ _OTHER_NAMES = {
     "sec": "s", "secs": "s", "second": "s", "seconds": "s", "msec": "ms", "millisecond": "ms", "milliseconds": "ms",
     "minute": "min", "minutes": "min", "m": "min", "mins": "min", "hour": "h", "hours": "h", "hr": "h", "hrs": "h",
     "day": "d", "days": "d", "week": "w", "weeks": "w", "µs": "us", "μs": "us", "usec": "us",
-    "percent": "%", "pct": "%", "rps": "/s", "qps": "/s", "/sec": "/s", "/second": "/s", "per second": "/s", "/m": "/min",
-    "kb": "kB", "KB": "kB", "Gi": "GiB", "Mi": "MiB", "G": "GB", "M": "MB", "bytes": "B", "byte": "B",
+    "percent": "%", "pct": "%", "rps": "/s", "qps": "/s", "/sec": "/s", "/second": "/s", "per second": "/s",
+    "/m": "/min", "kb": "kB", "KB": "kB", "Gi": "GiB", "Mi": "MiB", "G": "GB", "M": "MB", "bytes": "B", "byte": "B",
 }  # fmt: skip
 
 

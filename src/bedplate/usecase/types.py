@@ -1,4 +1,4 @@
-"""The types of ``usecase.yaml``. Units are fixed here: seconds, bytes, fractions of one, and money with its currency."""
+"""The types of ``usecase.yaml``. Units are fixed: seconds, bytes, fractions of one, money with its currency."""
 
 from typing import Annotated, Any, Literal
 
@@ -27,7 +27,7 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Base of every section: immutable, no unknown key."""
 
 
-class Owner(_Section):
+class Owner(_Section, frozen=True, kw_only=True):
     """Who answers for the use case."""
 
     team: str
@@ -35,7 +35,7 @@ class Owner(_Section):
     contact: str = ""
 
 
-class Kpi(_Section):
+class Kpi(_Section, frozen=True, kw_only=True):
     """The figure that the business wants to move."""
 
     name: str
@@ -46,14 +46,14 @@ class Kpi(_Section):
     measured_by: str = ""
 
 
-class Value(_Section):
+class Value(_Section, frozen=True, kw_only=True):
     """What one accepted unit is worth."""
 
     per_unit: Money
     of: str
 
 
-class ObjectiveSection(_Section):
+class ObjectiveSection(_Section, frozen=True, kw_only=True):
     """What the business wants."""
 
     statement: str
@@ -61,7 +61,7 @@ class ObjectiveSection(_Section):
     value: Value | None = None
 
 
-class Risk(_Section):
+class Risk(_Section, frozen=True, kw_only=True):
     """Switches controls on."""
 
     level: Literal["minimal", "limited", "high"]
@@ -69,7 +69,7 @@ class Risk(_Section):
     rationale: str = ""
 
 
-class Workload(_Section):
+class Workload(_Section, frozen=True, kw_only=True):
     """What kind of model this is, and how large its world is."""
 
     kind: Literal["recommender", "tabular"]
@@ -80,35 +80,35 @@ class Workload(_Section):
     task: Literal["classification", "regression"] | None = None
 
 
-class Latency(_Section):
+class Latency(_Section, frozen=True, kw_only=True):
     """What a caller may wait, at percentiles."""
 
     p99: Seconds
     p50: Seconds | None = None
 
 
-class Throughput(_Section):
+class Throughput(_Section, frozen=True, kw_only=True):
     """Requests at the busiest moment, and how the day is shaped."""
 
     peak: PerSecond
     daily_shape: Literal["flat", "office", "retail"] = "flat"
 
 
-class Freshness(_Section):
+class Freshness(_Section, frozen=True, kw_only=True):
     """How old features and model may get."""
 
     features: Seconds | None = None
     model: Seconds | None = None
 
 
-class Margin(_Section):
+class Margin(_Section, frozen=True, kw_only=True):
     """A baseline that the candidate may fall short of by at most ``margin``."""
 
     baseline: str
     margin: float
 
 
-class Quality(_Section):
+class Quality(_Section, frozen=True, kw_only=True):
     """One promise about the model. Exactly one of ``better_than``, ``not_worse_than`` and ``at_least`` is given.
 
     ``better_than`` is ``each baseline`` or a baseline's name. ``on`` is ``all`` or a slice.
@@ -121,7 +121,7 @@ class Quality(_Section):
     on: str = "all"
 
 
-class Budget(_Section):
+class Budget(_Section, frozen=True, kw_only=True):
     """What it may cost."""
 
     monthly: Money
@@ -129,7 +129,7 @@ class Budget(_Section):
     on_breach: Literal["block", "warn"] = "warn"
 
 
-class RequirementsSection(_Section):
+class RequirementsSection(_Section, frozen=True, kw_only=True):
     """What the model and its infrastructure must meet."""
 
     latency: Latency
@@ -142,7 +142,7 @@ class RequirementsSection(_Section):
     size: Bytes | None = None
 
 
-class Source(_Section):
+class Source(_Section, frozen=True, kw_only=True):
     """Where rows come from. ``package`` reads ``path`` inside an installed Python package."""
 
     kind: Literal["parquet", "csv", "json"]
@@ -150,7 +150,7 @@ class Source(_Section):
     package: str | None = None
 
 
-class DataSet(_Section):
+class DataSet(_Section, frozen=True, kw_only=True):
     """One data set: its contract, its source, and the column that names the person it is about."""
 
     contract: str
@@ -158,7 +158,7 @@ class DataSet(_Section):
     subject: str | None = None
 
 
-class Governance(_Section):
+class Governance(_Section, frozen=True, kw_only=True):
     """What the data may be used for, for how long, and what is sensitive in it."""
 
     purpose: str
@@ -167,14 +167,14 @@ class Governance(_Section):
     erasure: Literal["by subject", "none"] = "none"
 
 
-class Resources(_Section):
+class Resources(_Section, frozen=True, kw_only=True):
     """What training may use."""
 
     cpu: Count = 1
     memory: Bytes = 2 << 30
 
 
-class Train(_Section):
+class Train(_Section, frozen=True, kw_only=True):
     """How to train. ``holdout`` is the last stretch of time, or the share of rows, that nothing is tuned on."""
 
     resources: Resources = Resources()
@@ -184,7 +184,7 @@ class Train(_Section):
     parameters: dict[str, Any] = {}
 
 
-class WaiverSection(_Section):
+class WaiverSection(_Section, frozen=True, kw_only=True):
     """A named person lets results of a gate through that have too little evidence. It holds in ``dev`` only."""
 
     gate: str
@@ -192,7 +192,7 @@ class WaiverSection(_Section):
     reason: str
 
 
-class Release(_Section):
+class Release(_Section, frozen=True, kw_only=True):
     """What a candidate must pass, and who must agree, by environment (``2 of [growth-leads, risk]``)."""
 
     gates: tuple[Literal["quality", "latency", "size", "fairness", "security"], ...] = ("quality", "latency", "size")
@@ -200,21 +200,21 @@ class Release(_Section):
     waivers: tuple[WaiverSection, ...] = ()
 
 
-class Replicas(_Section):
+class Replicas(_Section, frozen=True, kw_only=True):
     """How many copies serve."""
 
     min: Count = 1
     max: Count = 1
 
 
-class Rollout(_Section):
+class Rollout(_Section, frozen=True, kw_only=True):
     """Traffic steps and what guards them."""
 
     steps: tuple[Fraction, ...] = (1.0,)
     guard: tuple[Literal["errors", "latency", "kpi"], ...] = ("errors", "latency")
 
 
-class Serve(_Section):
+class Serve(_Section, frozen=True, kw_only=True):
     """How it is served."""
 
     protocol: tuple[Literal["rest", "grpc"], ...] = ("rest",)
@@ -224,7 +224,7 @@ class Serve(_Section):
     port: Count | None = None
 
 
-class Outcomes(_Section):
+class Outcomes(_Section, frozen=True, kw_only=True):
     """How later facts are joined to predictions."""
 
     join: str
@@ -232,7 +232,7 @@ class Outcomes(_Section):
     data: str | None = None
 
 
-class Monitor(_Section):
+class Monitor(_Section, frozen=True, kw_only=True):
     """What is watched. ``replay`` is how many held-out units are replayed as traffic."""
 
     drift: Literal["default", "off"] = "default"
@@ -240,7 +240,7 @@ class Monitor(_Section):
     replay: Count | None = None
 
 
-class Alert(_Section):
+class Alert(_Section, frozen=True, kw_only=True):
     """What to tell whom, and what to do by itself."""
 
     when: Literal["slo_burn", "drift", "errors", "budget"]
@@ -248,14 +248,14 @@ class Alert(_Section):
     then: Literal["roll_back", "consider_retrain", "nothing"] = "nothing"
 
 
-class Retrain(_Section):
+class Retrain(_Section, frozen=True, kw_only=True):
     """When to think about retraining, and the condition that decides."""
 
     when: tuple[str, ...] = ()
     if_: str = msgspec.field(default="expected_gain > cost", name="if")
 
 
-class UseCase(_Section):
+class UseCase(_Section, frozen=True, kw_only=True):
     """A whole ``usecase.yaml``."""
 
     bedplate: Literal[1]

@@ -1,0 +1,14 @@
+"""Every route of the API, in one list: what is not here is not there."""
+
+from collections.abc import Iterator
+
+from bedplate.api import audit, releases, use_cases
+from bedplate.app.site import Site
+from bedplate.http import Route
+
+
+def routes(site: Site) -> Iterator[Route]:
+    """The routes under ``/api/v1``, ``/checkpoint`` and ``/tile``."""
+    yield from use_cases.routes(site)
+    yield from releases.routes(site)
+    yield from audit.routes(site)

@@ -1,0 +1,142 @@
+"""The control plane: API and pages of one home on one port, served by Granian in a thread of the owner's process."""
+
+import asyncio
+import contextlib
+import logging
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from granian._granian import SocketHolder
+from granian.constants import Interfaces, TaskImpl
+from granian.http import HTTP1Settings
+from granian.server.embed import Server as Embedded
+
+from bedplate.app import session
+from bedplate.app.site import Site
+from bedplate.errors import UnavailableError
+from bedplate.extensions import plugins
+from bedplate.http import HostGuard, Request, ResourceRef, Response, RouteTable
+from bedplate.http.asgi import Application
+from bedplate.identity import Principal
+from bedplate.policy.values import Decision
+
+BACKLOG = 256
+_START = 20.0
+"""Seconds in which the server must accept its first connection."""
+
+_log = logging.getLogger(__name__)
+
+
+def application(site: Site) -> Application:
+    """The ASGI application of a home: every route that is registered, ours and those of installed packages."""
+    table = RouteTable(route for routes in plugins("bedplate.routes") for route in routes(site))
+
+    def authenticate(request: Request) -> Principal:
+        return site.authenticate(session.presented(request))
+
+    def authorise(principal: Principal, action: str, resource: ResourceRef, request: Request) -> Decision:
+        return site.authorise(principal, action, resource)
+
+    presenters: list[Callable[[Request, Response], Response]] = plugins("bedplate.presenters")
+
+    def present(request: Request, response: Response) -> Response:
+        for presenter in presenters:
+            response = presenter(request, response)
+        return response
+
+    hosts = HostGuard(("127.0.0.1", "localhost", "[::1]", site.settings.host))
+    return Application(table, authenticate, authorise, hosts=hosts, present=present)
+
+
+class ControlPlane:
+    """The server, from its start to its stop. ``address`` is what a browser opens."""
+
+    def __init__(self, site: Site) -> None:
+        """Listen, and answer from a thread of its own.
+
+        Raises:
+            UnavailableError: the port is taken, or the server did not start.
+        """
+        settings = site.settings
+        self._socket = _listen(settings.host, settings.port)
+        port = self._socket.getsockname()[1]
+        shown = f"[{settings.host}]" if ":" in settings.host else settings.host
+        self.address = f"http://{shown}:{port}"
+        self._server: _Inherited | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._failure: BaseException | None = None
+        ready = threading.Event()
+        app = application(site)
+        self._thread = threading.Thread(target=self._run, args=(app, ready), name="control-plane", daemon=True)
+        self._thread.start()
+        ready.wait(_START)
+        if self._failure is not None or not ready.is_set():
+            self.stop()
+            raise UnavailableError("the server did not start", where=self.address, fix="see the log") from self._failure
+
+    def stop(self) -> None:
+        """Answer what is in flight, then end. Doing it twice is fine."""
+        if self._loop is not None and self._server is not None and self._thread.is_alive():
+            with contextlib.suppress(RuntimeError):  # the loop ended by itself meanwhile
+                self._loop.call_soon_threadsafe(self._server.stop)
+            self._thread.join(timeout=15.0)
+        self._socket.close()
+
+    def _run(self, app: Application, ready: threading.Event) -> None:
+        async def serve() -> None:
+            self._loop = asyncio.get_running_loop()
+            self._server = _Inherited(app, self._socket)
+            self._loop.call_soon(ready.set)
+            await self._server.serve()
+
+        try:
+            asyncio.run(serve())
+        except BaseException as error:  # noqa: BLE001 handed to the thread that waits for the start
+            self._failure = error
+            _log.exception("the control plane ended")
+        finally:
+            ready.set()
+
+
+class _Inherited(Embedded):
+    """Granian's embedded server on a socket that is bound already, so that a busy port is found before the start."""
+
+    def __init__(self, app: Application, listener: socket.socket) -> None:
+        self._listener = listener
+        super().__init__(
+            app,
+            address=listener.getsockname()[0],
+            port=listener.getsockname()[1],
+            interface=Interfaces.ASGINL,
+            task_impl=TaskImpl.asyncio,
+            websockets=False,
+            backlog=BACKLOG,
+            http1_settings=HTTP1Settings(header_read_timeout=10_000),
+            log_enabled=False,
+        )
+
+    def _init_shared_socket(self) -> None:
+        holder: Any = SocketHolder  # its type stub leaves the arguments out
+        # A copy of the descriptor: Granian closes what it is given when it stops.
+        self._shd = holder(self._listener.dup().detach(), False, BACKLOG)
+        self._ssp = None
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise UnavailableError(
+            f"port {port} on {host} cannot be used: {error.strerror}",
+            where="BEDPLATE_PORT",
+            fix="stop what uses it, or set BEDPLATE_PORT to a free port",
+        ) from error
+    listener.setblocking(False)
+    return listener

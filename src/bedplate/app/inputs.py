@@ -1,0 +1,69 @@
+"""What stages depend on, as digests: sections of the file, contracts, sources, code. Equal digests, equal work."""
+
+import functools
+from importlib import resources
+from pathlib import Path
+
+import msgspec
+
+from bedplate import ids
+from bedplate.app.stage import Context
+from bedplate.errors import NotFoundError
+from bedplate.ids import Digest
+from bedplate.usecase import Loaded
+from bedplate.usecase.types import DataSet
+
+
+def section(context: Context, name: str) -> Digest:
+    """The digest of one top-level section, as understood: comments and order of keys do not count."""
+    return ids.digest_of(msgspec.to_builtins(getattr(context.use_case, name)))
+
+
+def contract_digests(loaded: Loaded) -> dict[str, str]:
+    """The digest of each contract file, by its path in the file."""
+    paths = sorted({data.contract for data in loaded.use_case.data.values()})
+    return {path: ids.digest_file(loaded.folder / path) for path in paths}
+
+
+def source_path(folder: Path, data: DataSet) -> Path:
+    """Where the rows of a data set lie.
+
+    Raises:
+        NotFoundError: the package or the file is not there.
+    """
+    if data.source.package is None:
+        path = folder / data.source.path
+    else:
+        try:
+            path = Path(str(resources.files(data.source.package))) / data.source.path
+        except ModuleNotFoundError as error:
+            raise NotFoundError(
+                f"package {data.source.package} is not installed", fix="pip install 'bedplate[demo]'"
+            ) from error
+    if not path.is_file():
+        raise NotFoundError("the source is not there", where=str(path), fix="correct data.<name>.source.path")
+    return path
+
+
+def source_digest(folder: Path, data: DataSet) -> Digest:
+    """The digest of a source's bytes."""
+    path = source_path(folder, data)
+    stat = path.stat()
+    return _hashed(path, stat.st_size, stat.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _hashed(path: Path, size: int, modified: int) -> Digest:
+    return ids.digest_file(path)  # size and time of change are the key, so a changed file is read again
+
+
+def pipeline_path(loaded: Loaded) -> Path | None:
+    """``pipeline.py`` beside the file, if there is one."""
+    path = loaded.folder / "pipeline.py"
+    return path if path.is_file() else None
+
+
+def pipeline_digest(loaded: Loaded) -> str:
+    """The digest of ``pipeline.py``; ``none`` without one."""
+    path = pipeline_path(loaded)
+    return ids.digest_file(path) if path is not None else "none"

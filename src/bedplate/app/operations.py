@@ -1,0 +1,187 @@
+"""What a person or a program can ask of Bedplate: one method each, the same for CLI, Python and pages.
+
+Reading the state needs nobody's leave. What changes it happens in the one owner process of the home: here, if no owner
+runs, or there, over the owner's socket.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from bedplate import settings as settings_module
+from bedplate import usecase
+from bedplate.app import owner_socket, owned
+from bedplate.app.owner_socket import Request
+from bedplate.app.read_models import (
+    AuditReport,
+    BackupReport,
+    CheckReport,
+    ContractTestReport,
+    DecisionReport,
+    InitReport,
+    PlanReport,
+    RestoreReport,
+    RunSummary,
+    Status,
+    StopReport,
+    Trace,
+    UpInfo,
+)
+from bedplate.errors import HomeError
+from bedplate.records import Event
+from bedplate.settings import Home, Settings
+from bedplate.workflow.owner import HeldError
+
+T = TypeVar("T")
+OnEvent = Callable[[Event], None]
+
+_PATIENCE = 10.0
+"""Seconds in which an owner that is starting or ending gets to open its socket or give up its lock."""
+
+
+def _quiet(event: Event) -> None:
+    """Show no progress."""
+
+
+class Bedplate:
+    """Everything Bedplate can do on one home.
+
+    Every method returns a struct of :mod:`bedplate.app.read_models` and raises only :class:`BedplateError`.
+    """
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings if settings is not None else settings_module.load()
+        self.home = Home(self.settings.home)
+
+    # ------------------------------------------------------------------------------------------------- the file alone
+
+    def check(self, path: str | Path) -> CheckReport:
+        """Read and check a use case: every problem at once, as a UseCaseError, or what was found."""
+        from bedplate.app import checking
+
+        return checking.check(Path(path))
+
+    def schema(self) -> dict[str, Any]:
+        """The JSON Schema of ``usecase.yaml``, for editors."""
+        from bedplate.usecase.schema import schema
+
+        return schema()
+
+    def init(self, folder: str | Path, name: str | None = None) -> InitReport:
+        """Write a commented starter that runs as it is."""
+        from bedplate.usecase.starter import starter
+
+        target = Path(folder).absolute()
+        chosen = name or target.name
+        files = starter(target, chosen)
+        return InitReport(name=chosen, folder=str(target), files=tuple(str(f) for f in files))
+
+    def contract_test(self, path: str | Path, dataset: str | None = None) -> ContractTestReport:
+        """Hold the data of a use case against its contract without keeping a row."""
+        from bedplate.app import checking
+
+        return checking.contract_test(Path(path), dataset)
+
+    # ---------------------------------------------------------------------------------------------------- reading
+
+    def plan(self, path: str | Path) -> PlanReport:
+        """Requirements, infrastructure options and what a run would do. Changes nothing."""
+        from bedplate.app import planning
+
+        return planning.preview(self.settings, usecase.load(Path(path)))
+
+    def status(self) -> Status:
+        """What this home is doing now."""
+        from bedplate.app import queries
+
+        return queries.status(self.settings)
+
+    def audit_verify(self, checkpoint: str | Path | None = None) -> AuditReport:
+        """Verify the whole ledger offline, against a checkpoint kept elsewhere if one is given."""
+        from bedplate.app import auditing
+
+        return auditing.verify(self.settings, Path(checkpoint) if checkpoint is not None else None)
+
+    # ---------------------------------------------------------------------------------------------------- changing
+
+    def run(self, path: str | Path, only: str | None = None, on_event: OnEvent = _quiet) -> RunSummary:
+        """Carry a use case through every stage that is not finished for its present inputs.
+
+        Raises:
+            UseCaseError: the file has problems.
+            GateError: never; a refusing gate is part of the summary.
+            BedplateError: a stage failed; run again to carry on.
+        """
+        loaded = usecase.load(Path(path))  # a broken file is refused before anything is opened
+        return self._effect("run", RunSummary, on_event, path=str(loaded.path), only=only)
+
+    def trace(self, prediction_id: str) -> Trace:
+        """Walk from a prediction to the objective, checking every digest on the way."""
+        return self._effect("trace", Trace, prediction_id=prediction_id)
+
+    def approve(self, use_case: str, environment: str, reason: str) -> DecisionReport:
+        """Say, as yourself, that the latest bundle may go into an environment."""
+        return self._effect("approve", DecisionReport, use_case=use_case, environment=environment, reason=reason)
+
+    def refuse(self, use_case: str, environment: str, reason: str) -> DecisionReport:
+        """Say, as yourself, that the latest bundle may not go into an environment."""
+        return self._effect("refuse", DecisionReport, use_case=use_case, environment=environment, reason=reason)
+
+    def waive(self, use_case: str, gate: str, reason: str) -> DecisionReport:
+        """Let results of a gate through, in ``dev``, that have too little evidence. Your name stays on it."""
+        return self._effect("waive", DecisionReport, use_case=use_case, gate=gate, reason=reason)
+
+    def login_link(self) -> str:
+        """A link that lets one browser in, once, within a minute."""
+        return self._effect("login_link", str)
+
+    def backup(self, destination: str | Path) -> BackupReport:
+        """Write a consistent, verified copy of the home, also while it is in use."""
+        return self._effect("backup", BackupReport, destination=str(Path(destination).absolute()))
+
+    def restore(self, source: str | Path, home: str | Path | None = None) -> RestoreReport:
+        """Make a home from a backup, after checking every digest in it."""
+        from bedplate.app import backup
+
+        target = Path(home).expanduser().absolute() if home is not None else self.home.root
+        return backup.restore(Path(source), target)
+
+    # --------------------------------------------------------------------------------------------------- running
+
+    def up_detached(self) -> UpInfo:
+        """Start ``bedplate up`` in the background, or find it running; returns once it answers."""
+        from bedplate.app import control
+
+        return control.up_detached(self.settings, lambda: self._effect("up_info", UpInfo))
+
+    def serve_forever(self, on_ready: Callable[[UpInfo], None]) -> None:
+        """Own the home and serve API, pages and endpoints until told to stop."""
+        from bedplate.app import control
+
+        control.serve_forever(self.settings, on_ready)
+
+    def stop(self) -> StopReport:
+        """End the owner of the home, its endpoints and pages; what is under way ends at a safe point."""
+        from bedplate.app import control
+
+        return control.stop(self.settings)
+
+    def _effect(self, operation: str, kind: type[T], on_event: OnEvent = _quiet, **arguments: Any) -> T:
+        """Carry out a change as the owner, or have the owner carry it out."""
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                with owned.open_home(self.settings) as owner:
+                    result = owner.carry_out(operation, arguments, owner.local_token(), on_event)
+                    return msgspec.convert(result, kind)
+            except HeldError:
+                try:
+                    request = Request(operation=operation, arguments=arguments, token=owned.local_token(self.home))
+                    return msgspec.json.decode(owner_socket.ask(self.home.socket, request, on_event), type=kind)
+                except HomeError:
+                    if time.monotonic() > deadline:
+                        raise
+                    time.sleep(0.1)

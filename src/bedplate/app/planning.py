@@ -1,0 +1,144 @@
+"""From a loaded file to a plan: what the planner needs from this machine and this data, and how its answer is shown."""
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from bedplate import ids, store, usecase
+from bedplate.app import inputs
+from bedplate.app.read_models import PlanOption, PlanReport, Requirement
+from bedplate.app.system import System
+from bedplate.ids import Digest
+from bedplate.plan import catalogue, choose, explain, requirements
+from bedplate.plan.types import DataFacts, Option, Plan, Probe, Requirements, TableFacts
+from bedplate.settings import Home, Settings
+from bedplate.usecase import Loaded
+
+
+def catalogue_digest() -> Digest:
+    """The digest of the prices that plans are made from."""
+    return catalogue.load().digest
+
+
+def probe(home: Home, *, keep: bool) -> Probe:
+    """What a short measurement found on this machine; measured once and kept in the home if ``keep``."""
+    from bedplate.compute import probe as probing  # NumPy and ONNX Runtime: only when there is something to measure
+
+    if home.probe.is_file():
+        return msgspec.json.decode(home.probe.read_bytes(), type=Probe)
+    measured = probing.measure(folder=home.root if home.root.is_dir() else None)
+    if keep:
+        _keep(home.probe, msgspec.json.encode(measured))
+    return measured
+
+
+def _keep(path: Path, data: bytes) -> None:
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def facts(loaded: Loaded) -> DataFacts:
+    """Rows and bytes of each source, from file sizes and Parquet footers; no row is read."""
+    import pyarrow.parquet as pq  # only planning reads footers outside `data`, and no row
+
+    tables: dict[str, TableFacts] = {}
+    for name, data in loaded.use_case.data.items():
+        path = inputs.source_path(loaded.folder, data)
+        rows = pq.read_metadata(path).num_rows if data.source.kind == "parquet" else None
+        tables[name] = TableFacts(rows=rows, size=path.stat().st_size)
+    return DataFacts(tables=tables)
+
+
+def derive(loaded: Loaded, measured: Probe) -> tuple[Requirements, Plan]:
+    """Requirements of the file, and the plan that meets them."""
+    derived = requirements.derive(loaded, facts(loaded))
+    return derived, choose.plan(derived, catalogue.load(), measured)
+
+
+def sentence(plan: Plan) -> str:
+    """The plan in one line."""
+    if plan.chosen is None or plan.chosen.cost is None:
+        return plan.reason
+    cost = plan.chosen.cost.total
+    priced = sum(option.cost is not None for option in plan.options)
+    return (
+        f"{plan.chosen.provider} {plan.chosen.instance} in {plan.chosen.region}, {cost.value:,.0f} {plan.currency} "
+        f"a month [{cost.low:,.0f}, {cost.high:,.0f}], cheapest of {priced} options"
+    )
+
+
+def report(requirements_: Requirements, plan: Plan) -> PlanReport:
+    """The plan as CLI and pages show it."""
+    chosen = plan.chosen
+    total = chosen.cost.total.value if chosen is not None and chosen.cost is not None else 0.0
+    budget = requirements_.budget
+    training = chosen.cost.retraining.value if chosen is not None and chosen.cost is not None else None
+    return PlanReport(
+        use_case=plan.use_case,
+        requirements=tuple(
+            Requirement(name=item.name, value=f"{item.value:,.6g} {item.unit}".strip(), because=item.rule, line=item.line)
+            for item in requirements_.items
+        ),
+        options=tuple(_option(option) for option in plan.options),
+        chosen=_name(chosen) if chosen is not None else "none",
+        runner_up=_name(plan.runner_up) if plan.runner_up is not None else None,
+        binding_constraint=_binding(plan),
+        currency=plan.currency,
+        price_source=chosen.price_source if chosen is not None else "",
+        price_date=chosen.price_date if chosen is not None else "",
+        monthly_cost=total,
+        training_cost=training,
+        budget=budget.amount if budget is not None else None,
+        within_budget=plan.breach == "none",
+        reasons=(plan.reason,),
+    )
+
+
+def _binding(plan: Plan) -> str:
+    if plan.binding is None:
+        return "none: letting go of any one requirement would not make it cheaper"
+    return (
+        f"{plan.binding.name} (line {plan.binding.line}): without it {plan.binding.saved:,.0f} {plan.currency} a month "
+        f"less ({plan.binding.share:.0%})"
+    )
+
+
+def _name(option: Option) -> str:
+    return f"{option.provider}/{option.region}/{option.instance}"
+
+
+def _option(option: Option) -> PlanOption:
+    p99 = option.p99
+    return PlanOption(
+        name=_name(option),
+        provider=option.provider,
+        region=option.region,
+        cpus=option.vcpus,
+        memory_gib=option.memory_gib,
+        replicas=option.replicas or 0,
+        monthly=option.cost.total.value if option.cost is not None else 0.0,
+        p99_ms=None
+        if p99 is None
+        else msgspec.structs.replace(p99, value=p99.value * 1e3, low=p99.low * 1e3, high=p99.high * 1e3),
+        feasible=option.meets,
+        reason=option.lost or "chosen",
+    )
+
+
+def preview(settings: Settings, loaded: Loaded) -> PlanReport:
+    """The plan of a file and what a run would do. Changes nothing, also where there is no home yet."""
+    from bedplate.app import flow  # flow needs this module
+
+    home = Home(settings.home)
+    measured = probe(home, keep=False)
+    derived, plan = derive(loaded, measured)
+    shown = report(derived, plan)
+    if not (settings.database or home.database.is_file()):
+        return msgspec.structs.replace(shown, stages=flow.first_run())
+    with flow.reading(settings, loaded) as context:
+        return msgspec.structs.replace(shown, stages=flow.explain(context))

@@ -1,0 +1,56 @@
+"""How a browser's session travels: an HttpOnly cookie, and a token that only our own pages can put into a request."""
+
+import hashlib
+import hmac
+
+from bedplate.errors import AuthenticationError, DeniedError
+from bedplate.http import Request
+
+COOKIE = "bedplate_session"
+CSRF_HEADER = "x-bedplate-csrf"
+_SAFE = ("GET", "HEAD")
+
+
+def presented(request: Request) -> str:
+    """The key or session token that a request carries; a key in the header wins over a cookie.
+
+    A change that comes with a cookie through ``/api`` must carry the session's form token as a header as well: the
+    cookie alone proves only which browser asks, not which page.
+
+    Raises:
+        AuthenticationError: it carries none.
+        DeniedError: a change with a cookie and without the form token.
+    """
+    if request.bearer:
+        return request.bearer
+    token = request.cookie(COOKIE)
+    if not token:
+        raise AuthenticationError("no key or session was presented", fix="send a key, or sign in: bedplate login")
+    if request.method not in _SAFE and request.path.startswith("/api/"):
+        check_csrf(token, request.headers.get(CSRF_HEADER, ""))
+    return token
+
+
+def csrf(token: str) -> str:
+    """The form token of a session: only who holds the session can compute it."""
+    return hmac.new(token.encode(), b"bedplate form", hashlib.sha256).hexdigest()
+
+
+def check_csrf(token: str, given: str) -> None:
+    """Accept a form token.
+
+    Raises:
+        DeniedError: it is not the session's.
+    """
+    if not hmac.compare_digest(csrf(token), given):
+        raise DeniedError("the form does not belong to this session", fix="load the page again and repeat it")
+
+
+def cookie(token: str) -> tuple[str, str]:
+    """The header that gives a browser its session, until the browser is closed or the session ends."""
+    return ("set-cookie", f"{COOKIE}={token}; Path=/; HttpOnly; SameSite=Strict")
+
+
+def no_cookie() -> tuple[str, str]:
+    """The header that takes it back."""
+    return ("set-cookie", f"{COOKIE}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0")

@@ -1,0 +1,103 @@
+"""What API and pages ask of the owner's process: who somebody is, what they may see, and the changes they make.
+
+A change goes the way of every command: it is carried out by the owner's operation of that name, which authenticates the
+same token, asks policy with all it knows about the resource, and records both in the ledger.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from bedplate.app import queries
+from bedplate.app.queries import Live
+from bedplate.errors import DeniedError
+from bedplate.http import ResourceRef
+from bedplate.identity import Principal
+from bedplate.policy import values as policy
+from bedplate.policy.values import Decision, Resource
+from bedplate.records import Event
+
+if TYPE_CHECKING:
+    from bedplate.app.system import System
+
+CarryOut = Callable[[str, dict[str, Any], str, Callable[[Event], None]], Any]
+
+LEFT_TO_THE_OPERATION = ("approve", "waive", "release")
+"""Actions on a bundle: whether they are allowed depends on its gates and approvers, which the operation looks up."""
+
+
+def _quiet(event: Event) -> None:
+    """Show no progress."""
+
+
+class Site:
+    """One home as its API and pages see it. Made by the owner's process, handed to the control plane."""
+
+    def __init__(self, system: "System", carry_out: CarryOut, live: Callable[[], Live] = dict) -> None:
+        self.system = system
+        self.store = system.store
+        self.settings = system.settings
+        self.live = live
+        self._carry_out = carry_out
+
+    def authenticate(self, token: str) -> Principal:
+        """Whose key or session this is.
+
+        Raises:
+            AuthenticationError: nobody's.
+        """
+        return self.system.identity.authenticate(token)
+
+    def authorise(self, principal: Principal, action: str, reference: ResourceRef) -> Decision:
+        """Whether the principal may.
+
+        Raises:
+            DeniedError: policy does not allow it.
+        """
+        asked = "read" if action in LEFT_TO_THE_OPERATION else action
+        decision = self.system.policies.decide(_policy_principal(principal), asked, _resource(reference))
+        if not decision.allowed:
+            raise DeniedError(f"{principal.name} may not {action} here", where=f"{reference.type} {reference.id}")
+        return decision
+
+    def allows(self, principal: Principal, action: str, reference: ResourceRef) -> bool:
+        """Whether the principal may: for what a page offers, never as the guard of what it does."""
+        return self.system.policies.decide(_policy_principal(principal), action, _resource(reference)).allowed
+
+    def redeem(self, link: str) -> str:
+        """Use a login link up; returns the token of the session it began.
+
+        Raises:
+            AuthenticationError: it is unknown, expired or used.
+        """
+        return self.system.identity.redeem_link(link)
+
+    def sign_out(self, principal: Principal) -> None:
+        """End the session that the principal came with."""
+        if principal.auth == "session":
+            self.system.identity.end_session(principal.credential, actor=principal.id)
+
+    def change(self, operation: str, token: str, **arguments: Any) -> Any:
+        """Carry out an operation for the holder of ``token``.
+
+        Raises:
+            BedplateError: whatever the operation raises.
+        """
+        return self._carry_out(operation, arguments, token, _quiet)
+
+    def visible(self, principal: Principal) -> tuple[queries.UseCaseStatus, ...]:
+        """The use cases that the principal may read: a list shows no more than its items would."""
+        rows = queries.use_cases(self.store)
+        return tuple(row for row in rows if self.allows(principal, "read", ResourceRef("UseCase", row.name)))
+
+
+def _policy_principal(principal: Principal) -> policy.Principal:
+    kind = "User" if principal.kind == "user" else "Service"
+    return policy.Principal(kind=kind, id=principal.id, name=principal.name, groups=principal.groups)
+
+
+def _resource(reference: ResourceRef) -> Resource:
+    if reference.type == "UseCase":
+        return policy.use_case(reference.id)
+    if reference.type == "Ledger":
+        return policy.LEDGER
+    return policy.HOME

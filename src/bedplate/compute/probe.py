@@ -1,0 +1,252 @@
+"""A short measurement of this machine: the rates that the planner scales everything from. Nothing is kept here."""
+
+import os
+import platform
+import struct
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnxruntime
+
+from bedplate import clock, ids
+from bedplate.plan.types import Probe
+
+_TREES, _DEPTH, _FEATURES = 50, 6, 30
+
+
+def measure(seconds: float = 2.0, folder: Path | None = None) -> Probe:
+    """Measure for about ``seconds``; ``fsync`` in ``folder``, or where temporary files go.
+
+    Run it on a machine that is otherwise idle: what else runs is measured, too.
+    """
+    began = time.perf_counter()
+    part = seconds / 8
+    random = np.random.default_rng(7)
+    onnx = _onnx(part, random)
+    score, select = _score(part, random)
+    request = _median(_request(), part)
+    return Probe(
+        cpu=_cpu_name(),
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        memory=_memory(),
+        clock_ghz=_clock_ghz(),
+        matmul_gflops=_matmul(part, random),
+        copy_gbps=_copy(part),
+        score_gbps=score,
+        select_ns=select * 1e9,
+        request_us=request * 1e6,
+        service_cs2=_unsteadiness(part, random),
+        onnx_call_us=onnx[0] * 1e6 if onnx else None,
+        onnx_tree_ns=onnx[1] * 1e9 if onnx else None,
+        fsync_ms=_fsync(part, folder) * 1e3,
+        made=clock.timestamp(),
+        seconds=time.perf_counter() - began,
+        code=ids.digest_file(Path(__file__)),
+    )
+
+
+def _times(work: Callable[[], object], seconds: float, least: int = 5) -> list[float]:
+    """Durations of repeated calls, the first left out: it pays for cold caches."""
+    work()
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(times) < least or (time.perf_counter() < end and len(times) < 20_000):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return times
+
+
+def _median(work: Callable[[], object], seconds: float) -> float:
+    return float(np.median(_times(work, seconds)))
+
+
+def _matmul(seconds: float, random: np.random.Generator) -> float:
+    """GFLOP/s of one core: NumPy's product with the threads it takes, shared among the cores."""
+    n = 384
+    a, b = random.random((2, n, n), dtype=np.float32)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 2 * n**3 / _median(lambda: a @ b, seconds) / 1e9 / cores
+
+
+def _copy(seconds: float) -> float:
+    source = np.ones(32 << 20, np.uint8)
+    target = np.empty_like(source)
+    return 2 * source.nbytes / _median(lambda: np.copyto(target, source), seconds) / 1e9
+
+
+def _score(seconds: float, random: np.random.Generator) -> tuple[float, float]:
+    """10^9 bytes a second of scoring 100,000 items, and seconds per score of picking the best 100."""
+    items, vector = random.random((100_000, 64), dtype=np.float32), random.random(64, dtype=np.float32)
+    scores = items @ vector
+    scoring = _median(lambda: items @ vector, seconds)
+    return items.nbytes / scoring / 1e9, _median(lambda: np.argpartition(scores, -100), seconds) / len(scores)
+
+
+def _request() -> Callable[[], object]:
+    """Decode one Open Inference Protocol request and encode an answer of 20 ids with scores."""
+    body = b'{"id":"1","inputs":[{"name":"household_id","datatype":"INT64","shape":[1],"data":[1234]}]}'
+    outputs = [
+        {"name": "product_id", "datatype": "INT64", "shape": [1, 20], "data": list(range(900_000, 900_020))},
+        {"name": "score", "datatype": "FP32", "shape": [1, 20], "data": [i / 21 for i in range(20)]},
+    ]
+    decoder, encoder = msgspec.json.Decoder(), msgspec.json.Encoder()
+
+    def once() -> object:
+        return encoder.encode({"id": decoder.decode(body)["id"], "model_name": "m", "outputs": outputs})
+
+    return once
+
+
+def _unsteadiness(seconds: float, random: np.random.Generator) -> float:
+    """Squared coefficient of variation of about a millisecond of work like that of a request.
+
+    From the distance between quartiles: what another process does to a few calls is no property of the work.
+    """
+    matrix, vector = random.random((20_000, 64), dtype=np.float32), random.random(64, dtype=np.float32)
+    once = _request()
+
+    def work() -> None:
+        scores = matrix @ vector
+        np.argpartition(scores, -100)
+        once()
+
+    low, middle, high = np.quantile(_times(work, seconds, least=30), (0.25, 0.5, 0.75))
+    return float(((high - low) / 1.349 / middle) ** 2)
+
+
+def _fsync(seconds: float, folder: Path | None) -> float:
+    with tempfile.TemporaryFile(dir=folder) as file:
+
+        def work() -> None:
+            file.seek(0)
+            file.write(b"\0" * 4096)
+            file.flush()
+            os.fsync(file.fileno())
+
+        return _median(work, min(seconds, 0.3))
+
+
+def _onnx(seconds: float, random: np.random.Generator) -> tuple[float, float] | None:
+    """Seconds of one call, and of one row through one tree; from batches of 1 and 256. None: no such operator here."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    try:
+        session = onnxruntime.InferenceSession(_tree_model(random), options, providers=["CPUExecutionProvider"])
+    except Exception:  # noqa: BLE001 -- its error classes are made at run time; without a session there is no number
+        return None
+
+    def timed(rows: int) -> float:
+        batch = {"x": random.random((rows, _FEATURES), dtype=np.float32)}
+        return _median(lambda: session.run(None, batch), seconds / 2)
+
+    one, many = timed(1), timed(256)
+    tree = max(0.0, (many - one) / (255 * _TREES))
+    return max(0.0, one - _TREES * tree), tree
+
+
+def _cpu_name() -> str:
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def _clock_ghz() -> float | None:
+    """The clock that the system reports; None where it reports none (most ARM machines)."""
+    text = _cpuinfo("cpu MHz")
+    try:
+        return float(text) / 1000 if text else None
+    except ValueError:
+        return None
+
+
+def _cpuinfo(field: str) -> str | None:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        return None
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(field)), None)
+
+
+def _memory() -> int:
+    """Bytes this process may use: of the machine, or of its control group where that is less."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+    except OSError:
+        return total
+    return min(total, int(limit)) if limit.isdigit() else total
+
+
+# ----------------------------------------------------------------- a model of trees in the bytes of the ONNX format
+
+
+def _tree_model(random: np.random.Generator) -> bytes:
+    """Full trees of random splits, as one TreeEnsembleRegressor.
+
+    Written as protocol buffer bytes, because the ``onnx`` package is no dependency: fields of onnx.proto3.
+    """
+    inner, total = 2**_DEPTH - 1, 2 ** (_DEPTH + 1) - 1
+    node = np.arange(total)
+    leaf = node >= inner
+    tree_ids = np.repeat(np.arange(_TREES), total)
+    node_ids = np.tile(node, _TREES)
+    leaves = np.tile(node[leaf], _TREES)
+    attributes = [
+        _ints("nodes_treeids", tree_ids),
+        _ints("nodes_nodeids", node_ids),
+        _ints("nodes_featureids", random.integers(0, _FEATURES, len(node_ids))),
+        _floats("nodes_values", random.random(len(node_ids))),
+        _ints("nodes_truenodeids", np.tile(np.where(leaf, 0, 2 * node + 1), _TREES)),
+        _ints("nodes_falsenodeids", np.tile(np.where(leaf, 0, 2 * node + 2), _TREES)),
+        _strings("nodes_modes", [b"LEAF" if is_leaf else b"BRANCH_LEQ" for is_leaf in np.tile(leaf, _TREES)]),
+        _ints("target_treeids", np.repeat(np.arange(_TREES), int(leaf.sum()))),
+        _ints("target_nodeids", leaves),
+        _ints("target_ids", np.zeros(len(leaves), int)),
+        _floats("target_weights", random.random(len(leaves))),
+        _field(1, b"n_targets") + _field(3, 1) + _field(20, 2),
+    ]
+    operator = _field(1, b"x") + _field(2, b"y") + _field(4, b"TreeEnsembleRegressor")
+    operator += b"".join(_field(5, attribute) for attribute in attributes) + _field(7, b"ai.onnx.ml")
+    graph = (
+        _field(1, operator) + _field(2, b"probe") + _field(11, _tensor(b"x", _FEATURES)) + _field(12, _tensor(b"y", 1))
+    )
+    opsets = _field(8, _field(1, b"") + _field(2, 17)) + _field(8, _field(1, b"ai.onnx.ml") + _field(2, 3))
+    return _field(1, 8) + _field(7, graph) + opsets
+
+
+def _tensor(name: bytes, width: int) -> bytes:
+    """A ValueInfoProto: 32-bit floats of shape (n, width)."""
+    shape = _field(1, _field(2, b"n")) + _field(1, _field(1, width))
+    return _field(1, name) + _field(2, _field(1, _field(1, 1) + _field(2, shape)))
+
+
+def _ints(name: str, values: np.ndarray) -> bytes:
+    return _field(1, name.encode()) + _field(8, b"".join(_varint(int(v)) for v in values)) + _field(20, 7)
+
+
+def _floats(name: str, values: np.ndarray) -> bytes:
+    return _field(1, name.encode()) + _field(7, struct.pack(f"<{len(values)}f", *values)) + _field(20, 6)
+
+
+def _strings(name: str, values: list[bytes]) -> bytes:
+    return _field(1, name.encode()) + b"".join(_field(9, value) for value in values) + _field(20, 8)
+
+
+def _field(number: int, value: int | bytes) -> bytes:
+    """One field of a protocol buffer: a whole number, or bytes with their length."""
+    if isinstance(value, int):
+        return _varint(number << 3) + _varint(value)
+    return _varint(number << 3 | 2) + _varint(len(value)) + value
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)

@@ -1,0 +1,82 @@
+"""The one factory of DuckDB connections: SQL here reaches registered views and nothing else.
+
+By itself DuckDB reads any file, installs extensions and picks up Python variables from any SQL. The order below matters:
+where it may spill is set first, then the doors are shut, then the lock is turned so that SQL cannot open them again.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from bedplate.errors import InputError
+
+Connection = duckdb.DuckDBPyConnection
+
+_SHUT = (
+    "SET enable_external_access = false",
+    "SET autoinstall_known_extensions = false",
+    "SET autoload_known_extensions = false",
+    "SET allow_community_extensions = false",
+    "SET python_enable_replacements = false",
+    "SET lock_configuration = true",
+)
+
+
+def quote(identifier: str) -> str:
+    """An SQL identifier, quoted. The only way a name gets into SQL text; values are bound.
+
+    Raises:
+        InputError: it is empty or holds a NUL.
+    """
+    if not identifier or "\x00" in identifier:
+        raise InputError("a column or table name is empty or holds a NUL character", where=repr(identifier))
+    doubled = identifier.replace('"', '""')
+    return f'"{doubled}"'
+
+
+@contextmanager
+def connect(
+    views: Mapping[str, Any] | None = None, *, memory: int = 1 << 30, threads: int | None = None
+) -> Iterator[Connection]:
+    """A connection that sees ``views`` (Arrow tables, data sets or streams, by name) and nothing else.
+
+    It computes in UTC, within ``memory`` bytes, and spills beyond that into a folder of its own that goes with it. A stream
+    can be read once.
+    """
+    spill = Path(tempfile.mkdtemp(prefix="bedplate-sql-"))
+    connection = duckdb.connect(":memory:")
+    try:
+        connection.execute("SET temp_directory = ?", [str(spill)])
+        connection.execute("SET memory_limit = ?", [f"{max(memory, 1 << 26) // (1 << 20)}MiB"])
+        connection.execute("SET threads = ?", [threads or os.cpu_count() or 1])
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute("SET preserve_insertion_order = true")
+        connection.execute("SET enable_progress_bar = false")
+        for statement in _SHUT:
+            connection.execute(statement)
+        for name, data in (views or {}).items():
+            connection.register(name, data)
+        yield connection
+    finally:
+        connection.close()
+        shutil.rmtree(spill, ignore_errors=True)
+
+
+def check_select(sql: str, where: str | None = None) -> None:
+    """Refuse SQL that is not one query: foreign SQL may read views, not write files into the spill folder.
+
+    Raises:
+        InputError: it does not parse, is empty, or is anything but one SELECT.
+    """
+    try:
+        statements = duckdb.extract_statements(sql)
+    except duckdb.Error as error:
+        raise InputError(f"the SQL does not parse: {error}", where=where, fix="correct the SQL") from error
+    if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+        raise InputError("only one SELECT is allowed here", where=where, fix="write one SELECT over the views")

@@ -1,0 +1,297 @@
+"""Appending records to the open segment of one writer."""
+
+import errno
+import fcntl
+import hashlib
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from bedplate import clock
+from bedplate.errors import InputError, StorageError
+from bedplate.ids import Digest
+from bedplate.journal import format as fmt
+from bedplate.journal.segments import promote, recover, sync_folder
+
+Mode = Literal["buffered", "durable"]
+Done = Callable[[StorageError | None], None]
+
+MOST_WAITING = 32 << 20
+"""Bytes that a buffered writer keeps in memory while the disk refuses; then appending fails."""
+
+
+class Writer:
+    """Appends records to a folder of segments. Safe to use from several threads.
+
+    Opening recovers what earlier writers left behind. One background thread writes and syncs; whoever waits for a
+    durable append waits for it, so one fsync serves all of them. After a failed fsync the writer refuses everything:
+    the kernel may have dropped the pages, and a second fsync would lie. A full disk is different: what did not fit is
+    taken back, its callers are told, and the writer works again once there is room.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        mode: Mode = "durable",
+        *,
+        seal_bytes: int = 64 << 20,
+        seal_seconds: float = 60.0,
+        flush_seconds: float = 0.25,
+    ) -> None:
+        if mode not in ("buffered", "durable"):
+            raise InputError(f"{mode!r} is not a journal mode", fix="use buffered or durable")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            recover(folder)
+        except OSError as error:
+            raise StorageError(f"the journal cannot be opened: {error.strerror}", where=str(folder)) from error
+        self.mode = mode
+        self._folder = folder
+        self._seal_bytes, self._seal_seconds, self._flush_seconds = seal_bytes, seal_seconds, flush_seconds
+        self._work = threading.Condition()
+        self._waiting: list[tuple[bytes, Done | None]] = []
+        self._waiting_bytes = 0
+        self._appended = 0  # records handed to submit, ever
+        self._settled = 0  # records that are on disk or were refused, ever
+        self._seal_asked = self._closing = self._refusing = False
+        self._failed: StorageError | None = None
+        self._segment: _OpenSegment | None = None
+        self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
+        self._thread.start()
+
+    def append(self, record: bytes) -> None:
+        """Append one record; in durable mode, return when it is on disk.
+
+        Raises:
+            InputError: the record is empty or larger than 256 MiB.
+            StorageError: it could not be recorded (disk full, I/O error, or the writer is closed).
+        """
+        if self.mode == "buffered":
+            self.submit(record, None)
+            return
+        settled = threading.Event()
+        outcome: list[StorageError | None] = []
+
+        def done(error: StorageError | None) -> None:
+            outcome.append(error)
+            settled.set()
+
+        self.submit(record, done)
+        settled.wait()
+        if outcome[0] is not None:
+            raise outcome[0]
+
+    def submit(self, record: bytes, done: Done | None) -> None:
+        """Append one record and return at once; ``done`` is called from the writer's thread when it is on disk.
+
+        ``done`` gets None, or the error that kept the record from the disk. It must be quick and not raise.
+
+        Raises:
+            InputError: the record is empty or larger than 256 MiB.
+            StorageError: the writer failed, is closed, or keeps too much that the disk refused.
+        """
+        if not 1 <= len(record) <= fmt.MAX_RECORD:
+            raise InputError(f"a journal record of {len(record)} bytes cannot be kept", fix="1 byte to 256 MiB")
+        with self._work:
+            if self._failed is not None:
+                raise self._failed
+            if self._closing:
+                raise StorageError("the journal is closed", where=str(self._folder))
+            if done is None and self._waiting_bytes > MOST_WAITING:
+                raise StorageError("the journal cannot keep up", where=str(self._folder), fix="free disk space")
+            self._waiting.append((record, done))
+            self._waiting_bytes += len(record)
+            self._appended += 1
+            if done is not None or self._waiting_bytes > 1 << 20:
+                self._work.notify_all()
+
+    def flush(self) -> None:
+        """Return when everything appended before is on disk.
+
+        Raises:
+            StorageError: some of it could not be written.
+        """
+        self._settle(seal=False)
+
+    def seal(self) -> None:
+        """Put everything on disk and seal the segment, if it holds a record.
+
+        Raises:
+            StorageError: some of it could not be written.
+        """
+        self._settle(seal=True)
+
+    def _settle(self, *, seal: bool) -> None:
+        with self._work:
+            until = self._appended
+            self._seal_asked = self._seal_asked or seal
+            tried = 0
+            while self._failed is None and (self._settled < until or (seal and self._seal_asked)):
+                if not self._thread.is_alive():
+                    return
+                self._work.notify_all()
+                self._work.wait(0.1)
+                tried += 1
+                if tried > 100:
+                    raise StorageError("the journal cannot be written", where=str(self._folder), fix="free disk space")
+            if self._failed is not None:
+                raise self._failed
+
+    def close(self) -> None:
+        """Flush, seal and stop. Further appends fail."""
+        with self._work:
+            self._closing = True
+            self._work.notify_all()
+        self._thread.join()
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    # ------------------------------------------------------------------------------------------- the writer's thread
+
+    def _run(self) -> None:
+        while True:
+            with self._work:
+                if self._refusing or not self._due():  # while the disk refuses, try again at the pace of the clock
+                    self._work.wait(self._flush_seconds)
+                batch, self._waiting, self._waiting_bytes = self._waiting, [], 0
+                sealing, closing = self._seal_asked or self._closing, self._closing
+            if batch:
+                self._write(batch)
+            self._maybe_seal(sealing)
+            with self._work:
+                if closing and (not self._waiting or self._failed):
+                    self._work.notify_all()
+                    return
+
+    def _due(self) -> bool:
+        waited_for = any(done is not None for _, done in self._waiting)
+        return waited_for or self._seal_asked or self._closing
+
+    def _write(self, batch: list[tuple[bytes, Done | None]]) -> None:
+        error: StorageError | None = None
+        self._refusing = False
+        try:
+            if self._segment is None:
+                self._segment = _OpenSegment(self._folder)
+            self._segment.write([record for record, _ in batch])
+        except OSError as cause:
+            error = self._refused(cause)
+        if error is not None and self._failed is None and not self._closing:
+            self._keep(batch)
+            batch = [entry for entry in batch if entry[1] is not None]
+        with self._work:
+            self._settled += len(batch)
+            self._work.notify_all()
+        for _, done in batch:
+            if done is not None:
+                done(error)
+
+    def _keep(self, batch: list[tuple[bytes, Done | None]]) -> None:
+        """Nobody waits for these, so nobody can be told: they are tried again."""
+        kept = [entry for entry in batch if entry[1] is None]
+        with self._work:
+            self._waiting[:0] = kept
+            self._waiting_bytes += sum(len(record) for record, _ in kept)
+
+    def _refused(self, cause: OSError) -> StorageError:
+        self._refusing = True
+        error = StorageError(
+            f"the journal could not be written: {cause.strerror or cause}",
+            where=str(self._folder),
+            fix="free disk space" if cause.errno in (errno.ENOSPC, errno.EDQUOT) else None,
+        )
+        try:
+            recoverable = cause.errno in (errno.ENOSPC, errno.EDQUOT)
+            if recoverable and self._segment is not None:
+                self._segment.take_back()
+        except OSError:
+            recoverable = False
+        if not recoverable:
+            with self._work:
+                self._failed = error
+                self._work.notify_all()
+        return error
+
+    def _maybe_seal(self, asked: bool) -> None:
+        segment = self._segment
+        if segment is not None and self._failed is None:
+            full = segment.size >= self._seal_bytes
+            old = clock.monotonic() - segment.opened >= self._seal_seconds
+            if asked or full or old:
+                try:
+                    segment.seal()
+                    self._segment = None
+                except OSError as cause:
+                    self._refused(cause)
+        if asked:
+            with self._work:
+                self._seal_asked = bool(self._segment) and self._failed is None
+                self._work.notify_all()
+
+
+class _OpenSegment:
+    """The file being appended to. Locked while its writer lives, so that nobody else recovers it."""
+
+    def __init__(self, folder: Path) -> None:
+        while True:
+            header = fmt.new_header()
+            self.path = folder / f"{header.id}{fmt.OPEN}"
+            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
+            if os.fstat(self._fd).st_nlink:
+                break
+            os.close(self._fd)  # another writer's recovery removed the empty file before it was locked
+        start, self._crc = fmt.encode_header(header)
+        self.opened = clock.monotonic()
+        self._count = 0
+        try:
+            _write_all(self._fd, start, 0)
+            sync_folder(folder)
+        except OSError:
+            os.close(self._fd)
+            self.path.unlink(missing_ok=True)
+            raise
+        self.size = len(start)
+        self._sha = hashlib.sha256(start)
+
+    def write(self, records: list[bytes]) -> None:
+        """Write and sync ``records``; on an error the caller decides between :meth:`take_back` and giving up."""
+        pieces, crc = [], self._crc
+        for record in records:
+            frame, crc = fmt.encode_record(record, crc)
+            pieces.append(frame)
+        data = b"".join(pieces)
+        _write_all(self._fd, data, self.size)
+        os.fdatasync(self._fd)
+        self.size += len(data)
+        self._count += len(records)
+        self._crc = crc
+        self._sha.update(data)
+
+    def take_back(self) -> None:
+        """Drop what was written after the last successful :meth:`write`."""
+        os.ftruncate(self._fd, self.size)
+
+    def seal(self) -> None:
+        """Write the footer, sync, and give the file its sealed name; without a record, remove it."""
+        if not self._count:
+            self.path.unlink()
+        else:
+            digest = Digest(f"sha256:{self._sha.hexdigest()}")
+            _write_all(self._fd, fmt.encode_footer(fmt.Footer(count=self._count, digest=digest)), self.size)
+            os.fsync(self._fd)
+            promote(self.path)
+        os.close(self._fd)
+
+
+def _write_all(fd: int, data: bytes, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(fd, view, offset)
+        view, offset = view[written:], offset + written

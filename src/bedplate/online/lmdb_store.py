@@ -1,0 +1,186 @@
+"""Online features in LMDB: one memory-mapped file that any number of processes read while one writes."""
+
+import hashlib
+import struct
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import lmdb
+
+from bedplate.errors import InputError, StorageError
+
+MAX_KEY = 400
+_INITIAL_MAP = 64 << 20
+_VERSION = struct.Struct("<Q")
+_META = b"\x00"
+
+
+class _Shared:
+    """The environments open in this process: LMDB allows one per file, so openers share it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: dict[Path, tuple[lmdb.Environment, bool, int]] = {}
+
+    def acquire(self, location: Path, read_only: bool, map_size: int) -> lmdb.Environment:
+        with self._lock:
+            found = self._open.get(location)
+            if found is None:
+                found = (_open(location, read_only, map_size), read_only, 0)
+            environment, opened_read_only, users = found
+            if opened_read_only and not read_only:
+                raise StorageError("online features are open for reading only in this process", where=str(location))
+            self._open[location] = (environment, opened_read_only, users + 1)
+            return environment
+
+    def release(self, location: Path) -> None:
+        with self._lock:
+            environment, read_only, users = self._open.pop(location)
+            if users > 1:
+                self._open[location] = (environment, read_only, users - 1)
+            else:
+                environment.close()
+
+
+def _open(location: Path, read_only: bool, map_size: int) -> lmdb.Environment:
+    try:
+        data = location / "data.mdb"
+        if not data.exists():  # a reader may come before the first writer: the empty store is made for it
+            location.mkdir(parents=True, exist_ok=True)
+            lmdb.open(str(location), map_size=map_size).close()
+        size = max(map_size, data.stat().st_size * 2)
+        return lmdb.open(str(location), map_size=size, readonly=read_only, readahead=False, max_readers=1024)
+    except (lmdb.Error, OSError) as error:
+        raise StorageError(f"online features cannot be opened: {error}", where=str(location)) from error
+
+
+_shared = _Shared()  # one per process, because the limit it keeps is per process
+
+
+class LmdbOnline:
+    """The :class:`bedplate.online.Online` port on LMDB.
+
+    A key is stored under 8 bytes of the namespace's digest, so namespaces are as cheap as keys. The map doubles when it
+    is full; a process that meets a map grown by another adopts its size.
+    """
+
+    def __init__(self, location: Path, *, read_only: bool = False, map_size: int = _INITIAL_MAP) -> None:
+        self._location = location.absolute()
+        self._read_only = read_only
+        self._prefixes: dict[str, bytes] = {}
+        self._environment = _shared.acquire(self._location, read_only, map_size)
+        self._closed = False
+
+    def _prefix(self, namespace: str) -> bytes:
+        known = self._prefixes.get(namespace)
+        if known is None:
+            if not namespace:
+                raise InputError("a namespace of online features needs a name")
+            known = b"\x01" + hashlib.sha256(namespace.encode()).digest()[:8]
+            self._prefixes[namespace] = known
+        return known
+
+    def _begin(self) -> lmdb.Transaction:
+        try:
+            return self._environment.begin()
+        except lmdb.MapResizedError:
+            self._environment.set_mapsize(0)
+            return self._environment.begin()
+
+    def get(self, namespace: str, key: bytes) -> bytes | None:
+        """The value under ``key``, or None."""
+        with self._begin() as transaction:
+            return _bytes(transaction.get(self._prefix(namespace) + key))
+
+    def get_many(self, namespace: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The values under ``keys``, in their order, from one moment."""
+        prefix = self._prefix(namespace)
+        with self._begin() as transaction:
+            return [_bytes(transaction.get(prefix + key)) for key in keys]
+
+    def put_many(
+        self, namespace: str, items: Mapping[bytes, bytes] | Iterable[tuple[bytes, bytes]], *, replace: bool = False
+    ) -> int:
+        """Store all of ``items`` or none, synced; gives the namespace's new version.
+
+        Raises:
+            InputError: a key is empty or longer than 400 bytes.
+            StorageError: opened for reading only, or the disk refused; nothing was stored.
+        """
+        prefix = self._prefix(namespace)
+        pairs = sorted(items.items() if isinstance(items, Mapping) else items)
+        for key, _ in pairs:
+            if not 1 <= len(key) <= MAX_KEY:
+                raise InputError(f"an online key has 1 to {MAX_KEY} bytes, not {len(key)}")
+        drop = None if not replace else {key for key, _ in pairs}
+        return self._write(prefix, [(prefix + key, value) for key, value in pairs], drop)
+
+    def delete(self, namespace: str, keys: Iterable[bytes]) -> int:
+        """Forget ``keys``; gives the namespace's new version."""
+        prefix = self._prefix(namespace)
+        return self._write(prefix, [(prefix + key, None) for key in keys], None)
+
+    def _write(self, prefix: bytes, pairs: Sequence[tuple[bytes, bytes | None]], keep: set[bytes] | None) -> int:
+        if self._read_only:
+            raise StorageError("online features are open for reading only here", where=str(self._location))
+        while True:
+            try:
+                with self._environment.begin(write=True) as transaction:
+                    if keep is not None:
+                        _drop_others(transaction, prefix, keep)
+                    for key, value in pairs:
+                        if value is None:
+                            transaction.delete(key)
+                        else:
+                            transaction.put(key, value)
+                    stamp = _META + prefix
+                    version = _version_of(transaction.get(stamp)) + 1
+                    transaction.put(stamp, _VERSION.pack(version))
+                return version
+            except lmdb.MapFullError:
+                self._environment.set_mapsize(self._environment.info()["map_size"] * 2)
+            except lmdb.MapResizedError:
+                self._environment.set_mapsize(0)
+            except lmdb.Error as error:
+                raise StorageError(f"online features cannot be written: {error}", where=str(self._location)) from error
+
+    def version(self, namespace: str) -> int:
+        """How many batches changed the namespace; 0 when it was never written."""
+        with self._begin() as transaction:
+            return _version_of(transaction.get(_META + self._prefix(namespace)))
+
+    def count(self, namespace: str) -> int:
+        """How many keys the namespace holds. Walks them."""
+        with self._begin() as transaction:
+            return sum(1 for _ in _keys(transaction, self._prefix(namespace)))
+
+    def close(self) -> None:
+        """Let go of the file; the last user in this process closes it."""
+        if not self._closed:
+            self._closed = True
+            _shared.release(self._location)
+
+
+def _bytes(value: bytes | memoryview | None) -> bytes | None:
+    return value if value is None or isinstance(value, bytes) else bytes(value)
+
+
+def _version_of(stamp: bytes | memoryview | None) -> int:
+    return int(_VERSION.unpack(stamp)[0]) if stamp else 0
+
+
+def _keys(transaction: lmdb.Transaction, prefix: bytes) -> Iterator[bytes]:
+    cursor = transaction.cursor()
+    if not cursor.set_range(prefix):
+        return
+    for found in cursor.iternext(keys=True, values=False):
+        key = bytes(found)
+        if not key.startswith(prefix):
+            return
+        yield key
+
+
+def _drop_others(transaction: lmdb.Transaction, prefix: bytes, keep: set[bytes]) -> None:
+    for key in [key for key in _keys(transaction, prefix) if key[len(prefix) :] not in keep]:
+        transaction.delete(key)

@@ -1,0 +1,214 @@
+"""From the file to numbers that machines can be held to: each with its unit, its line and the rule that made it."""
+
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from bedplate.errors import InputError
+from bedplate.plan import workloads
+from bedplate.plan.types import DataFacts, Item, Requirements, StageBudget
+from bedplate.usecase import quantities
+from bedplate.usecase.load import Loaded
+
+SHAPES: dict[str, tuple[float, ...]] = {
+    "flat": (1.0,) * 24,
+    "office": (0.05,) * 7 + (0.4, 0.8, 1.0, 1.0, 0.9, 0.7, 0.9, 1.0, 1.0, 0.9, 0.6, 0.3, 0.15) + (0.05,) * 4,
+    "retail": (
+        *(0.15, 0.08, 0.05, 0.05, 0.06, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.65),
+        *(0.7, 0.65, 0.6, 0.6, 0.65, 0.75, 0.9, 1.0, 1.0, 0.85, 0.55, 0.3),
+    ),
+}
+"""Rate by hour as a fraction of the busiest one. Assumed shapes: a log of real traffic replaces them."""
+
+HOURS_PER_MONTH = 730.0
+_MONTH = HOURS_PER_MONTH * 3600
+_RECORD_BYTES = 350
+"""One prediction in the columnar log after compression, before its feature values. Assumed."""
+_FEATURE_BYTES = 4
+
+
+def derive(loaded: Loaded, facts: DataFacts) -> Requirements:
+    """The requirements of a use case.
+
+    Raises:
+        InputError: no workload model for its kind; the text says what to measure instead.
+    """
+    case = loaded.use_case
+    size = workloads.size_of(case)
+    budget = case.requirements.budget
+    hourly = SHAPES[case.requirements.throughput.daily_shape]
+    items = (
+        *_traffic(loaded, hourly),
+        *_service(loaded),
+        *_storage(loaded, facts, hourly, size),
+        *_training(loaded, facts),
+    )
+    return Requirements(
+        use_case=case.name,
+        file_digest=loaded.digest,
+        items=items,
+        budgets=tuple(_budgets(loaded, size)),
+        size=size,
+        hourly=hourly,
+        residency=case.requirements.residency,
+        residency_line=loaded.line("requirements", "residency"),
+        budget=budget.monthly if budget else None,
+        training_budget=budget.training_run if budget else None,
+        on_breach=budget.on_breach if budget else "warn",
+        replicas_min=case.serve.replicas.min,
+        replicas_max=case.serve.replicas.max,
+        replicas_line=loaded.line("serve", "replicas", "max"),
+    )
+
+
+def _traffic(loaded: Loaded, hourly: tuple[float, ...]) -> Iterator[Item]:
+    needs = loaded.use_case.requirements
+    latency, throughput = ("requirements", "latency", "p99"), ("requirements", "throughput", "peak")
+    yield _item(loaded, "p99", needs.latency.p99, "s", latency, "as the file says", "stated")
+    if needs.latency.p50 is not None:
+        yield _item(
+            loaded, "p50", needs.latency.p50, "s", ("requirements", "latency", "p50"), "as the file says", "stated"
+        )
+    peak = needs.throughput.peak
+    yield _item(loaded, "peak rate", peak, "requests/s", throughput, "as the file says", "stated")
+    mean = peak * sum(hourly) / 24
+    shape = ("requirements", "throughput", "daily_shape")
+    rule = f"the {needs.throughput.daily_shape} day is {mean / peak:.0%} of its peak on average"
+    yield _item(loaded, "mean rate", mean, "requests/s", shape, rule, "assumed")
+    yield _item(loaded, "requests a month", mean * _MONTH, "requests", shape, "mean rate x 730 h", "derived")
+    yield _item(
+        loaded, "concurrency", peak * needs.latency.p99, "requests at once", latency,
+        "Little's law: peak rate x the longest time one may stay", "derived",
+    )  # fmt: skip
+
+
+def _service(loaded: Loaded) -> Iterator[Item]:
+    case = loaded.use_case
+    keys = ("requirements", "availability")
+    availability = case.requirements.availability
+    yield _item(loaded, "availability", availability, "share of time", keys, "as the file says", "stated")
+    down = (1 - availability) * HOURS_PER_MONTH * 60
+    yield _item(loaded, "time down a month", down, "min", keys, "(1 - availability) x 730 h", "derived")
+    size = workloads.size_of(case)
+    memory = workloads.memory(size)
+    yield _item(
+        loaded, "memory of a replica", memory, "bytes", ("workload",), "runtime + model + online features", "derived",
+        low=memory * 0.7, high=memory * 1.6,
+    )  # fmt: skip
+
+
+def _storage(loaded: Loaded, facts: DataFacts, hourly: tuple[float, ...], size: workloads.Size) -> Iterator[Item]:
+    case = loaded.use_case
+    requests = case.requirements.throughput.peak * sum(hourly) / 24 * _MONTH
+    record = _RECORD_BYTES + _FEATURE_BYTES * size.features
+    growth = requests * record
+    peak = ("requirements", "throughput")
+    yield _item(
+        loaded, "prediction log a month", growth, "bytes", peak,
+        f"{record} bytes a prediction, compressed, with its feature values", "assumed", low=growth / 2, high=growth * 2,
+    )  # fmt: skip
+    retention = case.governance.retention
+    months = (retention or 365 * 86400) / _MONTH
+    kept = growth * months
+    yield _item(
+        loaded, "prediction log kept", kept, "bytes", ("governance", "retention"),
+        f"a month's log x {months:.1f} months of retention" + ("" if retention else ", assumed: the file gives none"),
+        "derived" if retention else "assumed", low=kept / 2, high=kept * 2,
+    )  # fmt: skip
+    sizes = [table.size for name, table in facts.tables.items() if name in case.data and table.size is not None]
+    if sizes:
+        tables = float(sum(sizes))
+        # every table version that retention keeps holds what changed; twice the source covers features and versions
+        yield _item(
+            loaded, "tables kept", tables * 2, "bytes", ("data",), "source bytes x 2 for features and versions",
+            "derived", low=tables, high=tables * 4,
+        )  # fmt: skip
+    answer = workloads.answer_bytes(size)
+    yield _item(
+        loaded, "answers a month", requests * answer, "bytes", peak, f"{answer} bytes an answer", "assumed",
+        low=requests * answer / 2, high=requests * answer * 2,
+    )  # fmt: skip
+
+
+def _training(loaded: Loaded, facts: DataFacts) -> Iterator[Item]:
+    case = loaded.use_case
+    every, keys, rule = _cadence(loaded)
+    yield _item(
+        loaded, "retrainings a month", _MONTH / every, "runs", keys, rule, "stated" if keys[0] != "train" else "assumed"
+    )
+    known = [table.rows for name, table in facts.tables.items() if name in case.data and table.rows is not None]
+    rows = max(known, default=0) or case.workload.rows or 0
+    if rows:
+        seconds = workloads.training_core_seconds(workloads.size_of(case), rows)
+        yield _item(
+            loaded, "one training", seconds, "core-s", ("train",), f"{rows:,} rows; until a run has been timed",
+            "assumed", low=seconds / 4, high=seconds * 4,
+        )  # fmt: skip
+    resources = case.train.resources
+    yield _item(
+        loaded,
+        "training memory",
+        float(resources.memory),
+        "bytes",
+        ("train", "resources", "memory"),
+        "as the file says",
+        "stated",
+    )
+    yield _item(
+        loaded,
+        "training cores",
+        float(resources.cpu),
+        "cores",
+        ("train", "resources", "cpu"),
+        "as the file says",
+        "stated",
+    )
+
+
+def _cadence(loaded: Loaded) -> tuple[float, tuple[str | int, ...], str]:
+    """Seconds between retrainings, from what names a time; once a month if nothing does."""
+    case = loaded.use_case
+    found: list[tuple[float, tuple[str | int, ...], str]] = []
+    for i, condition in enumerate(case.retrain.when):
+        match = re.fullmatch(r"every\s+(.+)", condition.strip())
+        if match:
+            try:
+                found.append((quantities.parse(match[1], "duration"), ("retrain", "when", i), condition))
+            except quantities.QuantityError:
+                continue
+    model = case.requirements.freshness.model
+    if model:
+        found.append((model, ("requirements", "freshness", "model"), "the model may not get older"))
+    found = [entry for entry in found if entry[0] > 0]
+    return min(found, default=(_MONTH, ("train",), "once a month, assumed: the file names no time"))
+
+
+def _budgets(loaded: Loaded, size: workloads.Size) -> Iterator[StageBudget]:
+    """The p99 split: network first, then 40 % of the rest for waiting, then stages by the weight of their work."""
+    p99 = loaded.use_case.requirements.latency.p99
+    line = loaded.line("requirements", "latency", "p99")
+    network = min(workloads.NETWORK_SECONDS, p99 / 10)
+    yield StageBudget(
+        stage="network", seconds=network, rule="caller in the same region: 0.5 ms, at most a tenth", line=line
+    )
+    waiting = 0.4 * (p99 - network)
+    yield StageBudget(
+        stage="waiting", seconds=waiting, rule="40 % of the rest, so that replicas can be busy", line=line
+    )
+    rest = p99 - network - waiting
+    weights = workloads.weights(size)
+    for stage, weight in weights.items():
+        share = weight / math.fsum(weights.values())
+        yield StageBudget(
+            stage=stage, seconds=rest * share, rule=f"{share:.0%} of what is left, by its work", line=line
+        )
+
+
+def _item(
+    loaded: Loaded, name: str, value: float, unit: str, keys: tuple[str | int, ...], rule: str, kind: Any,
+    low: float | None = None, high: float | None = None,
+) -> Item:  # fmt: skip
+    if not math.isfinite(value):
+        raise InputError(f"{name} comes out as {value}", where=f"{loaded.path}, line {loaded.line(*keys)}")
+    return Item(name=name, value=value, unit=unit, line=loaded.line(*keys), rule=rule, kind=kind, low=low, high=high)

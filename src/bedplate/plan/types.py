@@ -1,0 +1,208 @@
+"""The values of the planner. All are plain and JSON-able: the same inputs give the same plan, byte for byte."""
+
+from typing import Literal
+
+import msgspec
+
+from bedplate.ids import Digest
+from bedplate.records import Estimate
+from bedplate.usecase.types import Money
+
+
+class TableFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of one data set before it is read: rows and bytes, None where nobody knows yet."""
+
+    rows: int | None = None
+    size: int | None = None
+
+
+class DataFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of the data of a use case, by data set."""
+
+    tables: dict[str, TableFacts] = {}
+
+
+class Probe(msgspec.Struct, frozen=True, kw_only=True):
+    """What a short measurement found on this machine. None: could not be measured here.
+
+    Rates are of one core; times are medians of single operations.
+    """
+
+    cpu: str
+    cores: int
+    memory: int
+    """Bytes."""
+    clock_ghz: float | None
+    """As the system reports it: usually the base clock, below what the cores run at."""
+    matmul_gflops: float
+    """32-bit floats, one thread."""
+    copy_gbps: float
+    """10^9 bytes a second, read and written, one thread."""
+    score_gbps: float
+    """10^9 bytes a second of a matrix too large for the caches, times a vector, as NumPy does it."""
+    select_ns: float
+    """Picking the best of many scores, per score, as NumPy does it."""
+    request_us: float
+    """Decode one request and encode its answer."""
+    service_cs2: float
+    """Squared coefficient of variation of about a millisecond of steady work: how unsteady this machine is."""
+    onnx_call_us: float | None
+    """Fixed cost of one call of ONNX Runtime."""
+    onnx_tree_ns: float | None
+    """One row through one tree of depth 6 in ONNX Runtime, one thread."""
+    fsync_ms: float
+    made: str
+    """RFC 3339."""
+    seconds: float
+    """What measuring took."""
+    code: Digest
+    """Of the code that measured: figures of another version are not the same figures."""
+
+
+class Item(msgspec.Struct, frozen=True, kw_only=True):
+    """One derived requirement: the number, the line of the file it comes from, and the rule that made it."""
+
+    name: str
+    value: float
+    unit: str
+    line: int
+    rule: str
+    kind: Literal["stated", "derived", "assumed"]
+    low: float | None = None
+    high: float | None = None
+
+
+class StageBudget(msgspec.Struct, frozen=True, kw_only=True):
+    """The share of the p99 that one stage of a request may take."""
+
+    stage: str
+    seconds: float
+    rule: str
+    line: int
+
+
+class RecommenderSize(msgspec.Struct, frozen=True, kw_only=True, tag="recommender"):
+    """What one recommender request works on."""
+
+    catalogue: int
+    users: int
+    factors: int
+    candidates: int
+    features: int
+    trees: int
+    depth: int
+
+
+class TabularSize(msgspec.Struct, frozen=True, kw_only=True, tag="tabular"):
+    """What one tabular request works on."""
+
+    features: int
+    trees: int
+    depth: int
+
+
+class Requirements(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything the plan has to meet, typed, each number with its line and rule."""
+
+    use_case: str
+    file_digest: Digest
+    items: tuple[Item, ...]
+    budgets: tuple[StageBudget, ...]
+    size: RecommenderSize | TabularSize
+    hourly: tuple[float, ...]
+    """Rate in each hour of a day as a fraction of the peak: 24 numbers, the highest is 1."""
+    residency: tuple[str, ...]
+    residency_line: int
+    budget: Money | None
+    training_budget: Money | None
+    on_breach: Literal["block", "warn"]
+    replicas_min: int
+    replicas_max: int
+    replicas_line: int
+
+    def item(self, name: str) -> Item:
+        """The item of that name."""
+        return next(item for item in self.items if item.name == name)
+
+    def value(self, name: str) -> float:
+        """The value of :meth:`item`, in its unit."""
+        return self.item(name).value
+
+
+class StageTime(msgspec.Struct, frozen=True, kw_only=True):
+    """The predicted time of one stage of a request, in seconds, and what it was predicted from."""
+
+    stage: str
+    time: Estimate
+    why: str
+
+
+class Cost(msgspec.Struct, frozen=True, kw_only=True):
+    """A month in money by part. ``compute`` is what the traffic uses, ``idle`` what is paid for and waits."""
+
+    currency: str
+    compute: Estimate
+    idle: Estimate
+    storage: Estimate
+    logging: Estimate
+    egress: Estimate
+    retraining: Estimate
+    total: Estimate
+
+
+class Option(msgspec.Struct, frozen=True, kw_only=True):
+    """One way to run it. What could not be predicted is None, and ``lost`` says why."""
+
+    provider: str
+    region: str
+    instance: str
+    architecture: str
+    vcpus: int
+    memory_gib: float
+    price_hour: float
+    price_date: str
+    price_source: str
+    price_quality: str
+    machines: int | None
+    replicas: int | None
+    p99: Estimate | None
+    """Seconds, as the caller sees it, at the peak and with every machine up."""
+    utilisation: Estimate | None
+    service: Estimate | None
+    """Mean seconds of work per request."""
+    method: str
+    """How p99 was found: formula or simulation."""
+    cost: Cost | None
+    meets: bool
+    lost: str
+    """Why it was not chosen; empty for the chosen one."""
+
+
+class Constraint(msgspec.Struct, frozen=True, kw_only=True):
+    """What one requirement costs: the monthly total saved if it were let go."""
+
+    name: str
+    line: int
+    saved: float
+    share: float
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """Fact ``plan``: what was compared, what was chosen and why."""
+
+    use_case: str
+    requirements: Requirements
+    catalogue_digest: Digest
+    probe: Probe
+    stages: tuple[StageTime, ...]
+    """Predicted on this machine."""
+    options: tuple[Option, ...]
+    """Cheapest first among those that meet the file, then the others."""
+    chosen: Option | None
+    runner_up: Option | None
+    here: Option
+    binding: Constraint | None
+    constraints: tuple[Constraint, ...]
+    breach: Literal["none", "warn", "block"]
+    reason: str
+    currency: str

@@ -1,0 +1,89 @@
+"""Who asks, for what, and what was decided."""
+
+from typing import Any, Literal
+
+import msgspec
+
+
+class Principal(msgspec.Struct, frozen=True, kw_only=True):
+    """Who asks. ``groups`` are names; they, not the name, give rights."""
+
+    kind: Literal["User", "Service"]
+    id: str
+    name: str
+    groups: tuple[str, ...] = ()
+
+
+class Parent(msgspec.Struct, frozen=True):
+    """What a resource lies in."""
+
+    kind: str
+    id: str
+
+
+class Resource(msgspec.Struct, frozen=True, kw_only=True):
+    """What is asked for. ``attributes`` are exactly those of its entity in ``schema.cedarschema``."""
+
+    kind: Literal["Home", "UseCase", "Table", "Run", "Bundle", "Endpoint", "Ledger"]
+    id: str
+    attributes: dict[str, Any] = {}
+    parents: tuple[Parent, ...] = ()
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer. ``policies`` are the ids of those that decided, ``reasons`` what they say in plain words."""
+
+    allowed: bool
+    policies: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
+
+
+FLOW = Principal(kind="Service", id="flow", name="flow")
+"""The flow of a use case, acting on behalf of whoever started it."""
+
+HOME = Resource(kind="Home", id="home")
+
+
+def use_case(name: str, *, purpose: str = "", risk: str = "limited", team: str = "") -> Resource:
+    """A use case."""
+    return Resource(
+        kind="UseCase",
+        id=name,
+        attributes={"name": name, "purpose": purpose, "risk": risk, "team": team},
+        parents=(Parent("Home", "home"),),
+    )
+
+
+def table(name: str, *, use_case: str, purposes: tuple[str, ...], sensitive: bool = False) -> Resource:
+    """A table, with the purposes that its rows may be used for."""
+    return Resource(
+        kind="Table",
+        id=name,
+        attributes={"name": name, "use_case": use_case, "purposes": list(purposes), "sensitive": sensitive},
+        parents=(Parent("UseCase", use_case), Parent("Home", "home")),
+    )
+
+
+def bundle(digest: str, *, use_case: str, approvers: tuple[str, ...] = ()) -> Resource:
+    """A model version, with the groups that may approve it."""
+    groups = [{"__entity": {"type": "Group", "id": group}} for group in approvers]
+    return Resource(
+        kind="Bundle",
+        id=digest,
+        attributes={"use_case": use_case, "approvers": groups},
+        parents=(Parent("UseCase", use_case),),
+    )
+
+
+def run(run_id: str, *, use_case: str) -> Resource:
+    """A training run."""
+    return Resource(kind="Run", id=run_id, attributes={"use_case": use_case}, parents=(Parent("UseCase", use_case),))
+
+
+def endpoint(name: str, *, use_case: str) -> Resource:
+    """A served model."""
+    attributes = {"use_case": use_case, "name": name}
+    return Resource(kind="Endpoint", id=name, attributes=attributes, parents=(Parent("UseCase", use_case),))
+
+
+LEDGER = Resource(kind="Ledger", id="ledger", parents=(Parent("Home", "home"),))

@@ -1,0 +1,96 @@
+"""What each page shows: read models in, HTML out. Nothing here reads a store or decides anything."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from bedplate.app.read_models import AuditPage, Trace, UseCasePage, UseCaseStatus
+from bedplate.errors import BedplateError
+from bedplate.records import Fact
+from bedplate.ui.render import render
+
+SECTIONS = (
+    ("objective", "Goal"),
+    ("releases", "Releases and approvals"),
+    ("model", "How good it is"),
+    ("gates", "Gates"),
+    ("endpoint", "Endpoint"),
+    ("watch", "What it does in use"),
+    ("retraining", "Retraining"),
+    ("plan", "Plan and cost"),
+    ("data", "Data"),
+    ("audit", "Audit"),
+)
+"""Sections of a use case's page, in reading order: (template and anchor, title)."""
+
+
+class View(msgspec.Struct, frozen=True, kw_only=True):
+    """What every page knows about its reader. ``user`` is empty before sign-in."""
+
+    user: str
+    csrf: str
+    path: str
+    version: str
+    may_decide: bool = False
+
+
+def use_cases(view: View, rows: Sequence[UseCaseStatus]) -> str:
+    """The list of use cases."""
+    return render("use_cases.html", {"view": view, "use_cases": rows})
+
+
+def use_case(view: View, page: UseCasePage) -> str:
+    """One use case, objective first."""
+    return render("use_case.html", {"view": view, "page": page, "sections": SECTIONS})
+
+
+def stages(view: View, page: UseCasePage) -> str:
+    """The line of stages alone, for a page that watches a run."""
+    return render("use_case/stages.html", {"view": view, "page": page, "name": page.status.name})
+
+
+def trace(view: View, found: Trace) -> str:
+    """The walk from a prediction to its objective."""
+    return render("trace.html", {"view": view, "trace": found})
+
+
+def audit(view: View, page: AuditPage) -> str:
+    """A page of the ledger, newest first."""
+    oldest = page.entries[-1].index if page.entries else 0
+    return render("audit.html", {"view": view, "audit": page, "older": oldest if oldest > 0 else None})
+
+
+def evidence(view: View, fact: Fact) -> str:
+    """One fact as it is kept."""
+    return render("evidence.html", {"view": view, "fact": fact})
+
+
+def sign_in(view: View, *, heading: str, text: str, signed_in: bool = False) -> str:
+    """The page before sign-in, and the one right after it."""
+    return render("login.html", {"view": view, "heading": heading, "text": text, "signed_in": signed_in})
+
+
+def failure(view: View, problem: BedplateError, status: int) -> str:
+    """An error: what, where, and what to do."""
+    return render("error.html", {"view": view, "status": status, "error": problem})
+
+
+def series(page: UseCasePage, name: str) -> dict[str, Any] | None:
+    """The points of the line chart ``name`` of a use case, as the chart script draws them; None for no such chart."""
+    observation = page.evidence.observation
+    if observation is None:
+        return None
+    windows = observation.body.windows
+    labels = [str(window.get("window", index + 1)) for index, window in enumerate(windows)]
+
+    def column(key: str) -> list[float | None]:
+        return [window.get(key) for window in windows]
+
+    if name == "latency":
+        lines = [{"label": "p99", "values": column("p99_ms")}, {"label": "half within", "values": column("p50_ms")}]
+        return {"x": labels, "series": lines}
+    if name == "matched":
+        line = {"label": "matched", "values": column("matched"), "low": column("low"), "high": column("high")}
+        return {"x": labels, "percent": True, "series": [line]}
+    return None

@@ -1,0 +1,162 @@
+"""Pages from templates: everything is escaped, an undefined name is an error, numbers look the same everywhere."""
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+from bedplate import clock
+from bedplate.records import Estimate
+from bedplate.ui import charts
+
+STAGE_TITLES = {
+    "check": "Checked",
+    "plan": "Planned",
+    "ingest": "Data in",
+    "features": "Features",
+    "train": "Trained",
+    "gates": "Gates",
+    "bundle": "Signed",
+    "approve": "Approved",
+    "serve": "Serving",
+    "observe": "Watched",
+    "decide": "Retraining",
+    "look": "Pages",
+    "trace": "Traced",
+}
+VERDICTS = {"pass": "passed", "fail": "failed", "insufficient_evidence": "not enough evidence"}
+STATES = {
+    "new": "new",
+    "running": "running",
+    "waiting": "waiting for approval",
+    "served": "serving",
+    "refused": "refused by a gate",
+    "failed": "failed",
+    "trained": "trained",
+}
+TONES = {
+    "served": "good", "ready": "good", "pass": "good", "approved": "good", "finished": "good", "skipped": "good",
+    "waiting": "warn", "running": "info", "starting": "info", "insufficient_evidence": "warn",
+    "failed": "bad", "fail": "bad", "refused": "bad", "deny": "bad",
+}  # fmt: skip
+
+
+def render(template: str, context: Mapping[str, Any]) -> str:
+    """The page ``template`` with ``context``."""
+    return _environment().get_template(template).render(context)
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("bedplate.ui"),
+        autoescape=select_autoescape(default=True, default_for_string=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(FILTERS)
+    environment.globals.update(
+        charts=charts, stage_titles=STAGE_TITLES, verdicts=VERDICTS, states=STATES, tone=lambda s: TONES.get(s, "plain")
+    )
+    return environment
+
+
+def number(value: float, digits: int = 3) -> str:
+    """``1,469,307``, ``61.20``, ``0.137``."""
+    if float(value).is_integer() and abs(value) >= 1:
+        return f"{value:,.0f}"
+    return f"{value:,.2f}" if abs(value) >= 10 else f"{value:.{digits}f}"
+
+
+def places(estimate: Estimate) -> int:
+    """Decimal places that an interval deserves: one digit of its half-width, two where that digit is a one."""
+    half = (estimate.high - estimate.low) / 2
+    if half <= 0:
+        return 3
+    return next((digits for digits in range(5) if half * 10**digits >= 1.95), 5)
+
+
+def percent(value: float, digits: int = 1) -> str:
+    """``15.8 %``."""
+    return f"{100 * value:.{digits}f} %"
+
+
+def money(amount: float, currency: str = "") -> str:
+    """``61.20 USD``."""
+    return f"{amount:,.2f} {currency}".rstrip()
+
+
+def seconds(value: float | None) -> str:
+    """``4.1 s`` or ``3 min 12 s``; nothing for nothing."""
+    if value is None:
+        return ""
+    return f"{value:.1f} s" if value < 90 else f"{int(value) // 60} min {int(value) % 60:02d} s"
+
+
+def size(value: float) -> str:
+    """``12.4 MB``, in powers of ten."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def short(digest: str) -> str:
+    """The first twelve digits of a digest, for eyes only."""
+    return digest.removeprefix("sha256:")[:12]
+
+
+def moment(text: str) -> str:
+    """``24 Nov 2026, 09:04 UTC`` of an RFC 3339 time; what is not one is shown as it is."""
+    try:
+        return f"{clock.parse(text):%-d %b %Y, %H:%M} UTC"
+    except ValueError:
+        return text
+
+
+def words(name: str) -> str:
+    """``own_most_bought`` as ``own most bought``; the candidate as ``this model``."""
+    return "this model" if name == "candidate" else name.replace("_", " ")
+
+
+def title(name: str) -> str:
+    """``Retail personalisation``: the name of a use case as a heading."""
+    text = name.replace("-", " ").replace("_", " ")
+    return text[:1].upper() + text[1:]
+
+
+def sentence(text: str) -> str:
+    """``text`` with a capital first letter and one full stop."""
+    text = text.strip().rstrip(".")
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
+
+
+def symbols(text: str) -> str:
+    """``>=`` and ``<=`` as people write them."""
+    return text.replace(">=", "≥").replace("<=", "≤")
+
+
+def as_json(value: object) -> str:
+    """Indented JSON of structs and plain values."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+
+
+FILTERS: dict[str, Callable[..., object]] = {
+    "as_json": as_json,
+    "moment": moment,
+    "money": money,
+    "number": number,
+    "percent": percent,
+    "places": places,
+    "seconds": seconds,
+    "short": short,
+    "sentence": sentence,
+    "size": size,
+    "symbols": symbols,
+    "title": title,
+    "words": words,
+}

@@ -1,0 +1,60 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bedplate.plan import queueing as q
+
+
+def test_erlang_c_of_one_server_is_its_utilisation() -> None:
+    assert q.erlang_c(1, 0.6) == pytest.approx(0.6)
+
+
+def test_erlang_c_of_two_servers() -> None:
+    # closed form: a^2 / (a^2 + (2 - a)(1 + a) ... ) with a = 1: 1/3
+    assert q.erlang_c(2, 1.0) == pytest.approx(1 / 3)
+
+
+def test_mean_wait_is_pollaczek_khinchine_for_one_server() -> None:
+    rate, s, cs2 = 0.7, 1.0, 0.4
+    assert q.mean_wait(1, rate, s, cs2) == pytest.approx(rate * s**2 * (1 + cs2) / (2 * (1 - rate * s)))
+
+
+@pytest.mark.parametrize(("c", "rho"), [(1, 0.5), (2, 0.7), (4, 0.8), (8, 0.6)])
+def test_the_simulator_agrees_with_the_closed_forms_of_mmc(c: int, rho: float) -> None:
+    sojourns = q.simulate(c, rho * c, 1.0, 1.0, customers=200_000)
+    assert np.mean(sojourns) == pytest.approx(1 + q.mean_wait(c, rho * c, 1.0, 1.0), rel=0.05)
+    if c == 1:  # the sojourn time of M/M/1 is exponential with rate mu - lambda
+        assert np.quantile(sojourns, 0.99) == pytest.approx(math.log(100) / (1 - rho), rel=0.06)
+        assert q.wait_quantile(0.99, 1, rho, 1.0, 1.0) == pytest.approx(math.log(rho / 0.01) / (1 - rho))
+
+
+@pytest.mark.parametrize("c", [1, 2, 4, 8])
+@pytest.mark.parametrize("rho", [0.3, 0.5, 0.7, 0.8])
+@pytest.mark.parametrize("cs2", [0.1, 0.3, 0.5])
+def test_the_formula_is_near_the_simulator_where_it_is_used(c: int, rho: float, cs2: float) -> None:
+    predicted = q.sojourn(0.99, c, rho * c, 1.0, cs2)
+    assert predicted.method.startswith("M/G/c")
+    simulated = float(np.quantile(q.simulate(c, rho * c, 1.0, cs2), 0.99))
+    assert predicted.value == pytest.approx(simulated, rel=0.2)
+
+
+def test_the_simulator_decides_where_the_formula_is_poor() -> None:
+    assert q.sojourn(0.99, 2, 1.0, 1.0, 2.0).method.startswith("simulated")
+    assert q.sojourn(0.99, 2, 1.8, 1.0, 0.1).method.startswith("simulated")
+
+
+def test_a_queue_that_grows_has_no_percentile() -> None:
+    assert q.sojourn(0.99, 2, 2.0, 1.0, 0.5).value == math.inf
+    assert q.mean_wait(2, 2.0, 1.0, 0.5) == math.inf
+
+
+@given(st.integers(1, 30), st.floats(0.05, 0.8), st.floats(0.0, 0.5), st.floats(1e-4, 10))
+def test_more_servers_never_wait_longer_and_time_scales(c: int, rho: float, cs2: float, s: float) -> None:
+    rate = rho * c / s
+    now = q.sojourn(0.99, c, rate, s, cs2).value
+    assert q.sojourn(0.99, c + 1, rate, s, cs2).value <= now * (1 + 1e-9)
+    assert q.sojourn(0.99, c, rate / 2, s * 2, cs2).value == pytest.approx(2 * now)
+    assert now >= s

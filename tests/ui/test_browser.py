@@ -1,0 +1,184 @@
+"""The pages in a real browser, served by the real control plane, under the content policy that users get."""
+
+import shutil
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+from tests import plane, sample
+
+PAGES = ("/", f"/use-cases/{sample.NAME}", f"/trace/{sample.PREDICTION}", "/audit")
+HOSTILE = (
+    "<script>document.title='owned'</script>",
+    "<img src=x onerror=\"document.title='owned'\">",
+    "\"><svg onload=document.title='owned'>",
+    "'-document.title-'",
+    "javascript:document.title='owned'",
+    "{{ 7*7 }}{% for x in y %}",
+    "</pre></details><iframe srcdoc=\"<script>parent.document.title='owned'</script>\">",
+    "\u202e<b>bold</b>&lt;script&gt;",
+    "hx-on:load='x' data-hx-get='/logout' data-hx-trigger='load'",
+)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        pytest.fail("the page tests need Chromium: sudo apt-get install --yes chromium")
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    with plane.running(tmp_path_factory.mktemp("ui") / "home") as running:
+        yield running
+
+
+@pytest.fixture
+def page(browser, served):
+    context = browser.new_context()
+    made = context.new_page()
+    made.goto(served.link())
+    made.wait_for_url(f"{served.address}/")
+    yield made
+    context.close()
+
+
+def test_a_link_lets_one_browser_in_once(browser, served):
+    link = served.link()
+    first, second = browser.new_context(), browser.new_context()
+    one, two = first.new_page(), second.new_page()
+    one.goto(link)
+    one.wait_for_url(f"{served.address}/")
+    two.goto(link)
+
+    assert one.locator("h1").inner_text() == "Use cases"
+    assert two.locator("h1").inner_text() == "Sign in"
+    cookie = first.cookies()[0]
+    assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
+    first.close()
+    second.close()
+
+
+def test_without_a_session_every_page_asks_to_sign_in(browser, served):
+    context = browser.new_context()
+    made = context.new_page()
+    for path in PAGES:
+        answer = made.goto(served.address + path)
+        assert answer.status == 401
+        assert "bedplate login" in made.content()
+    context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [375, 1440])
+def test_pages_fit_and_are_quiet(page, served, width, scheme):
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda r: complaints.append(r.url) if not r.url.startswith(served.address) else None)
+    page.set_viewport_size({"width": width, "height": 900})
+    page.emulate_media(color_scheme=scheme)
+    for path in PAGES:
+        page.goto(served.address + path)
+        for details in page.locator("details").all():
+            details.evaluate("element => element.open = true")
+        page.wait_for_timeout(150)
+
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+    assert complaints == []
+
+
+def test_the_theme_can_be_chosen_and_stays(page, served):
+    page.emulate_media(color_scheme="light")
+    page.goto(served.address)
+    before = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    page.locator("[data-theme-toggle]").click()
+    after = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    page.reload()
+
+    assert before != after
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == after
+
+
+def test_charts_are_drawn(page, served):
+    page.goto(f"{served.address}/use-cases/{sample.NAME}")
+    page.locator(".chart canvas").first.wait_for()
+
+    assert page.locator(".chart canvas").count() == 2
+
+
+def test_approving_goes_to_the_owner_with_the_reason(page, served):
+    page.goto(f"{served.address}/use-cases/{sample.NAME}")
+    page.locator("textarea[name=reason]").fill("The gates hold on 2,012 households.")
+    page.get_by_role("button", name="Approve version 3").click()
+    page.wait_for_load_state()
+
+    assert served.changes[-1] == (
+        "approve",
+        {
+            "use_case": sample.NAME,
+            "environment": "production",
+            "reason": "The gates hold on 2,012 households.",
+        },
+    )
+
+
+def test_a_form_with_a_foreign_token_changes_nothing(page, served):
+    before = len(served.changes)
+    page.goto(f"{served.address}/use-cases/{sample.NAME}")
+    page.locator("form.decide input[name=csrf]").evaluate("element => element.value = 'x'")
+    page.locator("textarea[name=reason]").fill("x")
+    page.get_by_role("button", name="Refuse").click()
+    page.wait_for_load_state()
+
+    assert "does not belong to this session" in page.content()
+    assert len(served.changes) == before
+
+
+def test_the_search_leads_to_the_trace_and_wrong_ids_say_so(page, served):
+    page.goto(served.address)
+    page.get_by_placeholder("Trace a prediction id").fill(sample.PREDICTION)
+    page.get_by_role("button", name="Trace").click()
+    page.wait_for_url(f"**/trace/{sample.PREDICTION}")
+    assert page.locator(".chain li").count() == len(sample.trace().nodes)
+
+    page.get_by_placeholder("Trace a prediction id").fill("../../etc/passwd")
+    page.get_by_role("button", name="Trace").click()
+    page.wait_for_load_state()
+    assert "this is no prediction id" in page.content()
+
+
+def test_signing_out_ends_the_session(page, served):
+    page.goto(served.address)
+    cookie = page.context.cookies()
+    page.get_by_role("button", name="Sign out").click()
+    page.wait_for_load_state()
+    page.context.add_cookies(cookie)
+
+    assert page.goto(served.address).status == 401
+
+
+def test_stored_text_is_shown_and_never_run(browser, tmp_path):
+    text = " ".join(HOSTILE)
+    with plane.running(tmp_path / "home", statement=text, reason=text) as running:
+        context = browser.new_context()
+        made = context.new_page()
+        dialogs: list[str] = []
+        made.on("dialog", lambda dialog: dialogs.append(dialog.message))
+        made.goto(running.link())
+        made.wait_for_url(f"{running.address}/")
+        for path in ("/", f"/use-cases/{sample.NAME}", "/audit"):
+            assert made.goto(running.address + path).status == 200
+            made.wait_for_timeout(200)
+            assert "owned" not in made.title()
+            assert made.locator("iframe").count() == 0
+        made.goto(f"{running.address}/use-cases/{sample.NAME}")
+        assert text in made.locator("p.lead").text_content()
+        assert text in made.locator(".approvals").text_content()
+        assert dialogs == []
+        context.close()

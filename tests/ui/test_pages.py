@@ -1,0 +1,87 @@
+from bedplate.app.read_models import Evidence, UseCasePage
+from bedplate.records import Estimate
+from bedplate.ui import charts, pages
+from bedplate.ui.render import places, render
+from tests import sample
+
+VIEW = pages.View(user="administrator", csrf="token", path="/", version="1", may_decide=True)
+
+
+def test_an_empty_home_says_what_to_do():
+    html = pages.use_cases(VIEW, ())
+
+    assert "bedplate init my-use-case" in html
+
+
+def test_every_section_of_a_use_case_without_evidence_says_what_to_do():
+    html = pages.use_case(VIEW, UseCasePage(status=sample.status(), stages=(), evidence=Evidence()))
+
+    assert html.count('class="empty"') == len(pages.SECTIONS)
+
+
+def test_a_full_page_shows_each_figure_with_its_interval():
+    html = pages.use_case(VIEW, sample.page())
+
+    for text in ("[15.2, 16.4]", "[8.6, 10.2]", "[14.5, 15.3]", "[0.017, 0.025]"):
+        assert text in html, text
+
+
+def test_replayed_history_is_never_called_value():
+    html = pages.use_case(VIEW, sample.page())
+    start = html.index('id="watch"')
+    section = html[start : html.index("</section>", start)]
+
+    assert "matched purchases" in section
+    assert "revenue" not in section
+    assert "uplift" not in section
+
+
+def test_only_who_may_decide_gets_the_buttons():
+    import msgspec
+
+    assert "Approve version 3" in pages.use_case(VIEW, sample.page())
+    assert "Approve version 3" not in pages.use_case(msgspec.structs.replace(VIEW, may_decide=False), sample.page())
+
+
+def test_a_broken_chain_is_said_out_loud():
+    import msgspec
+
+    trace = sample.trace()
+    node = msgspec.structs.replace(trace.nodes[3], verified=False)
+    broken = msgspec.structs.replace(trace, verified=False, nodes=(*trace.nodes[:3], node, *trace.nodes[4:]))
+    html = pages.trace(VIEW, broken)
+
+    assert "a digest does not match" in html
+    assert html.count("not verified") == 1
+
+
+def test_an_undefined_name_in_a_template_is_an_error():
+    import jinja2
+    import pytest
+
+    with pytest.raises(jinja2.UndefinedError):
+        render("use_cases.html", {"use_cases": ()})
+
+
+def test_places_follow_the_width_of_the_interval():
+    def of(half):
+        return places(Estimate(value=1, low=1 - half, high=1 + half))
+
+    assert [of(half) for half in (30, 2.0, 1.1, 0.8, 0.05, 0.006, 0.0015, 0.0)] == [0, 0, 1, 1, 2, 3, 4, 3]
+
+
+def test_a_chart_holds_every_interval_and_zero():
+    chart = charts.intervals([("a", sample.est(-0.5, 0.1), "", ""), ("b", sample.est(0.2, 0.4), "", "")], mark=0.0)
+
+    for row in chart.rows:
+        assert 0 <= row.low <= row.value <= row.high <= 100
+    assert chart.start == -0.6
+    assert 0 < chart.mark < 100
+
+
+def test_series_follow_the_windows():
+    points = pages.series(sample.page(), "matched")
+
+    assert points["x"] == ["week 50", "week 51", "week 52", "week 53"]
+    assert len(points["series"][0]["low"]) == 4
+    assert pages.series(sample.page(), "nothing") is None
