@@ -1,8 +1,8 @@
 """Online features as bytes: what :func:`bedplate.features.materialise` writes and predictors read.
 
-A view of one entity has one value per entity. A view of two entities has one value per first entity, which holds all its
-pairs, so that a household's history comes in one read. Each value begins with four bytes that stand for the names and
-order of the columns: features of another shape are refused, never misread.
+A view of one entity has one value per entity. A view of two entities has one value per first entity, which holds all
+its pairs, so that a household's history comes in one read. Each value begins with four bytes that stand for the names
+and order of the columns: features of another shape are refused, never misread.
 """
 
 import zlib
