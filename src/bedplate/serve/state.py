@@ -130,7 +130,7 @@ def identifiers(table: "pa.Table", name: str) -> Ids:
     values = table[name].to_numpy()
     if values.dtype.kind not in "iu":
         raise InputError(f"{name!r} does not hold whole numbers", where="features", fix="key online views by integers")
-    return values.astype(np.int64)
+    return np.asarray(values, np.int64)
 
 
 def packed(table: "pa.Table", entity: Sequence[str]) -> Iterator[tuple[bytes, bytes]]:
