@@ -258,7 +258,7 @@ class _Check:
         known = " AND ".join(f"{duck.quote(column)} IS NOT NULL" for column in columns)
         again = f"SELECT {listed}, min(_position) AS _first FROM source WHERE {known} GROUP BY ALL HAVING count(*) > 1"  # noqa: S608  identifiers are quoted
         with duck.connect({"source": self._keys(columns)}) as connection:
-            repeated: Any = connection.execute(again).to_arrow_table()
+            repeated: Any = connection.sql(again).to_arrow_table()
         if repeated.num_rows == 0:
             return np.array([], dtype=np.int64)
         query = f"SELECT _position FROM source JOIN repeated USING ({listed}) WHERE _position > _first ORDER BY 1"  # noqa: S608  identifiers are quoted
