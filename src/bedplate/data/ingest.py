@@ -63,8 +63,10 @@ def ingest(
     check = _Check(contract, dataset, sources.find(spec.source, folder), on_progress, clean)
     name = table_name(use_case, dataset)
     with ExitStack() as stack:
+        stack.callback(check.close)
         staged = stack.enter_context(tables.stage(name, _reader(check)))
-        check.finish({"accepted": staged.dataset()} if check.has_sql else {})
+        if check.accepted or check.model.may_be_empty:
+            check.finish({"accepted": staged.dataset()} if check.has_sql else {})
         quarantine = None
         if check.rejected:
             aside = f"{name}.quarantine"
@@ -136,6 +138,10 @@ class _Check:
     def has_sql(self) -> bool:
         """Whether any rule is SQL."""
         return any(rule.metric == "sql" for rule in self.model.sets)
+
+    def close(self) -> None:
+        """Give back the scratch file."""
+        self._aside.close()
 
     # -------------------------------------------------------------------------------------------------------- rows
 
