@@ -123,7 +123,7 @@ def _parse(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     source = pa.table({"v": column, "n": pa.array(np.arange(len(column)))})
     query = f"SELECT n, TRY_CAST(trim(v) AS {_SQL[name]}) AS v FROM source{whole} ORDER BY n"  # noqa: S608  constants above
     with duck.connect({"source": source}) as connection:
-        found: Any = connection.execute(query).to_arrow_table()
+        found: Any = connection.sql(query).to_arrow_table()
     values = found.column("v").combine_chunks().cast(kind)
     if len(values) == len(column):
         return pa.chunked_array([values])

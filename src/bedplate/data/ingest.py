@@ -63,8 +63,10 @@ def ingest(
     check = _Check(contract, dataset, sources.find(spec.source, folder), on_progress, clean)
     name = table_name(use_case, dataset)
     with ExitStack() as stack:
+        stack.callback(check.close)
         staged = stack.enter_context(tables.stage(name, _reader(check)))
-        check.finish({"accepted": staged.dataset()} if check.has_sql else {})
+        if check.accepted or check.model.may_be_empty:
+            check.finish({"accepted": staged.dataset()} if check.has_sql else {})
         quarantine = None
         if check.rejected:
             aside = f"{name}.quarantine"
@@ -136,6 +138,10 @@ class _Check:
     def has_sql(self) -> bool:
         """Whether any rule is SQL."""
         return any(rule.metric == "sql" for rule in self.model.sets)
+
+    def close(self) -> None:
+        """Give back the scratch file."""
+        self._aside.close()
 
     # -------------------------------------------------------------------------------------------------------- rows
 
@@ -258,7 +264,7 @@ class _Check:
         known = " AND ".join(f"{duck.quote(column)} IS NOT NULL" for column in columns)
         again = f"SELECT {listed}, min(_position) AS _first FROM source WHERE {known} GROUP BY ALL HAVING count(*) > 1"  # noqa: S608  identifiers are quoted
         with duck.connect({"source": self._keys(columns)}) as connection:
-            repeated: Any = connection.execute(again).to_arrow_table()
+            repeated: Any = connection.sql(again).to_arrow_table()
         if repeated.num_rows == 0:
             return np.array([], dtype=np.int64)
         query = f"SELECT _position FROM source JOIN repeated USING ({listed}) WHERE _position > _first ORDER BY 1"  # noqa: S608  identifiers are quoted
