@@ -270,6 +270,7 @@ class Engine:
             logger.propagate = False
         from dbos import DBOS, DBOSConfig
 
+        postgresql = str(self._location).startswith("postgresql")
         config = DBOSConfig(
             name="bedplate",
             system_database_url=_url(self._location),
@@ -280,7 +281,8 @@ class Engine:
             log_level="CRITICAL",
             use_listen_notify=False,
             notification_listener_polling_interval_sec=_POLL_SECONDS,
-            sys_db_pool_size=5,
+            # A connection is asked whether it lives before each use; one to a file always does.
+            db_engine_kwargs={"pool_size": 5, "pool_pre_ping": postgresql},
         )
         if Engine._workflow is None:
             Engine._workflow = DBOS.workflow(name="bedplate.flow", max_recovery_attempts=None)(_flow)
