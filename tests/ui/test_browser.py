@@ -182,3 +182,17 @@ def test_stored_text_is_shown_and_never_run(browser, tmp_path):
         assert text in made.locator(".approvals").text_content()
         assert dialogs == []
         context.close()
+
+
+def test_the_line_of_stages_follows_a_run(page, served):
+    with served.store.transaction() as tx:
+        execution = tx.executions.start(sample.NAME, "administrator")
+        tx.executions.enter(execution.id, "train", "features changed")
+    page.goto(f"{served.address}/use-cases/{sample.NAME}")
+    assert page.locator(".spine li.running .stage-name").inner_text() == "Trained"
+
+    with served.store.transaction() as tx:
+        tx.executions.end(execution.id, "succeeded")
+    page.locator(".spine li.running").wait_for(state="detached", timeout=10_000)
+
+    assert page.locator(".spine li").count() == 13

@@ -13,7 +13,8 @@ from bedplate.app import access
 from bedplate.app.stage import Context
 from bedplate.app.stages import data
 from bedplate.bundle import Manifest
-from bedplate.records import Estimate, TrainResult
+from bedplate.errors import InputError
+from bedplate.records import Estimate, FeatureSet, TrainResult
 from bedplate.serve import predictors
 from bedplate.stats import intervals
 
@@ -44,9 +45,9 @@ def latency(context: Context, training: TrainResult, files: dict[str, bytes], fo
     predictor = predictors.load(bundle.path_of(folder, digest), written)
     online = onlines.open(folder / "online")
     try:
-        moments, _ = data.cuts(context)
-        if moments:
-            fill(context, online, moments[0])
+        moment = data.cut(context)
+        if moment is not None:
+            fill(context, online, moment)
         requests = [_arrays(training, inputs) for inputs in sample(context, training, REQUESTS)]
         times = []
         for position, inputs in enumerate((requests * (1 + REQUESTS // len(requests)))[: REQUESTS + WARM_UP]):
@@ -59,11 +60,11 @@ def latency(context: Context, training: TrainResult, files: dict[str, bytes], fo
     return intervals.quantile(np.array(times), 0.99)
 
 
-def fill(context: Context, online: "onlines.Online", moment: datetime) -> None:
+def fill(context: Context, online: "onlines.Online", moment: datetime, made: FeatureSet | None = None) -> None:
     """Make the online features those of ``moment``, and nothing else."""
-    from bedplate.features.materialise import materialise
+    from bedplate.features import materialise
 
-    materialise(_Replacing(online), data.feature_tables(context, (moment,)), moment)
+    materialise(_Replacing(online), data.feature_tables(context, moment, made), moment)
 
 
 class _Replacing:
@@ -85,10 +86,11 @@ def sample(context: Context, training: TrainResult, size: int) -> list[dict[str,
 
 def entities(context: Context) -> list[int]:
     """The subjects that have features at the cut, sorted."""
-    moments, _ = data.cuts(context)
-    view = next(view for view in data.views(context) if len(view.entity) == 1)
-    table = data.feature_tables(context, moments[:1])[view.name][1]
-    return sorted(table[view.entity[0]].to_pylist())
+    moment = data.cut(context)
+    if moment is None:
+        raise InputError("a recommender needs features", where="features", fix="declare feature views in pipeline.py")
+    entity, table = next(found for found in data.feature_tables(context, moment).values() if len(found[0]) == 1)
+    return sorted(table[entity[0]].to_pylist())
 
 
 def rows(context: Context, training: TrainResult) -> list[dict[str, Any]]:

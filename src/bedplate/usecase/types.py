@@ -177,13 +177,13 @@ class Resources(_Section, frozen=True, kw_only=True):
 class Train(_Section, frozen=True, kw_only=True):
     """How to train.
 
-    ``inputs`` are the data sets that training reads (none named: all). ``holdout`` is the last stretch of time, or the
-    share of rows, that nothing is tuned on.
+    ``holdout`` is the last stretch of time, or the share of rows, that nothing is tuned on. Where it is time, the model
+    learns from ``windows`` stretches of the same length before it.
     """
 
-    inputs: tuple[str, ...] = ()
     resources: Resources = Resources()
     holdout: str | None = None
+    windows: Count = 5
     seed: int = 7
     schedule: str | None = None
     parameters: dict[str, Any] = {}

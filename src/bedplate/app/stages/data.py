@@ -1,7 +1,7 @@
 """Ingest under contracts; compute features point in time."""
 
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -10,20 +10,13 @@ from bedplate.app import access, inputs
 from bedplate.app.stage import Context, Evidence, Outcome, Stage
 from bedplate.errors import InputError
 from bedplate.ids import Digest
-from bedplate.records import FeatureSet, IngestResult, TableVersion
-from bedplate.usecase.checks import parse_holdout
+from bedplate.records import FeatureSet, IngestResult
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from bedplate.compute.sandbox import Declared
     from bedplate.features.views import FeatureView
-
-DEFAULT_WINDOWS = 5
-"""Label windows to learn from, before the one that is held out."""
-REPLAY_STEPS = 4
-"""Parts that the held-out time is replayed in; online features are refreshed before each."""
-
 
 class Ingested(msgspec.Struct, frozen=True, kw_only=True):
     """Fact ``data``: the data sets of one use case, each with the fact of its ingestion."""
@@ -151,111 +144,90 @@ def _feature_inputs(context: Context) -> dict[str, str]:
         found[f"feature view {view.name}"] = ids.digest_of(view)
         used.update(view.times)
     found["holdout"] = str(context.use_case.train.holdout)
-    found["windows"] = str(context.use_case.train.parameters.get("windows", DEFAULT_WINDOWS))
+    found["windows"] = str(context.use_case.train.windows)
     for name, result in ingested(context).items():
         if name in used:
             found[f"table {name}"] = result.table.digest
     return found
 
 
-def cuts(context: Context) -> tuple[tuple[datetime, ...], timedelta]:
-    """The moments that features are for, newest first without the replay's, and the length of the holdout."""
-    from bedplate.features.compute import moments
+def holdout(context: Context) -> timedelta | None:
+    """How long the held-out time is; None where rows are held out, or nothing has a time."""
+    from bedplate.usecase.checks import parse_holdout
 
-    kind, amount = parse_holdout(context.use_case.train.holdout or "20 %")
-    if kind != "time":
-        return (), timedelta(0)
-    holdout = timedelta(seconds=amount)
-    windows = int(context.use_case.train.parameters.get("windows", DEFAULT_WINDOWS))
-    return moments(_newest(context), holdout=holdout, windows=windows), holdout
+    if not context.use_case.features or context.use_case.train.holdout is None:
+        return None
+    kind, amount = parse_holdout(context.use_case.train.holdout)
+    return timedelta(seconds=amount) if kind == "time" else None
 
 
-def replay_moments(cut: datetime, holdout: timedelta) -> tuple[datetime, ...]:
-    """The moments before which the replay refreshes online features, oldest first; the first is the cut itself."""
-    return tuple(cut + i * holdout / REPLAY_STEPS for i in range(REPLAY_STEPS))
+def _moments(context: Context) -> tuple[datetime, ...]:
+    """The moments that features are for: the cut before the holdout, and those to learn from, newest first."""
+    from bedplate import features
 
-
-def _newest(context: Context) -> datetime:
-    """The newest time in the data that features are made of."""
-    import pyarrow.compute as pc
-
+    held_out = holdout(context)
+    if held_out is None:
+        raise InputError(
+            "features need a moment to be for", where="train.holdout", fix="hold out a stretch of time, for example 28 d"
+        )
     times = {name: column for view in views(context) for name, column in view.times.items() if isinstance(column, str)}
     if not times:
         raise InputError("no feature view has a time column, so there is no moment to cut at", where="features")
     name, column = next(iter(times.items()))
-    newest: datetime | None = None
-    source = access.reader(context.system, context.use_case)
-    for batch in source.read(ingested(context)[name].table, [column]):
-        here = pc.max(batch.column(0)).as_py()
-        if here is not None and (newest is None or here > newest):
-            newest = here
-    if newest is None:
-        raise InputError(f"{name}.{column} holds no time", where="features", fix="check the data")
-    return newest
+    rows = access.reader(context.system, context.use_case).read(ingested(context)[name].table, [column])
+    return features.moments(features.newest(rows, column), holdout=held_out, windows=context.use_case.train.windows)
+
+
+def compute(context: Context, moments: tuple[datetime, ...], part: str) -> FeatureSet:
+    """Every view of the file at every moment; ``part`` keeps feature tables of different use apart."""
+    from bedplate import features
+
+    results = ingested(context)
+    return features.compute(
+        context.system.tables,
+        access.reader(context.system, context.use_case),
+        {name: result.table for name, result in results.items()},
+        views(context),
+        moments,
+        prefix=access.table_name(context.use_case.name, part, ""),
+        key=ids.digest_of([_feature_inputs(context), [moment.isoformat() for moment in moments]]),
+        on_progress=context.progress,
+    )
 
 
 def _features(context: Context) -> Outcome:
-    from bedplate.data import duck
-    from bedplate.features.compute import compute_view
-
-    results = ingested(context)
-    declared_views = views(context)
     parents = (context.output("ingest").digest,)
-    if not declared_views:
-        empty = FeatureSet(
-            views={}, columns={}, as_of=(), code_digest=ids.digest_of([]), inputs=tuple(r.table for r in results.values())
-        )
-        evidence = Evidence(kind="features", body=empty, parents=parents)
-        return Outcome(evidence=(evidence,), summary="none declared: the columns are used as they are")
-    training, holdout = cuts(context)
-    as_of = tuple(dict.fromkeys((*training, *replay_moments(training[0], holdout))))
-    source = access.reader(context.system, context.use_case)
-    key = ids.digest_of(_feature_inputs(context))
-    made: dict[str, TableVersion] = {}
-    columns: dict[str, tuple[str, ...]] = {}
-    for position, view in enumerate(declared_views):
-        context.progress(f"{view.name} at {len(as_of)} moments", position, len(declared_views))
-        name = access.table_name(context.use_case.name, "features", view.name)
-        found = context.system.tables.made_by(name, key)
-        if found is None:
-            with duck.connect(memory=3 << 30) as connection:
-                table = compute_view(
-                    view, lambda dataset: source.read(results[dataset].table), as_of, lambda c=connection: c
-                )
-            found = context.system.tables.write(name, table, mode="overwrite", key=key)
-        made[view.name] = found
-        columns[view.name] = tuple(context.system.tables.schema(found).names)
-    used = {name for view in declared_views for name in view.times}
-    body = FeatureSet(
-        views=made,
-        columns=columns,
-        as_of=tuple(moment.isoformat() for moment in as_of),
-        code_digest=ids.digest_of([ids.digest_of(view) for view in declared_views]),
-        inputs=tuple(results[name].table for name in sorted(used)),
-    )
+    if views(context):
+        body = compute(context, _moments(context), "features")
+    else:
+        tables = tuple(result.table for result in ingested(context).values())
+        body = FeatureSet(views={}, columns={}, as_of=(), code_digest=ids.digest_of([]), inputs=tables)
     return Outcome(
-        evidence=(Evidence(kind="features", body=body, parents=parents),), summary=f"{len(made)} views"
+        evidence=(Evidence(kind="features", body=body, parents=parents),), summary=f"{len(body.views)} views"
     )
 
 
-def feature_tables(context: Context, moments: tuple[datetime, ...]) -> "dict[str, tuple[tuple[str, ...], pa.Table]]":
-    """The feature tables of some moments, governed: entity columns and rows, by view."""
+def cut(context: Context) -> datetime | None:
+    """The moment before the held-out time; None without features."""
+    as_of = context.body("features", FeatureSet).as_of
+    return datetime.fromisoformat(as_of[0]) if as_of else None
+
+
+def feature_tables(
+    context: Context, moment: datetime, made: FeatureSet | None = None
+) -> "dict[str, tuple[tuple[str, ...], pa.Table]]":
+    """The feature tables of one moment, governed: entity columns and rows, by view."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
-    from bedplate.features.materialise import at
+    from bedplate.features.online import at
 
-    features = context.body("features", FeatureSet)
+    made = context.body("features", FeatureSet) if made is None else made
     source = access.reader(context.system, context.use_case)
-    found: dict[str, tuple[tuple[str, ...], Any]] = {}
+    found: dict[str, tuple[tuple[str, ...], pa.Table]] = {}
     for view in views(context):
-        parts = []
-        for batch in source.read(features.views[view.name]):
-            kept = pa.Table.from_batches([batch])
-            parts.extend(part for moment in moments if (part := at(kept, moment)).num_rows)
-        table = pa.concat_tables(parts).combine_chunks()
-        order = pc.sort_indices(table, sort_keys=[(name, "ascending") for name in ("as_of", *view.entity)])
-        found[view.name] = (view.entity, table.take(order))
+        rows = source.read(made.views[view.name])
+        parts = [at(pa.Table.from_batches([batch]), moment) for batch in rows]
+        found[view.name] = (view.entity, pa.concat_tables(parts))
     return found
 
 

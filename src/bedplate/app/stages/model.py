@@ -1,33 +1,26 @@
 """Train in a limited process, on governed rows, with honest baselines."""
 
-import msgspec
-
 from bedplate import ids
 from bedplate.app import access, inputs
 from bedplate.app.inputs import section
 from bedplate.app.stage import Context, Evidence, Outcome, Stage
 from bedplate.app.stages import data
-from bedplate.bundle.environment import environment_digest
 from bedplate.ids import Digest
-from bedplate.records import Comparison, FeatureSet, Metric, ModelSignature, TrainResult
+from bedplate.records import FeatureSet, TrainResult
+from bedplate.train import run
 
 PRIMARY = {"recommender": "recall@20"}
 """The metric that one line about a model names first, by workload; the first one measured elsewhere."""
 
 
-def _entry(context: Context) -> str:
-    for declared in data.described(context):
-        if declared.kind == "train":
-            return f"pipeline:{declared.name}"
-    return f"bedplate.train.{context.use_case.workload.kind}:train"
-
-
-def _datasets(context: Context) -> tuple[str, ...]:
-    return context.use_case.train.inputs or tuple(context.use_case.data)
-
-
 def _code(context: Context) -> dict[str, str]:
-    return {"recipe": _recipe_digest(), "pipeline.py": inputs.pipeline_digest(context.loaded)}
+    return {"recipe": _recipe_digest(), "pipeline.py": _training_code(context)}
+
+
+def _training_code(context: Context) -> str:
+    """The digest of ``pipeline.py`` if it trains: a feature view alone changes the features, not the training."""
+    trains = any(declared.kind == "train" for declared in data.described(context))
+    return inputs.pipeline_digest(context.loaded) if trains else "none"
 
 
 def _recipe_digest() -> Digest:
@@ -37,7 +30,7 @@ def _recipe_digest() -> Digest:
     import bedplate.train as recipes
 
     folder = Path(recipes.__file__).parent
-    sources = sorted((*folder.glob("*.py"), folder.parent / "serve" / "recommender.py"))
+    sources = sorted((*folder.glob("*.py"), *(folder.parent / "serve" / name for name in ("recommender.py", "state.py"))))
     return ids.digest_of([ids.digest_file(path) for path in sources])
 
 
@@ -49,58 +42,20 @@ def _train_inputs(context: Context) -> dict[str, str]:
         "sensitive columns": ids.digest_of(context.use_case.governance.sensitive),
         **_code(context),
     }
-    results = data.ingested(context)
-    return found | {f"table {name}": results[name].table.digest for name in _datasets(context)}
+    return found | {f"table {name}": result.table.digest for name, result in data.ingested(context).items()}
 
 
 def _train(context: Context) -> Outcome:
-    from bedplate.compute import sandbox
-
-    use_case = context.use_case
-    results = data.ingested(context)
-    source = access.reader(context.system, use_case)
-    tables = {name: source.read(results[name].table) for name in _datasets(context)}
-    moments, holdout = data.cuts(context)
-    read = [results[name].table for name in _datasets(context)]
-    if moments:
-        tables |= {name: table for name, (_, table) in data.feature_tables(context, moments).items()}
-        read += context.body("features", FeatureSet).views.values()
-    parameters = {
-        "workload": msgspec.to_builtins(use_case.workload),
-        "holdout": use_case.train.holdout,
-        "sensitive": list(use_case.governance.sensitive),
-        "as_of": [moment.isoformat() for moment in moments],
-        "holdout_days": holdout.total_seconds() / 86_400,
-        "threads": use_case.train.resources.cpu,
-        **use_case.train.parameters,
-    }
-    reply = sandbox.call(
-        _entry(context),
+    made = context.body("features", FeatureSet)
+    body = run.run(
+        context.loaded,
+        access.reader(context.system, context.use_case),
+        {name: result.table for name, result in data.ingested(context).items()},
+        made if made.views else None,
+        context.system.blobs,
         pipeline=inputs.pipeline_path(context.loaded),
-        tables=tables,
-        parameters=parameters,
-        resources=use_case.train.resources,
-        seed=use_case.train.seed,
+        declared=data.described(context),
         on_progress=context.progress,
-        require_isolation=use_case.risk.level == "high",
-    )
-    artifacts = {name: context.system.blobs.put(content) for name, content in sorted(reply.files.items())}
-    made = reply.result
-    body = TrainResult(
-        run_id=f"run_{ids.digest_of(artifacts)[7:33]}",
-        workload=use_case.workload.kind,
-        artifacts=artifacts,
-        signature=msgspec.convert(made["signature"], ModelSignature),
-        parameters=made.get("parameters", {}),
-        metrics=msgspec.convert(made["metrics"], tuple[Metric, ...]),
-        comparisons=msgspec.convert(made["comparisons"], tuple[Comparison, ...]),
-        split={**made.get("split", {}), "checks": made.get("checks", {}), "importance": made.get("importance", {})},
-        inputs=tuple(read),
-        code_digest=ids.digest_of(_code(context)),
-        environment_digest=environment_digest(),
-        seed=use_case.train.seed,
-        seconds=round(reply.seconds, 1),
-        isolated=reply.isolated,
     )
     parents = (context.output("features").digest, context.output("ingest").digest, context.output("plan").digest)
     return Outcome(evidence=(Evidence(kind="training", body=body, parents=parents),), summary=headline(body))
