@@ -85,7 +85,9 @@ def test_csv_rows_that_cannot_be_read_are_set_aside_with_their_row(tmp_path: Pat
 
 
 def test_other_columns_are_refused_before_anything_is_written(tmp_path: Path, sample: pa.Table) -> None:
-    pq.write_table(sample.drop_columns(["week"]).append_column("extra", sample.column("week")), tmp_path / "rows.parquet")
+    pq.write_table(
+        sample.drop_columns(["week"]).append_column("extra", sample.column("week")), tmp_path / "rows.parquet"
+    )
     with pytest.raises(ContractError, match=r"week .*missing.*extra is not in the contract"):
         _ingest(Tables(tmp_path / "tables"), tmp_path)
     assert not (tmp_path / "tables").exists()

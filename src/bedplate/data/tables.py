@@ -99,7 +99,11 @@ class Tables:
     """All tables under one location. Any number of threads may share it; so may processes."""
 
     def __init__(self, location: Path | str, storage_options: Mapping[str, str] | None = None) -> None:
-        self._options = dict(storage_options or {})
+        self._options = {
+            f"aws_{key.lower().removeprefix('aws_')}": value for key, value in (storage_options or {}).items()
+        }
+        if self._options.get("aws_endpoint", "").startswith("http://"):
+            self._options["aws_allow_http"] = "true"  # whoever names a plain endpoint means it
         self._root = open_folder(location, self._options)
 
     # ------------------------------------------------------------------------------------------------------- writing
