@@ -1,0 +1,157 @@
+"""From the prediction journal to the prediction table: each sealed segment exactly once, deleted after its commit."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from bedplate import clock, journal
+from bedplate.data.tables import Tables
+from bedplate.errors import IntegrityError, NotFoundError
+from bedplate.journal import Segment
+from bedplate.records import Prediction, TableVersion
+
+SCHEMA = pa.schema(
+    [
+        pa.field(name, pa.string(), nullable=False)
+        for name in (
+            "id",
+            "request_id",
+            "use_case",
+            "endpoint",
+            "bundle",
+            "evidence",
+            "principal",
+            "decision",
+            "entity",
+        )
+    ]
+    + [
+        pa.field("time", pa.timestamp("us", tz="UTC"), nullable=False),
+        pa.field("inputs", pa.string(), nullable=False),
+        pa.field("features", pa.string(), nullable=False),
+        pa.field("outputs", pa.string(), nullable=False),
+        pa.field("latency_ms", pa.float64(), nullable=False),
+        pa.field("replayed", pa.bool_(), nullable=False),
+        pa.field("segment", pa.string(), nullable=False),
+    ]
+)
+"""The prediction table. Inputs, features and outputs are JSON text: their names differ from model to model."""
+
+_JSON_COLUMNS = ("inputs", "features", "outputs")
+_decoder = msgspec.json.Decoder(Prediction)
+_packed = msgspec.msgpack.Decoder(Prediction)
+
+
+class ShipReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What was shipped, and the table it is in; None while no prediction was ever shipped."""
+
+    segments: int
+    rows: int
+    table: TableVersion | None
+
+
+def ship(
+    folder: Path, tables: Tables, name: str, *, on_segment: Callable[[Segment, TableVersion], None] | None = None
+) -> ShipReport:
+    """Append every sealed segment of the journal ``folder`` to the table ``name`` and delete it.
+
+    The segment's id is the key of its commit, so that a crash between commit and deletion repeats neither. ``on_segment``
+    is called between the two (for the ledger entry: count and digest); it MUST bear being called again.
+
+    Raises:
+        IntegrityError: a segment is not what was sealed, or holds something else than predictions. It stays.
+        StorageError: the disk is full or refuses.
+    """
+    count = rows = 0
+    for segment in journal.segments(folder, sealed_only=True):
+        table = pa.Table.from_pylist([_row(segment, record) for record in journal.read(segment)], schema=SCHEMA)
+        version = tables.write(name, table, mode="append", key=f"segment:{segment.id}")
+        if on_segment is not None:
+            on_segment(segment, version)
+        segment.path.unlink()
+        _sync(folder)
+        count, rows = count + 1, rows + table.num_rows
+    try:
+        current = tables.current(name)
+    except NotFoundError:
+        current = None
+    return ShipReport(segments=count, rows=rows, table=current)
+
+
+def answered(folder: Path, tables: Tables, name: str) -> set[str]:
+    """Ids of the requests whose predictions lie in the journal or in the table: what a resumed replay passes over."""
+    found: set[str] = set()
+    try:
+        for batch in tables.scan(tables.current(name), ["request_id"]):
+            found.update(batch.column(0).to_pylist())
+    except NotFoundError:
+        pass
+    for segment in journal.segments(folder):
+        found.update(_prediction(segment, record).request_id for record in journal.read(segment))
+    return found
+
+
+def find(tables: Tables, name: str, prediction_id: str) -> Prediction:
+    """The prediction of that id.
+
+    Raises:
+        NotFoundError: it is not in the table; it may still lie in the journal, for a minute at most.
+    """
+    version = tables.current(name)
+    for batch in tables.scan(version, filter=pc.field("id") == prediction_id):
+        for row in batch.to_pylist():
+            return _restore(row)
+    raise NotFoundError(
+        f"there is no prediction {prediction_id!r}", where=f"table {name}", fix="see the page of the endpoint for ids"
+    )
+
+
+def latest(tables: Tables, name: str) -> Prediction | None:
+    """The newest prediction, to show one that can be traced."""
+    newest: dict[str, object] | None = None
+    for batch in tables.scan(tables.current(name)):
+        for row in batch.sort_by([("time", "descending")]).slice(0, 1).to_pylist():
+            if newest is None or row["time"] > newest["time"]:
+                newest = row
+    return None if newest is None else _restore(newest)
+
+
+def _row(segment: Segment, record: bytes) -> dict[str, object]:
+    prediction = _prediction(segment, record)
+    row: dict[str, object] = msgspec.structs.asdict(prediction)
+    for column in _JSON_COLUMNS:
+        row[column] = msgspec.json.encode(row[column]).decode()
+    return {**row, "time": clock.parse(prediction.time), "segment": segment.id}
+
+
+def _prediction(segment: Segment, record: bytes) -> Prediction:
+    try:
+        return _decoder.decode(record) if record[:1] == b"{" else _packed.decode(record)
+    except msgspec.DecodeError as error:
+        raise IntegrityError(f"a journal record is no prediction: {error}", where=str(segment.path)) from error
+
+
+def _restore(row: dict[str, object]) -> Prediction:
+    values = {key: value for key, value in row.items() if key != "segment"}
+    for column in _JSON_COLUMNS:
+        values[column] = msgspec.json.decode(str(row[column]))
+    values["time"] = row["time"].strftime("%Y-%m-%dT%H:%M:%S.%fZ")  # type: ignore[attr-defined]
+    return msgspec.convert(values, Prediction)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def rows(tables: Tables, version: TableVersion, endpoint: str, bundle: str) -> Iterator[pa.RecordBatch]:
+    """The predictions that ``bundle`` gave at ``endpoint``."""
+    mine = (pc.field("endpoint") == endpoint) & (pc.field("bundle") == bundle)
+    yield from tables.scan(version, filter=mine)
