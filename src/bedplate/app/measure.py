@@ -80,17 +80,22 @@ class _Replacing:
 def sample(context: Context, training: TrainResult, size: int) -> list[dict[str, Any]]:
     """Real requests, as Open Inference Protocol inputs by name: entities or rows of the data, spread evenly."""
     if training.signature.predictor == "recommender":
-        return [{"household_id": [entity]} for entity in spread(entities(context), size)]
+        moment = data.cut(context)
+        if moment is None:
+            raise InputError("a recommender needs features", where="features", fix="declare feature views in pipeline.py")
+        return [request(training, entity) for entity in spread(entities(context, moment), size)]
     return spread(rows(context, training), size)
 
 
-def entities(context: Context) -> list[int]:
-    """The subjects that have features at the cut, sorted."""
-    moment = data.cut(context)
-    if moment is None:
-        raise InputError("a recommender needs features", where="features", fix="declare feature views in pipeline.py")
-    entity, table = next(found for found in data.feature_tables(context, moment).values() if len(found[0]) == 1)
+def entities(context: Context, moment: datetime, made: FeatureSet | None = None) -> list[int]:
+    """The subjects that have features at a moment, sorted."""
+    entity, table = next(t for t in data.feature_tables(context, moment, made).values() if len(t[0]) == 1)
     return sorted(table[entity[0]].to_pylist())
+
+
+def request(training: TrainResult, entity: int) -> dict[str, Any]:
+    """The inputs that ask about one entity."""
+    return {training.signature.inputs[0].name: [entity]}
 
 
 def rows(context: Context, training: TrainResult) -> list[dict[str, Any]]:

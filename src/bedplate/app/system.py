@@ -48,6 +48,8 @@ class System:
             self._exit.close()
             raise
         self.opened = opened
+        self.token = self.identity.administrator_key()
+        """The local administrator's key: made at the first start, used by the CLI and by our own load runs."""
         self.started = clock.timestamp()
 
     def close(self) -> None:
