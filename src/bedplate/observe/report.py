@@ -41,7 +41,8 @@ def observe(
 
     ``moments`` maps request ids of a replay to the moment they stand for (``ReplayPlan.moments()``): only those
     requests are observed then, each once. Without it the time of the prediction counts, one window per day. ``items``
-    is the output that names what was recommended. ``outcomes`` has columns entity (text), item, time. ``within`` is in seconds.
+    is the output that names what was recommended. ``outcomes`` has columns entity (text), item, time. ``within`` is
+    in seconds.
     """
     seen = _collect(tables, table, endpoint, bundle, moments)
     matches = Matches(predictions=0, with_outcome=0, matched=_unknown(), windows=())

@@ -232,7 +232,8 @@ def _kolmogorov_smirnov(before: Array, now: Array, spread: float, freedom: int) 
         # Two exponentials whose rate is known as well as the dispersion is: 2 exp(-2 n d^2 / s), mixed over s.
         return min(1.0, 2 * (1 + 4 * n * beyond**2 / (spread * freedom)) ** (-freedom / 2))
     if n < SMALL:
-        return float(stats.kstwo.sf(beyond, int(n)))
+        exact: float = stats.kstwo.sf(beyond, int(n))
+        return float(exact)
     root = math.sqrt(n)
     return float(special.kolmogorov(float((root + 0.12 + 0.11 / root) * beyond)))  # Stephens' correction, finite n
 
