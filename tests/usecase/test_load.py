@@ -237,20 +237,24 @@ def _outcome(text: str) -> None:
         try:
             load(path)
         except UseCaseError as error:
-            lines = text.removeprefix("\ufeff").splitlines() or [""]
-            assert error.problems
-            for problem in error.problems:
-                assert isinstance(problem, Problem)
-                assert 1 <= problem.line <= len(lines) + 1
-                assert problem.column >= 1
-                assert problem.message
+            problems = error.problems
         except BedplateError as error:
             pytest.fail(f"another error: {error!r}")
+        else:
+            return
+    lines = text.splitlines() or [""]
+    assert problems
+    for problem in problems:
+        assert isinstance(problem, Problem)
+        assert 1 <= problem.line <= len(lines) + 1
+        assert problem.column >= 1
+        assert problem.message
 
 
 _words = st.sampled_from(
-    ["null", "~", "yes", "1", "-1", "1e999", "20 ms", "{}", "[]", "[[", "}", '"', "'", "&a", "*a", "!!python/object:os.x",
-     "!x y", "|", ">", "%", "@", "`", "\t", "\u2028", "\x85", ": ", "- ", "#", "? ", "<<: ", "---", "...", "2 of [a]", "\u00e9", "\U0001f600"]
+    ["null", "~", "yes", "1", "-1", "1e999", "20 ms", "{}", "[]", "[[", "}", '"', "'", "&a", "*a",
+     "!!python/object:os.x", "!x y", "|", ">", "%", "@", "`", "\t", "\u2028", "\x85", ": ", "- ", "#", "? ", "<<: ",
+     "---", "...", "2 of [a]", "\u00e9", "\U0001f600"]
 )  # fmt: skip
 
 

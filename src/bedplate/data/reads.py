@@ -58,7 +58,9 @@ class Reader:
         decision = self._policies.decide(
             self._principal, "read", self._resource_of(version.name), {"purpose": self._purpose}
         )
-        names = tuple(columns if columns is not None else self._tables.schema(version).names) if decision.allowed else ()
+        names = (
+            tuple(columns if columns is not None else self._tables.schema(version).names) if decision.allowed else ()
+        )
         self._on_read(
             ReadRecord(
                 principal=self._principal.id,

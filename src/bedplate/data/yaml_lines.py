@@ -45,7 +45,9 @@ def parse(data: bytes, where: str) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{where}:{mark.line + 1}:{mark.column + 1}" if mark else where
-        raise ContractError(f"not YAML: {error.problem or error.context}", where=place, fix="correct the line") from error
+        raise ContractError(
+            f"not YAML: {error.problem or error.context}", where=place, fix="correct the line"
+        ) from error
     except yaml.YAMLError as error:
         raise ContractError(f"not YAML: {error}", where=where, fix="correct the file") from error
     if not isinstance(node, yaml.MappingNode):

@@ -4,8 +4,9 @@ The author of a view does not filter by time and cannot get around the filter: t
 declared, and under those names lie views that end before ``as_of``.
 """
 
+import json
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 Connect = Callable[[], "duckdb.DuckDBPyConnection"]
 Read = Callable[[str], "pa.RecordBatchReader"]
 """``read(input)``: the governed rows of an input."""
+_ROW_MAKERS = ("range", "generate_series", "unnest")
 
 
 def moments(end: datetime, *, holdout: timedelta, windows: int) -> tuple[datetime, ...]:
@@ -102,29 +104,44 @@ def _ends_before(view: FeatureView, name: str, time: "str | Periods | None", mom
     literal = f"TIMESTAMP '{moment:%Y-%m-%d %H:%M:%S.%f}'"
     if isinstance(time, str):
         return f"{_quoted(time)} < {literal}"
-    first = f"TIMESTAMP '{time.first:%Y-%m-%d %H:%M:%S.%f}'"
+    first = f"TIMESTAMP '{time.first:%Y-%m-%d} 00:00:00'"
     return f"{first} + to_days(((CAST({_quoted(time.column)} AS INTEGER) - 1) * {time.days:d})) < {literal}"
 
 
 def _check_sql(connection: "duckdb.DuckDBPyConnection", view: FeatureView) -> None:
-    """One SELECT over the declared inputs alone."""
-    import duckdb
-
+    """One SELECT over the declared inputs alone, in plain names; of table functions only those that make rows."""
     where = f"pipeline.py: {view.name}"
-    try:
-        statements = connection.extract_statements(view.sql)
-        named = connection.get_table_names(view.sql)
-    except duckdb.Error as error:
-        raise InputError(f"its SQL cannot be read: {error}", where=where, fix="correct the SQL") from error
-    if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-        raise InputError("its SQL is not one SELECT", where=where, fix="return one SELECT statement")
-    foreign = sorted(set(named) - set(view.times))
-    if foreign:
-        raise InputError(
-            f"its SQL names {foreign[0]!r}, which is not among its inputs",
-            where=where,
-            fix=f"name it in inputs, or use {', '.join(view.times)}",
-        )
+    row = _run(connection, view, "SELECT json_serialize_sql($sql)", {"sql": view.sql}).fetchone()
+    tree = json.loads(row[0]) if row else {}
+    if tree.get("error") or len(tree.get("statements", [])) != 1:
+        reason = tree.get("error_message") or "it holds more than one statement"
+        raise InputError(f"its SQL is not one SELECT: {reason}", where=where, fix="return one SELECT statement")
+    allowed = set(view.times)
+    nodes = list(_nodes(tree))
+    for node in nodes:
+        allowed |= {entry["key"] for entry in (node.get("cte_map") or {}).get("map", [])}
+    for node in nodes:
+        kind = node.get("type")
+        name = node.get("table_name") if kind == "BASE_TABLE" else ""
+        if kind == "TABLE_FUNCTION":
+            function = node.get("function") or {}
+            name = "" if function.get("function_name") in _ROW_MAKERS else f"{function.get('function_name')}()"
+        if name and (name not in allowed or node.get("schema_name") or node.get("catalog_name")):
+            raise InputError(
+                f"its SQL names {name!r}, which is not among its inputs",
+                where=where,
+                fix=f"name it in inputs, or use {', '.join(view.times)}",
+            )
+
+
+def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(tree, dict):
+        yield tree
+        for value in tree.values():
+            yield from _nodes(value)
+    elif isinstance(tree, list):
+        for value in tree:
+            yield from _nodes(value)
 
 
 def _run(

@@ -1,7 +1,7 @@
 """A feature view as declared in ``pipeline.py``: SQL over inputs that end before ``as_of``."""
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import date
 from typing import Any, Protocol
 
 import msgspec
@@ -26,7 +26,7 @@ class Periods(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Time as a count of periods of ``days`` days: period 1 begins at ``first``."""
 
     column: str
-    first: datetime
+    first: date
     days: int
 
 

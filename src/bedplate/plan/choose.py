@@ -259,7 +259,7 @@ def _judge(requirements: Requirements, chosen: Option | None) -> tuple[Literal["
     if chosen is None or chosen.cost is None:
         return "block", "no machine type can be shown to meet the file; the table says why each lost"
     budget, total = requirements.budget, chosen.cost.total
-    named = f"{chosen.provider} {chosen.instance}"
+    named = "this machine" if chosen.provider == "here" else f"{chosen.provider} {chosen.instance}"
     if budget is None:
         return "none", f"the cheapest of those that meet the file is {named}; the file sets no budget"
     if total.value > budget.amount:

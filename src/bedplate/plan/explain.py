@@ -65,7 +65,7 @@ def _words(plan: Plan) -> Iterable[str]:
         yield f"{plan.reason[0].upper()}{plan.reason[1:]}."
         yield (
             f"It takes {_count(chosen.machines, 'machine')} with {_count(chosen.replicas, 'replica')} "
-            f"in {chosen.region}, and costs {_money(cost.total, cost)} a month: {_parts(cost)}."
+            f"{_place(chosen)}, and costs {_money(cost.total, cost)} a month: {_parts(cost)}."
         )
         p99 = plan.requirements.item("p99")
         yield (
@@ -81,7 +81,7 @@ def _words(plan: Plan) -> Iterable[str]:
     elif chosen is not None:
         yield "Nothing in the file makes it dearer: letting go of any one requirement would save nothing."
     if plan.runner_up is not None:
-        yield f"Second is {plan.runner_up.provider} {plan.runner_up.instance}: {plan.runner_up.lost}."
+        yield f"Second is {_name(plan.runner_up)}: {plan.runner_up.lost}."
     if plan.here is not chosen and not plan.here.meets:
         yield f"This machine does not meet the file: {plan.here.lost}."
     slowest = max(plan.stages, key=lambda stage: stage.time.value)
@@ -91,7 +91,7 @@ def _words(plan: Plan) -> Iterable[str]:
 def _row(option: Option, plan: Plan) -> TableRow:
     cost = option.cost
     return TableRow(
-        option=f"{option.provider} {option.instance}",
+        option=_name(option),
         region=option.region,
         cores=str(option.vcpus),
         memory=f"{option.memory_gib:g} GiB",
@@ -101,6 +101,14 @@ def _row(option: Option, plan: Plan) -> TableRow:
         monthly="" if cost is None else _money(cost.total, cost),
         verdict="chosen" if option == plan.chosen else option.lost or "meets the file",
     )
+
+
+def _name(option: Option) -> str:
+    return option.instance if option.provider == "here" else f"{option.provider} {option.instance}"
+
+
+def _place(option: Option) -> str:
+    return "here" if option.provider == "here" else f"in {option.region}"
 
 
 def _ms(estimate: Estimate) -> str:

@@ -13,11 +13,11 @@ Size = RecommenderSize | TabularSize
 NETWORK_SECONDS = 0.5e-3
 """One way and back between machines of one region. Assumed; the load run of a release measures it."""
 _RUNTIME_BYTES = 260e6
-"""Interpreter, server, ONNX Runtime and NumPy of one replica. Measured for this package's replica."""
+"""Interpreter, server, ONNX Runtime and NumPy of one replica. Assumed until a replica was measured."""
 _LOOKUP_US = 3.0
 """One read of the online store, with decoding. Measured: 1.7 us the read."""
 _AUTH_US = 60.0
-"""HTTP, authentication and the cached decision of one request. Measured: 50 to 200 us for a small Python server."""
+"""HTTP, authentication and the cached decision of one request. Assumed: small Python servers take 50 to 200 us."""
 _GATHER_US = 8.0
 """One feature column built for all candidates of a request: a few NumPy calls."""
 _SPREAD = 2.0

@@ -3,15 +3,19 @@
 A trusted process loads only formats that run no code; which loader reads a bundle stands in its signature.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 import numpy as np
 
-from bedplate.errors import IntegrityError
-from bedplate.records import ModelSignature
+from bedplate import bundle
+from bedplate.bundle import Manifest
+from bedplate.errors import InputError, IntegrityError
+from bedplate.records import ModelSignature, TensorSpec
+
+__all__ = ["Answer", "FeatureReader", "Manifest", "OnnxPredictor", "Predictor", "load"]
 
 
 class FeatureReader(Protocol):
@@ -49,22 +53,107 @@ class Predictor(Protocol):
         """
 
 
-class Manifest(Protocol):
-    """What a loader needs of a verified bundle."""
-
-    @property
-    def signature(self) -> ModelSignature: ...
-    @property
-    def files(self) -> Mapping[str, Any]: ...
-
-
 Loader = Callable[[Path, Manifest, int], Predictor]
 
+# Open Inference Protocol datatypes by the element types ONNX Runtime names.
+_ONNX_TYPES = {
+    "tensor(bool)": "BOOL",
+    "tensor(uint8)": "UINT8",
+    "tensor(uint16)": "UINT16",
+    "tensor(uint32)": "UINT32",
+    "tensor(uint64)": "UINT64",
+    "tensor(int8)": "INT8",
+    "tensor(int16)": "INT16",
+    "tensor(int32)": "INT32",
+    "tensor(int64)": "INT64",
+    "tensor(float16)": "FP16",
+    "tensor(float)": "FP32",
+    "tensor(double)": "FP64",
+    "tensor(string)": "BYTES",
+}
 
-def load(folder: Path, manifest: Manifest, *, threads: int = 1) -> Predictor:
-    """The predictor of a verified bundle.
+
+class OnnxPredictor:
+    """One ONNX graph. Its inputs and outputs are those of the signature, by name and type.
 
     Raises:
-        IntegrityError: the signature names no known loader, or a file has a format that is not on the list.
+        IntegrityError: ONNX Runtime does not take the graph, or the graph is not what the signature says.
     """
-    raise IntegrityError(f"no loader is called {manifest.signature.predictor!r}")
+
+    def __init__(self, model: bytes, signature: ModelSignature, threads: int = 1) -> None:
+        import onnxruntime  # 0.2 s: only a process that predicts pays it
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = max(1, threads)
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        # Threads that spin between requests take the processor from whoever shares the machine.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise IntegrityError(f"ONNX Runtime does not take the model: {error}") from error
+        for kind, found, promised in (
+            ("input", self._session.get_inputs(), signature.inputs),
+            ("output", self._session.get_outputs(), signature.outputs),
+        ):
+            _check_promise(kind, {node.name: _ONNX_TYPES.get(node.type, node.type) for node in found}, promised)
+        self.signature = signature
+        self._outputs = [spec.name for spec in signature.outputs]
+
+    def predict(self, inputs: dict[str, np.ndarray], features: FeatureReader) -> Answer:
+        """Run the graph.
+
+        Raises:
+            InputError: the graph refuses the values (an index out of range, shapes that do not fit each other).
+        """
+        try:
+            values = self._session.run(self._outputs, inputs)
+        except Exception as error:  # ONNX Runtime's own errors have no common type of their own
+            first = str(error).splitlines()[0][:300]
+            raise InputError(f"the model refuses these inputs: {first}") from error
+        return Answer(outputs=dict(zip(self._outputs, values, strict=True)))
+
+
+def _check_promise(kind: str, found: dict[str, str], promised: tuple[TensorSpec, ...]) -> None:
+    for spec in promised:
+        if found.get(spec.name) != spec.datatype:
+            there = found.get(spec.name, "not there")
+            raise IntegrityError(f"{kind} {spec.name!r} of the model is {there}, the signature says {spec.datatype}")
+    missing = set(found) - {spec.name for spec in promised} if kind == "input" else set()
+    if missing:
+        raise IntegrityError(f"the signature leaves out {kind} {', '.join(sorted(missing))}")
+
+
+def _load_onnx(folder: Path, manifest: Manifest, threads: int) -> Predictor:
+    models = [name for name, file in manifest.files.items() if file.format == "onnx"]
+    if len(models) != 1:
+        raise IntegrityError(f"a bundle for the onnx loader holds one ONNX file, not {len(models)}", where=str(folder))
+    return OnnxPredictor(bundle.read(folder, manifest, models[0]), manifest.signature, threads)
+
+
+def _load_recommender(folder: Path, manifest: Manifest, threads: int) -> Predictor:
+    from bedplate.serve import recommender  # imports this module
+
+    names = (recommender.CONFIG, recommender.ITEMS, recommender.RANKER)
+    return recommender.assemble({name: bundle.read(folder, manifest, name) for name in names}, threads=threads)
+
+
+LOADERS: dict[str, Loader] = {"onnx": _load_onnx, "recommender": _load_recommender}
+"""Every loader a trusted process has. What is not here is not loaded, whatever a bundle says."""
+
+
+def load(folder: Path, manifest: Manifest, threads: int = 1) -> Predictor:
+    """The predictor of a verified bundle; each file is checked against the manifest again as it is read.
+
+    Raises:
+        IntegrityError: the signature names no known loader, or the bundle is not what it says.
+    """
+    loader = LOADERS.get(manifest.signature.predictor)
+    if loader is None:
+        raise IntegrityError(
+            f"no loader is called {manifest.signature.predictor!r}",
+            where=str(folder),
+            fix=f"release for one of {', '.join(LOADERS)}",
+        )
+    return loader(folder, manifest, threads)

@@ -10,8 +10,6 @@ purchase counts as soon as the online features hold it.
 """
 
 import json
-import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,20 +21,20 @@ import numpy.typing as npt
 from bedplate.errors import InputError, IntegrityError
 from bedplate.records import ModelSignature, TensorSpec
 from bedplate.serve.predictors import Answer, FeatureReader, Manifest
-
-Floats = npt.NDArray[np.float32]
-Ids = npt.NDArray[np.int64]
+from bedplate.serve.state import (
+    MISSING,
+    Floats,
+    Ids,
+    View,
+    blank_row,
+    key_of,
+    pad,
+    unpack_many,
+    unpack_row,
+    unpack_rows,
+)
 
 CONFIG, ITEMS, RANKER = "recommender.json", "items.safetensors", "ranker.onnx"
-MISSING = np.float32(-1)
-"""What stands for "there is none" in a feature (no second purchase, no discount): all features are at least zero."""
-
-
-class View(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One feature view as the predictor reads it: its namespace in the online store and its columns in order."""
-
-    namespace: str
-    columns: tuple[str, ...]
 
 
 class Derived(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -81,52 +79,6 @@ SIGNATURE = ModelSignature(
         TensorSpec(name="score", datatype="FP32", shape=(1, -1)),
     ),
 )
-
-
-# ------------------------------------------------------------------------------------------------- online state, packed
-
-
-def _schema(columns: Sequence[str]) -> bytes:
-    return zlib.crc32("\n".join(columns).encode()).to_bytes(4, "little")
-
-
-def key_of(identifier: int) -> bytes:
-    """The online key of an entity."""
-    return int(identifier).to_bytes(8, "little", signed=True)
-
-
-def pack_row(columns: Sequence[str], values: Floats) -> bytes:
-    """One entity's features: four bytes that stand for the column names, then float32 values."""
-    return _schema(columns) + values.astype("<f4", copy=False).tobytes()
-
-
-def pack_rows(columns: Sequence[str], items: Ids, values: Floats) -> bytes:
-    """The features of one entity's pairs: the four bytes, the number of pairs, their items, their values by row."""
-    size = len(items).to_bytes(4, "little")
-    return _schema(columns) + size + items.astype("<i8").tobytes() + values.astype("<f4", copy=False).tobytes()
-
-
-def _check(view: View, data: bytes) -> None:
-    if data[:4] != _schema(view.columns):
-        raise IntegrityError(
-            "the online features have other columns than the model was trained on",
-            where=view.namespace,
-            fix="compute and materialise the features of this model's version again",
-        )
-
-
-def unpack_row(view: View, data: bytes) -> Floats:
-    """The values that :func:`pack_row` packed, shape (columns,)."""
-    _check(view, data)
-    return np.frombuffer(data, "<f4", offset=4)
-
-
-def unpack_rows(view: View, data: bytes) -> tuple[Ids, Floats]:
-    """The items, shape (n,), and values, shape (n, columns), that :func:`pack_rows` packed."""
-    _check(view, data)
-    n = int.from_bytes(data[4:8], "little")
-    items = np.frombuffer(data, "<i8", count=n, offset=8)
-    return items, np.frombuffer(data, "<f4", offset=8 + 8 * n).reshape(n, len(view.columns))
 
 
 # --------------------------------------------------------------------------------------------------------- factor model
@@ -316,22 +268,11 @@ class RecommenderPredictor:
         out = np.full((len(items), self._width), MISSING)
         start = 0
         for view in self.config.products:
-            size = 4 + 4 * len(view.columns)
-            blank = _schema(view.columns) + MISSING.astype("<f4").tobytes() * len(view.columns)
-            data = b"".join([blank if v is None else v for v in reader.get_many(view.namespace, keys)])
-            if len(data) != size * len(items) or data[:4] != blank[:4]:
-                _check(view, b"")
-            block = np.frombuffer(data, "<f4").reshape(len(items), size // 4)
-            out[:, start : start + len(view.columns)] = block[:, 1:]
+            blank = blank_row(view)
+            found = [blank if value is None else value for value in reader.get_many(view.namespace, keys)]
+            out[:, start : start + len(view.columns)] = unpack_many(view, found)
             start += len(view.columns)
         return out
-
-
-def pad(pairs: Floats, rows: int) -> Floats:
-    """``pairs`` with rows of MISSING below, up to ``rows``."""
-    out = np.full((rows, pairs.shape[1]), MISSING)
-    out[: len(pairs)] = pairs
-    return out
 
 
 def _answer(household: int, items: Ids, scores: Floats, features: dict[str, Any]) -> Answer:

@@ -175,8 +175,13 @@ class Resources(_Section, frozen=True, kw_only=True):
 
 
 class Train(_Section, frozen=True, kw_only=True):
-    """How to train. ``holdout`` is the last stretch of time, or the share of rows, that nothing is tuned on."""
+    """How to train.
 
+    ``inputs`` are the data sets that training reads (none named: all). ``holdout`` is the last stretch of time, or the
+    share of rows, that nothing is tuned on.
+    """
+
+    inputs: tuple[str, ...] = ()
     resources: Resources = Resources()
     holdout: str | None = None
     seed: int = 7

@@ -86,6 +86,7 @@ class Engine:
         """``location`` is the path of a SQLite file, or a ``postgresql://`` address."""
         self._location = location
         self._lock = threading.Lock()
+        self._launching = threading.Lock()
         self._busy: set[str] = set()
         self._offers: dict[str, _Offer] = {}
         self._turned_away: set[str] = set()
@@ -140,7 +141,8 @@ class Engine:
             self._busy.add(workflow_id)
         offer = _Offer(steps)
         try:
-            self._launch()
+            with self._launching:
+                self._launch()
             wait = self._begin(workflow_id, offer)
             results = self._serve(workflow_id, offer, on_event or _ignore)
             wait()

@@ -1,0 +1,103 @@
+"""Who may do what at a replica: the snapshot in force, and decisions kept until it changes."""
+
+import logging
+from pathlib import Path
+
+import msgspec
+
+from bedplate import clock
+from bedplate.errors import AuthenticationError, BedplateError, DeniedError, IntegrityError, UnavailableError
+from bedplate.http import ResourceRef
+from bedplate.policy.policies import Policies
+from bedplate.policy.values import Principal, endpoint
+from bedplate.serve import snapshot as snapshots
+
+_log = logging.getLogger(__name__)
+_MOST_KEPT = 10_000
+
+
+class Admitted(msgspec.Struct, frozen=True):
+    """A request that may go on: for whom, by which policies, and until when that holds (seconds since 1970)."""
+
+    principal: Principal
+    policies: str
+    until: float
+
+
+class Access:
+    """Answers from memory; :meth:`refresh` reads the file when it changed."""
+
+    def __init__(self, path: Path, public_key: Path, use_case: str) -> None:
+        self._path = path
+        self._key = snapshots.load_public_key(public_key)
+        self._use_case = use_case
+        self._stamp: tuple[int, int, int] | None = None
+        self._number = 0
+        self._keys: dict[str, snapshots.Key] = {}
+        self._policies: Policies | None = None
+        self._texts: tuple[str, ...] = ()
+        self._kept: dict[tuple[str, str, ResourceRef], Admitted] = {}
+        self.refresh()
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is a good snapshot in force."""
+        return self._policies is not None
+
+    def refresh(self) -> None:
+        """Take a changed snapshot into force; on a bad one, deny everything until a good one comes."""
+        try:
+            status = self._path.stat()
+            stamp = (status.st_mtime_ns, status.st_ino, status.st_size)
+        except OSError:
+            stamp = (0, 0, 0)
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            snapshot = snapshots.read(self._path, self._key)
+            if snapshot.number < self._number:
+                raise IntegrityError("the access snapshot is older than the one before", where=str(self._path))
+            policies = self._policies
+            if policies is None or snapshot.policies != self._texts:
+                policies = Policies.load(*snapshot.policies)
+        except BedplateError as error:
+            _log.error("everything is denied: %s", error)
+            self._policies, self._keys, self._kept = None, {}, {}
+            return
+        self._number, self._texts = snapshot.number, snapshot.policies
+        self._policies, self._keys, self._kept = policies, snapshot.keys, {}
+
+    def admit(self, authorization: str | None, action: str, resource: ResourceRef) -> Admitted:
+        """Authenticate an ``Authorization`` header and decide about ``action`` on an endpoint.
+
+        Raises:
+            AuthenticationError: no key, or one that is unknown, revoked or expired.
+            DeniedError: policy does not allow it.
+            UnavailableError: there is no snapshot to decide by.
+        """
+        known = self._kept.get((authorization or "", action, resource))
+        if known is not None and (known.until == 0.0 or clock.now().timestamp() < known.until):
+            return known
+        return self._decide(authorization or "", action, resource)
+
+    def _decide(self, authorization: str, action: str, resource: ResourceRef) -> Admitted:
+        if self._policies is None:
+            raise UnavailableError(
+                "access cannot be decided now", fix="ask the operator to look at the access snapshot"
+            )
+        kind, _, token = authorization.partition(" ")
+        if kind.lower() != "bearer" or not token.strip():
+            raise AuthenticationError("no key was presented", fix="send Authorization: Bearer <key>")
+        key = self._keys.get(snapshots.name_of_token(token.strip()))
+        until = clock.parse(key.expires).timestamp() if key is not None and key.expires else 0.0
+        if key is None or (until and clock.now().timestamp() >= until):
+            raise AuthenticationError("the key is not valid", fix="ask for a new key")
+        decision = self._policies.decide(key.principal, action, endpoint(resource.id, use_case=self._use_case))
+        if not decision.allowed:
+            raise DeniedError("; ".join(decision.reasons) or "no policy allows it")
+        admitted = Admitted(key.principal, ",".join(decision.policies), until)
+        if len(self._kept) >= _MOST_KEPT:
+            self._kept.clear()
+        self._kept[(authorization, action, resource)] = admitted
+        return admitted

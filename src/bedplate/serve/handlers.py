@@ -1,0 +1,77 @@
+"""One prediction, whatever protocol carried it: decode, predict, encode, log."""
+
+from collections.abc import Callable
+from time import perf_counter
+
+import msgspec
+
+from bedplate import clock, ids
+from bedplate.bundle import Manifest
+from bedplate.errors import BedplateError, StorageError
+from bedplate.journal import Writer
+from bedplate.records import Prediction
+from bedplate.serve.access import Admitted
+from bedplate.serve.codecs import Codec, ModelError, metadata
+from bedplate.serve.predictors import FeatureReader, Predictor
+from bedplate.serve.spec import ReplicaSpec
+
+Done = Callable[[StorageError | None], None]
+
+# Sorted keys and no spaces: the one JSON text of a record, as `bedplate.ids.canonical` writes it.
+_record = msgspec.json.Encoder(order="sorted")
+
+
+class Inference:
+    """The model of one replica, with everything a prediction needs."""
+
+    def __init__(
+        self, spec: ReplicaSpec, manifest: Manifest, predictor: Predictor, features: FeatureReader, journal: Writer
+    ) -> None:
+        self.spec = spec
+        self.version = str(manifest.version)
+        self.metadata = metadata(spec.name, [self.version], manifest.signature)
+        self._predictor = predictor
+        self._features = features
+        self._journal = journal
+        self._codec = Codec(spec.name, self.version, manifest.signature)
+        self.durable = spec.mode == "durable"
+
+    def infer(self, body: bytes, admitted: Admitted, started: float, done: Done | None) -> tuple[bytes, str]:
+        """Answer one request; gives the body and the id of the prediction.
+
+        ``done`` is called when the prediction is on disk, which is what a durable answer waits for.
+
+        Raises:
+            InputError: the request does not fit the model.
+            ModelError: the model failed.
+            StorageError: the prediction cannot be logged, and the mode is durable.
+        """
+        call = self._codec.decode(body)
+        try:
+            answer = self._predictor.predict(call.arrays, self._features)
+        except BedplateError:
+            raise
+        except Exception as error:
+            raise ModelError(f"the model failed: {type(error).__name__}") from error
+        prediction = ids.new_id("pred")
+        text, outputs = self._codec.encode(call, answer.outputs, prediction)
+        spec = self.spec
+        record = Prediction(
+            id=prediction,
+            request_id=call.id or "",
+            time=clock.timestamp(),
+            use_case=spec.use_case,
+            endpoint=spec.name,
+            bundle=spec.digest,
+            evidence=spec.evidence,
+            principal=admitted.principal.id,
+            decision=admitted.policies,
+            entity=answer.entity,
+            inputs=call.values,
+            features=answer.features,
+            outputs=outputs,
+            latency_ms=round((perf_counter() - started) * 1000, 3),
+            replayed=call.replayed,
+        )
+        self._journal.submit(_record.encode(record), done)
+        return text, prediction

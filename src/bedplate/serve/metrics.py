@@ -1,0 +1,63 @@
+"""Counts and latencies of one replica, kept as plain numbers in the path and given to Prometheus when it asks."""
+
+from bisect import bisect_left
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+
+
+class Metrics(Collector):
+    """What happened here since the start. Changed from the event loop only."""
+
+    def __init__(self, model: str, version: str) -> None:
+        self._labels = (model, version)
+        self._statuses: dict[int, int] = {}
+        self._buckets = [0] * (len(BUCKETS) + 1)
+        self._seconds = 0.0
+        self.in_flight = 0
+        self.unlogged = 0
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+
+    def request(self, status: int) -> None:
+        """Count one answer."""
+        self._statuses[status] = self._statuses.get(status, 0) + 1
+
+    def prediction(self, seconds: float) -> None:
+        """Count one prediction and the time it took inside the server."""
+        self._buckets[bisect_left(BUCKETS, seconds)] += 1
+        self._seconds += seconds
+
+    def collect(self) -> Iterator[Metric]:
+        """What Prometheus asks for."""
+        names = ("model", "version")
+        requests = CounterMetricFamily("bedplate_requests", "Answers by HTTP status.", labels=(*names, "status"))
+        for status, count in sorted(self._statuses.items()):
+            requests.add_metric((*self._labels, str(status)), count)
+        yield requests
+        total, buckets = 0, []
+        for bound, count in zip((*map(str, BUCKETS), "+Inf"), self._buckets, strict=True):
+            total += count
+            buckets.append((bound, total))
+        latency = HistogramMetricFamily(
+            "bedplate_prediction_seconds", "Time from receipt to answer, in the server.", labels=names
+        )
+        latency.add_metric(self._labels, buckets, self._seconds)
+        yield latency
+        in_flight = GaugeMetricFamily("bedplate_requests_in_flight", "Requests being answered now.", labels=names)
+        in_flight.add_metric(self._labels, self.in_flight)
+        yield in_flight
+        unlogged = CounterMetricFamily(
+            "bedplate_predictions_unlogged", "Predictions answered but not logged (buffered mode).", labels=names
+        )
+        unlogged.add_metric(self._labels, self.unlogged)
+        yield unlogged
+
+    def exposition(self) -> bytes:
+        """The Prometheus text format."""
+        text: bytes = generate_latest(self._registry)
+        return text

@@ -1,0 +1,158 @@
+"""One replica: ``python -m bedplate.serve.replica <spec.json> <socket> <status pipe> <parent>``.
+
+It verifies and loads its bundle, says ``ready`` on the pipe (or why not), answers on the socket it inherited, and
+drains when told to end. It dies with its supervisor.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import gc
+import logging
+import os
+import signal
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from bedplate import bundle, online
+from bedplate.errors import BedplateError, InputError
+from bedplate.journal import Writer
+from bedplate.records import ModelSignature
+from bedplate.serve import predictors, sockets
+from bedplate.serve import spec as specs
+from bedplate.serve.access import Access
+from bedplate.serve.codecs import DTYPES
+from bedplate.serve.handlers import Inference
+from bedplate.serve.predictors import FeatureReader, Predictor
+from bedplate.serve.rest import RestApplication
+from bedplate.serve.spec import ReplicaSpec
+
+_log = logging.getLogger(__name__)
+_PR_SET_PDEATHSIG = 1
+_TICK = 0.2
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when the thread that started it ends."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it ended before the line above
+        os._exit(1)
+
+
+class Replica:
+    """The parts of one replica, put together from its spec.
+
+    Raises:
+        BedplateError: the bundle cannot be trusted, or a file cannot be opened.
+    """
+
+    def __init__(self, spec: ReplicaSpec) -> None:
+        self.spec = spec
+        manifest = bundle.verify(spec.bundle, public_key=spec.public_key, digest=spec.digest)
+        predictor = predictors.load(spec.bundle, manifest, spec.threads)
+        self.features = online.open(spec.online, read_only=True)
+        _warm_up(predictor, manifest.signature, self.features)
+        self.access = Access(spec.snapshot, spec.snapshot_key, spec.use_case)
+        self.journal = Writer(spec.journal, spec.mode, seal_seconds=spec.seal)
+        inference = Inference(spec, manifest, predictor, self.features, self.journal)
+        self.app = RestApplication(inference, self.access, _release())
+
+    async def serve(self, descriptor: int, ready: Any) -> None:
+        """Answer on the socket until told to end; ``ready`` is called when the first request can come."""
+        loop = asyncio.get_running_loop()
+        ending = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, ending.set)
+        loop.add_signal_handler(signal.SIGUSR1, lambda: loop.run_in_executor(None, self._seal))
+        server = sockets.InheritedServer(self.app, descriptor)
+        serving = asyncio.create_task(server.serve())
+        ticking = asyncio.create_task(self._tick())
+        await asyncio.sleep(0)
+        ready()
+        await asyncio.wait([serving, asyncio.create_task(ending.wait())], return_when=asyncio.FIRST_COMPLETED)
+        await self._drain()
+        server.stop()  # type: ignore[no-untyped-call]
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(serving, self.spec.drain)
+        ticking.cancel()
+        self.journal.close()
+        self.features.close()
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK)
+            self.app.sweep()
+            try:
+                self.access.refresh()
+            except Exception:  # noqa: BLE001  what fails here must not end the ticking: the old rules would never end
+                _log.exception("the access snapshot could not be refreshed")
+
+    async def _drain(self) -> None:
+        """Tell every connection that this was its last answer, and wait until nothing is in flight.
+
+        Clients that keep connections alive get at least two ticks to meet the flag.
+        """
+        self.app.draining = True
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self.spec.drain
+        await asyncio.sleep(2 * _TICK)
+        while self.app.metrics.in_flight and loop.time() < end:
+            await asyncio.sleep(0.02)
+
+    def _seal(self) -> None:
+        try:
+            self.journal.seal()
+        except BedplateError as error:
+            _log.error("the prediction log could not be sealed: %s", error)
+
+
+def _warm_up(predictor: Predictor, signature: ModelSignature, features: FeatureReader) -> None:
+    """Ask once before anybody waits, for the first answer allocates. Zeros may make no sense: a refusal is fine."""
+    inputs = {}
+    for tensor in signature.inputs:
+        shape = [1 if size == -1 else size for size in tensor.shape]
+        inputs[tensor.name] = np.full(shape, "" if tensor.datatype == "BYTES" else 0, DTYPES[tensor.datatype])
+    try:
+        predictor.predict(inputs, features)
+    except InputError as error:
+        _log.info("the model refused zeros: %s", error)
+
+
+def _release() -> str:
+    """The version of Bedplate, as the protocol's server metadata gives it."""
+    try:
+        return version("bedplate")
+    except PackageNotFoundError:  # run from a source tree
+        return "source"
+
+
+def main(arguments: list[str]) -> int:
+    """Run one replica to its end; the exit status is 0 after a drain."""
+    path, descriptor, pipe, parent = Path(arguments[0]), int(arguments[1]), int(arguments[2]), int(arguments[3])
+    die_with_parent(parent)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+
+    def say(**status: object) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            os.write(pipe, msgspec.json.encode(status) + b"\n")
+
+    try:
+        replica = Replica(specs.decode(path.read_bytes()))
+    except BedplateError as error:
+        _log.error("not started: %s", error)
+        say(state="failed", error=error.to_dict())
+        return error.exit_code
+    gc.collect()
+    gc.freeze()  # what was loaded stays: the collector need not walk it again and again
+    asyncio.run(replica.serve(descriptor, lambda: say(state="ready", pid=os.getpid())))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,69 @@
+"""Listening sockets that outlive the processes that answer on them.
+
+The supervisor opens a socket once and every replica of an endpoint inherits it, so the kernel keeps connections while
+replicas come and go. Granian's embedded server opens its own; handing it one is an internal of Granian, used in this
+file alone and held by ``tests/serve/test_sockets.py``.
+"""
+
+import errno
+import socket
+from typing import Any
+
+from granian._granian import SocketHolder
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
+from granian.server.embed import Server
+
+from bedplate.errors import InputError, UnavailableError
+
+BACKLOG = 1024
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening TCP socket; ``port`` 0 lets the system choose.
+
+    Raises:
+        InputError: ``host`` is no address of this machine.
+        UnavailableError: the port is taken, or may not be used.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        where = f"{host}:{port}"
+        if error.errno == errno.EADDRINUSE:
+            raise UnavailableError(
+                f"port {port} is taken by another program", where=where, fix="stop it, or choose another port"
+            ) from error
+        if error.errno == errno.EACCES:
+            raise UnavailableError(f"port {port} may not be used", where=where, fix="choose one above 1023") from error
+        raise InputError(f"{host!r} is not an address of this machine", where=where, fix="use 127.0.0.1") from error
+    return listener
+
+
+class InheritedServer(Server):
+    """Granian's embedded RSGI server on a socket that is open already."""
+
+    def __init__(self, app: Any, descriptor: int, *, header_seconds: float = 10.0, backpressure: int = 1024) -> None:
+        super().__init__(
+            app,
+            interface=Interfaces.RSGI,
+            http=HTTPModes.http1,
+            websockets=False,
+            backpressure=backpressure,
+            http1_settings=HTTP1Settings(header_read_timeout=int(header_seconds * 1000), max_buffer_size=64 * 1024),
+            log_enabled=False,
+        )
+        self._inherited = descriptor
+
+    def _init_shared_socket(self) -> None:
+        internals: Any = self  # Granian's stub leaves these untyped or out
+        holder: Any = SocketHolder
+        internals._ssp = None
+        internals._shd = holder(self._inherited, False, BACKLOG)
+        internals._sfd = self._inherited

@@ -1,0 +1,60 @@
+"""What a replica is told at its start, and nothing else: it reads no setting and no environment."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from bedplate.errors import InputError
+from bedplate.http.guards import LOOPBACK
+from bedplate.ids import Digest
+
+Count = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class ReplicaSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One endpoint as a replica serves it.
+
+    ``bundle`` is the folder of the bundle with digest ``digest``, verified with ``public_key``; ``evidence`` is the
+    digest of the fact that allowed serving it, written into every prediction. ``port`` 0 lets the system choose at the
+    first start; the supervisor keeps what was chosen. ``max_body`` in bytes, times in seconds.
+    """
+
+    name: str
+    use_case: str
+    bundle: Path
+    digest: Digest
+    evidence: Digest
+    public_key: Path
+    snapshot: Path
+    snapshot_key: Path
+    journal: Path
+    online: Path
+    mode: Literal["buffered", "durable"] = "buffered"
+    host: str = "127.0.0.1"
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
+    threads: Count = 1
+    hosts: tuple[str, ...] = LOOPBACK
+    max_body: Count = 4 << 20
+    max_depth: Count = 16
+    max_in_flight: Count = 512
+    receipt: float = 10.0
+    drain: float = 10.0
+    seal: float = 5.0
+
+
+def encode(spec: ReplicaSpec) -> bytes:
+    """The spec as JSON."""
+    return msgspec.json.format(msgspec.json.encode(spec, enc_hook=str), indent=1)
+
+
+def decode(data: bytes) -> ReplicaSpec:
+    """The spec that :func:`encode` wrote.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        return msgspec.json.decode(data, type=ReplicaSpec, dec_hook=lambda kind, value: kind(value))
+    except msgspec.DecodeError as error:
+        raise InputError(f"the replica spec cannot be used: {error}") from error

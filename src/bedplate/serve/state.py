@@ -1,0 +1,159 @@
+"""Online features as bytes: what :func:`bedplate.features.materialise` writes and predictors read.
+
+A view of one entity has one value per entity. A view of two entities has one value per first entity, which holds all its
+pairs, so that a household's history comes in one read. Each value begins with four bytes that stand for the names and
+order of the columns: features of another shape are refused, never misread.
+"""
+
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from bedplate.errors import InputError, IntegrityError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Floats = npt.NDArray[np.float32]
+Ids = npt.NDArray[np.int64]
+
+MISSING = np.float32(-1)
+"""What stands for "there is none" (no second purchase, no discount)."""
+
+
+class View(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One feature view as the predictor reads it: its namespace in the online store and its columns in order."""
+
+    namespace: str
+    columns: tuple[str, ...]
+
+
+def _schema(columns: Sequence[str]) -> bytes:
+    return zlib.crc32("\n".join(columns).encode()).to_bytes(4, "little")
+
+
+def key_of(identifier: int) -> bytes:
+    """The online key of an entity."""
+    return int(identifier).to_bytes(8, "little", signed=True)
+
+
+def pack_row(columns: Sequence[str], values: Floats) -> bytes:
+    """One entity's features: four bytes that stand for the column names, then float32 values."""
+    return _schema(columns) + values.astype("<f4", copy=False).tobytes()
+
+
+def pack_rows(columns: Sequence[str], items: Ids, values: Floats) -> bytes:
+    """The features of one entity's pairs: the four bytes, the number of pairs, their items, their values by row."""
+    size = len(items).to_bytes(4, "little")
+    return _schema(columns) + size + items.astype("<i8").tobytes() + values.astype("<f4", copy=False).tobytes()
+
+
+def blank_row(view: View) -> bytes:
+    """The packed row of an entity that the view does not know."""
+    return pack_row(view.columns, np.full(len(view.columns), MISSING))
+
+
+def _check(view: View, data: bytes) -> None:
+    if data[:4] != _schema(view.columns):
+        raise _foreign(view)
+
+
+def _foreign(view: View) -> IntegrityError:
+    return IntegrityError(
+        "the online features have other columns than the model was trained on",
+        where=view.namespace,
+        fix="compute and materialise the features of this model's version again",
+    )
+
+
+def unpack_row(view: View, data: bytes) -> Floats:
+    """The values that :func:`pack_row` packed, shape (columns,)."""
+    _check(view, data)
+    return np.frombuffer(data, "<f4", offset=4)
+
+
+def unpack_rows(view: View, data: bytes) -> tuple[Ids, Floats]:
+    """The items, shape (n,), and values, shape (n, columns), that :func:`pack_rows` packed."""
+    _check(view, data)
+    n = int.from_bytes(data[4:8], "little")
+    items = np.frombuffer(data, "<i8", count=n, offset=8)
+    return items, np.frombuffer(data, "<f4", offset=8 + 8 * n).reshape(n, len(view.columns))
+
+
+def unpack_many(view: View, rows: Sequence[bytes]) -> Floats:
+    """The values of many packed rows, shape (rows, columns)."""
+    size = 4 + 4 * len(view.columns)
+    data = b"".join(rows)
+    if len(data) != size * len(rows):
+        raise _foreign(view)
+    block = np.frombuffer(data, "<f4").reshape(len(rows), size // 4)
+    heads = block[:, 0].view("<u4")
+    if len(rows) and (heads != int.from_bytes(_schema(view.columns), "little")).any():
+        raise _foreign(view)
+    return block[:, 1:]
+
+
+def pad(pairs: Floats, rows: int) -> Floats:
+    """``pairs`` with rows of MISSING below, up to ``rows``."""
+    out = np.full((rows, pairs.shape[1]), MISSING)
+    out[: len(pairs)] = pairs
+    return out
+
+
+# ------------------------------------------------------------------------------------------------ from feature tables
+
+
+def columns_of(table: "pa.Table", entity: Sequence[str]) -> tuple[str, ...]:
+    """The feature columns of a feature table, in order."""
+    return tuple(name for name in table.column_names if name not in entity and name != "as_of")
+
+
+def matrix(table: "pa.Table", columns: Sequence[str]) -> Floats:
+    """``columns`` of ``table`` as float32 of shape (rows, columns); nulls and NaN become MISSING."""
+    out = np.empty((table.num_rows, len(columns)), np.float32)
+    for i, name in enumerate(columns):
+        out[:, i] = table[name].to_numpy()
+    out[~np.isfinite(out)] = MISSING
+    return out
+
+
+def identifiers(table: "pa.Table", name: str) -> Ids:
+    """An entity column as int64.
+
+    Raises:
+        InputError: it does not hold whole numbers.
+    """
+    values = table[name].to_numpy()
+    if values.dtype.kind not in "iu":
+        raise InputError(f"{name!r} does not hold whole numbers", where="features", fix="key online views by integers")
+    return values.astype(np.int64)
+
+
+def packed(table: "pa.Table", entity: Sequence[str]) -> Iterator[tuple[bytes, bytes]]:
+    """Keys and values of one view at one moment.
+
+    Raises:
+        InputError: an entity column does not hold whole numbers.
+    """
+    columns = columns_of(table, entity)
+    values = matrix(table, columns)
+    ids = identifiers(table, entity[0])
+    if len(entity) == 1:
+        for i, identifier in enumerate(ids.tolist()):
+            yield key_of(identifier), pack_row(columns, values[i])
+        return
+    items = identifiers(table, entity[1])
+    order = np.lexsort((items, ids))
+    ids, items, values = ids[order], items[order], values[order]
+    for low, high in groups(ids):
+        yield key_of(int(ids[low])), pack_rows(columns, items[low:high], values[low:high])
+
+
+def groups(ids: Ids) -> Iterator[tuple[int, int]]:
+    """The bounds [low, high) of each run of equal values in ``ids``."""
+    firsts = np.flatnonzero(np.r_[True, ids[1:] != ids[:-1]]) if len(ids) else np.empty(0, np.intp)
+    yield from zip(firsts.tolist(), [*firsts[1:].tolist(), len(ids)], strict=True)
