@@ -1,12 +1,16 @@
 """Endpoints as the owner keeps them: what replicas may know, what each is started from, and bringing them back."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
 from bedplate.app import access
 from bedplate.app.system import System
+from bedplate.ids import digest_of
+from bedplate.journal import Segment
 from bedplate.policy import values as policy
+from bedplate.records import TableVersion
 from bedplate.serve import snapshot
 from bedplate.serve.spec import ReplicaSpec
 from bedplate.store.endpoints import EndpointRow
@@ -65,11 +69,26 @@ def restore(system: System) -> list[str]:
 
 def journal_of(system: System, name: str) -> Path:
     """Where the replicas of an endpoint write predictions: a folder named by nothing that a user typed."""
-    from bedplate.ids import digest_of
-
     return system.home.journal / digest_of(name)[7:39]
 
 
 def predictions_table(use_case: str) -> str:
     """The table that predictions of a use case are shipped to."""
     return access.table_name(use_case, "predictions")
+
+
+def recorder(system: System, purpose: str = "") -> Callable[[Segment, TableVersion], None]:
+    """What puts each shipped segment into the ledger: its count and its digest."""
+
+    def record(segment: Segment, version: TableVersion) -> None:
+        with system.store.transaction() as tx:
+            system.ledger.record(
+                tx,
+                actor="flow",
+                action="prediction.ship",
+                resource=f"table/{version.name}@{version.version}",
+                payload={"segment": segment.id, "count": segment.count, "digest": segment.digest, "table": version.digest},
+                purpose=purpose,
+            )
+
+    return record

@@ -14,7 +14,6 @@ from bedplate.app.inputs import section
 from bedplate.app.stage import Context, Evidence, Outcome, Stage
 from bedplate.app.stages import data
 from bedplate.errors import UnavailableError
-from bedplate.journal import Segment
 from bedplate.observe.replay import ReplayPlan, ReplayWindow, http_sender, replay
 from bedplate.observe.ship import answered, ship
 from bedplate.plan.types import Plan
@@ -233,11 +232,12 @@ def _ship_all(context: Context, journal: Any, table: str, wanted: set[str]) -> T
         UnavailableError: the replica did not seal its log in time.
     """
     system, name = context.system, context.use_case.name
+    record = endpoints.recorder(system, context.use_case.governance.purpose)
     deadline = time.monotonic() + _SEAL_WITHIN
     while True:
         system.supervisor.seal(name)
         time.sleep(0.2)
-        report = ship(journal, system.tables, table, on_segment=lambda s, v: _shipped(context, s, v))
+        report = ship(journal, system.tables, table, on_segment=record)
         if report.table is not None:
             asked = set()
             for batch in system.tables.scan(report.table, ["request_id"]):
@@ -248,18 +248,6 @@ def _ship_all(context: Context, journal: Any, table: str, wanted: set[str]) -> T
             raise UnavailableError(
                 "predictions are still in the log of the replica", where=str(journal), fix="run again: it carries on"
             )
-
-
-def _shipped(context: Context, segment: Segment, version: TableVersion) -> None:
-    with context.system.store.transaction() as tx:
-        context.system.ledger.record(
-            tx,
-            actor="flow",
-            action="prediction.ship",
-            resource=f"table/{version.name}@{version.version}",
-            payload={"segment": segment.id, "count": segment.count, "digest": segment.digest, "table": version.digest},
-            purpose=context.use_case.governance.purpose,
-        )
 
 
 def _outcomes(context: Context) -> "pa.Table | None":
