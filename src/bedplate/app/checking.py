@@ -2,11 +2,8 @@
 
 from pathlib import Path
 
-import msgspec
-
 from bedplate import usecase
-from bedplate.app.read_models import CheckReport, ContractTestReport
-from bedplate.errors import NotFoundError
+from bedplate.app.read_models import CheckReport, ContractResult, ContractTestReport
 from bedplate.retrain.conditions import parse, parse_worth
 
 
@@ -37,8 +34,19 @@ def check(path: Path) -> CheckReport:
     )
 
 
-def contract_test(path: Path, dataset: str | None) -> ContractTestReport:
-    raise NotImplementedError
+def contract_test(path: Path) -> ContractTestReport:
+    """Hold every source of a use case against its contract, keeping no row.
 
+    Raises:
+        ContractError: a contract is wrong, or a source has other columns.
+    """
+    from bedplate.data import contracts, ingest
 
-_ = (msgspec, NotFoundError)
+    loaded = usecase.load(path)
+    results = []
+    for name, data in loaded.use_case.data.items():
+        contract = contracts.load(loaded.folder / data.contract)
+        outcomes = ingest.test(contract, name, data, loaded.folder)
+        results.append(ContractResult(dataset=name, contract=contract.id, outcomes=outcomes))
+    passed = not any(o.failed and o.severity == "error" for result in results for o in result.outcomes)
+    return ContractTestReport(use_case=loaded.use_case.name, passed=passed, results=tuple(results))

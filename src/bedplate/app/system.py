@@ -9,7 +9,7 @@ from bedplate import blobs, clock, store
 from bedplate.app import home as homes
 from bedplate.identity import Identity
 from bedplate.ledger import Ledger
-from bedplate.policy import Policies
+from bedplate.policy.policies import Policies
 from bedplate.settings import Home, Settings
 from bedplate.workflow.owner import Owner
 
@@ -43,7 +43,7 @@ class System:
             self.ledger = Ledger(self.store, self.home.ledger, opened.ledger_key)
             self._exit.callback(self.ledger.close)
             self.identity = Identity(self.store, self.home.keys, self.ledger)
-            self.policies = Policies.builtin()
+            self.policies = Policies.load()
         except BaseException:
             self._exit.close()
             raise
@@ -80,7 +80,7 @@ class System:
     @cached_property
     def blobs(self) -> "blobs.Blobs":
         """Artifacts by digest."""
-        return blobs.open(f"{self.settings.storage}/blobs" if self.settings.storage else self.home.blobs)
+        return blobs.open(self.settings.storage or self.home.blobs)
 
     @cached_property
     def tables(self) -> "Tables":

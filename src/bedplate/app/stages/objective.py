@@ -24,6 +24,7 @@ def _check(context: Context) -> Outcome:
         kpi=msgspec.to_builtins(use_case.objective.kpi),
         owner=msgspec.to_builtins(use_case.owner),
         purpose=use_case.governance.purpose,
+        risk=use_case.risk.level,
         file=loaded.path.name,
         file_digest=loaded.digest,
         line=loaded.line("objective"),
