@@ -81,6 +81,7 @@ OBJECTIVE = Objective(
     file="usecase.yaml",
     file_digest=digest("usecase.yaml"),
     line=5,
+    risk="limited",
 )
 
 

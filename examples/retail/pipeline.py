@@ -163,7 +163,12 @@ RECIPE = {
 }
 
 
-@pipeline.train
+@pipeline.train(
+    inputs={
+        "transactions": ("household_id", "product_id", "basket_id", "transaction_timestamp"),
+        "demographics": ("household_id", "age", "income"),
+    }
+)
 def train(task: Task) -> Result:
     """The two-stage recommender of the recipe."""
     from bedplate.train import recommender  # heavy: only the training process pays for it

@@ -4,7 +4,7 @@ Nothing here runs user code; :mod:`bedplate.compute` does, in a process of its o
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, overload
 
 import msgspec
 
@@ -53,9 +53,21 @@ def feature_view(
     return lambda function: _marker("feature_view", function, {"entity": keys, "inputs": inputs, "time": time})
 
 
-def train(function: F) -> F:
-    """Mark the function that trains: it gets a :class:`bedplate.train.Task` and returns a trained model."""
-    return _marker("train", function, {})
+@overload
+def train(function: F) -> F: ...
+@overload
+def train(*, inputs: Mapping[str, tuple[str, ...] | None]) -> Callable[[F], F]: ...
+def train(
+    function: F | None = None, *, inputs: Mapping[str, tuple[str, ...] | None] | None = None
+) -> F | Callable[[F], F]:
+    """Mark the function that trains: it gets a :class:`bedplate.compute.task.Task` and returns a ``Result``.
+
+    ``inputs`` names the data sets it works on and the columns of each (None for all of them); without it, all data
+    sets come. The feature tables come too, by the names of their views.
+    """
+    if function is not None:
+        return _marker("train", function, {})
+    return lambda marked: _marker("train", marked, {"inputs": dict(inputs or {})})
 
 
 def evaluate(function: F) -> F:

@@ -47,6 +47,7 @@ class Objective(msgspec.Struct, frozen=True, kw_only=True):
     file: str
     file_digest: Digest
     line: int
+    risk: str = ""
 
 
 # --------------------------------------------------------------------------------------------------------------- data

@@ -73,6 +73,20 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     )
 
 
+def child_environment(settings: Settings) -> dict[str, str]:
+    """The environment of a process of ours that must have the same settings."""
+    return {
+        **os.environ,
+        "BEDPLATE_HOME": str(settings.home),
+        "BEDPLATE_DATABASE": settings.database,
+        "BEDPLATE_STORAGE": settings.storage,
+        "BEDPLATE_HOST": settings.host,
+        "BEDPLATE_PORT": str(settings.port),
+        "BEDPLATE_ENVIRONMENT": settings.environment,
+        "BEDPLATE_LOG": settings.log,
+    }
+
+
 class Home(msgspec.Struct, frozen=True):
     """Where things lie inside a home folder. Only paths: :mod:`bedplate.app.home` makes and checks the folder."""
 

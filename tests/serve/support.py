@@ -105,7 +105,7 @@ class World:
     def publish(self, policies: tuple[str, ...] = (), expires: str | None = None) -> None:
         """Put the keys into force."""
         entries = {
-            snapshot.key_hash(token): snapshot.Key(
+            snapshot.name_of_token(token): snapshot.Key(
                 principal=Principal(kind="Service", id=f"svc-{i}", name=f"svc-{i}", groups=groups), expires=expires
             )
             for i, (token, groups) in enumerate(self.keys.items())

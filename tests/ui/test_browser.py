@@ -140,6 +140,18 @@ def test_a_form_with_a_foreign_token_changes_nothing(page, served):
     assert len(served.changes) == before
 
 
+def test_a_decision_about_a_version_that_is_gone_changes_nothing(page, served):
+    before = len(served.changes)
+    page.goto(f"{served.address}/use-cases/{sample.NAME}")
+    page.locator("form.decide input[name=bundle]").evaluate("element => element.value = 'sha256:old'")
+    page.locator("textarea[name=reason]").fill("x")
+    page.get_by_role("button", name="Approve version 3").click()
+    page.wait_for_load_state()
+
+    assert "does not wait any more" in page.content()
+    assert len(served.changes) == before
+
+
 def test_the_search_leads_to_the_trace_and_wrong_ids_say_so(page, served):
     page.goto(served.address)
     page.get_by_placeholder("Trace a prediction id").fill(sample.PREDICTION)
@@ -182,3 +194,17 @@ def test_stored_text_is_shown_and_never_run(browser, tmp_path):
         assert text in made.locator(".approvals").text_content()
         assert dialogs == []
         context.close()
+
+
+def test_the_line_of_stages_follows_a_run(page, served):
+    with served.store.transaction() as tx:
+        execution = tx.executions.start(sample.NAME, "administrator")
+        tx.executions.enter(execution.id, "train", "features changed")
+    page.goto(f"{served.address}/use-cases/{sample.NAME}")
+    assert page.locator(".spine li.running .stage-name").inner_text() == "Trained"
+
+    with served.store.transaction() as tx:
+        tx.executions.end(execution.id, "succeeded")
+    page.locator(".spine li.running").wait_for(state="detached", timeout=10_000)
+
+    assert page.locator(".spine li").count() == 13

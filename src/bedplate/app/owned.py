@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bedplate import ids, usecase
-from bedplate.app import flow
+from bedplate.app import access
 from bedplate.app.owner_socket import Listener, Request
-from bedplate.app.stage import Context
+from bedplate.app.read_models import StopReport, UpInfo
 from bedplate.app.system import System
-from bedplate.errors import AuthenticationError, DeniedError, InputError, NotFoundError
+from bedplate.errors import AuthenticationError, NotFoundError, UnavailableError
 from bedplate.identity import Principal
+from bedplate.policy import values as policy
 from bedplate.records import Event
 from bedplate.settings import Home, Settings
 
@@ -77,3 +77,103 @@ class OwnedHome:
             raise NotFoundError(f"there is no operation {operation!r}", fix=f"use one of {', '.join(_OPERATIONS)}")
         principal = self.system.identity.authenticate(token)
         return method(self, principal, emit, **arguments)
+
+    # ---------------------------------------------------------------------------------------------------- operations
+
+    def run(self, principal: Principal, emit: Emit, path: str, only: str | None = None) -> Any:
+        """Carry a use case through the flow."""
+        from bedplate.app import runs
+
+        return runs.run(self.system, principal, Path(path), only, emit)
+
+    def trace(self, principal: Principal, emit: Emit, prediction_id: str) -> Any:
+        """Walk from a prediction to the objective."""
+        from bedplate.app import tracing
+
+        return tracing.trace(self.system, principal, prediction_id)
+
+    def approve(self, principal: Principal, emit: Emit, use_case: str, environment: str, reason: str) -> Any:
+        """Approve the latest bundle for an environment."""
+        from bedplate.app import decisions
+
+        return decisions.vote(self.system, principal, use_case, environment, reason, "approved")
+
+    def refuse(self, principal: Principal, emit: Emit, use_case: str, environment: str, reason: str) -> Any:
+        """Refuse the latest bundle for an environment."""
+        from bedplate.app import decisions
+
+        return decisions.vote(self.system, principal, use_case, environment, reason, "refused")
+
+    def waive(self, principal: Principal, emit: Emit, use_case: str, gate: str, reason: str) -> Any:
+        """Waive a gate that lacks evidence."""
+        from bedplate.app import decisions
+
+        return decisions.waive(self.system, principal, use_case, gate, reason)
+
+    def login_link(self, principal: Principal, emit: Emit) -> str:
+        """A one-time link to the pages."""
+        return self.link(principal.id)
+
+    def up_info(self, principal: Principal, emit: Emit) -> Any:
+        """Where this owner serves, with a new one-time link."""
+        return UpInfo(address=self.address(), link=self.login_link(principal, emit), pid=os.getpid())
+
+    def backup(self, principal: Principal, emit: Emit, destination: str) -> Any:
+        """Write a verified copy of the home."""
+        from bedplate.app import backup
+
+        access.demand(self.system, principal, "administer", policy.HOME)
+        with self.system.store.transaction() as tx:
+            self.system.ledger.record(
+                tx, actor=principal.id, action="home.backup", resource="home", payload={"to": destination}
+            )
+        return backup.backup(self.system.home, Path(destination))
+
+    def stop(self, principal: Principal, emit: Emit) -> Any:
+        """Ask this owner to end."""
+        access.demand(self.system, principal, "operate", policy.HOME)
+        names = tuple(row.name for row in self.system.supervisor.status())
+        self.stopping.set()
+        return StopReport(pid=os.getpid(), endpoints=names)
+
+    def link(self, principal: str | None = None) -> str:
+        """A one-time link to the pages, for a principal or for who started this process."""
+        who = self.system.identity.authenticate(self.system.token).id if principal is None else principal
+        return f"{self.address()}/login/{self.system.identity.create_link(who, actor=who)}"
+
+    def address(self) -> str:
+        """Where API and pages answer.
+
+        Raises:
+            UnavailableError: this owner does not serve them.
+        """
+        try:
+            return (self.system.home.run / "address").read_text("ascii").strip()
+        except OSError as error:
+            raise UnavailableError("no pages are being served", fix="start them: bedplate up") from error
+
+
+_OPERATIONS: dict[str, Callable[..., Any]] = {
+    method.__name__: method
+    for method in (
+        OwnedHome.run,
+        OwnedHome.trace,
+        OwnedHome.approve,
+        OwnedHome.refuse,
+        OwnedHome.waive,
+        OwnedHome.login_link,
+        OwnedHome.up_info,
+        OwnedHome.backup,
+        OwnedHome.stop,
+    )
+}
+
+
+def open_home(settings: Settings) -> OwnedHome:
+    """Become the owner of a home.
+
+    Raises:
+        HeldError: another process owns it.
+        HomeError: the folder cannot be a home.
+    """
+    return OwnedHome(settings)

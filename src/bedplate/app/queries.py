@@ -197,7 +197,7 @@ def use_case_status(tx: Transaction, row: UseCaseRow) -> UseCaseStatus:
         name=row.name,
         statement=objective.statement,
         owner=f"{objective.owner.get('accountable', '')} ({team})" if team else objective.owner.get("accountable", ""),
-        risk=str(objective.owner.get("risk", "")) or _risk(tx, row.name),
+        risk=objective.risk or "not stated",
         state=state,
         sentence=sentence,
         updated=execution.ended or execution.started if execution else row.updated,
@@ -223,12 +223,6 @@ def _standing(
     if version is not None:
         return "trained", f"Version {version} is ready and not served."
     return "new", "Checked; no model has been trained yet."
-
-
-def _risk(tx: Transaction, name: str) -> str:
-    """The risk level as the requirements fact has it; the objective does not carry it."""
-    found = tx.facts.latest(name, "requirements")
-    return str(found.body.get("risk", "")) if found is not None else ""
 
 
 def _stages(tx: Transaction, name: str, execution: ExecutionRow | None) -> tuple[StageState, ...]:

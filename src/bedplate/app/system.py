@@ -14,6 +14,7 @@ from bedplate.settings import Home, Settings
 from bedplate.workflow.owner import Owner
 
 if TYPE_CHECKING:
+    from bedplate.compute.sandbox import Declared
     from bedplate.data.tables import Tables
     from bedplate.online import Online
     from bedplate.serve.supervisor import Supervisor
@@ -32,6 +33,8 @@ class System:
         self._exit = contextlib.ExitStack()
         self._locks: dict[str, threading.Lock] = {}
         self._guard = threading.Lock()
+        self.described: dict[str, tuple[Declared, ...]] = {}
+        """What each version of a ``pipeline.py`` declares, by its digest."""
         try:
             opened = homes.create_or_open(self.home)
             self._exit.enter_context(Owner(self.home))
@@ -45,6 +48,8 @@ class System:
             self._exit.close()
             raise
         self.opened = opened
+        self.token = self.identity.administrator_key()
+        """The local administrator's key: made at the first start, used by the CLI and by our own load runs."""
         self.started = clock.timestamp()
 
     def close(self) -> None:

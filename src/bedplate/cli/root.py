@@ -1,7 +1,7 @@
 """The command ``bedplate``: its commands, its exit codes, and the one place where errors become text.
 
 Exit codes: 0 done; 1 something failed; 2 the input or the command line is wrong; 3 a release gate refused; 4 a digest
-or proof does not match; 70 a fault in Bedplate itself; 130 stopped with Ctrl-C; 141 the reader of a pipe went away.
+or proof does not match; 70 a fault in Bedplate itself; 130 stopped with Ctrl-C.
 Modules that `--help` does without are imported where they are used: it must answer within 0.3 s.
 """
 
@@ -90,7 +90,7 @@ def execute(arguments: Sequence[str]) -> int:
 def _reader_left() -> int:
     # The interpreter flushes stdout once more at exit; give it somewhere to write.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 141
+    return 1
 
 
 def _storage_error(error: OSError) -> StorageError:

@@ -17,8 +17,8 @@ _PATH_BENEATH = 1
 _READ_FILE, _READ_DIR = 1 << 2, 1 << 3
 _WRITE_FILE, _TRUNCATE = 1 << 1, 1 << 14
 _EVERYTHING_BY_ABI = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 5: (1 << 16) - 1}
-# In the scratch folder: read, write, make and remove ordinary files and folders; no devices, sockets, fifos or links.
-_SCRATCH = _READ_FILE | _READ_DIR | _WRITE_FILE | _TRUNCATE | 1 << 4 | 1 << 5 | 1 << 7 | 1 << 8
+# In the scratch folder: read, write, make, move and remove ordinary files and folders; no devices, sockets or links.
+_SCRATCH = _READ_FILE | _READ_DIR | _WRITE_FILE | _TRUNCATE | 1 << 4 | 1 << 5 | 1 << 7 | 1 << 8 | 1 << 13
 _TCP = 0b11  # bind, connect; ABI 4
 _SCOPED = 0b11  # abstract unix sockets, signals; ABI 6
 

@@ -35,6 +35,8 @@ def main() -> None:
     rows = io.BufferedReader(io.FileIO(0, closefd=False), _BUFFER)
     answers = io.BufferedWriter(io.FileIO(os.dup(1), "wb"), _BUFFER)
     os.dup2(2, 1)  # print() of user code must not mix with the frames
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # the owner does not wait for buffers once it has the answer
     frame = wire.read(rows, {"header": _HEADER_LIMIT})
     if frame is None:
         return

@@ -7,6 +7,7 @@ where it may spill is set first, then the doors are shut, then the lock is turne
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 import duckdb
 
-from bedplate.errors import InputError
+from bedplate.errors import ContractError, InputError
 
 Connection = duckdb.DuckDBPyConnection
 
@@ -80,3 +81,25 @@ def check_select(sql: str, where: str | None = None) -> None:
         raise InputError(f"the SQL does not parse: {error}", where=where, fix="correct the SQL") from error
     if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
         raise InputError("only one SELECT is allowed here", where=where, fix="write one SELECT over the views")
+
+
+def first_row(connection: Connection, sql: str, where: str, seconds: float = 60.0) -> tuple[Any, ...] | None:
+    """The first row of one SELECT that somebody wrote, within a time limit.
+
+    Raises:
+        ContractError: it is not one SELECT, fails, or takes too long.
+    """
+    timer = threading.Timer(seconds, connection.interrupt)
+    timer.daemon = True
+    timer.start()
+    try:
+        check_select(sql, where)
+        return connection.execute(sql).fetchone()
+    except InputError as error:
+        raise ContractError(error.message, where=where, fix=error.fix) from error
+    except duckdb.Error as error:
+        raise ContractError(
+            f"the SQL failed: {str(error).splitlines()[0]}", where=where, fix="correct the query"
+        ) from error
+    finally:
+        timer.cancel()

@@ -32,7 +32,7 @@ class Folder(Protocol):
     def size(self, path: str) -> int | None:
         """The file's size in bytes, None where there is none."""
 
-    def list(self, path: str) -> list[str]:
+    def files(self, path: str) -> list[str]:
         """Names of the files directly under ``path``, sorted; empty where there is no such folder."""
 
     def delete(self, path: str) -> None:
@@ -41,7 +41,7 @@ class Folder(Protocol):
     def child(self, name: str) -> "Folder":
         """The folder ``name`` inside this one."""
 
-    def children(self) -> "list[str]":
+    def children(self) -> list[str]:
         """Names of the folders directly inside, sorted."""
 
     def lock(self) -> AbstractContextManager[object]:
@@ -118,7 +118,7 @@ class LocalFolder:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
-    def list(self, path: str) -> list[str]:
+    def files(self, path: str) -> list[str]:
         """Names of the files directly under ``path``."""
         try:
             return sorted(entry.name for entry in os.scandir(self.root / path) if entry.is_file())
@@ -133,7 +133,7 @@ class LocalFolder:
         """The folder ``name`` inside this one."""
         return LocalFolder(self.root / name)
 
-    def children(self) -> "list[str]":
+    def children(self) -> list[str]:
         """Names of the folders directly inside."""
         try:
             return sorted(entry.name for entry in os.scandir(self.root) if entry.is_dir())
@@ -166,7 +166,7 @@ class ObjectFolder:
             client["allow_http"] = True
         plain.pop("conditional_put", None)
         plain.pop("aws_conditional_put", None)
-        self._store = obstore.store.from_url(self.url, config=plain, client_options=client)
+        self._store = obstore.store.from_url(self.url, config=plain, client_options=client)  # type: ignore[call-overload]
 
     def put(self, path: str, data: bytes | memoryview) -> None:
         """Put one object."""
@@ -199,7 +199,7 @@ class ObjectFolder:
         except obstore.exceptions.BaseError as error:
             raise storage_error(error, f"{self.url}/{path}") from error
 
-    def list(self, path: str) -> list[str]:
+    def files(self, path: str) -> list[str]:
         """Names of the objects directly under ``path``."""
         return sorted(str(entry["path"]).rpartition("/")[2] for entry in self._listing(path)["objects"])
 
@@ -214,7 +214,7 @@ class ObjectFolder:
         """The prefix ``name`` inside this one."""
         return ObjectFolder(f"{self.url}/{name}", self.options)
 
-    def children(self) -> "list[str]":
+    def children(self) -> list[str]:
         """Names of the prefixes directly inside."""
         return sorted(prefix.rstrip("/").rpartition("/")[2] for prefix in self._listing("")["common_prefixes"])
 

@@ -9,6 +9,7 @@ import json
 import logging
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 from bedplate.data.folder import Folder, make_folder, sync_file, sync_folder
 from bedplate.errors import IntegrityError
@@ -23,7 +24,7 @@ def _name(version: int) -> str:
 
 def newest(folder: Folder) -> int:
     """The highest version in the log, whole or torn; -1 where there is none."""
-    versions = [int(name[:20]) for name in folder.list("_delta_log") if len(name) == 25 and name[:20].isdigit()]
+    versions = [int(name[:20]) for name in folder.files("_delta_log") if len(name) == 25 and name[:20].isdigit()]
     return max(versions, default=-1)
 
 
@@ -46,7 +47,7 @@ def token(folder: Folder, version: int) -> str | None:
     return None
 
 
-def actions(folder: Folder, version: int) -> list[dict[str, dict[str, object]]] | None:  # type: ignore[type-arg]
+def actions(folder: Folder, version: int) -> list[dict[str, Any]] | None:
     """The actions of a commit, None where it is missing or torn."""
     data = folder.get(_name(version))
     if not data:
@@ -78,7 +79,7 @@ def settle(folder: Folder, *, locked: bool) -> None:
     known = acknowledged(folder)
     if last == known and (last < 0 or actions(folder, last) is not None):
         return
-    if last < known or actions(folder, known) is None and known >= 0:
+    if last < known or (actions(folder, known) is None and known >= 0):
         raise IntegrityError(
             f"commit {known} was acknowledged and is gone or damaged",
             where=folder.url,
@@ -112,7 +113,7 @@ def sync(folder: Folder) -> None:
 
 def drop_checkpoints(folder: Folder) -> bool:
     """Move checkpoints aside, if there are any: the commits they sum up are all kept, so nothing is lost."""
-    found = [name for name in folder.list("_delta_log") if "checkpoint" in name]
+    found = [name for name in folder.files("_delta_log") if "checkpoint" in name]
     for name in found:
         _set_aside(folder, f"_delta_log/{name}")
     return bool(found)

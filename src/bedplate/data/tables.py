@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 import pyarrow as pa
@@ -23,7 +23,7 @@ from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Tr
 from deltalake import Schema as DeltaSchema
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.fs import DeltaStorageHandler
-from deltalake.transaction import AddAction, create_table_with_add_actions
+from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
 
 from bedplate import clock
 from bedplate.data import log as delta_log
@@ -34,7 +34,8 @@ from bedplate.ids import Digest, digest_of, new_id
 from bedplate.records import TableVersion
 
 Mode = Literal["append", "overwrite"]
-Rows = pa.Table | pa.RecordBatchReader | Iterable[pa.RecordBatch]
+Rows: TypeAlias = Any
+"""A table, a stream, or any iterable of record batches."""
 
 ROWS_PER_FILE = 1 << 20
 WRITERS = 2
@@ -98,7 +99,11 @@ class Tables:
     """All tables under one location. Any number of threads may share it; so may processes."""
 
     def __init__(self, location: Path | str, storage_options: Mapping[str, str] | None = None) -> None:
-        self._options = dict(storage_options or {})
+        self._options = {
+            f"aws_{key.lower().removeprefix('aws_')}": value for key, value in (storage_options or {}).items()
+        }
+        if self._options.get("aws_endpoint", "").startswith("http://"):
+            self._options["aws_allow_http"] = "true"  # whoever names a plain endpoint means it
         self._root = open_folder(location, self._options)
 
     # ------------------------------------------------------------------------------------------------------- writing
@@ -129,14 +134,11 @@ class Tables:
         files: list[DataFile] = []
         staged: Staged | None = None
         try:
-            for file in _write_files(folder, prefix, schema, batches):
-                files.append(file)
+            files.extend(_write_files(folder, prefix, schema, batches))
             staged = Staged(self, name, schema, files)
             yield staged
         finally:
-            if staged is None or staged.committed is None:
-                self._discard(folder, prefix)
-            elif not self._holds(staged):
+            if staged is None or staged.committed is None or not self._holds(staged):
                 self._discard(folder, prefix)
 
     def made_by(self, name: str, key: str | None) -> TableVersion | None:
@@ -236,7 +238,7 @@ class Tables:
         folder = self._folder(name)
         current = self.current(name)
         needed = {file.path for file in self.files(current)}
-        there = [path for path in folder.list("") if path.endswith(".parquet")]
+        there = [path for path in folder.files("") if path.endswith(".parquet")]
         damaged, size = [], 0
         for path in there:
             data = folder.get(path) or b""
@@ -251,7 +253,7 @@ class Tables:
         folder = self._folder(name)
         delta = self._open(folder)
         held = set() if delta is None else delta_log.paths(folder)
-        orphans = [path for path in folder.list("") if path.startswith((".tmp_", "part_")) and path not in held]
+        orphans = [path for path in folder.files("") if path.startswith((".tmp_", "part_")) and path not in held]
         for path in orphans:
             folder.delete(path)
         return len(orphans)
@@ -363,7 +365,7 @@ class Tables:
         """Commit as version ``target``. False: somebody else took that version."""
         now = int(clock.now().timestamp() * 1000)
         # Only the row count: least and greatest values in the log would outlive an erased subject.
-        adds = [
+        adds: list[AddAction | RemoveAction] = [
             AddAction(file.path, file.size, {}, now, True, json.dumps({"numRecords": file.rows}))
             for file in staged.files
         ]
@@ -379,7 +381,7 @@ class Tables:
                 create_table_with_add_actions(
                     folder.url,
                     schema,
-                    adds,
+                    [add for add in adds if isinstance(add, AddAction)],
                     mode="error",
                     name=staged.name,
                     configuration=_CONFIGURATION,
@@ -424,7 +426,7 @@ class Tables:
         return all(file.path in held for file in staged.files)
 
     def _discard(self, folder: Folder, prefix: str) -> None:
-        for path in folder.list(""):
+        for path in folder.files(""):
             if path.startswith(prefix):
                 folder.delete(path)
 
@@ -457,7 +459,7 @@ def _stream(data: Rows) -> tuple[pa.Schema, Iterable[pa.RecordBatch | pa.Table]]
         return table_schema(data.schema), [data]
     if isinstance(data, pa.RecordBatchReader):
         return table_schema(data.schema), data
-    iterator = iter(data)
+    iterator: Iterator[pa.RecordBatch] = iter(data)
     first = next(iterator, None)
     if first is None:
         raise InputError("there are no rows, and so no columns, to write")

@@ -1,1 +1,7 @@
 """Feature views: declared once, point in time, the same code offline and online."""
+
+from bedplate.features.online import materialise
+from bedplate.features.point_in_time import compute, compute_view, moments, newest
+from bedplate.features.views import FeatureView, Periods, declared
+
+__all__ = ["FeatureView", "Periods", "compute", "compute_view", "declared", "materialise", "moments", "newest"]

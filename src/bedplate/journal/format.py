@@ -8,8 +8,8 @@
 
 Numbers are little-endian. The crc of a record is CRC-32 over its payload, continued from the crc before it (the
 header's for the first), so a record that is moved, dropped or taken from another segment does not fit. The digest in
-the footer is SHA-256 over everything before it. The salt lets a ledger commit to a segment without giving its content away
-to somebody who can guess it.
+the footer is SHA-256 over everything before it. The salt lets a ledger commit to a segment without giving its
+content away to somebody who can guess it.
 """
 
 import os

@@ -24,10 +24,10 @@ def check_text(text: str, where: str | None = None) -> None:
     if "\x00" in text or any("\ud800" <= character <= "\udfff" for character in text):
         raise InputError("the policy text holds characters that are no text", where=where, fix="remove them")
     depth = unary = line = 0
-    for token in _tokens(text):
-        line += token == "\n"
-        depth += (token in _OPEN) - (token in _CLOSE)
-        unary = unary + 1 if token in "!-" else 0 if not token.isspace() else unary
+    for mark in _tokens(text):
+        line += mark == "\n"
+        depth += (mark in _OPEN) - (mark in _CLOSE)
+        unary = unary + 1 if mark in "!-" else 0 if not mark.isspace() else unary
         if depth > MAX_DEPTH or unary > _MAX_RUN:
             raise InputError(
                 f"line {line + 1} nests deeper than {MAX_DEPTH}", where=where, fix="write the condition flatter"

@@ -89,7 +89,7 @@ class Access:
         kind, _, token = authorization.partition(" ")
         if kind.lower() != "bearer" or not token.strip():
             raise AuthenticationError("no key was presented", fix="send Authorization: Bearer <key>")
-        key = self._keys.get(snapshots.key_hash(token.strip()))
+        key = self._keys.get(snapshots.name_of_token(token.strip()))
         until = clock.parse(key.expires).timestamp() if key is not None and key.expires else 0.0
         if key is None or (until and clock.now().timestamp() >= until):
             raise AuthenticationError("the key is not valid", fix="ask for a new key")

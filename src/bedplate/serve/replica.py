@@ -76,6 +76,7 @@ class Replica:
         await asyncio.sleep(0)
         ready()
         await asyncio.wait([serving, asyncio.create_task(ending.wait())], return_when=asyncio.FIRST_COMPLETED)
+        sockets.stop_accepting(descriptor)
         await self._drain()
         server.stop()  # type: ignore[no-untyped-call]
         with contextlib.suppress(TimeoutError):

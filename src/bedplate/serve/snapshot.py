@@ -27,7 +27,7 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``keys`` by :func:`key_hash`; ``policies`` are texts beside the built-in ones; ``number`` never goes back."""
+    """``keys`` by :func:`key_name`; ``policies`` are texts beside the built-in ones; ``number`` never goes back."""
 
     number: int
     created: str
@@ -40,9 +40,17 @@ class _Signed(msgspec.Struct, frozen=True):
     signature: str
 
 
-def key_hash(token: str) -> str:
-    """SHA-256 of a key's whole text. Keys are random, 128 bits or more: neither salt nor stretching is needed."""
-    return hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()
+def key_name(key_id: str, secret_hash: bytes) -> str:
+    """The name of a key in a snapshot, from what the store keeps of it: its public id and the SHA-256 of its secret."""
+    return f"{key_id}:{secret_hash.hex()}"
+
+
+def name_of_token(token: str) -> str:
+    """The name under which a presented key would stand in a snapshot. Keys read ``<prefix>_<id>_<secret>``."""
+    parts = token.split("_", 2)
+    if len(parts) != 3 or len(token) > 200:
+        return ""
+    return key_name(parts[1], hashlib.sha256(parts[2].encode("utf-8", "replace")).digest())
 
 
 def new(keys: dict[str, Key], policies: tuple[str, ...] = ()) -> Snapshot:

@@ -5,7 +5,9 @@ replicas come and go. Granian's embedded server opens its own; handing it one is
 file alone and held by ``tests/serve/test_sockets.py``.
 """
 
+import contextlib
 import errno
+import os
 import socket
 from typing import Any
 
@@ -44,6 +46,20 @@ def listen(host: str, port: int) -> socket.socket:
             raise UnavailableError(f"port {port} may not be used", where=where, fix="choose one above 1023") from error
         raise InputError(f"{host!r} is not an address of this machine", where=where, fix="use 127.0.0.1") from error
     return listener
+
+
+def stop_accepting(descriptor: int) -> None:
+    """Take no more connections from the socket ``descriptor`` in this process; others that share it are not touched.
+
+    Closing would not do: Granian holds copies, and a connection it took but has not read yet would be cut by its stop.
+    So an empty listening socket is put under every copy, and accepting finds nothing from now on.
+    """
+    own = os.fstat(descriptor)
+    with listen("127.0.0.1", 0) as empty:
+        for name in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                if os.path.samestat(os.fstat(int(name)), own):
+                    os.dup2(empty.fileno(), int(name), inheritable=False)
 
 
 class InheritedServer(Server):

@@ -1,8 +1,8 @@
 """Online features as bytes: what :func:`bedplate.features.materialise` writes and predictors read.
 
-A view of one entity has one value per entity. A view of two entities has one value per first entity, which holds all its
-pairs, so that a household's history comes in one read. Each value begins with four bytes that stand for the names and
-order of the columns: features of another shape are refused, never misread.
+A view of one entity has one value per entity. A view of two entities has one value per first entity, which holds all
+its pairs, so that a household's history comes in one read. Each value begins with four bytes that stand for the names
+and order of the columns: features of another shape are refused, never misread.
 """
 
 import zlib
@@ -130,7 +130,7 @@ def identifiers(table: "pa.Table", name: str) -> Ids:
     values = table[name].to_numpy()
     if values.dtype.kind not in "iu":
         raise InputError(f"{name!r} does not hold whole numbers", where="features", fix="key online views by integers")
-    return values.astype(np.int64)
+    return np.asarray(values, np.int64)
 
 
 def packed(table: "pa.Table", entity: Sequence[str]) -> Iterator[tuple[bytes, bytes]]:

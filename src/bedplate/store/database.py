@@ -217,8 +217,8 @@ def _sqlite_engine(path: Path, wait: float, *, read_only: bool) -> sa.Engine:
     @sa.event.listens_for(engine, "connect")
     def _connect(connection: sqlite3.Connection, _record: Any) -> None:
         connection.isolation_level = None  # we say BEGIN ourselves, below
-        for pragma in ("synchronous=FULL", "foreign_keys=ON", "trusted_schema=OFF"):
-            connection.execute(f"PRAGMA {pragma}").close()
+        for pragma in ("PRAGMA synchronous=FULL", "PRAGMA foreign_keys=ON", "PRAGMA trusted_schema=OFF"):
+            connection.execute(pragma).close()
         if not read_only:
             connection.execute("PRAGMA journal_mode=WAL").close()
 

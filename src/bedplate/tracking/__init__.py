@@ -1,1 +1,6 @@
-"""Experiments, runs and their metrics."""
+"""Experiments and runs: what was tried, with which code and libraries, and what came out."""
+
+from bedplate.tracking.runs import Run, of_training, save
+from bedplate.tracking.system import Code, code_of, environment_digest
+
+__all__ = ["Code", "Run", "code_of", "environment_digest", "of_training", "save"]

@@ -1,4 +1,4 @@
-"""Figures with intervals: the candidate and each baseline, over all units and over slices, and their paired differences."""
+"""Figures with intervals: the candidate and each baseline, over all units and slices, and their paired differences."""
 
 from collections.abc import Mapping
 
@@ -23,8 +23,8 @@ def summarise(
 ) -> tuple[tuple[Metric, ...], tuple[Comparison, ...]]:
     """Metrics and comparisons with 95 % bootstrap intervals over units.
 
-    ``per_unit`` maps metric to model to one value per unit, in the same order everywhere; ``slices`` maps a slice to the
-    units in it. Units are drawn in pairs for a comparison. A slice without units is left out.
+    ``per_unit`` maps metric to model to one value per unit, in the same order everywhere; ``slices`` maps a slice to
+    the units in it. Units are drawn in pairs for a comparison. A slice without units is left out.
     """
     metrics, comparisons = [], []
     for metric, models in per_unit.items():

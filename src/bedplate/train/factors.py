@@ -36,13 +36,14 @@ def fit(
     confidence = 1 + alpha * window.pairs[:, weight]
     shape = (len(window.bounds), len(items))
     matrix = sparse.csr_matrix((confidence[kept], (owner[kept], at[kept])), shape=shape, dtype=np.float32)
-    model = implicit_als.AlternatingLeastSquares(
-        factors=size,
-        regularization=regularization,
-        iterations=iterations,
-        num_threads=threads,
-        random_state=seed,
-        use_gpu=False,
-    )
-    model.fit(matrix, show_progress=False)
+    with require("threadpoolctl", "train").threadpool_limits(1, "blas"):  # its own threads and BLAS's would multiply
+        model = implicit_als.AlternatingLeastSquares(
+            factors=size,
+            regularization=regularization,
+            iterations=iterations,
+            num_threads=threads,
+            random_state=seed,
+            use_gpu=False,
+        )
+        model.fit(matrix, show_progress=False)
     return Factors(items, np.asarray(model.item_factors), popular, alpha=alpha, regularization=regularization)

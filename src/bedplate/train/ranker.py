@@ -32,7 +32,7 @@ def fit(
         "deterministic": True,
         "force_col_wise": True,
         "seed": seed,
-        "use_missing": False,  # absent values are MISSING, a number: NaN would be read differently by the exported model
+        "use_missing": False,  # absent values are MISSING, a number: ONNX would read NaN otherwise
         **parameters,
     }
     data = lightgbm.Dataset(features, labels, weight=weights, feature_name=list(names), params=settings)

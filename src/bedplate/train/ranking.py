@@ -2,8 +2,8 @@
 
 Per household, with *hits* the recommended products it bought in the label weeks and *truth* all products it bought:
 recall@k = hits / truth (not capped at k); NDCG@k with binary relevance and log2 discount (Järvelin & Kekäläinen, 2002);
-novelty = mean of -log2(share of households that had bought the product) over the list (Zhou et al., 2010). Coverage is the
-share of the catalogue that anybody is recommended.
+novelty = mean of -log2(share of households that had bought the product) over the list (Zhou et al., 2010). Coverage is
+the share of the catalogue that anybody is recommended.
 """
 
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ def ndcg(lists: Lists, truth: Mapping[int, Ids], k: int) -> Values:
 
 
 def novelty(lists: Lists, truth: Mapping[int, Ids], k: int, before: Purchases) -> Values:
-    """Mean self-information in bits of every household's list. A product that nobody had bought counts as bought once."""
+    """Mean self-information in bits of every household's list; a product nobody had bought counts as bought once."""
     pairs = np.unique(np.stack([before.product, before.household], 1), axis=0)
     products, buyers = np.unique(pairs[:, 0], return_counts=True)
     total = len(np.unique(before.household))

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from bedplate import ids
 from bedplate.compute.task import Result, Task
 from bedplate.errors import InputError
+from bedplate.records import Metric
 from bedplate.serve.recommender import (
     CONFIG,
     ITEMS,
@@ -96,17 +97,17 @@ def train(task: Task) -> Result:
     parameters = _parameters(task.parameters)
     purchases = Purchases.of(task.tables[parameters.purchases], parameters.columns)
     config = _config(parameters, task)
-    x, y, w = [], [], []
+    parts: list[tuple[Floats, npt.NDArray[np.int8], Floats]] = []
     learn_from = parameters.as_of[1:]
     for number, moment in enumerate(learn_from):
         task.progress(f"features and factors as of {moment:%Y-%m-%d}", number, len(learn_from))
         past = _window(task, parameters, purchases, moment)
         model = _factors(parameters, config, past, purchases, task.seed)
-        sample = _sample(config, past, model, parameters.ranker.negatives, task.seed + number)
-        for collected, part in zip((x, y, w), sample, strict=True):
-            collected.append(part)
-    features, labels, weights = np.concatenate(x), np.concatenate(y), np.concatenate(w)
-    x.clear()
+        parts.append(_sample(config, past, model, parameters.ranker.negatives, task.seed + number))
+    features = np.concatenate([part[0] for part in parts])
+    labels = np.concatenate([part[1] for part in parts])
+    weights = np.concatenate([part[2] for part in parts])
+    parts.clear()
     task.progress(f"ranker on {len(labels):,} candidates", None, None)
     booster = ranker.fit(
         features,
@@ -282,7 +283,7 @@ def _evaluate(
     slices = _slices(task, p, households, before)
     metrics, comparisons = evaluation.summarise(per_unit, slices, seed=task.seed)
     covered = tuple(
-        evaluation.Metric(
+        Metric(
             metric=f"coverage@{k}",
             model=m,
             slice="all",

@@ -49,7 +49,7 @@ class Purchases:
         time = pc.cast(pc.cast(table[columns.time], pa.timestamp("us"), safe=False), pa.int64()).to_numpy()
         order = np.argsort(time, kind="stable")
         ids = [identifiers(table, name)[order] for name in (columns.household, columns.product, columns.basket)]
-        return cls(*ids, time[order])
+        return cls(ids[0], ids[1], ids[2], time[order])
 
     def between(self, low: datetime | None, high: datetime | None) -> "Purchases":
         """The lines at or after ``low`` and before ``high``."""

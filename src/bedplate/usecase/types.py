@@ -175,10 +175,15 @@ class Resources(_Section, frozen=True, kw_only=True):
 
 
 class Train(_Section, frozen=True, kw_only=True):
-    """How to train. ``holdout`` is the last stretch of time, or the share of rows, that nothing is tuned on."""
+    """How to train.
+
+    ``holdout`` is the last stretch of time, or the share of rows, that nothing is tuned on. Where it is time, the model
+    learns from ``windows`` stretches of the same length before it.
+    """
 
     resources: Resources = Resources()
     holdout: str | None = None
+    windows: Count = 5
     seed: int = 7
     schedule: str | None = None
     parameters: dict[str, Any] = {}

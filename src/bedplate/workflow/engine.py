@@ -86,6 +86,7 @@ class Engine:
         """``location`` is the path of a SQLite file, or a ``postgresql://`` address."""
         self._location = location
         self._lock = threading.Lock()
+        self._launching = threading.Lock()
         self._busy: set[str] = set()
         self._offers: dict[str, _Offer] = {}
         self._turned_away: set[str] = set()
@@ -140,7 +141,8 @@ class Engine:
             self._busy.add(workflow_id)
         offer = _Offer(steps)
         try:
-            self._launch()
+            with self._launching:
+                self._launch()
             wait = self._begin(workflow_id, offer)
             results = self._serve(workflow_id, offer, on_event or _ignore)
             wait()
@@ -268,6 +270,7 @@ class Engine:
             logger.propagate = False
         from dbos import DBOS, DBOSConfig
 
+        postgresql = str(self._location).startswith("postgresql")
         config = DBOSConfig(
             name="bedplate",
             system_database_url=_url(self._location),
@@ -278,7 +281,8 @@ class Engine:
             log_level="CRITICAL",
             use_listen_notify=False,
             notification_listener_polling_interval_sec=_POLL_SECONDS,
-            sys_db_pool_size=5,
+            # A connection is asked whether it lives before each use; one to a file always does.
+            db_engine_kwargs={"pool_size": 5, "pool_pre_ping": postgresql},
         )
         if Engine._workflow is None:
             Engine._workflow = DBOS.workflow(name="bedplate.flow", max_recovery_attempts=None)(_flow)

@@ -13,6 +13,10 @@ from bedplate.errors import HomeError, StorageError
 from bedplate.settings import Home
 
 
+class HeldError(HomeError):
+    """Another process owns the home."""
+
+
 class Holder(msgspec.Struct, frozen=True, kw_only=True):
     """Who owns a home: written into the lock file for others to read."""
 
@@ -33,7 +37,7 @@ class Owner:
         """Take the home.
 
         Raises:
-            HomeError: another process owns it; the text names it.
+            HeldError: another process owns it; the text names it.
             StorageError: the lock file cannot be made.
         """
         path = self._home.lock
@@ -84,7 +88,7 @@ def current(home: Home) -> Holder | None:
 def _owned(home: Home) -> HomeError:
     holder = _read(home.lock)
     who = f"process {holder.pid} (since {holder.since})" if holder else "another process"
-    return HomeError(
+    return HeldError(
         f"{who} owns this home", where=str(home.root), fix="stop it first: bedplate stop; or use another home"
     )
 

@@ -1,0 +1,98 @@
+"""What one durable step costs: ours, DBOS as it comes, and the limit (one synced commit of SQLite), side by side.
+
+Run: ``python benchmarks/durable_step.py [steps] [rounds]``. Each runs in a process of its own, in turns, so that a busy
+machine is busy for all of them. The step does nothing; what is left is the cost of making it durable. Milliseconds per
+step: the median and the range of the rounds.
+"""
+
+import json
+import logging
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+TARGET_MS = 4.0
+
+
+def limit(folder: Path, steps: int) -> float:
+    """One read and one synced write transaction per step, by hand."""
+    connection = sqlite3.connect(folder / "limit.db", isolation_level=None)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("CREATE TABLE steps (workflow TEXT, step INTEGER, output TEXT, PRIMARY KEY (workflow, step))")
+    begun = time.perf_counter()
+    for step in range(steps):
+        connection.execute("SELECT output FROM steps WHERE workflow = 'w' AND step = ?", (step,)).fetchone()
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("INSERT INTO steps VALUES ('w', ?, '{}')", (step,))
+        connection.execute("COMMIT")
+    return time.perf_counter() - begun
+
+
+def ours(folder: Path, steps: int) -> float:
+    """The engine of Bedplate."""
+    from bedplate.workflow import Engine, Step
+
+    with Engine(folder / "ours.db") as engine:
+        engine.execute("warm", [Step("s", dict)])
+        begun = time.perf_counter()
+        engine.execute("flow", [Step(f"s{i}", dict) for i in range(steps)])
+        return time.perf_counter() - begun
+
+
+def dbos(folder: Path, steps: int) -> float:
+    """DBOS with its defaults, on SQLite."""
+    from dbos import DBOS, DBOSConfig
+
+    logging.getLogger("dbos").addHandler(logging.NullHandler())
+    config = DBOSConfig(name="benchmark", system_database_url=f"sqlite:///{folder}/dbos.db", log_level="CRITICAL")
+    DBOS(config=config)
+
+    def step() -> dict[str, int]:
+        return {}
+
+    @DBOS.workflow()
+    def flow(count: int) -> None:
+        for _ in range(count):
+            DBOS.run_step(None, step)
+
+    DBOS.launch()
+    flow(1)
+    begun = time.perf_counter()
+    flow(steps)
+    seconds = time.perf_counter() - begun
+    DBOS.destroy()
+    return seconds
+
+
+KINDS: dict[str, Callable[[Path, int], float]] = {"limit": limit, "ours": ours, "dbos": dbos}
+NAMES = {"limit": "SQLite, one synced commit", "ours": "Bedplate", "dbos": "DBOS as it comes"}
+
+
+def main() -> None:
+    """Run all, in turns, and print the table."""
+    if sys.argv[1:2] == ["--one"]:
+        kind, steps = sys.argv[2], int(sys.argv[3])
+        with tempfile.TemporaryDirectory() as folder:
+            print(json.dumps(KINDS[kind](Path(folder), steps) / steps * 1000))
+        return
+    steps, rounds = (int(argument) for argument in (*sys.argv[1:], "200", "5")[:2])
+    found: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    for _ in range(rounds):
+        for kind in KINDS:
+            command = [sys.executable, __file__, "--one", kind, str(steps)]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            found[kind].append(float(done.stdout))
+    print(f"{steps} steps, {rounds} rounds; ms a step: median [lowest, highest]")
+    for kind, values in found.items():
+        print(f"{NAMES[kind]:28} {statistics.median(values):6.2f} [{min(values):.2f}, {max(values):.2f}]")
+    print(f"target: under {TARGET_MS} ms: {'met' if statistics.median(found['ours']) < TARGET_MS else 'MISSED'}")
+
+
+if __name__ == "__main__":
+    main()

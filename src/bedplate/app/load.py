@@ -1,0 +1,170 @@
+"""A short load run against an endpoint of this machine: what its clients would see, with an interval on the p99.
+
+Closed loop (no ``rate``): each connection sends the next request when the last was answered. Open loop (``rate`` per
+second): requests are due at fixed times, and latency counts from when a request was *due*, so a server that stalls is
+not spared the requests that would have come meanwhile. Requests are framed before the clock starts, and connections
+speak HTTP/1.1 over plain asyncio streams: the client costs about a tenth of a millisecond a request.
+"""
+
+import asyncio
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+from scipy import stats
+
+from bedplate import clock
+from bedplate.errors import InputError, UnavailableError
+from bedplate.records import Estimate, LoadTest
+
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_LEVEL = 0.95
+_PATIENCE = 10.0
+"""Seconds after which an unanswered request counts as failed."""
+
+
+def run(
+    url: str,
+    model: str,
+    inputs: Sequence[dict[str, Any]],
+    *,
+    seconds: float,
+    connections: int,
+    rate: float | None = None,
+    key: str,
+    limit_p99_ms: float = math.inf,
+) -> LoadTest:
+    """Send the infer requests ``inputs`` (Open Inference Protocol bodies, taken in turn) for ``seconds``.
+
+    ``limit_p99_ms`` is met when the whole interval of the p99 lies at or below it and no request failed.
+
+    Raises:
+        InputError: ``url`` is not on this machine, or there is nothing to send.
+        UnavailableError: nothing listens there, or no request was answered.
+    """
+    parts = urlsplit(url)
+    if parts.scheme != "http" or parts.hostname not in _LOOPBACK or parts.port is None:
+        raise InputError(
+            "a load run goes to an address of this machine only", where=url, fix="use http://127.0.0.1:port"
+        )
+    if not inputs or connections < 1 or seconds <= 0 or (rate is not None and rate <= 0):
+        raise InputError("a load run needs requests, connections and time", fix="give at least one of each")
+    requests = [_frame(parts.netloc, model, key, body) for body in inputs]
+    session = _Session(parts.hostname, parts.port, requests, seconds, rate)
+    elapsed = asyncio.run(session.run(connections))
+    return _result(session, elapsed, connections, limit_p99_ms)
+
+
+def _frame(host: str, model: str, key: str, body: dict[str, Any]) -> bytes:
+    data = msgspec.json.encode(body)
+    head = (
+        f"POST /v2/models/{model}/infer HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer {key}\r\n"
+        f"content-type: application/json\r\ncontent-length: {len(data)}\r\n\r\n"
+    )
+    return head.encode() + data
+
+
+class _Session:
+    """One load run. Latencies in seconds."""
+
+    def __init__(self, host: str, port: int, requests: list[bytes], seconds: float, rate: float | None) -> None:
+        self._host, self._port, self._requests = host, port, requests
+        self._seconds, self._rate = seconds, rate
+        self.latencies: list[float] = []
+        self.failed = 0
+        self._start = 0.0
+        self._turn = self._turns()
+
+    def _turns(self) -> Iterator[tuple[float, bytes]]:
+        """When each request is due (0: as soon as a connection is free), and what it is."""
+        number = 0
+        while True:
+            due = self._start + number / self._rate if self._rate else 0.0
+            yield due, self._requests[number % len(self._requests)]
+            number += 1
+
+    async def run(self, connections: int) -> float:
+        try:
+            streams = [await asyncio.open_connection(self._host, self._port) for _ in range(connections)]
+        except OSError as error:
+            raise UnavailableError("nothing listens there", where=f"{self._host}:{self._port}") from error
+        self._start = clock.monotonic()
+        await asyncio.gather(*(self._connection(*pair) for pair in streams))
+        return clock.monotonic() - self._start
+
+    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        end = self._start + self._seconds
+        while True:
+            due, request = next(self._turn)
+            now = clock.monotonic()
+            if max(due, now) >= end:
+                break
+            if due > now:
+                await asyncio.sleep(due - now)
+            sent = due or clock.monotonic()
+            try:
+                writer.write(request)
+                status, open_still = await asyncio.wait_for(_answer(reader), _PATIENCE)
+            except (OSError, asyncio.IncompleteReadError, ValueError, TimeoutError):
+                status, open_still = 0, False
+            if status == 200:
+                self.latencies.append(clock.monotonic() - sent)
+            else:
+                self.failed += 1
+            if not open_still:
+                writer.close()
+                try:
+                    reader, writer = await asyncio.open_connection(self._host, self._port)
+                except OSError:
+                    return
+        writer.close()
+
+
+async def _answer(reader: asyncio.StreamReader) -> tuple[int, bool]:
+    """The status of the next answer, and whether the connection stays open."""
+    head = (await reader.readuntil(b"\r\n\r\n")).lower()
+    length = head.partition(b"content-length:")[2].partition(b"\r\n")[0]
+    await reader.readexactly(int(length))
+    return int(head[9:12]), b"connection: close" not in head
+
+
+def _result(session: _Session, elapsed: float, connections: int, limit: float) -> LoadTest:
+    values = sorted(session.latencies)
+    if not values:
+        raise UnavailableError(f"none of {session.failed} requests was answered", fix="see the replica's log file")
+    p99 = p99_interval([1000 * value for value in values])
+    return LoadTest(
+        requests=len(values) + session.failed,
+        failed=session.failed,
+        seconds=elapsed,
+        rate=len(values) / elapsed,
+        connections=connections,
+        p50_ms=1000 * values[(len(values) - 1) // 2],
+        p90_ms=1000 * values[math.ceil(0.9 * len(values)) - 1],
+        p99=p99,
+        limit_p99_ms=limit,
+        met=session.failed == 0 and p99.high <= limit,
+    )
+
+
+def p99_interval(ordered: Sequence[float]) -> Estimate:
+    """The 99th percentile of ``ordered`` values with its order-statistic interval.
+
+    The number of values below the true percentile is binomial, so the interval runs between two order statistics and
+    assumes no shape (David & Nagaraja, *Order Statistics*, 3rd ed., 7.1). With fewer than some 370 values no order
+    statistic lies surely above the percentile: the upper end is then infinite, not the largest value seen.
+    """
+    n, share = len(ordered), 0.99
+    tail = (1 - _LEVEL) / 2
+    low = int(stats.binom.ppf(tail, n, share))  # P(fewer than `low` values lie below) <= tail
+    high = int(stats.binom.ppf(1 - tail, n, share)) + 1
+    return Estimate(
+        value=ordered[max(0, math.ceil(share * n) - 1)],
+        low=ordered[max(0, low - 1)],
+        high=ordered[high - 1] if high <= n else math.inf,
+        level=_LEVEL,
+        n=n,
+        method="order statistics",
+    )

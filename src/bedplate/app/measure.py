@@ -1,0 +1,121 @@
+"""Measuring a candidate before it is released: what one answer takes, from named arrays to named arrays."""
+
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bedplate import bundle
+from bedplate import online as onlines
+from bedplate.app import access
+from bedplate.app.stage import Context
+from bedplate.app.stages import data
+from bedplate.bundle import Manifest
+from bedplate.errors import InputError
+from bedplate.records import Estimate, FeatureSet, TrainResult
+from bedplate.serve import predictors
+from bedplate.stats import intervals
+
+REQUESTS = 600
+"""Answers that are timed; enough for an interval around the 99th percentile."""
+WARM_UP = 20
+
+_DTYPES = {"FP32": np.float32, "FP64": np.float64, "INT64": np.int64, "INT32": np.int32, "BYTES": object, "BOOL": bool}
+
+
+def latency(context: Context, training: TrainResult, files: dict[str, bytes], folder: Path) -> Estimate:
+    """The p99 of one answer in milliseconds, with real inputs and online features, in this process and without HTTP."""
+    manifest = Manifest(
+        tenant="candidate",
+        name=context.use_case.name,
+        version=1,
+        workload=training.workload,
+        signature=training.signature,
+        data=training.inputs,
+        code_digest=training.code_digest,
+        environment_digest=training.environment_digest,
+        training=context.output("train").digest,
+        gates=context.output("train").digest,
+        created=context.output("train").created,
+    )
+    digest = bundle.write(folder, files, manifest)
+    written = bundle.folder.complete(files, manifest)
+    predictor = predictors.load(bundle.path_of(folder, digest), written)
+    online = onlines.open(folder / "online")
+    try:
+        moment = data.cut(context)
+        if moment is not None:
+            fill(context, online, moment)
+        requests = [_arrays(training, inputs) for inputs in sample(context, training, REQUESTS)]
+        times = []
+        for position, inputs in enumerate((requests * (1 + REQUESTS // len(requests)))[: REQUESTS + WARM_UP]):
+            started = time.perf_counter()
+            predictor.predict(inputs, online)
+            if position >= WARM_UP:
+                times.append((time.perf_counter() - started) * 1e3)
+    finally:
+        online.close()
+    return intervals.quantile(np.array(times), 0.99)
+
+
+def fill(context: Context, online: "onlines.Online", moment: datetime, made: FeatureSet | None = None) -> None:
+    """Make the online features those of ``moment``, and nothing else."""
+    from bedplate.features import materialise
+
+    materialise(_Replacing(online), data.feature_tables(context, moment, made), moment)
+
+
+class _Replacing:
+    """Puts that leave nothing of another moment behind."""
+
+    def __init__(self, online: "onlines.Online") -> None:
+        self._online = online
+
+    def put_many(self, namespace: str, items: Any) -> object:
+        return self._online.put_many(namespace, items, replace=True)
+
+
+def sample(context: Context, training: TrainResult, size: int) -> list[dict[str, Any]]:
+    """Real requests, as Open Inference Protocol inputs by name: entities or rows of the data, spread evenly."""
+    if training.signature.predictor == "recommender":
+        moment = data.cut(context)
+        if moment is None:
+            raise InputError("a recommender needs features", where="features", fix="declare feature views in pipeline.py")
+        return [request(training, entity) for entity in spread(entities(context, moment), size)]
+    return spread(rows(context, training), size)
+
+
+def entities(context: Context, moment: datetime, made: FeatureSet | None = None) -> list[int]:
+    """The subjects that have features at a moment, sorted."""
+    entity, table = next(t for t in data.feature_tables(context, moment, made).values() if len(t[0]) == 1)
+    return sorted(table[entity[0]].to_pylist())
+
+
+def request(training: TrainResult, entity: int) -> dict[str, Any]:
+    """The inputs that ask about one entity."""
+    return {training.signature.inputs[0].name: [entity]}
+
+
+def rows(context: Context, training: TrainResult) -> list[dict[str, Any]]:
+    """Rows of the first data set, by input of the signature; the newest first."""
+    results = data.ingested(context)
+    first = next(iter(results.values()))
+    names = [spec.name for spec in training.signature.inputs]
+    table = access.reader(context.system, context.use_case).read(first.table).read_all()
+    if set(names) <= set(table.column_names):
+        return [{name: [row[name]] for name in names} for row in table.select(names).to_pylist()]
+    columns = training.split.get("columns", [name for name in table.column_names if name != training.split.get("target")])
+    return [{names[0]: [list(row.values())]} for row in table.select(columns).to_pylist()]
+
+
+def spread(values: list[Any], size: int) -> list[Any]:
+    """At most ``size`` values at even distances."""
+    step = max(1, len(values) // size)
+    return values[::step][:size]
+
+
+def _arrays(training: TrainResult, inputs: dict[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
+    kinds = {spec.name: _DTYPES.get(spec.datatype, np.float32) for spec in training.signature.inputs}
+    return {name: np.array(value, kinds[name]) for name, value in inputs.items()}

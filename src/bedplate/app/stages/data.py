@@ -1,0 +1,251 @@
+"""Ingest under contracts; compute features point in time."""
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from bedplate import ids
+from bedplate.app import access, inputs
+from bedplate.app.stage import Context, Evidence, Outcome, Stage
+from bedplate.errors import InputError
+from bedplate.ids import Digest
+from bedplate.records import FeatureSet, IngestResult
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from bedplate.compute.sandbox import Declared
+    from bedplate.features.views import FeatureView
+
+class Ingested(msgspec.Struct, frozen=True, kw_only=True):
+    """Fact ``data``: the data sets of one use case, each with the fact of its ingestion."""
+
+    datasets: dict[str, Digest]
+
+
+# -------------------------------------------------------------------------------------------------------------- ingest
+
+
+def _ingest_inputs(context: Context) -> dict[str, str]:
+    contracts = inputs.contract_digests(context.loaded)
+    found: dict[str, str] = {}
+    for name, data in context.use_case.data.items():
+        found[f"data.{name}"] = ids.digest_of(data)
+        found[f"contract of {name}"] = contracts[data.contract]
+        found[f"source of {name}"] = inputs.source_digest(context.loaded.folder, data)
+    cleaning = [d for d in _described(context) if d.kind == "dataset"]
+    if cleaning:
+        found["cleaning in pipeline.py"] = inputs.pipeline_digest(context.loaded)
+    return found
+
+
+def _ingest(context: Context) -> Outcome:
+    from bedplate.data.ingest import ingest
+
+    wanted = _ingest_inputs(context)
+    evidence: list[Evidence] = []
+    names = list(context.use_case.data)
+    for position, (name, data) in enumerate(context.use_case.data.items()):
+        key = ids.digest_of([name, *(wanted[k] for k in wanted if k.endswith(f" {name}") or k == f"data.{name}")])
+
+        def progress(done: float, total: float | None = None, name: str = name) -> None:
+            context.progress(f"{name} {done:,.0f} rows", done, total)
+
+        context.progress(f"{name} ({position + 1} of {len(names)})")
+        result = ingest(
+            context.system.tables,
+            use_case=context.use_case.name,
+            dataset=name,
+            spec=data,
+            folder=context.loaded.folder,
+            key=key,
+            on_progress=progress,
+        )
+        evidence.append(Evidence(kind="dataset", body=result, parents=(context.output("check").digest,)))
+    digests = {
+        name: _fact_digest(context, "dataset", item) for name, item in zip(names, evidence, strict=True)
+    }
+    whole = Evidence(kind="data", body=Ingested(datasets=digests), rests_on=tuple(range(len(evidence))))
+    total = sum(item.body.accepted for item in evidence)
+    return Outcome(evidence=(*evidence, whole), summary=f"{total:,} rows in {len(evidence)} tables")
+
+
+def _fact_digest(context: Context, kind: str, evidence: Evidence) -> Digest:
+    return ids.digest_of(
+        {
+            "kind": kind,
+            "use_case": context.use_case.name,
+            "parents": list(evidence.parents),
+            "body": msgspec.to_builtins(evidence.body, str_keys=True),
+        }
+    )
+
+
+def ingested(context: Context) -> dict[str, IngestResult]:
+    """What was ingested, by data set."""
+    found = context.body("ingest", Ingested)
+    with context.system.store.read() as tx:
+        return {
+            name: msgspec.convert(tx.facts.get(digest).body, IngestResult) for name, digest in found.datasets.items()
+        }
+
+
+def _ingested(context: Context) -> str:
+    results = ingested(context).values()
+    rows, rejected = sum(r.accepted for r in results), sum(r.rejected for r in results)
+    kept = f"{rows:,} rows in {len(results)} tables"
+    return f"{kept}; {rejected:,} in quarantine" if rejected else f"{kept}; none rejected"
+
+
+INGEST = Stage(
+    name="ingest",
+    title="Ingest under contracts",
+    needs=(),
+    inputs=_ingest_inputs,
+    run=_ingest,
+    summarise=_ingested,
+)
+
+
+# ------------------------------------------------------------------------------------------------------------ features
+
+
+def _described(context: Context) -> "tuple[Declared, ...]":
+    """What ``pipeline.py`` declares; read in a limited process, once for each version of the file."""
+    from bedplate.compute import sandbox
+
+    pipeline = inputs.pipeline_path(context.loaded)
+    if pipeline is None:
+        return ()
+    known = context.system.described
+    digest = inputs.pipeline_digest(context.loaded)
+    if digest not in known:
+        known[digest] = sandbox.describe(pipeline, require_isolation=context.use_case.risk.level == "high")
+    return known[digest]
+
+
+def described(context: Context) -> "tuple[Declared, ...]":
+    """What ``pipeline.py`` declares."""
+    return _described(context)
+
+
+def views(context: Context) -> "tuple[FeatureView, ...]":
+    """The feature views that the file names."""
+    from bedplate.features.views import declared
+
+    return declared(_described(context), context.use_case.features)
+
+
+def _feature_inputs(context: Context) -> dict[str, str]:
+    found: dict[str, str] = {}
+    used: set[str] = set()
+    for view in views(context):
+        found[f"feature view {view.name}"] = ids.digest_of(view)
+        used.update(view.times)
+    found["holdout"] = str(context.use_case.train.holdout)
+    found["windows"] = str(context.use_case.train.windows)
+    for name, result in ingested(context).items():
+        if name in used:
+            found[f"table {name}"] = result.table.digest
+    return found
+
+
+def holdout(context: Context) -> timedelta | None:
+    """How long the held-out time is; None where rows are held out, or nothing has a time."""
+    from bedplate.usecase.checks import parse_holdout
+
+    if not context.use_case.features or context.use_case.train.holdout is None:
+        return None
+    kind, amount = parse_holdout(context.use_case.train.holdout)
+    return timedelta(seconds=amount) if kind == "time" else None
+
+
+def _moments(context: Context) -> tuple[datetime, ...]:
+    """The moments that features are for: the cut before the holdout, and those to learn from, newest first."""
+    from bedplate import features
+
+    held_out = holdout(context)
+    if held_out is None:
+        raise InputError(
+            "features need a moment to be for", where="train.holdout", fix="hold out a stretch of time, for example 28 d"
+        )
+    times = {name: column for view in views(context) for name, column in view.times.items() if isinstance(column, str)}
+    if not times:
+        raise InputError("no feature view has a time column, so there is no moment to cut at", where="features")
+    name, column = next(iter(times.items()))
+    rows = access.reader(context.system, context.use_case).read(ingested(context)[name].table, [column])
+    return features.moments(features.newest(rows, column), holdout=held_out, windows=context.use_case.train.windows)
+
+
+def compute(context: Context, moments: tuple[datetime, ...], part: str) -> FeatureSet:
+    """Every view of the file at every moment; ``part`` keeps feature tables of different use apart."""
+    from bedplate import features
+
+    results = ingested(context)
+    return features.compute(
+        context.system.tables,
+        access.reader(context.system, context.use_case),
+        {name: result.table for name, result in results.items()},
+        views(context),
+        moments,
+        prefix=access.table_name(context.use_case.name, part, ""),
+        key=ids.digest_of([_feature_inputs(context), [moment.isoformat() for moment in moments]]),
+        on_progress=context.progress,
+    )
+
+
+def _features(context: Context) -> Outcome:
+    parents = (context.output("ingest").digest,)
+    if views(context):
+        body = compute(context, _moments(context), "features")
+    else:
+        tables = tuple(result.table for result in ingested(context).values())
+        body = FeatureSet(views={}, columns={}, as_of=(), code_digest=ids.digest_of([]), inputs=tables)
+    return Outcome(
+        evidence=(Evidence(kind="features", body=body, parents=parents),), summary=f"{len(body.views)} views"
+    )
+
+
+def cut(context: Context) -> datetime | None:
+    """The moment before the held-out time; None without features."""
+    as_of = context.body("features", FeatureSet).as_of
+    return datetime.fromisoformat(as_of[0]) if as_of else None
+
+
+def feature_tables(
+    context: Context, moment: datetime, made: FeatureSet | None = None
+) -> "dict[str, tuple[tuple[str, ...], pa.Table]]":
+    """The feature tables of one moment, governed: entity columns and rows, by view."""
+    import pyarrow as pa
+
+    from bedplate.features.online import at
+
+    made = context.body("features", FeatureSet) if made is None else made
+    source = access.reader(context.system, context.use_case)
+    found: dict[str, tuple[tuple[str, ...], pa.Table]] = {}
+    for view in views(context):
+        rows = source.read(made.views[view.name])
+        parts = [at(pa.Table.from_batches([batch]), moment) for batch in rows]
+        found[view.name] = (view.entity, pa.concat_tables(parts))
+    return found
+
+
+def _featured(context: Context) -> str:
+    features = context.body("features", FeatureSet)
+    if not features.views:
+        return "none declared: columns are used as they are"
+    rows = sum(version.rows for version in features.views.values())
+    return f"{len(features.views)} views at {len(features.as_of)} moments, {rows:,} rows, none sees its future"
+
+
+FEATURES = Stage(
+    name="features",
+    title="Compute features, point in time",
+    needs=("ingest",),
+    inputs=_feature_inputs,
+    run=_features,
+    summarise=_featured,
+)
+
+

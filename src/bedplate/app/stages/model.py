@@ -1,0 +1,95 @@
+"""Train in a limited process, on governed rows, with honest baselines."""
+
+from bedplate import ids
+from bedplate.app import access, inputs
+from bedplate.app.inputs import section
+from bedplate.app.stage import Context, Evidence, Outcome, Stage
+from bedplate.app.stages import data
+from bedplate.ids import Digest
+from bedplate.records import FeatureSet, TrainResult
+from bedplate.train import run
+
+PRIMARY = {"recommender": "recall@20"}
+"""The metric that one line about a model names first, by workload; the first one measured elsewhere."""
+
+
+def _code(context: Context) -> dict[str, str]:
+    return {"recipe": _recipe_digest(), "pipeline.py": _training_code(context)}
+
+
+def _training_code(context: Context) -> str:
+    """The digest of ``pipeline.py`` if it trains: a feature view alone changes the features, not the training."""
+    trains = any(declared.kind == "train" for declared in data.described(context))
+    return inputs.pipeline_digest(context.loaded) if trains else "none"
+
+
+def _recipe_digest() -> Digest:
+    """The digest of the recipes and of the code that serves what they make."""
+    from pathlib import Path
+
+    import bedplate.train as recipes
+
+    folder = Path(recipes.__file__).parent
+    sources = sorted((*folder.glob("*.py"), *(folder.parent / "serve" / name for name in ("recommender.py", "state.py"))))
+    return ids.digest_of([ids.digest_file(path) for path in sources])
+
+
+def _train_inputs(context: Context) -> dict[str, str]:
+    found = {
+        "features": ids.digest_of(context.body("features", FeatureSet)),
+        "train": section(context, "train"),
+        "workload": section(context, "workload"),
+        "sensitive columns": ids.digest_of(context.use_case.governance.sensitive),
+        **_code(context),
+    }
+    return found | {f"table {name}": result.table.digest for name, result in data.ingested(context).items()}
+
+
+def _train(context: Context) -> Outcome:
+    made = context.body("features", FeatureSet)
+    body = run.run(
+        context.loaded,
+        access.reader(context.system, context.use_case),
+        {name: result.table for name, result in data.ingested(context).items()},
+        made if made.views else None,
+        context.system.blobs,
+        pipeline=inputs.pipeline_path(context.loaded),
+        declared=data.described(context),
+        on_progress=context.progress,
+    )
+    parents = (context.output("features").digest, context.output("ingest").digest, context.output("plan").digest)
+    return Outcome(evidence=(Evidence(kind="training", body=body, parents=parents),), summary=headline(body))
+
+
+def primary(training: TrainResult) -> str:
+    """The metric that is named first."""
+    measured = [metric.metric for metric in training.metrics]
+    wanted = PRIMARY.get(training.workload, "")
+    return wanted if wanted in measured else measured[0]
+
+
+def headline(training: TrainResult) -> str:
+    """The model against its best baseline, in one line."""
+    name = primary(training)
+    on_all = {m.model: m.estimate for m in training.metrics if m.metric == name and m.slice == "all"}
+    mine = on_all["candidate"]
+    closest = min(
+        (c for c in training.comparisons if c.metric == name and c.slice == "all"),
+        key=lambda comparison: comparison.difference.value,
+        default=None,
+    )
+    text = f"{name} {mine.value:.3f} [{mine.low:.3f}, {mine.high:.3f}]"
+    if closest is None:
+        return text
+    gain = closest.difference
+    return f"{text}, {gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] against {closest.baseline}"
+
+
+TRAIN = Stage(
+    name="train",
+    title="Train, with baselines and intervals",
+    needs=("ingest", "features"),
+    inputs=_train_inputs,
+    run=_train,
+    summarise=lambda context: headline(context.body("train", TrainResult)),
+)

@@ -1,0 +1,234 @@
+"""Gates from the file, a signed bundle, and whoever must agree to it."""
+
+import tempfile
+from pathlib import Path
+
+from bedplate import ids, store
+from bedplate.app.inputs import section
+from bedplate.app.measure import latency
+from bedplate.app.stage import Context, Evidence, Halt, Outcome, Stage
+from bedplate.ids import Digest
+from bedplate.policy import values as policy
+from bedplate.records import Approval, Bundle, Fact, GateReport, TrainResult
+from bedplate.release import approval as approvals
+from bedplate.release import gates, package
+from bedplate.store.releases import WaiverRow
+from bedplate.usecase import approvals as quorums
+
+TENANT = "local"
+"""The one tenant of a home; bundles are signed for it."""
+
+
+# --------------------------------------------------------------------------------------------------------------- gates
+
+
+def _waivers(context: Context) -> tuple[WaiverRow, ...]:
+    """Waivers in force: those that the file names, and those given by command."""
+    with context.system.store.read() as tx:
+        return tuple(tx.waivers.list(context.use_case.name))
+
+
+def _wanted_waivers(context: Context) -> list[tuple[str, str, str]]:
+    return [(w.gate, w.by, w.reason) for w in context.use_case.release.waivers]
+
+
+def _gate_inputs(context: Context) -> dict[str, str]:
+    given = {(w.gate, w.by, w.reason) for w in _waivers(context)} | set(_wanted_waivers(context))
+    return {
+        "training": context.output("train").digest,
+        "requirements": section(context, "requirements"),
+        "gates": ids.digest_of(context.use_case.release.gates),
+        "sensitive columns": ids.digest_of(context.use_case.governance.sensitive),
+        "risk": section(context, "risk"),
+        "waivers": ids.digest_of(sorted(given)),
+        "environment": context.system.settings.environment,
+    }
+
+
+def _gates(context: Context) -> Outcome:
+    training = context.body("train", TrainResult)
+    environment = context.system.settings.environment
+    _record_waivers(context)
+    files = {name: context.system.blobs.get(digest) for name, digest in training.artifacts.items()}
+    security = package.inspect(files, isolated=training.isolated)
+    measured = None
+    if not security.refused:
+        context.progress("measuring the latency of the candidate")
+        with tempfile.TemporaryDirectory(prefix="bedplate-candidate-") as folder:
+            measured = latency(context, training, files, Path(folder))
+    report = gates.evaluate(
+        context.loaded,
+        training,
+        size=sum(len(content) for content in files.values()),
+        latency=measured,
+        security=security,
+        waivers=_waivers(context),
+        environment=environment,
+    )
+    parents = (context.output("train").digest, context.output("plan").digest, context.output("check").digest)
+    return Outcome(evidence=(Evidence(kind="gates", body=report, parents=parents),), summary=report.summary)
+
+
+def _record_waivers(context: Context) -> None:
+    """Put the file's waivers where every waiver is: in the store, with a ledger entry that names the person."""
+    name = context.use_case.name
+    with context.system.store.transaction() as tx:
+        known = {(w.gate, w.by, w.reason) for w in tx.waivers.list(name)}
+        for gate, by, reason in _wanted_waivers(context):
+            if (gate, by, reason) in known:
+                continue
+            row = tx.waivers.add(name, gate, environment=gates.WAIVABLE_IN, by=by, reason=reason)
+            context.system.ledger.record(
+                tx,
+                actor=context.actor,
+                action="gate.waive",
+                resource=f"use_case/{name}",
+                payload={"waiver": row.id, "gate": gate, "by": by, "reason": reason, "written in": "usecase.yaml"},
+                purpose=context.use_case.governance.purpose,
+            )
+
+
+def _refused(context: Context) -> Halt | None:
+    report = context.body("gates", GateReport)
+    return None if report.passed else Halt(state="refused", reason=report.summary)
+
+
+GATES = Stage(
+    name="gates",
+    title="Hold the candidate against the file",
+    needs=("train",),
+    inputs=_gate_inputs,
+    run=_gates,
+    summarise=lambda context: context.body("gates", GateReport).summary,
+    halts=_refused,
+)
+
+
+# -------------------------------------------------------------------------------------------------------------- bundle
+
+
+def _bundle_inputs(context: Context) -> dict[str, str]:
+    return {"training": context.output("train").digest, "gates": context.output("gates").digest}
+
+
+def _bundle(context: Context) -> Outcome:
+    name = context.use_case.name
+    gates_fact = context.output("gates")
+    with context.system.store.transaction() as tx:
+        number = tx.versions.allot(name, gates_fact.digest)
+    bundle = package.package(
+        context.system.blobs,
+        context.loaded,
+        context.body("train", TrainResult),
+        context.body("gates", GateReport),
+        package.Version(
+            tenant=TENANT,
+            name=name,
+            version=number,
+            training=context.output("train").digest,
+            gates=gates_fact.digest,
+            created=gates_fact.created,
+        ),
+        bundles=context.system.home.bundles,
+        private_key=context.system.opened.signing_key,
+        public_key=context.system.opened.signing_public,
+    )
+
+    def bind(tx: store.Transaction, _facts: tuple[Fact, ...]) -> None:
+        tx.versions.bind(name, number, bundle.digest)
+
+    parents = (gates_fact.digest, context.output("train").digest)
+    evidence = Evidence(kind="bundle", body=bundle, parents=parents)
+    return Outcome(evidence=(evidence,), summary=_bundled_as(bundle), apply=bind)
+
+
+def _bundled_as(bundle: Bundle) -> str:
+    return f"version {bundle.version}, {bundle.size / 1e6:.1f} MB, {len(bundle.files)} files, signed and verified"
+
+
+BUNDLE = Stage(
+    name="bundle",
+    title="Sign the model version",
+    needs=("train", "gates"),
+    inputs=_bundle_inputs,
+    run=_bundle,
+    summarise=lambda context: _bundled_as(context.body("bundle", Bundle)),
+)
+
+
+# ------------------------------------------------------------------------------------------------------------- approve
+
+
+def approvers(context: Context) -> tuple[str, ...]:
+    """The groups and people whom the file names for the environment at hand."""
+    rule = context.use_case.release.approvals.get(context.system.settings.environment)
+    return () if rule is None else tuple(quorums.parse(rule).of)
+
+
+def _votes(context: Context, bundle: Digest) -> list[approvals.Vote]:
+    with context.system.store.read() as tx:
+        rows = tx.approvals.list(context.use_case.name, bundle, context.system.settings.environment)
+        people = {row.name: row for row in tx.principals.list()}
+    return [
+        approvals.Vote(
+            by=row.by, groups=people[row.by].groups if row.by in people else (), state=row.state, reason=row.reason
+        )
+        for row in rows
+    ]
+
+
+def _approve_inputs(context: Context) -> dict[str, str]:
+    bundle = context.body("bundle", Bundle)
+    return {
+        "bundle": context.output("bundle").digest,
+        "environment": context.system.settings.environment,
+        "approvals in the file": ids.digest_of(context.use_case.release.approvals),
+        "approvals given": ids.digest_of(_votes(context, bundle.digest)),
+        "policies": ids.digest_of(context.system.policies.ids),
+    }
+
+
+def _approve(context: Context) -> Outcome:
+    bundle = context.body("bundle", Bundle)
+    report = context.body("gates", GateReport)
+    environment = context.system.settings.environment
+    rule = context.use_case.release.approvals.get(environment)
+    decision = context.system.policies.decide(
+        policy.FLOW,
+        "approve" if rule is None else "read",
+        policy.bundle(bundle.digest, use_case=context.use_case.name, approvers=approvers(context)),
+        {"environment": environment, "gates_passed": report.passed, "purpose": context.use_case.governance.purpose},
+    )
+    result = approvals.approve(
+        bundle.digest,
+        environment,
+        rule=rule,
+        policy=decision,
+        report=report,
+        votes=_votes(context, bundle.digest),
+        makers=(context.actor,),
+    )
+    evidence = Evidence(kind="approval", body=result, parents=(context.output("bundle").digest,))
+    return Outcome(evidence=(evidence,), summary=_approved_as(result))
+
+
+def _approved_as(approval: Approval) -> str:
+    return f"{approval.environment} {approval.state}: {approval.reason}"
+
+
+def _waiting(context: Context) -> Halt | None:
+    approval = context.body("approve", Approval)
+    if approval.state == "approved":
+        return None
+    return Halt(state="waiting" if approval.state == "waiting" else "refused", reason=_approved_as(approval))
+
+
+APPROVE = Stage(
+    name="approve",
+    title="Let it into the environment",
+    needs=("bundle",),
+    inputs=_approve_inputs,
+    run=_approve,
+    summarise=lambda context: _approved_as(context.body("approve", Approval)),
+    halts=_waiting,
+)

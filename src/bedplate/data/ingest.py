@@ -1,0 +1,417 @@
+"""Bring a source in under its contract: every row read is either accepted or set aside with its reasons, and adds up.
+
+One pass streams the source through the contract's rules into staged table files; rules about all rows together are measured
+on what was accepted; only then does anything become a version. ``severity`` decides: ``error`` sets the row aside and stops
+the run, ``warning`` sets it aside and goes on, ``info`` counts it and keeps it.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from bedplate.data import contracts, convert, duck, sources
+from bedplate.data.contracts import Contract, KeyRule, Model, RowRule, SetRule
+from bedplate.data.rules import broken
+from bedplate.data.tables import Tables
+from bedplate.errors import ContractError, UserCodeError
+from bedplate.records import IngestResult, RuleOutcome
+from bedplate.usecase.types import DataSet
+
+Clean = Callable[[pa.RecordBatch], pa.Table]
+"""A ``@dataset`` function: one batch in, as many cleaned rows out."""
+
+
+class OnProgress(Protocol):
+    """Told how many rows are read, and how many there are where that is known."""
+
+    def __call__(self, done: int, total: int | None) -> object: ...
+
+
+def table_name(use_case: str, dataset: str) -> str:
+    """The name of the table that a data set is kept in."""
+    return f"{use_case}.{dataset}"
+
+
+def ingest(
+    tables: Tables,
+    *,
+    use_case: str,
+    dataset: str,
+    spec: DataSet,
+    folder: Path,
+    key: str,
+    on_progress: OnProgress | None = None,
+    clean: Clean | None = None,
+) -> IngestResult:
+    """Bring one data set in, as a new version of its table. With the same ``key`` again, the same versions.
+
+    Raises:
+        ContractError: the contract is wrong, the source has other columns or types, a rule of severity ``error`` is broken,
+            or no row is left and the contract does not allow that. The table has then no new version; rows set aside by
+            row rules are kept in the quarantine table.
+        NotFoundError: the source does not exist.
+        UserCodeError: ``clean`` raised, or gave another number of rows.
+        StorageError: the disk is full.
+    """
+    contract = contracts.load(folder / spec.contract)
+    check = _Check(contract, dataset, sources.find(spec.source, folder), on_progress, clean)
+    name = table_name(use_case, dataset)
+    with ExitStack() as stack:
+        stack.callback(check.close)
+        staged = stack.enter_context(tables.stage(name, _reader(check)))
+        if check.accepted or check.model.may_be_empty:
+            check.finish({"accepted": staged.dataset()} if check.has_sql else {})
+        quarantine = None
+        if check.rejected:
+            aside = f"{name}.quarantine"
+            quarantine = tables.write(aside, check.set_aside(), mode="overwrite", key=f"{key}/quarantine")
+        check.stop_if_broken(None if quarantine is None else quarantine.name)
+        table = staged.commit(mode="overwrite", key=f"{key}/rows")
+    return IngestResult(
+        dataset=dataset,
+        table=table,
+        quarantine=quarantine,
+        contract=contract.id,
+        contract_digest=contract.digest,
+        source=check.files.label,
+        source_digest=check.files.digest(),
+        read=check.read,
+        accepted=check.accepted,
+        rejected=check.rejected,
+        outcomes=check.outcomes(),
+    )
+
+
+def test(contract: Contract, dataset: str, spec: DataSet, folder: Path) -> tuple[RuleOutcome, ...]:
+    """What every rule of the contract finds in the source, writing nothing. Raises as :func:`ingest`, but for rules."""
+    check = _Check(contract, dataset, sources.find(spec.source, folder), None, None)
+    if check.has_sql:
+        again = _Check(contract, dataset, check.files, None, None)
+        rows = pa.Table.from_batches(list(again.accepted_batches()), again.schema)
+        check.drain()
+        check.finish({"accepted": rows})
+    else:
+        check.drain()
+        check.finish({})
+    return check.outcomes()
+
+
+def _reader(check: "_Check") -> pa.RecordBatchReader:
+    return pa.RecordBatchReader.from_batches(check.schema, check.accepted_batches())
+
+
+class _Check:
+    """One pass of one source through one contract."""
+
+    def __init__(
+        self,
+        contract: Contract,
+        dataset: str,
+        files: sources.Files,
+        on_progress: OnProgress | None,
+        clean: Clean | None,
+    ) -> None:
+        self.contract = contract
+        self.model: Model = contract.model(dataset)
+        self.files = files
+        self.clean = clean
+        self.names = [column.name for column in self.model.columns]
+        convert.compare(self.model, sources.columns(files), contract.path, files.label, typed=files.kind == "parquet")
+        self.schema = convert.schema(self.model, sources.columns(files))
+        self.total = sources.total(files)
+        self.on_progress = on_progress
+        self.read = self.accepted = self.rejected = 0
+        self.failed: dict[str, int] = {}
+        self.measured: dict[str, float] = {}
+        self._found: dict[str, RuleOutcome] = {}
+        self._aside = tempfile.TemporaryFile()  # noqa: SIM115  it lives as long as this pass
+        self._writer: pa.ipc.RecordBatchStreamWriter | None = None
+        self._duplicates = {rule.id: self._duplicate_rows(rule.columns) for rule in self.model.keys}
+
+    @property
+    def has_sql(self) -> bool:
+        """Whether any rule is SQL."""
+        return any(rule.metric == "sql" for rule in self.model.sets)
+
+    def close(self) -> None:
+        """Give back the scratch file."""
+        self._aside.close()
+
+    # -------------------------------------------------------------------------------------------------------- rows
+
+    def accepted_batches(self) -> Iterator[pa.RecordBatch]:
+        """The rows that keep the contract; the others are set aside on the way."""
+        position = 0
+        for item in sources.read(self.files, self.names):
+            if isinstance(item, sources.BadLine):
+                self._bad_line(item)
+                continue
+            table = self._accept(item, position)
+            position += item.table.num_rows
+            if self.on_progress is not None:
+                self.on_progress(self.read, self.total)
+            yield from table.to_batches()
+
+    def drain(self) -> None:
+        """Judge all rows and keep none."""
+        for _ in self.accepted_batches():
+            pass
+
+    def _accept(self, chunk: sources.Chunk, position: int) -> pa.Table:
+        raw = self._cleaned(chunk)
+        values, misfits = convert.convert(raw, self.schema)
+        reject = np.zeros(len(chunk.rows), dtype=bool)
+        reasons: list[tuple[str, tuple[str, ...], str, np.ndarray]] = []
+
+        def judge(rule: str, columns: tuple[str, ...], severity: str, message: str, mask: np.ndarray) -> None:
+            count = int(np.count_nonzero(mask))
+            self.failed[rule] = self.failed.get(rule, 0) + count
+            if count and severity != "info":
+                reject[mask] = True
+                reasons.append((rule, columns, message, mask))
+
+        for column, mask in misfits.items():
+            kind = self.schema.field(column).type
+            judge(f"{column}.logicalType", (column,), "warning", f"{column} cannot be read as {kind}", mask)
+        for rule in self.model.rows:
+            mask = _numpy(broken(rule, _single(values.column(rule.column))))
+            if rule.column in misfits:
+                mask &= ~misfits[rule.column]  # a value of the wrong type is one fault, not also a missing value
+            judge(rule.id, (rule.column,), rule.severity, rule.message, mask)
+        for key in self.model.keys:
+            duplicates = self._duplicates[key.id]
+            if len(duplicates):
+                here = np.arange(position, position + len(reject))
+                judge(key.id, key.columns, key.severity, key.message, np.isin(here, duplicates))
+            else:
+                self.failed.setdefault(key.id, 0)
+        self._measure(values)
+        self.read += len(reject)
+        if reasons:
+            self._put_aside(chunk.file, chunk.rows, raw, reject, reasons)
+            values = values.filter(pa.array(~reject))
+        self.accepted += values.num_rows
+        return convert.plain(values)
+
+    def _cleaned(self, chunk: sources.Chunk) -> pa.Table:
+        if self.clean is None:
+            return chunk.table
+        batch = convert.plain(chunk.table).combine_chunks().to_batches()[0]
+        table = self.clean(batch)
+        if not isinstance(table, pa.Table) or table.num_rows != batch.num_rows or table.column_names != self.names:
+            raise UserCodeError(
+                "the @dataset function must give one row for each it gets, with the contract's columns in order",
+                where=self.model.name,
+                fix="mark rows that are wrong by a rule in the contract instead of dropping them",
+            )
+        return table
+
+    def _bad_line(self, line: sources.BadLine) -> None:
+        self.read += 1
+        self.failed["row"] = self.failed.get("row", 0) + 1
+        empty = pa.table({name: pa.array([None], pa.string()) for name in self.names})
+        mask = np.ones(1, dtype=bool)
+        reason = ("row", (), f"the row {line.reason}", mask)
+        self._put_aside(line.file, np.array([line.row]), empty, mask, [reason], text=line.text)
+
+    def _put_aside(
+        self,
+        file: str,
+        rows: np.ndarray,
+        raw: pa.Table,
+        reject: np.ndarray,
+        reasons: list[tuple[str, tuple[str, ...], str, np.ndarray]],
+        text: str | None = None,
+    ) -> None:
+        places = np.flatnonzero(reject)
+        found = [[reason for reason in reasons if reason[3][place]] for place in places]
+        kept = raw.take(pa.array(places))
+        table = pa.table(
+            {
+                "_source_file": pa.array([file] * len(places), pa.string()),
+                "_source_row": pa.array(rows[places], pa.int64()),
+                "_rules": pa.array([[r[0] for r in row] for row in found], pa.list_(pa.string())),
+                "_columns": pa.array([sorted({c for r in row for c in r[1]}) for row in found], pa.list_(pa.string())),
+                "_reasons": pa.array(["; ".join(r[2] for r in row) for row in found], pa.string()),
+                "_text": pa.array([text] * len(places), pa.string()),
+                **{name: convert.text(kept.column(name)) for name in self.names},
+            }
+        )
+        if self._writer is None:
+            self._writer = pa.ipc.new_stream(self._aside, table.schema)
+        self._writer.write_table(table)
+        self.rejected += len(places)
+
+    def set_aside(self) -> pa.RecordBatchReader:
+        """The rejected rows, with file, row number, rules, columns and reasons. Call it once, after all rows."""
+        if self._writer is None:
+            return pa.RecordBatchReader.from_batches(pa.schema([("_source_file", pa.string())]), [])
+        self._writer.close()
+        self._aside.seek(0)
+        return pa.ipc.open_stream(self._aside)
+
+    # -------------------------------------------------------------------------------------------------- sets of rows
+
+    def _duplicate_rows(self, columns: tuple[str, ...]) -> np.ndarray:
+        """Positions of rows whose ``columns`` already stood in an earlier row. Reads the source's key columns only."""
+        listed = ", ".join(duck.quote(column) for column in columns)
+        known = " AND ".join(f"{duck.quote(column)} IS NOT NULL" for column in columns)
+        again = f"SELECT {listed}, min(_position) AS _first FROM source WHERE {known} GROUP BY ALL HAVING count(*) > 1"  # noqa: S608  identifiers are quoted
+        with duck.connect({"source": self._keys(columns)}) as connection:
+            repeated: Any = connection.sql(again).to_arrow_table()
+        if repeated.num_rows == 0:
+            return np.array([], dtype=np.int64)
+        query = f"SELECT _position FROM source JOIN repeated USING ({listed}) WHERE _position > _first ORDER BY 1"  # noqa: S608  identifiers are quoted
+        with duck.connect({"source": self._keys(columns), "repeated": repeated}) as connection:
+            found = connection.execute(query).fetchnumpy()
+        return np.asarray(found["_position"], dtype=np.int64)
+
+    def _keys(self, columns: tuple[str, ...]) -> pa.RecordBatchReader:
+        schema = pa.schema([self.schema.field(column) for column in columns])
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            position = 0
+            for item in sources.read(self.files, columns if self.clean is None else self.names):
+                if isinstance(item, sources.BadLine):
+                    continue
+                values, _ = convert.convert(self._cleaned(item).select(list(columns)), schema)
+                numbers = pa.array(np.arange(position, position + values.num_rows))
+                position += values.num_rows
+                yield from convert.plain(values).append_column("_position", numbers).to_batches()
+
+        return pa.RecordBatchReader.from_batches(schema.append(pa.field("_position", pa.int64())), batches())
+
+    def _measure(self, values: pa.Table) -> None:
+        for rule in self.model.sets:
+            if rule.metric not in ("nullValues", "missingValues", "invalidValues"):
+                continue
+            column = _single(values.column(rule.columns[0]))
+            for check, limit in contracts.metric_checks(rule.metric, rule.arguments):
+                row = RowRule(
+                    id=rule.id,
+                    column=rule.columns[0],
+                    check=check,
+                    limit=limit,
+                    severity="info",
+                    dimension="",
+                    message="",
+                )
+                self.measured[rule.id] = self.measured.get(rule.id, 0) + int(
+                    np.count_nonzero(_numpy(broken(row, column)))
+                )
+
+    def finish(self, views: dict[str, Any]) -> None:
+        """Measure the rules about all rows together, once every row is judged."""
+        for rule in self.model.sets:
+            value = self._value(rule, views)
+            holds = rule.holds(value)
+            message = rule.message if holds else f"{rule.message} (found {value:g})"
+            self._found[rule.id] = RuleOutcome(
+                rule=rule.id,
+                column=rule.columns[0] if rule.columns else None,
+                severity=rule.severity,
+                failed=0 if holds else 1,
+                message=message,
+                dimension=rule.dimension,
+            )
+
+    def _value(self, rule: SetRule, views: dict[str, Any]) -> float:
+        if rule.metric == "rowCount":
+            value: float = self.accepted
+        elif rule.metric == "sql":
+            return _sql(rule, views, self.contract.path)
+        elif rule.metric == "duplicateValues":
+            value = len(self._duplicate_rows(rule.columns))
+        else:
+            value = self.measured.get(rule.id, 0)
+        return 100 * value / max(1, self.read) if rule.percent else value
+
+    # ------------------------------------------------------------------------------------------------------ outcomes
+
+    def outcomes(self) -> tuple[RuleOutcome, ...]:
+        """What every rule found, the broken ones first."""
+        found = list(self._found.values())
+        rules: tuple[RowRule | KeyRule, ...] = (*self.model.rows, *self.model.keys)
+        for rule in rules:
+            found.append(
+                RuleOutcome(
+                    rule=rule.id,
+                    column=rule.column if isinstance(rule, RowRule) else ", ".join(rule.columns),
+                    severity=rule.severity,
+                    failed=self.failed.get(rule.id, 0),
+                    message=rule.message,
+                    dimension=rule.dimension,
+                )
+            )
+        known = {outcome.rule for outcome in found}
+        for rule_id, failed in self.failed.items():
+            if rule_id not in known and failed:
+                column = rule_id.removesuffix(".logicalType") if rule_id != "row" else None
+                message = "the text is no row" if rule_id == "row" else f"{column} has values of another type"
+                found.append(
+                    RuleOutcome(
+                        rule=rule_id,
+                        column=column,
+                        severity="warning",
+                        failed=failed,
+                        message=message,
+                        dimension="conformity",
+                    )
+                )
+        order = {"error": 0, "warning": 1, "info": 2}
+        return tuple(sorted(found, key=lambda outcome: (outcome.failed == 0, order[outcome.severity], outcome.rule)))
+
+    def stop_if_broken(self, quarantine: str | None) -> None:
+        """Raise if a rule of severity ``error`` is broken, or nothing is left."""
+        aside = f" {self.rejected} rows are in table {quarantine} with their reasons." if quarantine else ""
+        broken_rules = [outcome for outcome in self.outcomes() if outcome.failed and outcome.severity == "error"]
+        if broken_rules:
+            listed = "; ".join(
+                f"{outcome.message}" + (f", {outcome.failed} rows" if outcome.rule not in self._found else "")
+                for outcome in broken_rules
+            )
+            raise ContractError(
+                f"{self.model.name} breaks its contract: {listed}.{aside}",
+                where=self.contract.path,
+                fix="correct the data, or change the rule's severity if the rows may be left out",
+            )
+        if self.accepted == 0 and not self.model.may_be_empty:
+            what = "the source holds no rows" if self.read == 0 else f"all {self.read} rows break the contract"
+            raise ContractError(
+                f"{self.model.name} would be empty: {what}.{aside}",
+                where=self.files.label,
+                fix="correct the source, or allow it with a rowCount rule in the contract",
+            )
+
+
+def _sql(rule: SetRule, views: dict[str, Any], where: str) -> float:
+    query = rule.query
+    for form in ("${object}", "{object}"):
+        query = query.replace(form, duck.quote("accepted"))
+    for form in ("${property}", "{property}"):
+        query = query.replace(form, duck.quote(rule.columns[0]) if rule.columns else form)
+    with duck.connect(views) as connection:
+        row = duck.first_row(connection, query, where=f"{where}, rule {rule.id}")
+    value = None if not row else row[0]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        try:
+            value = float(value)  # type: ignore[arg-type]
+        except (TypeError, ValueError) as error:
+            raise ContractError(
+                f"the sql rule {rule.id} gave {value!r}, not a number", where=where, fix="select one number"
+            ) from error
+    return value
+
+
+def _single(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def _numpy(mask: pa.Array) -> np.ndarray:
+    return np.asarray(pc.fill_null(mask, False).to_numpy(zero_copy_only=False))

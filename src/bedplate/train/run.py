@@ -1,0 +1,148 @@
+"""One training run: rows to a limited process, artifacts and figures back."""
+
+import importlib.metadata
+import platform
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from bedplate import ids
+from bedplate.blobs.port import Blobs
+from bedplate.compute import sandbox
+from bedplate.errors import InputError, UserCodeError
+from bedplate.ids import Digest
+from bedplate.records import Comparison, FeatureSet, Metric, ModelSignature, TableVersion, TrainResult
+from bedplate.usecase import Loaded
+from bedplate.usecase.types import UseCase
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from bedplate.data.reads import Reader
+
+RECIPES = {"recommender": "bedplate.train.recommender:train", "tabular": "bedplate.train.tabular:train"}
+_LIBRARIES = ("bedplate", "lightgbm", "implicit", "numpy", "onnx", "onnxruntime", "pyarrow", "scikit-learn", "scipy")
+
+
+class _Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What a training function must say beside its files; more is allowed and ignored."""
+
+    signature: ModelSignature
+    metrics: tuple[Metric, ...]
+    comparisons: tuple[Comparison, ...] = ()
+    parameters: dict[str, Any] = {}
+    split: dict[str, Any] = {}
+    checks: dict[str, Any] = {}
+
+
+def run(
+    loaded: Loaded,
+    reader: "Reader",
+    inputs: Mapping[str, TableVersion],
+    features: FeatureSet | None,
+    blobs: Blobs,
+    *,
+    pipeline: Path | None = None,
+    declared: Iterable[sandbox.Declared] = (),
+    on_progress: Callable[[str, float | None, float | None], None] | None = None,
+) -> TrainResult:
+    """Train as the file says: with the function that ``pipeline.py`` marks, else with the workload's recipe.
+
+    ``inputs`` maps data sets to the versions to read; rows come through ``reader``, so policy applies to training too.
+
+    Raises:
+        UserCodeError: the training function raised, was stopped, or its answer cannot be used.
+        InputError: the data or the parameters do not suit the recipe.
+        StorageError: an artifact cannot be kept.
+    """
+    use_case = loaded.use_case
+    function = next((d for d in declared if d.kind == "train"), None)
+    entry = f"pipeline:{function.name}" if function else RECIPES[use_case.workload.kind]
+    tables, versions = _tables(reader, inputs, features, function)
+    code = ids.digest_of({"entry": entry, "pipeline": ids.digest_file(pipeline) if pipeline and function else None})
+    reply = sandbox.call(
+        entry,
+        pipeline=pipeline if function else None,
+        tables=tables,
+        parameters=_parameters(use_case, features),
+        resources=use_case.train.resources,
+        seed=use_case.train.seed,
+        on_progress=on_progress,
+        require_isolation=use_case.risk.level == "high",
+    )
+    try:
+        answer = msgspec.convert(reply.result, _Answer)
+    except msgspec.ValidationError as error:
+        raise UserCodeError(
+            f"the answer of {entry} cannot be used: {error}",
+            where=str(pipeline or entry),
+            fix="return Result(files, result) with signature and metrics, as the recipes do",
+        ) from error
+    if not reply.files:
+        raise UserCodeError(f"{entry} made no file", where=str(pipeline or entry), fix="return the model in files")
+    return TrainResult(
+        run_id=ids.new_id("run"),
+        workload=use_case.workload.kind,
+        artifacts={name: blobs.put(data) for name, data in sorted(reply.files.items())},
+        signature=answer.signature,
+        parameters=answer.parameters,
+        metrics=answer.metrics,
+        comparisons=answer.comparisons,
+        split={**answer.split, "checks": answer.checks},
+        inputs=versions,
+        code_digest=code,
+        environment_digest=environment(),
+        seed=use_case.train.seed,
+        seconds=reply.seconds,
+        isolated=reply.isolated,
+    )
+
+
+def environment() -> Digest:
+    """The digest of the interpreter and the libraries that can change what a recipe makes."""
+    versions: dict[str, str | None] = {"python": platform.python_version(), "machine": platform.machine()}
+    for name in _LIBRARIES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = None
+    return ids.digest_of(versions)
+
+
+def _tables(
+    reader: "Reader",
+    inputs: Mapping[str, TableVersion],
+    features: FeatureSet | None,
+    function: sandbox.Declared | None,
+) -> tuple[dict[str, "pa.RecordBatchReader"], tuple[TableVersion, ...]]:
+    asked = function.options.get("inputs") if function else None
+    wanted: Mapping[str, Any] = dict.fromkeys(inputs) if asked is None else asked
+    tables, versions = {}, []
+    for name, columns in wanted.items():
+        if name not in inputs:
+            raise InputError(
+                f"training asks for {name!r}, which is no data set of this use case",
+                where="pipeline.py",
+                fix=f"name one of {', '.join(inputs)}",
+            )
+        tables[name] = reader.read(inputs[name], None if columns is None else list(columns))
+        versions.append(inputs[name])
+    for name, version in (features.views if features else {}).items():
+        if name in tables:
+            raise InputError(f"{name!r} is both a data set and a feature view", where="features", fix="rename one")
+        tables[name] = reader.read(version)
+        versions.append(version)
+    return tables, tuple(versions)
+
+
+def _parameters(use_case: UseCase, features: FeatureSet | None) -> dict[str, Any]:
+    parameters: dict[str, Any] = {"threads": use_case.train.resources.cpu, **use_case.train.parameters}
+    if features is not None:
+        parameters["as_of"] = list(features.as_of)
+    if use_case.workload.kind == "tabular":
+        parameters |= {"target": use_case.workload.target, "task": use_case.workload.task}
+        if use_case.train.holdout is not None:
+            parameters["holdout"] = use_case.train.holdout
+    return parameters

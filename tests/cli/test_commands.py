@@ -1,0 +1,128 @@
+import json
+
+import pytest
+
+from bedplate import errors
+from bedplate.cli.summary import summary_lines
+from tests import sample
+
+FACTS = (
+    ("check", "x"),
+    ("init", "x"),
+    ("plan", "x"),
+    ("run", "x"),
+    ("status",),
+    ("up", "--detach"),
+    ("up",),
+    ("stop",),
+    ("login",),
+    ("trace", sample.PREDICTION),
+    ("audit", "verify"),
+    ("approve", sample.NAME, "--reason", "r"),
+    ("refuse", sample.NAME, "--reason", "r"),
+    ("waive", sample.NAME, "age", "--reason", "r"),
+    ("contract", "test", "x"),
+    ("backup", "b"),
+    ("restore", "b", "h"),
+)
+
+
+@pytest.mark.parametrize("arguments", FACTS, ids=lambda a: " ".join(a[:2]))
+def test_every_command_prints_text_and_one_json_document(command, arguments):
+    text = command(*arguments)
+    document = command(*arguments, "--json")
+
+    assert (text.code, document.code) == (0, 0), text.err + document.err
+    assert text.out.strip()
+    assert isinstance(json.loads(document.out), dict)
+
+
+def test_progress_of_a_run_is_plain_without_a_terminal(command):
+    lines = command("run", "x").out.splitlines()
+
+    assert lines[0] == "[ 3/13] ingest    transactions 1,469,307 rows  4.1 s"
+
+
+def test_progress_goes_to_stderr_when_stdout_is_json(command):
+    result = command("run", "x", "--json")
+
+    assert result.err.startswith("[ 3/13] ingest")
+    assert json.loads(result.out)["use_case"] == sample.NAME
+
+
+def test_the_summary_fits_one_screen():
+    lines = list(summary_lines(sample.run_summary()))
+
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 100
+    for text in ("0.158 [0.152, 0.164]", "+0.021 [0.017, 0.025]", "50.00 USD a month", "p99 9.4 [8.6, 10.2] ms meets"):
+        assert any(text in line for line in lines), text
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.InputError("m", where="w", fix="f"), 2),
+        (errors.GateError("m", where="w", fix="f"), 3),
+        (errors.IntegrityError("m", where="w", fix="f"), 4),
+        (errors.HomeError("m", where="w", fix="f"), 1),
+        (KeyboardInterrupt(), 130),
+        (OSError(28, "No space left on device", "/x"), 1),
+    ],
+)
+def test_errors_end_with_their_code_and_no_traceback(command, answers, error, code):
+    answers.broken = error
+    result = command("status")
+
+    assert result.code == code
+    assert "Traceback" not in result.out + result.err
+
+
+def test_an_error_says_what_where_and_what_to_do(command, answers):
+    answers.broken = errors.NotFoundError("no such stage", where="--only", fix="use ingest")
+
+    assert command("status").err.splitlines() == ["Error: no such stage", "Where: --only", "Fix:   use ingest"]
+    assert json.loads(command("status", "--json").out)["error"] == "not_found"
+
+
+def test_a_fault_of_ours_becomes_text_and_a_file(command, answers):
+    answers.broken = ZeroDivisionError("oops")
+    result = command("status")
+
+    assert result.code == 70
+    assert "a fault in Bedplate: ZeroDivisionError: oops" in result.err
+    assert "Traceback" not in result.err
+
+
+def test_every_problem_of_a_use_case_is_shown_with_its_place(command, answers, tmp_path):
+    file = tmp_path / "usecase.yaml"
+    file.write_text("bedplate: 1\nnmae: x\nrisk: {level: hihg}\n")
+    problems = (
+        {"line": 2, "column": 1, "path": "nmae", "message": "unknown key 'nmae'", "nearest": "name", "allowed": None},
+        {"line": 3, "column": 15, "path": "risk.level", "message": "'hihg' is not a level", "nearest": None,
+         "allowed": ["minimal", "limited", "high"]},
+    )  # fmt: skip
+    answers.broken = errors.UseCaseError("2 problems", where=str(file), fix="correct them", problems=problems)
+    result = command("check", str(file))
+
+    assert result.code == 2
+    assert "usecase.yaml:2:1: unknown key 'nmae'" in result.err
+    assert "did you mean name?" in result.err
+    assert "    3 | risk: {level: hihg}\n      | " + " " * 14 + "^" in result.err
+    assert "allowed: minimal, limited, high" in result.err
+
+
+def test_a_ledger_that_does_not_verify_ends_with_4(command, answers):
+    answers.verified = False
+    result = command("audit", "verify")
+
+    assert result.code == 4
+    assert "entry 3 was changed" in result.out
+
+
+@pytest.mark.parametrize("arguments", [("nothing",), ("run", "--nothing"), ("trace",), ("completion", "tcsh")])
+def test_a_wrong_command_line_ends_with_2(command, arguments):
+    result = command(*arguments)
+
+    assert result.code == 2
+    assert "Traceback" not in result.err

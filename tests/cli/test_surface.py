@@ -1,0 +1,79 @@
+"""The command line as users know it: a change here is a change of a promise, so it must be made twice."""
+
+import os
+import resource
+import subprocess
+import sys
+
+import pytest
+
+from bedplate.cli.surface import commands
+
+SURFACE = """
+approve USE_CASE --environment --home --json --reason
+audit verify --checkpoint --home --json
+backup DESTINATION --home --json
+check PATH --home --json
+completion SHELL
+contract test PATH --home --json
+init FOLDER --home --json --name
+login --home --json
+plan PATH --home --json
+refuse USE_CASE --environment --home --json --reason
+restore SOURCE HOME --json
+run PATH --home --json --only
+schema
+status --home --json
+stop --home --json
+trace PREDICTION_ID --home --json
+up --detach --home --json
+version --json
+waive USE_CASE GATE --home --json --reason
+""".strip().splitlines()
+
+
+def test_the_surface_is_what_we_promised():
+    found = sorted(
+        " ".join([command.name, *command.arguments, *sorted(option.name for option in command.options)])
+        for command in commands()
+    )
+
+    assert found == SURFACE
+
+
+def test_every_command_and_option_has_help():
+    for command in commands():
+        assert command.help, command.name
+        assert all(option.help for option in command.options), command.name
+
+
+@pytest.mark.parametrize("module", ["rich", "msgspec", "sqlalchemy", "pyarrow", "numpy", "duckdb", "dbos"])
+def test_help_loads_nothing_heavy(module):
+    code = (
+        "import sys\nfrom bedplate.cli.root import execute\nexecute(['--help'])\n"
+        f"sys.exit(any(name.split('.')[0] == {module!r} for name in sys.modules))"
+    )
+
+    assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, check=False).returncode == 0
+
+
+def test_help_answers_within_a_third_of_a_second_of_cpu():
+    best = 9.0
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-m", "bedplate", "--help"], stdout=subprocess.DEVNULL, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        best = min(best, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+
+    assert best < 0.3
+
+
+def test_a_reader_that_leaves_is_no_fault():
+    reading, writing = os.pipe()
+    os.close(reading)
+    result = subprocess.run(
+        [sys.executable, "-m", "bedplate", "completion", "bash"], stdout=writing, stderr=subprocess.PIPE, check=False
+    )
+    os.close(writing)
+
+    assert (result.returncode, result.stderr) == (1, b"")

@@ -1,0 +1,144 @@
+"""What every store of online features must do."""
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bedplate import online
+from bedplate.errors import InputError, StorageError
+from bedplate.online import LmdbOnline, Online
+
+Opener = Callable[..., Online]
+
+
+@pytest.fixture(params=["lmdb"])
+def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opener]:
+    opened: list[Online] = []
+
+    def make(*, read_only: bool = False) -> Online:
+        opened.append(online.open(tmp_path / "online", read_only=read_only))
+        return opened[-1]
+
+    yield make
+    for store in opened:
+        store.close()
+
+
+def test_values_come_back_by_namespace_and_key(opener: Opener) -> None:
+    store = opener()
+    store.put_many("a", {b"k": b"1", b"empty": b""})
+    store.put_many("b", [(b"k", b"2")])
+
+    assert (store.get("a", b"k"), store.get("b", b"k"), store.get("a", b"missing")) == (b"1", b"2", None)
+    assert store.get_many("a", [b"missing", b"k", b"empty", b"k"]) == [None, b"1", b"", b"1"]
+    assert (store.count("a"), store.count("b"), store.count("c")) == (2, 1, 0)
+
+
+def test_each_batch_counts_up_the_version_of_its_namespace_only(opener: Opener) -> None:
+    store = opener()
+
+    assert [store.version("a"), store.put_many("a", {b"k": b"1"}), store.put_many("a", {}), store.version("b")] == [
+        0,
+        1,
+        2,
+        0,
+    ]
+    assert (store.delete("a", [b"k", b"missing"]), store.get("a", b"k")) == (3, None)
+
+
+def test_replace_leaves_nothing_else_in_the_namespace(opener: Opener) -> None:
+    store = opener()
+    store.put_many("a", {b"%d" % i: b"old" for i in range(50)})
+    store.put_many("b", {b"1": b"other"})
+    store.put_many("a", {b"1": b"new", b"x": b"new"}, replace=True)
+
+    assert (store.count("a"), store.get("a", b"1"), store.get("a", b"2")) == (2, b"new", None)
+    assert store.get("b", b"1") == b"other"
+
+
+@pytest.mark.parametrize("key", [b"", b"k" * 401])
+def test_a_bad_key_stores_nothing_of_its_batch(opener: Opener, key: bytes) -> None:
+    store = opener()
+
+    with pytest.raises(InputError):
+        store.put_many("a", {b"good": b"1", key: b"2"})
+    assert (store.get("a", b"good"), store.version("a")) == (None, 0)
+
+
+def test_a_reader_sees_what_was_written_after_it_opened_and_writes_nothing(opener: Opener) -> None:
+    writer, reader = opener(), opener(read_only=True)
+    writer.put_many("a", {b"k": b"1"})
+
+    assert reader.get("a", b"k") == b"1"
+    with pytest.raises(StorageError):
+        reader.put_many("a", {b"k": b"2"})
+
+
+def test_a_batch_is_seen_whole_or_not_at_all(opener: Opener) -> None:
+    store, reader = opener(), opener(read_only=True)
+    keys = [b"%d" % i for i in range(50)]
+    seen: set[int] = set()
+    stop = threading.Event()
+
+    def look() -> None:
+        while not stop.is_set():
+            seen.add(len(set(reader.get_many("a", keys))))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    for round_ in range(100):
+        store.put_many("a", dict.fromkeys(keys, b"%d" % round_))
+    stop.set()
+    thread.join()
+
+    assert seen == {1}
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.dictionaries(st.binary(min_size=1, max_size=8), st.binary(max_size=8), max_size=5), max_size=4))
+def test_it_is_a_dictionary(opener: Opener, batches: list[dict[bytes, bytes]]) -> None:
+    store = opener()
+    store.put_many("d", {}, replace=True)
+    model: dict[bytes, bytes] = {}
+    for batch in batches:
+        store.put_many("d", batch)
+        model |= batch
+
+    assert {key: store.get("d", key) for key in model} == model
+    assert store.count("d") == len(model)
+
+
+def test_another_process_reads_through_a_growing_map(tmp_path: Path) -> None:
+    """LMDB: the writer outgrows the map that the reader opened with."""
+    code = (
+        "import pathlib, sys; from bedplate.online import LmdbOnline;"
+        "s = LmdbOnline(pathlib.Path(sys.argv[1]), read_only=True, map_size=1 << 20);"
+        "print(s.get('a', b'0'), flush=True);"
+        "sys.stdin.readline(); print(s.get('a', b'49'), s.count('a'), flush=True)"
+    )
+    store = LmdbOnline(tmp_path, map_size=1 << 20)
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as reader:
+        assert reader.stdin is not None
+        assert reader.stdout is not None
+        assert reader.stdout.readline().strip() == "None"
+        store.put_many("a", {b"%d" % i: bytes(100_000) for i in range(48)})
+        store.put_many("a", {b"48": b"x", b"49": b"y"})
+        reader.stdin.write("\n")
+        reader.stdin.flush()
+        assert reader.stdout.readline().strip() == "b'y' 50"
+    store.close()
+
+
+def test_a_store_that_cannot_be_opened_says_so(tmp_path: Path) -> None:
+    (tmp_path / "data.mdb").write_bytes(b"not a database" * 1000)
+
+    with pytest.raises(StorageError, match="cannot be opened"):
+        online.open(tmp_path)

@@ -1,0 +1,50 @@
+"""A training becomes a run that names its code, its libraries and its figures."""
+
+import subprocess
+from contextlib import closing
+
+import pytest
+
+from bedplate import store
+from bedplate.errors import NotFoundError
+from bedplate.tracking import code_of, environment_digest, of_training, save
+from tests.release import sample
+
+
+def test_a_training_is_kept_once_as_a_run(tmp_path):
+    run = of_training("retail", sample.training())
+    with closing(store.open(tmp_path / "bedplate.db")) as opened:
+        with opened.transaction() as tx:
+            first, again = save(tx, run), save(tx, run)
+        with opened.read() as tx:
+            kept, metrics = tx.runs.get(first), tx.runs.metrics(first)
+
+    assert first == again
+    assert (kept.state, kept.parameters) == ("finished", {"factors": 64})
+    assert kept.tags["bedplate.data"] == "transactions@3"
+    assert {metric.name: metric.value for metric in metrics} == {"coverage": 0.2, "recall@20": 0.16}
+
+
+def test_code_is_known_by_digest_and_by_commit(tmp_path):
+    (tmp_path / "pipeline.py").write_text("a = 1\n")
+    outside = code_of(tmp_path)
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "one"]):
+        subprocess.run([*git, *command], check=True)
+    committed = code_of(tmp_path)
+    (tmp_path / "pipeline.py").write_text("a = 2\n")
+    changed = code_of(tmp_path)
+
+    assert outside.digest == committed.digest != changed.digest
+    assert (outside.commit, committed.changed) == (None, None)
+    assert changed.commit == committed.commit
+    assert changed.changed
+
+
+def test_missing_code_is_named(tmp_path):
+    with pytest.raises(NotFoundError, match="does not exist"):
+        code_of(tmp_path)
+
+
+def test_the_environment_has_one_digest():
+    assert environment_digest() == environment_digest()
