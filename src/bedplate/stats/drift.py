@@ -230,7 +230,7 @@ def _kolmogorov_smirnov(before: Array, now: Array, spread: float, freedom: int) 
         return 1.0
     if freedom:
         # Two exponentials whose rate is known as well as the dispersion is: 2 exp(-2 n d^2 / s), mixed over s.
-        return min(1.0, 2 * (1 + 4 * n * beyond**2 / (spread * freedom)) ** (-freedom / 2))
+        return min(1.0, 2 * math.pow(1 + 4 * n * beyond**2 / (spread * freedom), -freedom / 2))
     if n < SMALL:
         exact: float = stats.kstwo.sf(beyond, int(n))
         return float(exact)
