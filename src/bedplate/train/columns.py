@@ -100,7 +100,8 @@ def export(booster: Any, columns: Sequence[Column], *, classes: int) -> bytes:
     nodes.append(helper.make_node(last, ["raw"], ["score"]))
     missing = helper.make_tensor("missing", kinds.FLOAT, [], [float(MISSING)])
     score = helper.make_tensor_value_info("score", kinds.FLOAT, [None, targets])
-    return trees.model(nodes, inputs, [score], (missing,))
+    numbers = any(column.categories is None for column in columns)
+    return trees.model(nodes, inputs, [score], (missing,) if numbers else ())
 
 
 def verify(
