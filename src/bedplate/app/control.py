@@ -47,6 +47,7 @@ def serve_forever(settings: Settings, on_ready: Callable[[UpInfo], None]) -> Non
         plane = plugins("bedplate.control_plane")[0](Site(home.system, home.carry_out, lambda: live(home)))
         try:
             files.write(address, plane.address.encode())
+            home.system.serving = True
             for problem in endpoints.restore(home.system):
                 sys.stderr.write(f"{problem}\n")
             on_ready(UpInfo(address=plane.address, link=home.link(), pid=os.getpid()))

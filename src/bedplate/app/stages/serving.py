@@ -151,7 +151,7 @@ SERVE = Stage(
     inputs=_serve_inputs,
     run=_serve,
     summarise=lambda context: _served_as(context.body("serve", Endpoint)),
-    resume=_keep_serving,
+    resume=lambda context: _keep_serving(context) if context.system.serving else None,
 )
 
 
