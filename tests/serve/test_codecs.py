@@ -80,12 +80,10 @@ ALL = [Codec("m", "1", signature(datatype, (-1, 2))) for datatype in DTYPES]
 def _refused_or_right(codec: Codec, body: bytes) -> None:
     try:
         decoded = codec.decode(body)
-    except InputError as error:
-        assert error.message
-        error.message.encode()
-    else:
-        (array,) = decoded.arrays.values()
-        assert array.shape[1:] == (2,)
+    except InputError:
+        return
+    (array,) = decoded.arrays.values()
+    assert array.shape[1:] == (2,)
 
 
 @given(st.sampled_from(ALL), st.binary(max_size=200))
