@@ -60,6 +60,7 @@ def test_what_goes_in_comes_out(given: tuple[str, np.ndarray, bool]) -> None:
     assert decoded.id == "r"
     assert decoded.arrays["x"].dtype == np.dtype(DTYPES[datatype])
     assert np.array_equal(decoded.arrays["x"], array)
+    assert np.array_equal(np.array(json.loads(bytes(decoded.values["x"])), array.dtype).reshape(array.shape), array)
     answer = msgspec.json.decode(body, type=InferResponse)
     assert (answer.model_name, answer.model_version, answer.id) == ("m", "1", "r")
     assert answer.parameters == {"prediction_id": "pred_1"}
