@@ -37,7 +37,7 @@ class Load:
                     self.answered.append(answer.headers["x-prediction-id"])
                 except httpx.HTTPError as error:
                     self.failed.append(repr(error))
-                self._stop.wait(0.02)
+                self._stop.wait(0.05)
 
     def __enter__(self) -> "Load":
         for thread in self._threads:
