@@ -178,7 +178,7 @@ PAGES = {
     "errors.md": errors_page,
     "events.md": events,
     "api.md": api,
-    "usecase.md": usecase,
+    "schema.md": usecase,
 }
 
 

@@ -1,4 +1,4 @@
-"""The tutorial, run as a reader would run it: every shell block, in order, in an empty folder with a home of its own."""
+"""The tutorial as a reader would run it: every shell block, in order, in an empty folder with a home of its own."""
 
 import os
 import re

@@ -156,7 +156,7 @@ RECIPE = {
         {"name": "mailer_lift", "left": "mailer_now", "right": "mailer_usual"},
     ],
     "ranker": {
-        "rounds": 150,
+        "rounds": 200,
         "negatives": 0.25,
         "lightgbm": {"num_leaves": 63, "learning_rate": 0.08, "min_data_in_leaf": 100, "feature_fraction": 0.6},
     },

@@ -73,6 +73,29 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     )
 
 
+def child_environment(settings: Settings) -> dict[str, str]:
+    """The environment of a process of ours that must have the same settings."""
+    return {
+        **os.environ,
+        "BEDPLATE_HOME": str(settings.home),
+        "BEDPLATE_DATABASE": settings.database,
+        "BEDPLATE_STORAGE": settings.storage,
+        "BEDPLATE_HOST": settings.host,
+        "BEDPLATE_PORT": str(settings.port),
+        "BEDPLATE_ENVIRONMENT": settings.environment,
+        "BEDPLATE_LOG": settings.log,
+    }
+
+
+def threads_environment(threads: int) -> dict[str, str]:
+    """The environment of a process whose numerical libraries may use ``threads`` threads each.
+
+    Left alone, each takes every core, and threads that wait for each other cost more than they bring on small matrices.
+    """
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    return {**os.environ, **dict.fromkeys(names, str(threads))}
+
+
 class Home(msgspec.Struct, frozen=True):
     """Where things lie inside a home folder. Only paths: :mod:`bedplate.app.home` makes and checks the folder."""
 

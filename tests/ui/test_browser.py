@@ -140,6 +140,18 @@ def test_a_form_with_a_foreign_token_changes_nothing(page, served):
     assert len(served.changes) == before
 
 
+def test_a_decision_about_a_version_that_is_gone_changes_nothing(page, served):
+    before = len(served.changes)
+    page.goto(f"{served.address}/use-cases/{sample.NAME}")
+    page.locator("form.decide input[name=bundle]").evaluate("element => element.value = 'sha256:old'")
+    page.locator("textarea[name=reason]").fill("x")
+    page.get_by_role("button", name="Approve version 3").click()
+    page.wait_for_load_state()
+
+    assert "does not wait any more" in page.content()
+    assert len(served.changes) == before
+
+
 def test_the_search_leads_to_the_trace_and_wrong_ids_say_so(page, served):
     page.goto(served.address)
     page.get_by_placeholder("Trace a prediction id").fill(sample.PREDICTION)

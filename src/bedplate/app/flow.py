@@ -56,6 +56,11 @@ def stage_named(name: str) -> Stage:
     )
 
 
+def first_run() -> tuple[StagePlan, ...]:
+    """What a run would do where nothing has run yet."""
+    return tuple(StagePlan(stage=stage.name, action="run", because="it has not run yet") for stage in STAGES)
+
+
 def explain(context: Context) -> tuple[StagePlan, ...]:
     """Say for each stage whether a run would do it, and because of what. Changes nothing."""
     plans: list[StagePlan] = []

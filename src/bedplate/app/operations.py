@@ -79,11 +79,11 @@ class Bedplate:
         files = starter(target, chosen)
         return InitReport(name=chosen, folder=str(target), files=tuple(str(f) for f in files))
 
-    def contract_test(self, path: str | Path, dataset: str | None = None) -> ContractTestReport:
-        """Hold the data of a use case against its contract without keeping a row."""
+    def contract_test(self, path: str | Path) -> ContractTestReport:
+        """Hold the data of a use case against its contracts without keeping a row."""
         from bedplate.app import checking
 
-        return checking.contract_test(Path(path), dataset)
+        return checking.contract_test(Path(path))
 
     # ---------------------------------------------------------------------------------------------------- reading
 

@@ -112,8 +112,7 @@ class OwnedHome:
 
     def login_link(self, principal: Principal, emit: Emit) -> str:
         """A one-time link to the pages."""
-        address = self.address()
-        return f"{address}/login/{self.system.identity.create_link(principal.id, actor=principal.id)}"
+        return self.link(principal.id)
 
     def up_info(self, principal: Principal, emit: Emit) -> Any:
         """Where this owner serves, with a new one-time link."""
@@ -136,6 +135,11 @@ class OwnedHome:
         names = tuple(row.name for row in self.system.supervisor.status())
         self.stopping.set()
         return StopReport(pid=os.getpid(), endpoints=names)
+
+    def link(self, principal: str | None = None) -> str:
+        """A one-time link to the pages, for a principal or for who started this process."""
+        who = self.system.identity.authenticate(self.system.token).id if principal is None else principal
+        return f"{self.address()}/login/{self.system.identity.create_link(who, actor=who)}"
 
     def address(self) -> str:
         """Where API and pages answer.

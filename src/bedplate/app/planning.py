@@ -2,18 +2,24 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 
 from bedplate import ids, store, usecase
 from bedplate.app import inputs
 from bedplate.app.read_models import PlanOption, PlanReport, Requirement
+from bedplate.app.stage import Context
 from bedplate.app.system import System
 from bedplate.ids import Digest
 from bedplate.plan import catalogue, choose, explain, requirements
 from bedplate.plan.types import DataFacts, Option, Plan, Probe, Requirements, TableFacts
+from bedplate.policy.policies import Policies
 from bedplate.settings import Home, Settings
 from bedplate.usecase import Loaded
+
+if TYPE_CHECKING:
+    from bedplate.app.system import System
 
 
 def catalogue_digest() -> Digest:
@@ -31,6 +37,11 @@ def probe(home: Home, *, keep: bool) -> Probe:
     if keep:
         _keep(home.probe, msgspec.json.encode(measured))
     return measured
+
+
+def probe_digest(measured: Probe) -> Digest:
+    """The digest of what a measurement found."""
+    return ids.digest_of(measured)
 
 
 def _keep(path: Path, data: bytes) -> None:
@@ -140,5 +151,20 @@ def preview(settings: Settings, loaded: Loaded) -> PlanReport:
     shown = report(derived, plan)
     if not (settings.database or home.database.is_file()):
         return msgspec.structs.replace(shown, stages=flow.first_run())
-    with flow.reading(settings, loaded) as context:
+    opened = store.open(settings.database or home.database, read_only=True)
+    try:
+        context = Context(cast("System", Preview(settings, home, opened)), loaded, "", lambda event: None)
         return msgspec.structs.replace(shown, stages=flow.explain(context))
+    finally:
+        opened.close()
+
+
+class Preview:
+    """As much of a system as explaining a run needs: it reads, owns nothing and writes nothing."""
+
+    def __init__(self, settings: Settings, home: Home, opened: store.Store) -> None:
+        self.settings = settings
+        self.home = home
+        self.store = opened
+        self.policies = Policies.load()
+        self.described: dict[str, object] = {}

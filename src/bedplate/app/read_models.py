@@ -19,6 +19,7 @@ from bedplate.records import (
     Objective,
     Observation,
     RetrainDecision,
+    RuleOutcome,
     TrainResult,
 )
 
@@ -329,12 +330,20 @@ class DecisionReport(msgspec.Struct, frozen=True, kw_only=True):
     approval: Approval | None = None
 
 
+class ContractResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What one contract found in its source."""
+
+    dataset: str
+    contract: str
+    outcomes: tuple[RuleOutcome, ...]
+
+
 class ContractTestReport(msgspec.Struct, frozen=True, kw_only=True):
     """What the contracts of a use case found in its sources, without keeping a row."""
 
     use_case: str
     passed: bool
-    results: tuple[IngestResult, ...]
+    results: tuple[ContractResult, ...]
 
 
 # ---------------------------------------------------------------------------------------------------------------- pages

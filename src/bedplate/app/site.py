@@ -7,9 +7,8 @@ same token, asks policy with all it knows about the resource, and records both i
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from bedplate.app import queries
+from bedplate.app import access, queries
 from bedplate.app.queries import Live
-from bedplate.errors import DeniedError
 from bedplate.http import ResourceRef
 from bedplate.identity import Principal
 from bedplate.policy import values as policy
@@ -48,20 +47,17 @@ class Site:
         return self.system.identity.authenticate(token)
 
     def authorise(self, principal: Principal, action: str, reference: ResourceRef) -> Decision:
-        """Whether the principal may.
+        """Whether the principal may; a denial is an entry of the ledger.
 
         Raises:
             DeniedError: policy does not allow it.
         """
         asked = "read" if action in LEFT_TO_THE_OPERATION else action
-        decision = self.system.policies.decide(_policy_principal(principal), asked, _resource(reference))
-        if not decision.allowed:
-            raise DeniedError(f"{principal.name} may not {action} here", where=f"{reference.type} {reference.id}")
-        return decision
+        return access.demand(self.system, principal, asked, _resource(reference))
 
     def allows(self, principal: Principal, action: str, reference: ResourceRef) -> bool:
         """Whether the principal may: for what a page offers, never as the guard of what it does."""
-        return self.system.policies.decide(_policy_principal(principal), action, _resource(reference)).allowed
+        return self.system.policies.decide(access.policy_principal(principal), action, _resource(reference)).allowed
 
     def redeem(self, link: str) -> str:
         """Use a login link up; returns the token of the session it began.
@@ -88,11 +84,6 @@ class Site:
         """The use cases that the principal may read: a list shows no more than its items would."""
         rows = queries.use_cases(self.store)
         return tuple(row for row in rows if self.allows(principal, "read", ResourceRef("UseCase", row.name)))
-
-
-def _policy_principal(principal: Principal) -> policy.Principal:
-    kind = "User" if principal.kind == "user" else "Service"
-    return policy.Principal(kind=kind, id=principal.id, name=principal.name, groups=principal.groups)
 
 
 def _resource(reference: ResourceRef) -> Resource:

@@ -9,7 +9,7 @@ from bedplate import blobs, clock, store
 from bedplate.app import home as homes
 from bedplate.identity import Identity
 from bedplate.ledger import Ledger
-from bedplate.policy import Policies
+from bedplate.policy.policies import Policies
 from bedplate.settings import Home, Settings
 from bedplate.workflow.owner import Owner
 
@@ -43,11 +43,15 @@ class System:
             self.ledger = Ledger(self.store, self.home.ledger, opened.ledger_key)
             self._exit.callback(self.ledger.close)
             self.identity = Identity(self.store, self.home.keys, self.ledger)
-            self.policies = Policies.builtin()
+            self.policies = Policies.load()
         except BaseException:
             self._exit.close()
             raise
+        self.serving = False
+        """Whether this owner keeps endpoints up, as `bedplate up` does; a run alone only starts what it must measure."""
         self.opened = opened
+        self.token = self.identity.administrator_key()
+        """The local administrator's key: made at the first start, used by the CLI and by our own load runs."""
         self.started = clock.timestamp()
 
     def close(self) -> None:
@@ -78,7 +82,7 @@ class System:
     @cached_property
     def blobs(self) -> "blobs.Blobs":
         """Artifacts by digest."""
-        return blobs.open(f"{self.settings.storage}/blobs" if self.settings.storage else self.home.blobs)
+        return blobs.open(self.settings.storage or self.home.blobs)
 
     @cached_property
     def tables(self) -> "Tables":

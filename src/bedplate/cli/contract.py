@@ -35,7 +35,8 @@ def examine(path: UseCasePath = Path(), home: HomeOption = None, as_json: JsonOp
 
 def _tested(report: ContractTestReport) -> Iterator[str]:
     for result in report.results:
-        yield f"{result.dataset}: {result.read:,} rows read, {result.rejected:,} rejected, under {result.contract}"
+        broken = sum(outcome.failed > 0 for outcome in result.outcomes)
+        yield f"{result.dataset}: {broken} of {len(result.outcomes)} rules broken, under {result.contract}"
         for outcome in result.outcomes:
             if outcome.failed:
                 column = f" ({outcome.column})" if outcome.column else ""

@@ -188,8 +188,8 @@ def _ends_before(view: FeatureView, name: str, time: "str | Periods | None", mom
 def _check_sql(connection: "duckdb.DuckDBPyConnection", view: FeatureView) -> None:
     """One SELECT over the declared inputs alone, in plain names; of table functions only those that make rows."""
     where = f"pipeline.py: {view.name}"
-    row = _run(connection, view, "SELECT json_serialize_sql($sql)", {"sql": view.sql}).fetchone()
-    tree = json.loads(row[0]) if row else {}
+    row = _run(connection, view, "SELECT json_serialize_sql($sql)", {"sql": view.sql}).fetchall()
+    tree = json.loads(row[0][0])
     if tree.get("error") or len(tree.get("statements", [])) != 1:
         reason = tree.get("error_message") or "it holds more than one statement"
         raise InputError(f"its SQL is not one SELECT: {reason}", where=where, fix="return one SELECT statement")

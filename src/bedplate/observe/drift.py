@@ -1,4 +1,4 @@
-"""Drift of served feature values against those of training, window by window, in memory that does not grow with rows."""
+"""Drift of served feature values against those of training, window by window, in constant memory."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -28,9 +28,9 @@ Blocks = Callable[[], Iterable[Iterable[pa.RecordBatch | pa.Table]]]
 def reference(blocks: Blocks) -> Reference:
     """Summarise a reference in two passes: the first finds the cells, the second counts in them.
 
-    One block means that rows are taken as independent of each other. With several blocks, what differs between them (season,
-    rows that resemble their neighbours) is not called drift later. Columns that hold neither numbers, truth values nor
-    text are left out.
+    One block means that rows are taken as independent of each other. With several blocks, what differs between them
+    (season, rows that resemble their neighbours) is not called drift later. Columns that hold
+    neither numbers, truth values nor text are left out.
     """
     quantiles: dict[str, sketches.QuantileSketch] = {}
     names: dict[str, Counter[Any]] = {}

@@ -23,9 +23,9 @@ class Matches(msgspec.Struct, frozen=True, kw_only=True):
 def match(predictions: pa.Table, outcomes: pa.Table, within: float, *, seed: int = 0) -> Matches:
     """The share of predictions followed, within ``within`` seconds, by a purchase of an item they named.
 
-    ``predictions`` has ``as_of`` (timestamp), ``entity`` (text) and ``items`` (list); ``outcomes`` has ``entity``, ``item``
-    and ``time``; types of items must agree. Predictions whose time is not over by the last outcome are left out. With
-    several predictions of one entity the interval draws whole entities.
+    ``predictions`` has ``as_of`` (timestamp), ``entity`` (text) and ``items`` (list); ``outcomes`` has ``entity``,
+    ``item`` and ``time``; types of items must agree. Predictions whose time is not over by the last outcome are left
+    out. With several predictions of one entity the interval draws whole entities.
     """
     empty = intervals.wilson(0, 0)
     if not predictions.num_rows or not outcomes.num_rows:

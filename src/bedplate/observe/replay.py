@@ -82,8 +82,8 @@ def replay(
 ) -> ReplayReport:
     """Send every request whose id is not in ``already``, a window after the other.
 
-    ``before_window`` gets the window's ``as_of`` and brings the online features to that moment; a window that has nothing
-    left to send is passed over without it. ``send`` is called from ``concurrency`` threads.
+    ``before_window`` gets the window's ``as_of`` and brings the online features to that moment; a window with
+    nothing left to send is passed over without it. ``send`` is called from ``concurrency`` threads.
 
     Raises:
         UnavailableError: the endpoint did not answer after several tries. What was answered stays answered.

@@ -39,9 +39,10 @@ def observe(
 ) -> Observed:
     """Observe the predictions that ``bundle`` gave at ``endpoint``.
 
-    ``moments`` maps request ids of a replay to the moment they stand for (``ReplayPlan.moments()``): only those requests are
-    observed then, each once. Without it the time of the prediction counts, one window per day. ``items`` is the output
-    that names what was recommended. ``outcomes`` has columns entity (text), item, time. ``within`` is in seconds.
+    ``moments`` maps request ids of a replay to the moment they stand for (``ReplayPlan.moments()``): only those
+    requests are observed then, each once. Without it the time of the prediction counts, one window per day. ``items``
+    is the output that names what was recommended. ``outcomes`` has columns entity (text), item, time. ``within`` is
+    in seconds.
     """
     seen = _collect(tables, table, endpoint, bundle, moments)
     matches = Matches(predictions=0, with_outcome=0, matched=_unknown(), windows=())
@@ -103,7 +104,7 @@ def _drift(
     seen: list[dict[str, Any]], reference: Reference | None, state: drift.State, settings: drift.Settings
 ) -> tuple[drift.Verdict, list[dict[str, Any]]]:
     """The verdict after all windows (an alarm in any of them stays one), and a row for each."""
-    verdict = drift.Verdict(state=state, findings=(), evidence=state.overall.value, alarm=False)
+    verdict = drift.Verdict(state=state, findings=(), evidence=state.evidence, alarm=False)
     alarms: dict[str, DriftFinding] = {}
     by_window: list[dict[str, Any]] = []
     for window in sorted({row["window"] for row in seen}):

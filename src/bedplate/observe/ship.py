@@ -59,8 +59,8 @@ def ship(
 ) -> ShipReport:
     """Append every sealed segment of the journal ``folder`` to the table ``name`` and delete it.
 
-    The segment's id is the key of its commit, so that a crash between commit and deletion repeats neither. ``on_segment``
-    is called between the two (for the ledger entry: count and digest); it MUST bear being called again.
+    The segment's id is the key of its commit, so that a crash between commit and deletion repeats neither.
+    ``on_segment`` is called between the two (for the ledger entry: count and digest); it MUST bear being called again.
 
     Raises:
         IntegrityError: a segment is not what was sealed, or holds something else than predictions. It stays.

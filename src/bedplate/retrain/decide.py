@@ -1,9 +1,10 @@
 """Deciding about retraining: every signal shown with what was measured, then whether it is worth the cost.
 
-The rule. Signals that ask are *hard* when the file promises to act on them (drift, age) and *soft* otherwise (new rows,
-quality). A known gain decides: its whole interval must exceed the cost for soft signals; a hard signal is only held back
-by a gain whose whole interval lies at or below the cost. An unknown gain never justifies a cost, so it never lets a soft signal through;
-a hard signal goes through without it, because keeping a promise of the file needs no claim of profit.
+The rule. Signals that ask are *hard* when the file promises to act on them (drift, age) and *soft* otherwise (new
+rows, quality). A known gain decides: its whole interval must exceed the cost for soft signals; a hard signal is only
+held back by a gain whose whole interval lies at or below the cost. An unknown gain never justifies a cost, so it never
+lets a soft signal through; a hard signal goes through without it, because keeping a promise of the file needs no claim
+of profit.
 """
 
 from typing import Any
@@ -20,8 +21,8 @@ _HARD = frozenset({"drift", "age"})
 class Signals(msgspec.Struct, frozen=True, kw_only=True):
     """What is known. None: not measured. ``age`` in seconds since training; money in ``currency``.
 
-    ``gain`` is the worth of one retraining; a replay of history cannot give it (``replayed``). ``quality`` is the shortfall of
-    served quality against its promise: above zero is worse. ``budget`` is what one training run may cost.
+    ``gain`` is the worth of one retraining; a replay of history cannot give it (``replayed``). ``quality`` is the
+    shortfall of served quality against its promise: above zero is worse. ``budget`` is what one training run may cost.
     """
 
     drift_alarm: bool | None = None
@@ -77,7 +78,7 @@ def _look(condition: Condition, signals: Signals) -> dict[str, Any]:
             why = (
                 what
                 if fired
-                else f"no drift alarm (evidence {measured:,.3g}, effect too small or limit {threshold:,.0f} not reached)"
+                else f"no drift alarm (evidence {measured:,.3g}, limit {threshold:,.0f}, and an effect must matter)"
             )
     elif condition.signal == "quality":
         threshold = 0.0
@@ -122,7 +123,8 @@ def _weigh(worth: Worth, signals: Signals, hard: bool) -> tuple[bool, str]:
         if hard:
             return True, f"{unknown}; drift and age are promises of the file and are acted on without it"
         return False, f"{unknown}, and an unknown gain never justifies a cost of {cost:,.2f} {money}"
-    shown = f"The expected gain is {gain.value:,.2f} {money} [{gain.low:,.2f}, {gain.high:,.2f}] against {needed:,.2f} {money}"
+    interval = f"{gain.value:,.2f} {money} [{gain.low:,.2f}, {gain.high:,.2f}]"
+    shown = f"The expected gain is {interval} against {needed:,.2f} {money}"
     if gain.low > needed:
         return True, f"{shown}: worth it"
     if hard and gain.high > needed:

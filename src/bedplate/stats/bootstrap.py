@@ -41,7 +41,8 @@ def mean_interval(
     _, member = np.unique(np.asarray(clusters), return_inverse=True)
     if member.size != array.size:
         raise ValueError(f"{array.size} values but {member.size} cluster labels")
-    sums, sizes = np.bincount(member, weights=array), np.bincount(member).astype(np.float64)
+    sums = np.bincount(member, weights=array).astype(np.float64)
+    sizes = np.bincount(member).astype(np.float64)
     means = _resampled_ratios(sums, sizes, resamples, np.random.default_rng(seed))
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Estimate(

@@ -80,7 +80,7 @@ def betting_sequence(
         ValueError: a value outside [low, high].
     """
     x = np.asarray(values, dtype=np.float64)
-    if x.ndim != 1 or not np.isfinite(x).all() or x.size and (x.min() < low or x.max() > high):
+    if x.ndim != 1 or not np.isfinite(x).all() or (x.size and (x.min() < low or x.max() > high)):
         raise ValueError(f"values must lie in [{low}, {high}]")
     x = (x - low) / (high - low)
     alpha, n = 1 - level, x.size

@@ -122,7 +122,7 @@ def count_numbers(values: npt.ArrayLike, edges: tuple[float, ...]) -> Histogram:
 
 
 def top_names(counts: Mapping[Any, int]) -> tuple[Any, ...]:
-    """The names that a categorical reference keeps: the most frequent, ties by their text, so any order gives the same."""
+    """The names that a categorical reference keeps: the most frequent, ties by their text."""
     ranked = sorted((name for name in counts if name is not None), key=lambda name: (-counts[name], str(name)))
     return tuple(ranked[:CATEGORIES])
 

@@ -11,7 +11,7 @@ import msgspec
 from bedplate.app import queries, session
 from bedplate.app.read_models import Trace
 from bedplate.app.site import Site
-from bedplate.errors import BedplateError, InputError, NotFoundError
+from bedplate.errors import BedplateError, ConflictError, InputError, NotFoundError
 from bedplate.http import CHANGE, READ, Limits, Request, ResourceRef, Response, Route, fixed, from_path, unaudited
 from bedplate.http.messages import decode_json
 from bedplate.http.routes import Handler
@@ -127,7 +127,14 @@ def _deciding(site: Site) -> Iterator[Route]:
             raise InputError("a decision is approve or refuse", where="decision")
         if not reason or len(reason) > 2000:
             raise InputError("a decision needs a reason of at most 2,000 characters", where="reason")
-        site.change(decision, token, use_case=name, environment=form.get("environment", ""), reason=reason)
+        environment = form.get("environment", "")
+        newest = next(iter(queries.use_case_page(site.store, name).releases), None)
+        if newest is None or (newest.bundle.body.digest, newest.waiting_in) != (form.get("bundle"), environment):
+            raise ConflictError(
+                "this version does not wait any more: something was decided or released meanwhile",
+                fix="load the page again and look at what waits now",
+            )
+        site.change(decision, token, use_case=name, environment=environment, reason=reason)
         return Response.redirect(f"/use-cases/{quote(name, safe='')}")
 
     yield Route(

@@ -5,7 +5,7 @@ import msgspec
 from bedplate import ids
 from bedplate.app import planning
 from bedplate.app.inputs import contract_digests, section
-from bedplate.app.stage import Context, Evidence, Outcome, Stage
+from bedplate.app.stage import Context, Evidence, Halt, Outcome, Stage
 from bedplate.ids import Digest
 from bedplate.plan.types import Plan
 from bedplate.records import Fact, Objective
@@ -24,6 +24,7 @@ def _check(context: Context) -> Outcome:
         kpi=msgspec.to_builtins(use_case.objective.kpi),
         owner=msgspec.to_builtins(use_case.owner),
         purpose=use_case.governance.purpose,
+        risk=use_case.risk.level,
         file=loaded.path.name,
         file_digest=loaded.digest,
         line=loaded.line("objective"),
@@ -84,6 +85,11 @@ def _planned(context: Context) -> str:
     return planning.sentence(context.body("plan", Plan))
 
 
+def _over_budget(context: Context) -> Halt | None:
+    plan = context.body("plan", Plan)
+    return Halt(state="refused", reason=plan.reason) if plan.breach == "block" else None
+
+
 PLAN = Stage(
     name="plan",
     title="Derive requirements and choose infrastructure",
@@ -91,6 +97,7 @@ PLAN = Stage(
     inputs=_plan_inputs,
     run=_plan,
     summarise=_planned,
+    halts=_over_budget,
 )
 
 

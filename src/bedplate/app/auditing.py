@@ -1,0 +1,30 @@
+"""Verifying the ledger of a home, offline."""
+
+from pathlib import Path
+
+from bedplate import ledger
+from bedplate.app.read_models import AuditReport
+from bedplate.errors import NotFoundError
+from bedplate.settings import Home, Settings
+
+
+def verify(settings: Settings, checkpoint: Path | None) -> AuditReport:
+    """Check entries, tree, tiles and signatures; against a checkpoint kept elsewhere, if one is given.
+
+    Raises:
+        NotFoundError: there is no home, or no such checkpoint file.
+    """
+    home = Home(settings.home)
+    if not home.manifest.is_file():
+        raise NotFoundError("there is no home here", where=str(home.root), fix="run a use case first, or give --home")
+    if checkpoint is not None and not checkpoint.is_file():
+        raise NotFoundError("there is no such checkpoint", where=str(checkpoint), fix="name a file with a signed note")
+    report = ledger.verify(home, checkpoint, database=settings.database or None)
+    return AuditReport(
+        verified=report.ok,
+        entries=report.entries,
+        root=report.root,
+        checkpoint=f"{report.origin}, {report.signed:,} signed, {report.unsigned:,} since",
+        against=str(checkpoint) if checkpoint is not None else None,
+        problems=report.problems,
+    )

@@ -1,0 +1,52 @@
+"""What can be said about a use case from its file and its data alone, without a home."""
+
+from pathlib import Path
+
+from bedplate import usecase
+from bedplate.app.read_models import CheckReport, ContractResult, ContractTestReport
+from bedplate.retrain.conditions import parse, parse_worth
+
+
+def check(path: Path) -> CheckReport:
+    """Read and check a use case, its contracts included.
+
+    Raises:
+        UseCaseError: with every problem of the file.
+        ContractError: a contract is not one.
+    """
+    from bedplate.data import contracts
+
+    loaded = usecase.load(path)
+    use_case = loaded.use_case
+    for condition in use_case.retrain.when:
+        parse(condition)
+    parse_worth(use_case.retrain.if_)
+    for data in use_case.data.values():
+        contracts.load(loaded.folder / data.contract)
+    return CheckReport(
+        name=use_case.name,
+        path=str(loaded.path),
+        digest=loaded.digest,
+        workload=use_case.workload.kind,
+        data=tuple(use_case.data),
+        features=use_case.features,
+        gates=use_case.release.gates,
+    )
+
+
+def contract_test(path: Path) -> ContractTestReport:
+    """Hold every source of a use case against its contract, keeping no row.
+
+    Raises:
+        ContractError: a contract is wrong, or a source has other columns.
+    """
+    from bedplate.data import contracts, ingest
+
+    loaded = usecase.load(path)
+    results = []
+    for name, data in loaded.use_case.data.items():
+        contract = contracts.load(loaded.folder / data.contract)
+        outcomes = ingest.test(contract, name, data, loaded.folder)
+        results.append(ContractResult(dataset=name, contract=contract.id, outcomes=outcomes))
+    passed = not any(o.failed and o.severity == "error" for result in results for o in result.outcomes)
+    return ContractTestReport(use_case=loaded.use_case.name, passed=passed, results=tuple(results))

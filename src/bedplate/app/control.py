@@ -1,0 +1,165 @@
+"""Running a home: API, pages and endpoints in one owner process, in the foreground or detached."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from bedplate import files
+from bedplate.app import endpoints, owner_socket, owned
+from bedplate.app.owner_socket import Request
+from bedplate.app.queries import Live
+from bedplate.app.read_models import EndpointStatus, StopReport, UpInfo
+from bedplate.app.site import Site
+from bedplate.errors import BedplateError, HomeError, UnavailableError
+from bedplate.extensions import plugins
+from bedplate.records import Event
+from bedplate.settings import Home, Settings, child_environment
+from bedplate.workflow import owner as owners
+
+_START = 60.0
+"""Seconds in which a detached owner must answer."""
+_STOP = 60.0
+_SHIP_EVERY = 30.0
+
+
+def _quiet(event: Event) -> None:
+    """Show no progress."""
+
+
+def serve_forever(settings: Settings, on_ready: Callable[[UpInfo], None]) -> None:
+    """Own the home, bring its endpoints back, serve API and pages until a signal or ``bedplate stop``.
+
+    Raises:
+        HeldError: another process owns the home.
+        UnavailableError: the port is taken.
+    """
+    with owned.open_home(settings) as home:
+        previous = {
+            number: signal.signal(number, lambda *_: home.stopping.set()) for number in (signal.SIGTERM, signal.SIGINT)
+        }
+        address = home.system.home.run / "address"
+        plane = plugins("bedplate.control_plane")[0](Site(home.system, home.carry_out, lambda: live(home)))
+        try:
+            files.write(address, plane.address.encode())
+            home.system.serving = True
+            for problem in endpoints.restore(home.system):
+                sys.stderr.write(f"{problem}\n")
+            on_ready(UpInfo(address=plane.address, link=home.link(), pid=os.getpid()))
+            _until_stopped(home)
+        finally:
+            address.unlink(missing_ok=True)
+            plane.stop()
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+
+def _until_stopped(home: owned.OwnedHome) -> None:
+    """Wait; meanwhile ship what replicas logged and sign what the ledger took in."""
+    while not home.stopping.wait(_SHIP_EVERY):
+        try:
+            ship_all(home)
+            home.system.ledger.checkpoint()
+        except BedplateError as error:
+            sys.stderr.write(f"{error}\n")
+
+
+def ship_all(home: owned.OwnedHome) -> None:
+    """Move sealed predictions of every endpoint into their tables, one ledger entry for each segment."""
+    from bedplate.observe.ship import ship
+
+    system = home.system
+    with system.store.read() as tx:
+        rows = tx.endpoints.list()
+    for row in rows:
+        folder, table = endpoints.journal_of(system, row.name), endpoints.predictions_table(row.use_case)
+        with system.lock(row.use_case):
+            ship(folder, system.tables, table, on_segment=endpoints.recorder(system))
+
+
+def live(home: owned.OwnedHome) -> Live:
+    """What the supervisor says about endpoints now, by name."""
+    with home.system.store.read() as tx:
+        rows = {row.name: row for row in tx.endpoints.list()}
+    found: dict[str, EndpointStatus] = {}
+    for seen in home.system.supervisor.status():
+        row = rows.get(seen.name)
+        if row is not None:
+            found[seen.name] = EndpointStatus(
+                name=seen.name,
+                use_case=row.use_case,
+                url=seen.url,
+                state="ready" if seen.state == "running" else "starting",
+                bundle=seen.digest,
+                revision=row.revision,
+                since=seen.since,
+            )
+    return found
+
+
+def up_detached(settings: Settings, info: Callable[[], UpInfo]) -> UpInfo:
+    """Start the owner in the background, or find it running; returns once it answers.
+
+    Raises:
+        UnavailableError: it ended at its start (its log says why) or did not answer in time.
+    """
+    home = Home(settings.home)
+    if owners.current(home) is not None and (home.run / "address").exists():
+        return info()
+    files.make_folder(home.logs)
+    log = home.logs / "up.log"
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "bedplate", "up"],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            close_fds=True,
+            cwd="/",
+            env=child_environment(settings),
+        )
+    deadline = time.monotonic() + _START
+    while time.monotonic() < deadline:
+        if (home.run / "address").exists():
+            try:
+                return info()
+            except (HomeError, UnavailableError):
+                pass  # between writing the address and opening the socket
+        if process.poll() is not None:
+            raise UnavailableError("`bedplate up` ended at its start", where=str(log), fix=_last_lines(log))
+        time.sleep(0.05)
+    raise UnavailableError("`bedplate up` did not answer in time", where=str(log), fix=_last_lines(log))
+
+
+def _last_lines(log: Path) -> str:
+    text = log.read_text("utf-8", errors="replace")
+    return " ".join(text.strip().splitlines()[-3:]) or "see the log"
+
+
+def stop(settings: Settings) -> StopReport:
+    """Ask the owner to end, and wait until it has.
+
+    Raises:
+        UnavailableError: it did not end in time.
+    """
+    home = Home(settings.home)
+    holder = owners.current(home)
+    if holder is None:
+        return StopReport(pid=None)
+    request = Request(operation="stop", arguments={}, token=owned.local_token(home))
+    report = msgspec.json.decode(owner_socket.ask(home.socket, request, _quiet), type=StopReport)
+    deadline = time.monotonic() + _STOP
+    while owners.current(home) is not None:
+        if time.monotonic() > deadline:
+            raise UnavailableError(
+                f"process {holder.pid} is still ending what it began", fix="wait, then look again: bedplate status"
+            )
+        time.sleep(0.05)
+    return report
+

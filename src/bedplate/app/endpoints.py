@@ -1,0 +1,94 @@
+"""Endpoints as the owner keeps them: what replicas may know, what each is started from, and bringing them back."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from bedplate.app import access
+from bedplate.app.system import System
+from bedplate.ids import digest_of
+from bedplate.journal import Segment
+from bedplate.policy import values as policy
+from bedplate.records import TableVersion
+from bedplate.serve import snapshot
+from bedplate.serve.spec import ReplicaSpec
+from bedplate.store.endpoints import EndpointRow
+
+
+def publish_access(system: System) -> None:
+    """Write what replicas decide by: the keys in force and their principals. They take it up within a second."""
+    signer = snapshot.make_key(system.home.keys / "access.key", system.home.keys / "access.pub")
+    keys: dict[str, snapshot.Key] = {}
+    with system.store.read() as tx:
+        for principal in tx.principals.list():
+            if principal.disabled is not None:
+                continue
+            known = policy.Principal(
+                kind="User" if principal.kind == "user" else "Service",
+                id=principal.id,
+                name=principal.name,
+                groups=principal.groups,
+            )
+            for key in tx.keys.of(principal.id):
+                if key.ended is None:
+                    name = snapshot.key_name(key.id, key.secret_hash)
+                    keys[name] = snapshot.Key(principal=known, expires=key.expires)
+    snapshot.write(system.home.run / "access.json", snapshot.new(keys), signer)
+
+
+def spec_of(row: EndpointRow) -> ReplicaSpec:
+    """What the supervisor starts a replica of this endpoint from."""
+    return msgspec.convert(row.spec, ReplicaSpec, dec_hook=lambda kind, value: kind(value))
+
+
+def as_row(spec: ReplicaSpec) -> dict[str, object]:
+    """A spec as the store keeps it."""
+    made: dict[str, object] = msgspec.to_builtins(spec, enc_hook=str)
+    return made
+
+
+def start(system: System, spec: ReplicaSpec) -> str:
+    """Serve a spec, with the access rules of now; returns its address once it answers."""
+    publish_access(system)
+    return system.supervisor.start(spec)
+
+
+def restore(system: System) -> list[str]:
+    """Start every endpoint that should be running; returns the names of those that could not be."""
+    failed = []
+    with system.store.read() as tx:
+        rows = [row for row in tx.endpoints.list() if row.state == "running"]
+    for row in rows:
+        try:
+            start(system, spec_of(row))
+        except Exception as error:  # noqa: BLE001 one endpoint that cannot start must not keep the others down
+            failed.append(f"{row.name}: {error}")
+    return failed
+
+
+def journal_of(system: System, name: str) -> Path:
+    """Where the replicas of an endpoint write predictions: a folder named by nothing that a user typed."""
+    return system.home.journal / digest_of(name)[7:39]
+
+
+def predictions_table(use_case: str) -> str:
+    """The table that predictions of a use case are shipped to."""
+    return access.table_name(use_case, "predictions")
+
+
+def recorder(system: System, purpose: str = "") -> Callable[[Segment, TableVersion], None]:
+    """What puts each shipped segment into the ledger: its count and its digest."""
+
+    def record(segment: Segment, version: TableVersion) -> None:
+        with system.store.transaction() as tx:
+            system.ledger.record(
+                tx,
+                actor="flow",
+                action="prediction.ship",
+                resource=f"table/{version.name}@{version.version}",
+                payload={"segment": segment.id, "count": segment.count, "digest": segment.digest, "table": version.digest},
+                purpose=purpose,
+            )
+
+    return record

@@ -1,0 +1,177 @@
+"""The line from one prediction back to the objective: every digest on it is computed again."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from bedplate import bundle as bundles
+from bedplate.app import access, endpoints
+from bedplate.app.read_models import Trace, TraceNode
+from bedplate.app.system import System
+from bedplate.errors import BedplateError, IntegrityError, NotFoundError
+from bedplate.identity import Principal
+from bedplate.ids import Digest, digest_of
+from bedplate.policy import values as policy
+from bedplate.records import Bundle, Fact, IngestResult, Objective, Prediction
+
+ORDER = ("approval", "bundle", "gates", "training", "features", "dataset", "data", "plan", "requirements", "objective")
+"""The kinds of evidence on the way, nearest to the prediction first."""
+
+TITLES = {
+    "approval": "Approved for its environment",
+    "bundle": "Model version",
+    "gates": "Gates",
+    "training": "Training",
+    "features": "Features, point in time",
+    "dataset": "Data under contract",
+    "data": "Data",
+    "plan": "Plan",
+    "requirements": "Requirements",
+    "objective": "Objective",
+}
+
+
+def trace(system: System, principal: Principal, prediction_id: str) -> Trace:
+    """Find a prediction and walk it back.
+
+    Raises:
+        NotFoundError: no use case has a prediction of that id.
+        DeniedError: policy does not allow to look at it.
+    """
+    from bedplate.observe.ship import find
+
+    with system.store.read() as tx:
+        names = [row.name for row in tx.use_cases.list()]
+    for name in names:
+        try:
+            prediction = find(system.tables, endpoints.predictions_table(name), prediction_id)
+        except NotFoundError:
+            continue
+        decision = access.demand(system, principal, "read", policy.use_case(name))
+        with system.store.transaction() as tx:
+            system.ledger.record(
+                tx,
+                actor=principal.id,
+                action="prediction.read",
+                resource=f"prediction/{prediction_id}",
+                policies=decision.policies,
+                auth=principal.auth,
+            )
+        return walk(system, prediction)
+    raise NotFoundError(
+        f"no prediction {prediction_id!r}",
+        where=f"home {system.home.root}",
+        fix="take an id from an answer (x-prediction-id) or from the page of the use case",
+    )
+
+
+def walk(system: System, prediction: Prediction) -> Trace:
+    """The line of a prediction: itself, then every fact that it rests on, nearest first."""
+    nodes = [_prediction(prediction)]
+    with system.store.read() as tx:
+        approval = tx.facts.get(prediction.evidence)
+        facts = [approval, *tx.facts.ancestors(prediction.evidence)]
+    by_kind: dict[str, list[Fact]] = {}
+    for fact in facts:
+        by_kind.setdefault(fact.kind, []).append(fact)
+    for kind in ORDER:
+        nodes.extend(_fact(system, prediction, fact) for fact in by_kind.get(kind, ()))
+    missing = [kind for kind in ("approval", "bundle", "gates", "training", "plan", "objective") if kind not in by_kind]
+    nodes.extend(
+        TraceNode(kind=kind, title=TITLES[kind], summary="not found on the line", digest="", verified=False)
+        for kind in missing
+    )
+    return Trace(
+        prediction_id=prediction.id,
+        use_case=prediction.use_case,
+        nodes=tuple(nodes),
+        verified=all(node.verified for node in nodes),
+    )
+
+
+def _prediction(prediction: Prediction) -> TraceNode:
+    replayed = ", replayed" if prediction.replayed else ""
+    return TraceNode(
+        kind="prediction",
+        title="Prediction",
+        summary=f"for {prediction.entity or 'one row'} in {prediction.latency_ms:.1f} ms{replayed}",
+        digest=digest_of(prediction),
+        verified=True,  # its page checksums were verified as the row was read
+        created=prediction.time,
+        where=prediction.endpoint,
+        details=msgspec.to_builtins(prediction),
+    )
+
+
+def _fact(system: System, prediction: Prediction, fact: Fact) -> TraceNode:
+    """One fact: its digest over kind, use case, parents and body, and whatever else it names, computed again."""
+    body: dict[str, Any] = fact.body
+    again = digest_of(
+        {"kind": fact.kind, "use_case": fact.use_case, "parents": list(fact.parents), "body": fact.body}
+    )
+    problem = "" if again == fact.digest else "what is stored is not what the digest covers"
+    where = ""
+    if not problem and fact.kind == "bundle":
+        problem, where = _bundle(system, prediction, msgspec.convert(body, Bundle))
+    if not problem and fact.kind == "dataset":
+        problem, where = _table(system, msgspec.convert(body, IngestResult))
+    if fact.kind == "objective":
+        objective = msgspec.convert(body, Objective)
+        where = f"{objective.file}:{objective.line}"
+    return TraceNode(
+        kind=fact.kind,
+        title=TITLES[fact.kind],
+        summary=problem or " ".join(_sentence(fact.kind, body)),
+        digest=fact.digest,
+        verified=not problem,
+        created=fact.created,
+        where=where,
+        details=body,
+    )
+
+
+def _bundle(system: System, prediction: Prediction, made: Bundle) -> tuple[str, str]:
+    """What is wrong with the bundle on disk, if anything, and where it lies."""
+    if prediction.bundle != made.digest:
+        return "the prediction came from another bundle", ""
+    folder = bundles.path_of(system.home.bundles, made.digest)
+    try:
+        bundles.verify(folder, public_key=system.opened.signing_public, digest=Digest(made.digest))
+    except BedplateError as error:
+        return error.message, str(folder)
+    return "", str(folder)
+
+
+def _table(system: System, ingested: IngestResult) -> tuple[str, str]:
+    where = f"{ingested.table.name}, version {ingested.table.version}"
+    try:
+        system.tables.files(ingested.table)
+    except (IntegrityError, NotFoundError) as error:
+        return error.message, where
+    return "", where
+
+
+def _sentence(kind: str, body: dict[str, Any]) -> Iterator[str]:
+    match kind:
+        case "approval":
+            yield f"{body['environment']}: {body['state']}, {body['reason']}"
+        case "bundle":
+            yield f"{body['name']} version {body['version']}, {body['size'] / 1e6:.1f} MB, signature holds"
+        case "gates":
+            yield str(body["summary"])
+        case "training":
+            yield f"run {body['run_id']}, {body['workload']}, seed {body['seed']}, {body['seconds']:.0f} s"
+        case "features":
+            yield f"{len(body['views'])} views at {len(body['as_of'])} moments"
+        case "dataset":
+            yield f"{body['dataset']}: {body['accepted']:,} rows under {body['contract']}, {body['rejected']:,} rejected"
+        case "data":
+            yield f"{len(body['datasets'])} data sets"
+        case "plan":
+            chosen = body.get("chosen") or {}
+            yield f"{chosen.get('provider', '')} {chosen.get('instance', 'no option')} {chosen.get('region', '')}".strip()
+        case "requirements":
+            yield f"{len(body['items'])} requirements, each with its line"
+        case "objective":
+            yield str(body["statement"])
