@@ -7,7 +7,7 @@ aside and stops the run, ``warning`` sets it aside and goes on, ``info`` counts 
 
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -90,16 +90,12 @@ def ingest(
 
 def test(contract: Contract, dataset: str, spec: DataSet, folder: Path) -> tuple[RuleOutcome, ...]:
     """What every rule of the contract finds in the source, writing nothing. Raises as :func:`ingest`, but for rules."""
-    check = _Check(contract, dataset, sources.find(spec.source, folder), None, None)
-    if check.has_sql:
-        again = _Check(contract, dataset, check.files, None, None)
-        rows = pa.Table.from_batches(list(again.accepted_batches()), again.schema)
-        check.drain()
-        check.finish({"accepted": rows})
-    else:
-        check.drain()
-        check.finish({})
-    return check.outcomes()
+    with closing(_Check(contract, dataset, sources.find(spec.source, folder), None, None)) as check:
+        rows = pa.Table.from_batches(list(check.accepted_batches()), check.schema) if check.has_sql else None
+        if rows is None:
+            check.drain()
+        check.finish({} if rows is None else {"accepted": rows})
+        return check.outcomes()
 
 
 def _reader(check: "_Check") -> pa.RecordBatchReader:
