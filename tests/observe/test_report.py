@@ -110,7 +110,7 @@ def test_a_replay_cut_off_goes_on_and_never_doubles(tmp_path: Path) -> None:
     endpoint = Endpoint(journal)
     endpoint.fail_after = 30
     with pytest.raises(UnavailableError):
-        replay(plan(), endpoint, nothing, set(), concurrency=1)
+        replay(plan(), endpoint, nothing, set(), concurrency=1, pause=0.001)
     endpoint.writer.close()
     assert len(answered(journal, tables, "predictions")) == 30
     ship(journal, tables, "predictions")
