@@ -37,9 +37,7 @@ def test_wilson_gives_the_values_that_newcombe_published() -> None:
 def test_coverage_of_shares_enumerated(n: int, share: float) -> None:
     chance = stats.binom.pmf(np.arange(n + 1), n, share)
     covered = {
-        make: sum(
-            p for k, p in enumerate(chance) if (found := make(k, n)).low - 1e-12 <= share <= found.high + 1e-12
-        )
+        make: sum(p for k, p in enumerate(chance) if (found := make(k, n)).low - 1e-12 <= share <= found.high + 1e-12)
         for make in (intervals.wilson, intervals.clopper_pearson)
     }
     assert covered[intervals.clopper_pearson] >= 0.95
