@@ -87,6 +87,15 @@ def child_environment(settings: Settings) -> dict[str, str]:
     }
 
 
+def threads_environment(threads: int) -> dict[str, str]:
+    """The environment of a process whose numerical libraries may use ``threads`` threads each.
+
+    Left alone, each takes every core, and threads that wait for each other cost more than they bring on small matrices.
+    """
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    return {**os.environ, **dict.fromkeys(names, str(threads))}
+
+
 class Home(msgspec.Struct, frozen=True):
     """Where things lie inside a home folder. Only paths: :mod:`bedplate.app.home` makes and checks the folder."""
 

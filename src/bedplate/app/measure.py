@@ -3,9 +3,10 @@
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import threadpoolctl
 
 from bedplate import bundle
 from bedplate import online as onlines
@@ -17,6 +18,9 @@ from bedplate.errors import InputError
 from bedplate.records import Estimate, FeatureSet, TrainResult
 from bedplate.serve import predictors
 from bedplate.stats import intervals
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 REQUESTS = 600
 """Answers that are timed; enough for an interval around the 99th percentile."""
@@ -50,11 +54,14 @@ def latency(context: Context, training: TrainResult, files: dict[str, bytes], fo
             fill(context, online, moment)
         requests = [_arrays(training, inputs) for inputs in sample(context, training, REQUESTS)]
         times = []
+        # As a replica runs: one thread for its arithmetic.
+        limits = threadpoolctl.threadpool_limits(1)
         for position, inputs in enumerate((requests * (1 + REQUESTS // len(requests)))[: REQUESTS + WARM_UP]):
             started = time.perf_counter()
             predictor.predict(inputs, online)
             if position >= WARM_UP:
                 times.append((time.perf_counter() - started) * 1e3)
+        limits.restore_original_limits()
     finally:
         online.close()
     return intervals.quantile(np.array(times), 0.99)
@@ -83,14 +90,33 @@ def sample(context: Context, training: TrainResult, size: int) -> list[dict[str,
         moment = data.cut(context)
         if moment is None:
             raise InputError("a recommender needs features", where="features", fix="declare feature views in pipeline.py")
-        return [request(training, entity) for entity in spread(entities(context, moment), size)]
+        return [request(training, entity) for entity in spread(entities(context, training, moment), size)]
     return spread(rows(context, training), size)
 
 
-def entities(context: Context, moment: datetime, made: FeatureSet | None = None) -> list[int]:
+def subjects(
+    context: Context, training: TrainResult, moment: datetime, made: FeatureSet | None = None
+) -> "tuple[str, pa.Table]":
+    """The entity column that requests name, and the feature table keyed by it alone, at a moment.
+
+    Raises:
+        InputError: no feature view describes the entity that the model is asked about.
+    """
+    wanted = (training.signature.inputs[0].name,)
+    for entity, table in data.feature_tables(context, moment, made).values():
+        if entity == wanted:
+            return wanted[0], table
+    raise InputError(
+        f"no feature view describes {wanted[0]}, which requests name", where="features", fix="declare one in pipeline.py"
+    )
+
+
+def entities(
+    context: Context, training: TrainResult, moment: datetime, made: FeatureSet | None = None
+) -> list[int]:
     """The subjects that have features at a moment, sorted."""
-    entity, table = next(t for t in data.feature_tables(context, moment, made).values() if len(t[0]) == 1)
-    return sorted(table[entity[0]].to_pylist())
+    column, table = subjects(context, training, moment, made)
+    return sorted(table[column].to_pylist())
 
 
 def request(training: TrainResult, entity: int) -> dict[str, Any]:

@@ -187,7 +187,7 @@ def _start(scratch: Path, resources: Resources, seed: int) -> "subprocess.Popen[
         "HOME": str(scratch),
         "TMPDIR": str(scratch),
         "OMP_NUM_THREADS": threads,
-        "OPENBLAS_NUM_THREADS": threads,
+        "OPENBLAS_NUM_THREADS": "1",  # small matrices, many callers: its threads would wait for each other
         "MKL_NUM_THREADS": threads,
     }
     return subprocess.Popen(

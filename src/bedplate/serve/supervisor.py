@@ -22,7 +22,7 @@ from bedplate.errors import BedplateError, ConflictError, NotFoundError, Unavail
 from bedplate.serve import sockets
 from bedplate.serve import spec as specs
 from bedplate.serve.spec import ReplicaSpec
-from bedplate.settings import Home
+from bedplate.settings import Home, threads_environment
 
 T = TypeVar("T")
 
@@ -70,6 +70,7 @@ class _Process:
                     stdout=output,
                     stderr=output,
                     pass_fds=(listener.fileno(), write_end),
+                    env=threads_environment(spec.threads),
                     start_new_session=True,  # Ctrl-C in a terminal is for the owner, which then drains replicas
                 )
         except OSError as error:

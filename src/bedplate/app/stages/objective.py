@@ -5,7 +5,7 @@ import msgspec
 from bedplate import ids
 from bedplate.app import planning
 from bedplate.app.inputs import contract_digests, section
-from bedplate.app.stage import Context, Evidence, Outcome, Stage
+from bedplate.app.stage import Context, Evidence, Halt, Outcome, Stage
 from bedplate.ids import Digest
 from bedplate.plan.types import Plan
 from bedplate.records import Fact, Objective
@@ -85,6 +85,11 @@ def _planned(context: Context) -> str:
     return planning.sentence(context.body("plan", Plan))
 
 
+def _over_budget(context: Context) -> Halt | None:
+    plan = context.body("plan", Plan)
+    return Halt(state="refused", reason=plan.reason) if plan.breach == "block" else None
+
+
 PLAN = Stage(
     name="plan",
     title="Derive requirements and choose infrastructure",
@@ -92,6 +97,7 @@ PLAN = Stage(
     inputs=_plan_inputs,
     run=_plan,
     summarise=_planned,
+    halts=_over_budget,
 )
 
 

@@ -11,7 +11,8 @@ from bedplate.ids import Digest
 from bedplate.policy import values as policy
 from bedplate.records import Approval, Bundle, Fact, GateReport, TrainResult
 from bedplate.release import approval as approvals
-from bedplate.release import gates, package
+from bedplate.release import gates
+from bedplate.release.package import Version, inspect, package
 from bedplate.store.releases import WaiverRow
 from bedplate.usecase import approvals as quorums
 
@@ -50,7 +51,7 @@ def _gates(context: Context) -> Outcome:
     environment = context.system.settings.environment
     _record_waivers(context)
     files = {name: context.system.blobs.get(digest) for name, digest in training.artifacts.items()}
-    security = package.inspect(files, isolated=training.isolated)
+    security = inspect(files, isolated=training.isolated)
     measured = None
     if not security.refused:
         context.progress("measuring the latency of the candidate")
@@ -116,12 +117,12 @@ def _bundle(context: Context) -> Outcome:
     gates_fact = context.output("gates")
     with context.system.store.transaction() as tx:
         number = tx.versions.allot(name, gates_fact.digest)
-    bundle = package.package(
+    bundle = package(
         context.system.blobs,
         context.loaded,
         context.body("train", TrainResult),
         context.body("gates", GateReport),
-        package.Version(
+        Version(
             tenant=TENANT,
             name=name,
             version=number,

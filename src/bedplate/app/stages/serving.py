@@ -218,7 +218,7 @@ def _replay_plan(context: Context) -> tuple[ReplayPlan, Any]:
     later = data.compute(context, moments, "replay")
     windows = []
     for part in moments:
-        entities = measure.spread(measure.entities(context, part, later), count)
+        entities = measure.spread(measure.entities(context, training, part, later), count)
         made = {str(entity): tensors(training, measure.request(training, entity)) for entity in entities}
         windows.append(ReplayWindow(as_of=part.isoformat(), inputs=made))
     plan = ReplayPlan(use_case=context.use_case.name, bundle=digest, windows=tuple(windows))
@@ -279,9 +279,8 @@ def _reference(context: Context) -> "Reference | None":
     moments = [datetime.fromisoformat(text) for text in made.as_of]
     tables = []
     for part in moments:
-        found = data.feature_tables(context, part)
-        entity, table = next(item for item in found.values() if len(item[0]) == 1)
-        tables.append([table.drop_columns([*entity, "as_of"])])
+        entity, table = measure.subjects(context, context.body("train", TrainResult), part)
+        tables.append([table.drop_columns([entity, "as_of"])])
     return drift.reference(lambda: tables)
 
 
