@@ -268,7 +268,8 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     """Fact ``observation``: what was seen in served traffic.
 
     ``matched`` are predictions followed by a matching purchase. A replay of history shows matches, never value or an
-    effect on the KPI: those need randomised exposure.
+    effect on the KPI: those need randomised exposure. ``reference`` is empty if drift was not watched; ``notes`` say
+    why, and what else could not be looked at.
     """
 
     endpoint: str
@@ -284,6 +285,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     reference: str
     latency_p99_ms: float
     replayed: bool
+    notes: tuple[str, ...] = ()
 
 
 class RetrainDecision(msgspec.Struct, frozen=True, kw_only=True):

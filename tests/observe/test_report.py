@@ -1,5 +1,7 @@
 """The whole line on real parts: answers journalled, shipped once, joined to purchases, compared with training."""
 
+import tracemalloc
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,22 @@ import pytest
 
 from bedplate import clock, ids
 from bedplate.data.tables import Tables
-from bedplate.errors import NotFoundError, UnavailableError
+from bedplate.errors import InputError, NotFoundError, UnavailableError
 from bedplate.ids import Digest, digest_bytes
 from bedplate.journal import Writer
-from bedplate.observe import ReplayPlan, ReplayRequest, ReplayWindow, answered, find, observe, reference, replay, ship
+from bedplate.observe import (
+    ReplayPlan,
+    ReplayRequest,
+    ReplayWindow,
+    answered,
+    find,
+    latest,
+    observe,
+    reference,
+    replay,
+    ship,
+)
+from bedplate.observe.ship import SCHEMA
 from bedplate.records import Prediction
 
 BUNDLE = digest_bytes(b"bundle")
@@ -110,9 +124,12 @@ def test_a_replay_cut_off_goes_on_and_never_doubles(tmp_path: Path) -> None:
     endpoint = Endpoint(journal)
     endpoint.fail_after = 30
     with pytest.raises(UnavailableError):
-        replay(plan(), endpoint, nothing, set(), concurrency=1)
+        replay(plan(), endpoint, nothing, set(), concurrency=1, pause=0.001)
     endpoint.writer.close()
-    assert len(answered(journal, tables, "predictions")) == 30
+    there = answered(journal, tables, "predictions")
+    assert len(there) == 30
+    some = set(list(plan().moments())[::2])
+    assert answered(journal, tables, "predictions", some) == there & some
     ship(journal, tables, "predictions")
     again = Endpoint(journal)
     report = replay(plan(), again, nothing, answered(journal, tables, "predictions"))
@@ -148,5 +165,136 @@ def test_a_prediction_is_found_as_it_was_logged(tmp_path: Path) -> None:
     found = find(tables, "predictions", name)
     assert found.id == name
     assert found.outputs == {"product_id": [1, 2]}
+    newest = latest(tables, "predictions")
+    assert newest is not None
+    assert all(newest.time >= row for batch in tables.scan(version, ["time"]) for row in stamps(batch))
     with pytest.raises(NotFoundError, match="no prediction"):
         find(tables, "predictions", "pred_nothing")
+
+
+def stamps(batch: pa.RecordBatch) -> list[str]:
+    return [f"{moment:%Y-%m-%dT%H:%M:%S.%fZ}" for moment in batch.column("time").to_pylist()]
+
+
+def logged(features: list[dict[str, Any]], outputs: dict[str, Any] | None = None, days: int = 2) -> pa.Table:
+    """A prediction table as shipping writes it, one row for each of ``features``, spread over days."""
+    n = len(features)
+    text = {name: [f"{name} {i}" for i in range(n)] for name in ("id", "request_id", "entity")}
+    same = {"use_case": "retail", "endpoint": "retail", "bundle": BUNDLE, "segment": "seg", "inputs": "{}"}
+    start = clock.parse("2017-12-04T12:00:00.000000Z")
+    columns: dict[str, Any] = {name: [value] * n for name, value in same.items()}
+    columns |= {name: [""] * n for name in ("evidence", "principal", "decision")} | text
+    columns["time"] = [start + timedelta(days=i * days // n) for i in range(n)]
+    columns["features"] = [msgspec.json.encode(item).decode() for item in features]
+    columns["outputs"] = [msgspec.json.encode(outputs or {"product_id": [[1, 2]]}).decode()] * n
+    columns["latency_ms"], columns["replayed"] = [float(i) for i in range(n)], [False] * n
+    return pa.table({field.name: columns[field.name] for field in SCHEMA}, schema=SCHEMA)
+
+
+def look(folder: Path, *parts: pa.Table, training: pa.Table | None = None, outcomes: pa.Table | None = None) -> Any:
+    tables = Tables(folder)
+    for number, part in enumerate(parts):
+        version = tables.write("predictions", part, mode="append", key=str(number))
+    return observe(
+        tables=tables,
+        table=version,
+        endpoint="retail",
+        bundle=BUNDLE,
+        outcomes=outcomes,
+        within=86400.0,
+        reference=None if training is None else reference(lambda: [[training]]),
+    ).observation
+
+
+TRAINING = pa.table(
+    {
+        "spend": np.random.default_rng(0).normal(size=5000),
+        "visits": np.random.default_rng(1).normal(size=5000),
+        "kind": np.random.default_rng(2).choice(["a", "b"], size=5000),
+    }
+)
+
+
+def test_when_no_feature_can_be_compared_that_is_not_called_no_drift(tmp_path: Path) -> None:
+    seen = look(tmp_path, logged([{"household": {"spend": 1.0}}] * 300), training=TRAINING)
+    assert seen.reference == ""
+    assert seen.notes == (
+        "drift was not watched: no logged feature is one of the reference "
+        "(logged: household.spend; reference: kind, spend, visits)",
+    )
+    assert not seen.drift
+
+
+def test_features_that_were_not_logged_are_named(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    seen = look(tmp_path, logged([{"spend": float(x)} for x in rng.normal(size=300)]), training=TRAINING)
+    assert seen.reference
+    assert seen.notes == ("drift was not watched in 2 of 3 features: kind, visits",)
+    assert [finding.feature for finding in seen.drift] == ["spend"]
+    assert not seen.drift_alarm
+
+
+def test_a_feature_whose_type_changed_is_drift_and_no_failure(tmp_path: Path) -> None:
+    rows = [{"spend": "1.5 EUR", "visits": None, "kind": 7} for _ in range(400)]
+    seen = look(tmp_path, logged(rows), training=TRAINING)
+    assert seen.drift_alarm
+    assert {f.feature: f.effect_unit for f in seen.drift if f.alarm} == {
+        "spend": "share missing",
+        "visits": "share missing",
+        "kind": "share",
+    }
+
+
+def test_a_feature_that_alarmed_and_then_vanished_stays_in_sight(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [{"spend": 5.0 + i / 1000, "visits": 0.0} for i in range(300)]
+    seen = look(tmp_path, logged([*rows, *({"visits": i / 300} for i in range(300))]), training=TRAINING)
+    assert "spend" in [finding.feature for finding in seen.drift if finding.alarm]
+
+
+def test_order_and_chunks_change_nothing_that_is_seen(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    names = rng.choice(["a", "b", "c"], size=600).tolist()
+    rows = [
+        {"spend": float(x), "visits": i, "kind": k}
+        for i, (x, k) in enumerate(zip(rng.normal(size=600), names, strict=True))
+    ]
+    table = logged(rows)
+    order = rng.permutation(600)
+    one = look(tmp_path / "one", table, training=TRAINING)
+    many = look(tmp_path / "many", *(table.take(part) for part in np.array_split(order, 7)), training=TRAINING)
+    assert msgspec.structs.replace(many, table=one.table) == one
+    assert one.latency_p99_ms == pytest.approx(593, abs=3)
+
+
+def test_predictions_are_read_in_memory_that_does_not_grow_with_them(tmp_path: Path) -> None:
+    row = {f"feature {i}": float(i) for i in range(20)} | {"spend": 1.0}
+    peaks = []
+    for number, size in enumerate((2_000, 8_000)):
+        tables = Tables(tmp_path / str(number))
+        version = tables.write("predictions", logged([row] * size, days=1), mode="append", key="k")
+        known = reference(lambda: [[TRAINING]])
+        tracemalloc.start()
+        observe(
+            tables=tables, table=version, endpoint="retail", bundle=BUNDLE, outcomes=None, within=0.0, reference=known
+        )
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.2 * peaks[0]
+
+
+def bought(items: list[Any]) -> pa.Table:
+    moment = clock.parse("2017-12-04T13:00:00.000000Z")
+    times = pa.array([moment] * (len(items) - 1) + [moment + timedelta(days=9)], pa.timestamp("us", tz="UTC"))
+    return pa.table({"entity": [f"entity {i}" for i in range(len(items))], "item": items, "time": times})
+
+
+def test_items_are_matched_as_the_model_names_them(tmp_path: Path) -> None:
+    seen = look(tmp_path, logged([{}] * 4, days=1), outcomes=bought([1, 2, 3, 1]))
+    assert (seen.predictions, seen.matched.value, seen.notes) == (4, 0.5, ())
+
+
+def test_outcomes_that_cannot_match_are_said_to(tmp_path: Path) -> None:
+    without = look(tmp_path / "a", logged([{}] * 4, {"score": [0.5]}), outcomes=bought([1, 2, 3, 1]))
+    assert without.notes == ("no prediction has an output 'product_id': nothing could match",)
+    with pytest.raises(InputError, match="does not name items as the outcomes do"):
+        look(tmp_path / "b", logged([{}] * 4), outcomes=bought(["1", "2", "3", "1"]))

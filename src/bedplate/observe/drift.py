@@ -70,22 +70,46 @@ def reference(blocks: Blocks) -> Reference:
     )
 
 
-def watch(
+Counted = dict[str, sketches.Histogram]
+"""What was counted of one window, by feature."""
+
+
+def count(against: Reference, window: Iterable[pa.RecordBatch | pa.Table]) -> Counted:
+    """One window of served features, counted in the cells of the reference; others are passed over."""
+    cells = {feature.name: feature.cells for feature in against.features}
+    return _count(window, cells, {feature.name for feature in against.features if feature.kind == "numeric"})
+
+
+def together(a: Counted, b: Counted) -> Counted:
+    """Two parts of one window."""
+    return {
+        name: a[name].merge(b[name]) if name in a and name in b else (a.get(name) or b[name]) for name in {**a, **b}
+    }
+
+
+def judge(
     against: Reference,
-    window: Iterable[pa.RecordBatch | pa.Table],
+    counted: Counted,
     state: drift.State,
     settings: drift.Settings = drift.Settings(),  # noqa: B008
 ) -> drift.Verdict:
-    """The verdict after one more window of served features. Features that the window has not are passed over."""
-    cells = {feature.name: feature.cells for feature in against.features}
-    numeric = {feature.name for feature in against.features if feature.kind == "numeric"}
-    counted = _count(window, cells, numeric)
+    """The verdict after one more window. Features that the window has not are passed over."""
     evidence = tuple(
         drift.compare(feature, counted[feature.name], settings)
         for feature in against.features
         if feature.name in counted
     )
     return drift.step(state, evidence, settings)
+
+
+def watch(
+    against: Reference,
+    window: Iterable[pa.RecordBatch | pa.Table],
+    state: drift.State,
+    settings: drift.Settings = drift.Settings(),  # noqa: B008
+) -> drift.Verdict:
+    """:func:`judge` a window that was not counted yet."""
+    return judge(against, count(against, window), state, settings)
 
 
 def columns_of(features: Iterable[Mapping[str, Any]]) -> pa.Table:
@@ -148,7 +172,7 @@ def _numeric(kind: pa.DataType) -> bool:
 
 
 def _numbers(values: pa.Array | pa.ChunkedArray) -> np.ndarray[Any, np.dtype[np.float64]]:
-    if pa.types.is_null(values.type):
+    if not _numeric(values.type) and not pa.types.is_boolean(values.type):  # what was a number is one no more: missing
         return np.full(len(values), np.nan)
     return np.asarray(values.cast(pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64)
 

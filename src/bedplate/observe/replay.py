@@ -15,6 +15,8 @@ from bedplate.ids import Digest, digest_of
 
 CONCURRENCY = 4
 ATTEMPTS = 5
+PAUSE = 0.2
+"""Seconds before a second try; each later one waits twice as long."""
 
 
 class ReplayWindow(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,6 +81,7 @@ def replay(
     *,
     before_window: Callable[[str], None] | None = None,
     concurrency: int = CONCURRENCY,
+    pause: float = PAUSE,
 ) -> ReplayReport:
     """Send every request whose id is not in ``already``, a window after the other.
 
@@ -105,7 +108,7 @@ def replay(
                     if len(running) >= 2 * concurrency:  # a short queue: a failure is seen at once, memory stays flat
                         running.popleft().result()
                         sent += 1
-                    running.append(pool.submit(_persist, send, request))
+                    running.append(pool.submit(_persist, send, request, pause))
                 while running:
                     running.popleft().result()
                     sent += 1
@@ -116,12 +119,12 @@ def replay(
     return ReplayReport(windows=len(plan.windows), sent=sent, skipped=skipped, seconds=clock.monotonic() - started)
 
 
-def _persist(send: Send, request: ReplayRequest) -> dict[str, Any]:
-    for attempt in range(1, ATTEMPTS):
+def _persist(send: Send, request: ReplayRequest, pause: float) -> dict[str, Any]:
+    for attempt in range(ATTEMPTS - 1):
         try:
             return send(request)
         except UnavailableError:
-            time.sleep(0.1 * 2**attempt)
+            time.sleep(pause * 2**attempt)
     return send(request)
 
 

@@ -1,8 +1,9 @@
 """From the prediction journal to the prediction table: each sealed segment exactly once, deleted after its commit."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pyarrow as pa
@@ -82,16 +83,24 @@ def ship(
     return ShipReport(segments=count, rows=rows, table=current)
 
 
-def answered(folder: Path, tables: Tables, name: str) -> set[str]:
-    """Ids of the requests whose predictions lie in the journal or in the table: what a resumed replay passes over."""
+def answered(folder: Path, tables: Tables, name: str, among: Container[str] | None = None) -> set[str]:
+    """Ids of the requests whose predictions lie in the journal or in the table: what a resumed replay passes over.
+
+    Only those ``among`` which are asked for, if given (``ReplayPlan.moments()``): memory follows the plan then, not the
+    age of the table.
+    """
     found: set[str] = set()
+
+    def take(ids: Iterable[str]) -> None:
+        found.update(ids if among is None else (item for item in ids if item in among))
+
     try:
         for batch in tables.scan(tables.current(name), ["request_id"]):
-            found.update(batch.column(0).to_pylist())
+            take(batch.column(0).to_pylist())
     except NotFoundError:
         pass
     for segment in journal.segments(folder):
-        found.update(_prediction(segment, record).request_id for record in journal.read(segment))
+        take(_prediction(segment, record).request_id for record in journal.read(segment))
     return found
 
 
@@ -111,13 +120,17 @@ def find(tables: Tables, name: str, prediction_id: str) -> Prediction:
 
 
 def latest(tables: Tables, name: str) -> Prediction | None:
-    """The newest prediction, to show one that can be traced."""
-    newest: dict[str, object] | None = None
-    for batch in tables.scan(tables.current(name)):
+    """The newest prediction, to show one that can be traced; None if there is none.
+
+    Raises:
+        NotFoundError: no prediction was ever shipped.
+    """
+    newest: dict[str, Any] | None = None
+    for batch in tables.scan(tables.current(name), ["id", "time"]):
         for row in batch.sort_by([("time", "descending")]).slice(0, 1).to_pylist():
             if newest is None or row["time"] > newest["time"]:
                 newest = row
-    return None if newest is None else _restore(newest)
+    return None if newest is None else find(tables, name, newest["id"])
 
 
 def _row(segment: Segment, record: bytes) -> dict[str, object]:
@@ -151,7 +164,9 @@ def _sync(folder: Path) -> None:
         os.close(descriptor)
 
 
-def rows(tables: Tables, version: TableVersion, endpoint: str, bundle: str) -> Iterator[pa.RecordBatch]:
-    """The predictions that ``bundle`` gave at ``endpoint``."""
+def rows(
+    tables: Tables, version: TableVersion, endpoint: str, bundle: str, columns: list[str] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """The predictions that ``bundle`` gave at ``endpoint``, streamed; only ``columns`` of them if given."""
     mine = (pc.field("endpoint") == endpoint) & (pc.field("bundle") == bundle)
-    yield from tables.scan(version, filter=mine)
+    yield from tables.scan(version, columns, filter=mine)

@@ -9,6 +9,8 @@ import msgspec
 from bedplate.errors import InputError
 
 _UNITS = {"min": 60.0, "h": 3600.0, "d": 86400.0, "weeks": 604800.0, "w": 604800.0}
+_LARGEST = 1e15
+"""No count of rows, no age in seconds and no factor is larger: a threshold that is never reached is a slip."""
 _ALLOWED = ("drift", "quality", "new_rows >= NUMBER", "every NUMBER d")
 
 
@@ -39,12 +41,12 @@ def parse(text: str) -> Condition:
         return Condition(text=plain, signal="drift")
     if plain == "quality":
         return Condition(text=plain, signal="quality")
-    if found := re.fullmatch(r"new_rows (>=|>) ?([0-9][0-9_,]*)", re.sub(r"\s*(>=|>)\s*", r" \1 ", plain)):
-        rows = float(re.sub("[_,]", "", found[2]))
+    if found := re.fullmatch(r"new_rows (>=|>) ?([0-9]+(?:[_,][0-9]{3})*)", re.sub(r"\s*(>=|>)\s*", r" \1 ", plain)):
+        rows = _number(re.sub("[_,]", "", found[2]), plain)
         return Condition(text=plain, signal="new_rows", operator=">" if found[1] == ">" else ">=", threshold=rows)
     if found := re.fullmatch(r"every ([0-9]+(?:\.[0-9]+)?) ?([a-z]+)", plain):
-        if found[2] in _UNITS and float(found[1]) > 0:
-            return Condition(text=plain, signal="age", threshold=float(found[1]) * _UNITS[found[2]])
+        if found[2] in _UNITS and _number(found[1], plain) > 0:
+            return Condition(text=plain, signal="age", threshold=_number(found[1], plain) * _UNITS[found[2]])
         raise InputError(f"{plain!r} is no age", fix=f"write every NUMBER and one of {', '.join(_UNITS)}")
     near = difflib.get_close_matches(plain.split(" ")[0] if plain else "", ["drift", "quality", "new_rows", "every"], 1)
     raise InputError(
@@ -70,4 +72,11 @@ def parse_worth(text: str) -> Worth:
             where="retrain.if",
             fix="write expected_gain > cost, a factor before cost, or always",
         )
-    return Worth(text=plain, factor=float(found[1]) if found[1] else 1.0)
+    return Worth(text=plain, factor=_number(found[1], plain) if found[1] else 1.0)
+
+
+def _number(digits: str, text: str) -> float:
+    number = float(digits)
+    if number > _LARGEST:
+        raise InputError(f"the number in {text[:40]!r} is too large", where="retrain", fix=f"stay below {_LARGEST:g}")
+    return number

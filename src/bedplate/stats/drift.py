@@ -142,36 +142,48 @@ def _dispersion(table: Array, kind: str) -> float:
     return float(squares.sum(axis=0).mean() / (len(sizes) - 1))
 
 
-def compare(reference: FeatureReference, window: Histogram, settings: Settings = Settings()) -> Evidence:  # noqa: B008
-    """Test one window of one feature against its reference.
+def weigh(reference: FeatureReference, window: Histogram) -> tuple[float, float]:
+    """P-value and e-value of one window of one feature, if it were drawn from its reference.
 
     Raises:
         ValueError: the window was counted in other cells than the reference.
     """
-    before, now = np.array(reference.histogram.counts, dtype=np.float64), np.array(window.counts, dtype=np.float64)
-    if before.size != now.size:
-        raise ValueError(f"{reference.name}: window and reference have different cells")
+    before, now = _counts(reference, window)
     spread = _spread_at(reference, float(now.sum()))
-    m, n = before.sum(), now.sum()
     tests = [1.0]
-    if m and n and reference.kind == "numeric":
-        tests = [test(before, now, spread, reference.freedom) for test in (_kolmogorov_smirnov, _mean_score)]
-    elif m and n:
+    if before.any() and now.any() and reference.kind == "numeric":
+        tests = [p_value(before, now, spread, reference.freedom) for p_value in (_kolmogorov_smirnov, _mean_score)]
+    elif before.any() and now.any():
         tests = [_chi_squared(before, now, spread, reference.freedom)]
-    gone_before = np.array([m, float(reference.histogram.missing)])
-    gone_now = np.array([n, float(window.missing)])
-    p_missing = _chi_squared(gone_before, gone_now, spread, reference.freedom) if gone_now.sum() else 1.0
-    e = (1 - MISSING_WEIGHT) * float(calibrate(tests).mean()) + MISSING_WEIGHT * float(calibrate(p_missing))
+    gone_before, gone_now = _missing(reference.histogram), _missing(window)
+    some = gone_now.any() and (gone_before[1] or gone_now[1])
+    p_missing = _chi_squared(gone_before, gone_now, spread, reference.freedom) if some else 1.0
+    e = calibrate([*tests, p_missing])
+    return (
+        min(1.0, min(*tests, p_missing) * (len(tests) + 1)),
+        (1 - MISSING_WEIGHT) * float(e[:-1].mean()) + MISSING_WEIGHT * float(e[-1]),
+    )
+
+
+def compare(reference: FeatureReference, window: Histogram, settings: Settings = Settings()) -> Evidence:  # noqa: B008
+    """:func:`weigh` one window of one feature, and measure how far it moved.
+
+    Raises:
+        ValueError: the window was counted in other cells than the reference.
+    """
+    before, now = _counts(reference, window)
+    p, e = weigh(reference, window)
+    spread = _spread_at(reference, float(now.sum()))
     if reference.kind == "numeric":
         effect, unit, minimum = _shift(before, now, spread, settings.level), "sd", settings.minimum_sd
     else:
         effect, unit, minimum = _total_variation(before, now, spread, settings.level), "share", settings.minimum_share
-    missing = _total_variation(gone_before, gone_now, spread, settings.level)
+    missing = _total_variation(_missing(reference.histogram), _missing(window), spread, settings.level)
     if missing.value / settings.minimum_share > effect.value / minimum:
         effect, unit, minimum = missing, "share missing", settings.minimum_share
     return Evidence(
         feature=reference.name,
-        p_value=min(1.0, min(*tests, p_missing) * (len(tests) + 1)),
+        p_value=p,
         e_value=e,
         effect=effect,
         unit=unit,
@@ -211,6 +223,17 @@ def step(state: State, window: tuple[Evidence, ...], settings: Settings = Settin
         evidence=after.evidence,
         alarm=any(finding.alarm for finding in findings),
     )
+
+
+def _counts(reference: FeatureReference, window: Histogram) -> tuple[Array, Array]:
+    if len(reference.histogram.counts) != len(window.counts):
+        raise ValueError(f"{reference.name}: window and reference have different cells")
+    return np.array(reference.histogram.counts, dtype=np.float64), np.array(window.counts, dtype=np.float64)
+
+
+def _missing(histogram: Histogram) -> Array:
+    """Values that were there, and values that were not."""
+    return np.array([histogram.n, histogram.missing], dtype=np.float64)
 
 
 def _spread_at(reference: FeatureReference, n: float) -> float:
