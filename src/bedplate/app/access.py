@@ -15,8 +15,12 @@ if TYPE_CHECKING:
 
 def policy_principal(principal: Principal) -> policy.Principal:
     """Somebody who signed in, as policy knows them."""
-    kind = "User" if principal.kind == "user" else "Service"
-    return policy.Principal(kind=kind, id=principal.id, name=principal.name, groups=principal.groups)
+    return policy.Principal(
+        kind="User" if principal.kind == "user" else "Service",
+        id=principal.id,
+        name=principal.name,
+        groups=principal.groups,
+    )
 
 
 def use_case_resource(use_case: UseCase) -> Resource:
@@ -80,7 +84,11 @@ def reader(
                 action="table.read",
                 resource=f"table/{record.table.name}@{record.table.version}",
                 decision="allow" if record.allowed else "deny",
-                payload={"columns": list(record.columns), "reasons": list(record.reasons), "table": record.table.digest},
+                payload={
+                    "columns": list(record.columns),
+                    "reasons": list(record.reasons),
+                    "table": record.table.digest,
+                },
                 policies=record.policies,
                 purpose=record.purpose,
             )

@@ -19,6 +19,7 @@ import msgspec
 
 from bedplate import clock, files
 from bedplate.app import home as homes
+from bedplate.app.read_models import BackupReport, RestoreReport
 from bedplate.errors import HomeError, InputError, IntegrityError, StorageError
 from bedplate.ids import Digest
 from bedplate.settings import FORMAT, Home
@@ -45,17 +46,6 @@ class BackupManifest(msgspec.Struct, frozen=True, kw_only=True):
     home: str
     created: str
     files: dict[str, Entry]
-
-
-class BackupReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What was copied and read again."""
-
-    path: str
-    home: str
-    created: str
-    files: int
-    bytes: int
-    warning: str
 
 
 def backup(home: Home, destination: Path) -> BackupReport:
@@ -93,7 +83,7 @@ def backup(home: Home, destination: Path) -> BackupReport:
     return _report(kept, destination)
 
 
-def restore(source: Path, target: Path) -> BackupReport:
+def restore(source: Path, target: Path) -> RestoreReport:
     """Make a home from a backup, at any path. ``target`` appears whole or not at all.
 
     The home keeps its identity and keys: do not run it beside the one it was copied from, since both would sign the
@@ -120,7 +110,7 @@ def restore(source: Path, target: Path) -> BackupReport:
         raise _refused(error, target) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return _report(manifest, target)
+    return _restored(manifest, target)
 
 
 def _begin(destination: Path) -> Path:
@@ -287,9 +277,14 @@ def _report(manifest: BackupManifest, path: Path) -> BackupReport:
         home=manifest.home,
         created=manifest.created,
         files=len(manifest.files),
-        bytes=sum(entry.size for entry in manifest.files.values()),
+        size=sum(entry.size for entry in manifest.files.values()),
         warning=WARNING,
     )
+
+
+def _restored(manifest: BackupManifest, path: Path) -> RestoreReport:
+    size = sum(entry.size for entry in manifest.files.values())
+    return RestoreReport(home=str(path), files=len(manifest.files), size=size, warning=WARNING)
 
 
 def _refused(error: OSError, path: Path) -> StorageError:

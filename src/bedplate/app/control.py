@@ -11,10 +11,9 @@ from pathlib import Path
 import msgspec
 
 from bedplate import files
-from bedplate.app import endpoints, owner_socket, owned
+from bedplate.app import endpoints, owned, owner_socket
 from bedplate.app.owner_socket import Request
-from bedplate.app.queries import Live
-from bedplate.app.read_models import EndpointStatus, StopReport, UpInfo
+from bedplate.app.read_models import StopReport, UpInfo
 from bedplate.app.site import Site
 from bedplate.errors import BedplateError, HomeError, UnavailableError
 from bedplate.extensions import plugins
@@ -44,9 +43,12 @@ def serve_forever(settings: Settings, on_ready: Callable[[UpInfo], None]) -> Non
             number: signal.signal(number, lambda *_: home.stopping.set()) for number in (signal.SIGTERM, signal.SIGINT)
         }
         address = home.system.home.run / "address"
-        plane = plugins("bedplate.control_plane")[0](Site(home.system, home.carry_out, lambda: live(home)))
+        plane = plugins("bedplate.control_plane")[0](
+            Site(home.system, home.carry_out, lambda: endpoints.live(home.system))
+        )
         try:
             files.write(address, plane.address.encode())
+            home.system.serving = True
             for problem in endpoints.restore(home.system):
                 sys.stderr.write(f"{problem}\n")
             on_ready(UpInfo(address=plane.address, link=home.link(), pid=os.getpid()))
@@ -79,26 +81,6 @@ def ship_all(home: owned.OwnedHome) -> None:
         folder, table = endpoints.journal_of(system, row.name), endpoints.predictions_table(row.use_case)
         with system.lock(row.use_case):
             ship(folder, system.tables, table, on_segment=endpoints.recorder(system))
-
-
-def live(home: owned.OwnedHome) -> Live:
-    """What the supervisor says about endpoints now, by name."""
-    with home.system.store.read() as tx:
-        rows = {row.name: row for row in tx.endpoints.list()}
-    found: dict[str, EndpointStatus] = {}
-    for seen in home.system.supervisor.status():
-        row = rows.get(seen.name)
-        if row is not None:
-            found[seen.name] = EndpointStatus(
-                name=seen.name,
-                use_case=row.use_case,
-                url=seen.url,
-                state="ready" if seen.state == "running" else "starting",
-                bundle=seen.digest,
-                revision=row.revision,
-                since=seen.since,
-            )
-    return found
 
 
 def up_detached(settings: Settings, info: Callable[[], UpInfo]) -> UpInfo:
@@ -161,4 +143,3 @@ def stop(settings: Settings) -> StopReport:
             )
         time.sleep(0.05)
     return report
-

@@ -1,4 +1,4 @@
-"""What people decide about releases: approve, refuse, waive. Policy first, then the row and its ledger entry at once."""
+"""What people decide about releases: approve, refuse, waive. Policy first, then the row and its ledger entry."""
 
 from pathlib import Path
 from typing import Literal
@@ -89,7 +89,8 @@ def waive(system: System, principal: Principal, use_case: str, gate: str, reason
         fact = tx.facts.latest(use_case, "gates")
     if fact is None:
         raise ConflictError(f"the gates of {use_case} have not been asked yet", fix="run it first")
-    lacking = {name for r in fact.body["results"] if r["verdict"] == "insufficient_evidence" for name in (r["gate"], r["name"])}
+    unsure = [result for result in fact.body["results"] if result["verdict"] == "insufficient_evidence"]
+    lacking = {name for result in unsure for name in (result["gate"], result["name"])}
     if gate not in lacking:
         raise InputError(
             f"no result of {gate!r} lacks evidence, and only that can be waived",

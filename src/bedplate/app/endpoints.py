@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 
 from bedplate.app import access
+from bedplate.app.read_models import EndpointStatus
 from bedplate.app.system import System
 from bedplate.ids import digest_of
 from bedplate.journal import Segment
@@ -87,8 +88,33 @@ def recorder(system: System, purpose: str = "") -> Callable[[Segment, TableVersi
                 actor="flow",
                 action="prediction.ship",
                 resource=f"table/{version.name}@{version.version}",
-                payload={"segment": segment.id, "count": segment.count, "digest": segment.digest, "table": version.digest},
+                payload={
+                    "segment": segment.id,
+                    "count": segment.count,
+                    "digest": segment.digest,
+                    "table": version.digest,
+                },
                 purpose=purpose,
             )
 
     return record
+
+
+def live(system: System) -> dict[str, EndpointStatus]:
+    """What the supervisor says about endpoints now, by name."""
+    with system.store.read() as tx:
+        rows = {row.name: row for row in tx.endpoints.list()}
+    found: dict[str, EndpointStatus] = {}
+    for seen in system.supervisor.status():
+        row = rows.get(seen.name)
+        if row is not None:
+            found[seen.name] = EndpointStatus(
+                name=seen.name,
+                use_case=row.use_case,
+                url=seen.url,
+                state="ready" if seen.state == "running" else "starting",
+                bundle=seen.digest,
+                revision=row.revision,
+                since=seen.since,
+            )
+    return found

@@ -89,7 +89,7 @@ def sample(context: Context, training: TrainResult, size: int) -> list[dict[str,
     if training.signature.predictor == "recommender":
         moment = data.cut(context)
         if moment is None:
-            raise InputError("a recommender needs features", where="features", fix="declare feature views in pipeline.py")
+            raise InputError("a recommender needs features", where="features", fix="declare views in pipeline.py")
         return [request(training, entity) for entity in spread(entities(context, training, moment), size)]
     return spread(rows(context, training), size)
 
@@ -107,13 +107,13 @@ def subjects(
         if entity == wanted:
             return wanted[0], table
     raise InputError(
-        f"no feature view describes {wanted[0]}, which requests name", where="features", fix="declare one in pipeline.py"
+        f"no feature view describes {wanted[0]}, which requests name",
+        where="features",
+        fix="declare one in pipeline.py",
     )
 
 
-def entities(
-    context: Context, training: TrainResult, moment: datetime, made: FeatureSet | None = None
-) -> list[int]:
+def entities(context: Context, training: TrainResult, moment: datetime, made: FeatureSet | None = None) -> list[int]:
     """The subjects that have features at a moment, sorted."""
     column, table = subjects(context, training, moment, made)
     return sorted(table[column].to_pylist())
@@ -132,7 +132,8 @@ def rows(context: Context, training: TrainResult) -> list[dict[str, Any]]:
     table = access.reader(context.system, context.use_case).read(first.table).read_all()
     if set(names) <= set(table.column_names):
         return [{name: [row[name]] for name in names} for row in table.select(names).to_pylist()]
-    columns = training.split.get("columns", [name for name in table.column_names if name != training.split.get("target")])
+    target = training.split.get("target")
+    columns = training.split.get("columns", [name for name in table.column_names if name != target])
     return [{names[0]: [list(row.values())]} for row in table.select(columns).to_pylist()]
 
 

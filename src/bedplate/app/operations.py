@@ -13,7 +13,7 @@ import msgspec
 
 from bedplate import settings as settings_module
 from bedplate import usecase
-from bedplate.app import owner_socket, owned
+from bedplate.app import owned, owner_socket
 from bedplate.app.owner_socket import Request
 from bedplate.app.read_models import (
     AuditReport,
@@ -30,7 +30,7 @@ from bedplate.app.read_models import (
     Trace,
     UpInfo,
 )
-from bedplate.errors import HomeError
+from bedplate.errors import HomeError, UnavailableError
 from bedplate.records import Event
 from bedplate.settings import Home, Settings
 from bedplate.workflow.owner import HeldError
@@ -94,9 +94,16 @@ class Bedplate:
         return planning.preview(self.settings, usecase.load(Path(path)))
 
     def status(self) -> Status:
-        """What this home is doing now."""
+        """What this home is doing now; a running owner is asked, because only it sees its endpoints."""
         from bedplate.app import queries
+        from bedplate.workflow import owner
 
+        if owner.current(self.home) is not None:
+            try:
+                request = Request(operation="status", arguments={}, token=owned.local_token(self.home))
+                return msgspec.json.decode(owner_socket.ask(self.home.socket, request, _quiet), type=Status)
+            except (HomeError, UnavailableError):
+                pass  # it is starting or ending: what is written down is all there is
         return queries.status(self.settings)
 
     def audit_verify(self, checkpoint: str | Path | None = None) -> AuditReport:

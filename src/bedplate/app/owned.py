@@ -129,6 +129,12 @@ class OwnedHome:
             )
         return backup.backup(self.system.home, Path(destination))
 
+    def status(self, principal: Principal, emit: Emit) -> Any:
+        """What this owner is doing now."""
+        from bedplate.app import endpoints, queries
+
+        return queries.status(self.system.settings, endpoints.live(self.system))
+
     def stop(self, principal: Principal, emit: Emit) -> Any:
         """Ask this owner to end."""
         access.demand(self.system, principal, "operate", policy.HOME)
@@ -164,6 +170,7 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
         OwnedHome.login_link,
         OwnedHome.up_info,
         OwnedHome.backup,
+        OwnedHome.status,
         OwnedHome.stop,
     )
 }

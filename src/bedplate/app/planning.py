@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, cast
 
 import msgspec
 
-from bedplate import ids, store, usecase
+from bedplate import ids, store
 from bedplate.app import inputs
 from bedplate.app.read_models import PlanOption, PlanReport, Requirement
 from bedplate.app.stage import Context
 from bedplate.app.system import System
 from bedplate.ids import Digest
-from bedplate.plan import catalogue, choose, explain, requirements
+from bedplate.plan import catalogue, choose, requirements
 from bedplate.plan.types import DataFacts, Option, Plan, Probe, Requirements, TableFacts
 from bedplate.policy.policies import Policies
 from bedplate.settings import Home, Settings
@@ -92,7 +92,9 @@ def report(requirements_: Requirements, plan: Plan) -> PlanReport:
     return PlanReport(
         use_case=plan.use_case,
         requirements=tuple(
-            Requirement(name=item.name, value=f"{item.value:,.6g} {item.unit}".strip(), because=item.rule, line=item.line)
+            Requirement(
+                name=item.name, value=f"{item.value:,.6g} {item.unit}".strip(), because=item.rule, line=item.line
+            )
             for item in requirements_.items
         ),
         options=tuple(_option(option) for option in plan.options),

@@ -16,6 +16,7 @@ from bedplate.app.read_models import (
     Release,
     StageState,
     Stamped,
+    Standing,
     Status,
     UseCasePage,
     UseCaseStatus,
@@ -209,7 +210,7 @@ def use_case_status(tx: Transaction, row: UseCaseRow) -> UseCaseStatus:
 
 def _standing(
     execution: ExecutionRow | None, gates: Stamped[GateReport] | None, version: int | None, waiting: str, served: bool
-) -> tuple[str, str]:
+) -> tuple[Standing, str]:
     if execution is not None and execution.state == "running":
         return "running", f"Running: {execution.stage or 'starting'}."
     if execution is not None and execution.state == "failed":
@@ -233,7 +234,7 @@ def _stages(tx: Transaction, name: str, execution: ExecutionRow | None) -> tuple
         at_work = execution is not None and execution.stage == stage
         if at_work and execution is not None and execution.state in ("running", "failed"):
             message = execution.message
-            states.append(StageState(stage=stage, state=execution.state, summary=message))  # type: ignore[arg-type]
+            states.append(StageState(stage=stage, state=execution.state, summary=message))
         elif row is None:
             states.append(StageState(stage=stage, state="pending", summary="not done yet"))
         else:

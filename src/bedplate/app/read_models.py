@@ -193,6 +193,10 @@ class EndpointStatus(msgspec.Struct, frozen=True, kw_only=True):
     since: str | None = None
 
 
+Standing = Literal["new", "running", "waiting", "served", "refused", "failed", "trained"]
+"""Where a use case is."""
+
+
 class UseCaseStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One use case in a list."""
 
@@ -200,7 +204,7 @@ class UseCaseStatus(msgspec.Struct, frozen=True, kw_only=True):
     statement: str
     owner: str
     risk: str
-    state: Literal["new", "running", "waiting", "served", "refused", "failed", "trained"]
+    state: Standing
     sentence: str
     updated: str
     kpi: dict[str, Any] = {}
@@ -300,13 +304,14 @@ class AuditPage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BackupReport(msgspec.Struct, frozen=True, kw_only=True):
-    """A verified copy of a home."""
+    """A verified copy of a home: ``path`` is the copy, ``size`` in bytes."""
 
     path: str
+    home: str
+    created: str
     files: int
     size: int
-    digest: Digest
-    entries: int
+    warning: str
 
 
 class RestoreReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -315,7 +320,7 @@ class RestoreReport(msgspec.Struct, frozen=True, kw_only=True):
     home: str
     files: int
     size: int
-    entries: int
+    warning: str
 
 
 class DecisionReport(msgspec.Struct, frozen=True, kw_only=True):

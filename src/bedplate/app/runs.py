@@ -43,8 +43,8 @@ def run(
             if result.halt is None:
                 tx.executions.end(execution, "succeeded")
             else:
-                state = "waiting" if result.halt.state == "waiting" else "stopped"
-                tx.executions.end(execution, state, result.halt.reason)
+                waits = result.halt.state == "waiting"
+                tx.executions.end(execution, "waiting" if waits else "stopped", result.halt.reason)
         with system.store.read() as tx:
             evidence = queries.evidence(tx, name)
     prediction = context.outputs["trace"].body.get("prediction_id") if "trace" in context.outputs else None

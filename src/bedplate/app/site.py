@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bedplate.app import access, queries
 from bedplate.app.queries import Live
+from bedplate.app.read_models import UseCaseStatus
 from bedplate.http import ResourceRef
 from bedplate.identity import Principal
 from bedplate.policy import values as policy
@@ -80,7 +81,7 @@ class Site:
         """
         return self._carry_out(operation, arguments, token, _quiet)
 
-    def visible(self, principal: Principal) -> tuple[queries.UseCaseStatus, ...]:
+    def visible(self, principal: Principal) -> tuple[UseCaseStatus, ...]:
         """The use cases that the principal may read: a list shows no more than its items would."""
         rows = queries.use_cases(self.store)
         return tuple(row for row in rows if self.allows(principal, "read", ResourceRef("UseCase", row.name)))

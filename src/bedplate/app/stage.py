@@ -12,7 +12,7 @@ from bedplate.usecase.types import UseCase
 
 if TYPE_CHECKING:
     from bedplate.app.system import System
-    from bedplate.store import Tx
+    from bedplate.store import Transaction
 
 T = TypeVar("T")
 Emit = Callable[[Event], None]
@@ -30,13 +30,12 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """What a stage ends in. The last piece of evidence is the stage's output.
 
-    ``apply`` writes state rows that must appear together with the evidence, or not at all. ``halt`` stops the flow
-    after the stage is recorded: a gate refused, or somebody must approve first.
+    ``apply`` writes state rows that must appear together with the evidence, or not at all.
     """
 
     evidence: tuple[Evidence, ...]
     summary: str
-    apply: "Callable[[Tx, tuple[Fact, ...]], None] | None" = None
+    apply: "Callable[[Transaction, tuple[Fact, ...]], None] | None" = None
 
 
 class Halt(msgspec.Struct, frozen=True, kw_only=True):

@@ -47,6 +47,8 @@ class System:
         except BaseException:
             self._exit.close()
             raise
+        self.serving = False
+        """Whether this owner keeps endpoints up, as ``bedplate up`` does; a run starts only what it must measure."""
         self.opened = opened
         self.token = self.identity.administrator_key()
         """The local administrator's key: made at the first start, used by the CLI and by our own load runs."""

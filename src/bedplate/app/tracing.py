@@ -107,9 +107,7 @@ def _prediction(prediction: Prediction) -> TraceNode:
 def _fact(system: System, prediction: Prediction, fact: Fact) -> TraceNode:
     """One fact: its digest over kind, use case, parents and body, and whatever else it names, computed again."""
     body: dict[str, Any] = fact.body
-    again = digest_of(
-        {"kind": fact.kind, "use_case": fact.use_case, "parents": list(fact.parents), "body": fact.body}
-    )
+    again = digest_of({"kind": fact.kind, "use_case": fact.use_case, "parents": list(fact.parents), "body": fact.body})
     problem = "" if again == fact.digest else "what is stored is not what the digest covers"
     where = ""
     if not problem and fact.kind == "bundle":
@@ -165,12 +163,13 @@ def _sentence(kind: str, body: dict[str, Any]) -> Iterator[str]:
         case "features":
             yield f"{len(body['views'])} views at {len(body['as_of'])} moments"
         case "dataset":
-            yield f"{body['dataset']}: {body['accepted']:,} rows under {body['contract']}, {body['rejected']:,} rejected"
+            yield f"{body['dataset']}: {body['accepted']:,} rows under {body['contract']},"
+            yield f"{body['rejected']:,} rejected"
         case "data":
             yield f"{len(body['datasets'])} data sets"
         case "plan":
             chosen = body.get("chosen") or {}
-            yield f"{chosen.get('provider', '')} {chosen.get('instance', 'no option')} {chosen.get('region', '')}".strip()
+            yield from (chosen.get("provider", ""), chosen.get("instance", "no option"), chosen.get("region", ""))
         case "requirements":
             yield f"{len(body['items'])} requirements, each with its line"
         case "objective":

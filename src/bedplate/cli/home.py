@@ -11,7 +11,7 @@ import typer
 from bedplate.cli.options import HomeOption, JsonOption
 from bedplate.cli.output import emit
 from bedplate.cli.session import connect
-from bedplate.cli.words import short, size
+from bedplate.cli.words import size
 
 if TYPE_CHECKING:
     from bedplate.app.read_models import BackupReport, RestoreReport
@@ -33,8 +33,8 @@ def backup(
 
 
 def _backed_up(report: BackupReport) -> Iterator[str]:
-    yield f"Wrote {report.path}: {report.files:,} files, {size(report.size)}, {report.entries:,} ledger entries."
-    yield f"Digest {short(report.digest)}; every file in it was read back and matches."
+    yield f"Wrote {report.path}: {report.files:,} files, {size(report.size)}; every one was read back and matches."
+    yield report.warning
 
 
 def restore(
@@ -47,5 +47,6 @@ def restore(
 
 
 def _restored(report: RestoreReport) -> Iterator[str]:
-    yield f"Restored {report.files:,} files, {size(report.size)}, {report.entries:,} ledger entries in {report.home}."
+    yield f"Restored {report.files:,} files, {size(report.size)}, in {report.home}; every one matches."
+    yield report.warning
     yield f"Next: bedplate up --home {report.home}"

@@ -23,7 +23,8 @@ _WIDER: dict[pa.DataType, pa.DataType] = {
 def table_type(kind: pa.DataType, column: str) -> pa.DataType:
     """The type that a table keeps a column of type ``kind`` as.
 
-    Dictionaries are decoded, unsigned integers widened, timestamps kept in microseconds, with UTC where they had a zone.
+    Dictionaries are decoded, unsigned integers widened, timestamps kept in microseconds, with UTC where they had a
+    zone.
 
     Raises:
         InputError: Delta Lake has no such type.

@@ -1,164 +1,37 @@
 """Data contracts in the Open Data Contract Standard (ODCS) 3.1: read, checked, and turned into rules.
 
-A contract is kept byte for byte under its digest. What the standard knows and nothing here acts on (teams, prices, servers,
-support) is allowed and left alone; a key that the standard does not know is refused, as 3.1 asks.
+A contract is kept byte for byte under its digest. What the standard knows and nothing here acts on (teams, prices,
+servers, support) is allowed and left alone; a key that the standard does not know is refused, as 3.1 asks.
 """
 
 import difflib
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
-import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from bedplate.data.duck import check_select
+from bedplate.data.model import (
+    Column,
+    Contract,
+    KeyRule,
+    LogicalType,
+    Metric,
+    Model,
+    Operator,
+    RowCheck,
+    RowRule,
+    SetRule,
+    Severity,
+    metric_checks,
+)
 from bedplate.data.yaml_lines import Document, parse
 from bedplate.data.yaml_lines import Path as Place
 from bedplate.errors import ContractError, InputError
-from bedplate.ids import Digest, digest_bytes
-
-Severity = Literal["error", "warning", "info"]
-LogicalType = Literal["string", "date", "timestamp", "time", "number", "integer", "object", "array", "boolean"]
-Operator = Literal[
-    "mustBe",
-    "mustNotBe",
-    "mustBeGreaterThan",
-    "mustBeGreaterOrEqualTo",
-    "mustBeLessThan",
-    "mustBeLessOrEqualTo",
-    "mustBeBetween",
-    "mustNotBeBetween",
-]
-Metric = Literal["rowCount", "nullValues", "missingValues", "invalidValues", "duplicateValues"]
-RowCheck = Literal[
-    "required",
-    "minimum",
-    "maximum",
-    "exclusiveMinimum",
-    "exclusiveMaximum",
-    "multipleOf",
-    "minLength",
-    "maxLength",
-    "pattern",
-    "validValues",
-    "missingValues",
-]
-
-
-class RowRule(msgspec.Struct, frozen=True, kw_only=True):
-    """A rule that each row keeps or breaks by itself. ``limit`` is a number, text, time, pattern or tuple of values."""
-
-    id: str
-    column: str
-    check: RowCheck
-    limit: Any
-    severity: Severity
-    dimension: str
-    message: str
-
-
-class KeyRule(msgspec.Struct, frozen=True, kw_only=True):
-    """The values of ``columns`` together stand in one row only. The first row keeps them; rows with a null do not count."""
-
-    id: str
-    columns: tuple[str, ...]
-    severity: Severity
-    dimension: str
-    message: str
-
-
-class SetRule(msgspec.Struct, frozen=True, kw_only=True):
-    """A rule about all rows together: a measured number compared with limits.
-
-    ``metric`` is a library metric, or ``sql`` with ``query``. ``percent`` measures per hundred rows read.
-    """
-
-    id: str
-    metric: Literal["rowCount", "nullValues", "missingValues", "invalidValues", "duplicateValues", "sql"]
-    columns: tuple[str, ...]
-    operator: Operator
-    limit: Any
-    percent: bool
-    query: str
-    arguments: dict[str, Any]
-    severity: Severity
-    dimension: str
-    message: str
-
-    def holds(self, value: float) -> bool:
-        """Whether the measured ``value`` is within the limits."""
-        low, high = self.limit if isinstance(self.limit, tuple) else (self.limit, self.limit)
-        verdicts: dict[str, bool] = {
-            "mustBe": value == low,
-            "mustNotBe": value != low,
-            "mustBeGreaterThan": value > low,
-            "mustBeGreaterOrEqualTo": value >= low,
-            "mustBeLessThan": value < low,
-            "mustBeLessOrEqualTo": value <= low,
-            "mustBeBetween": low <= value <= high,
-            "mustNotBeBetween": not low <= value <= high,
-        }
-        return verdicts[self.operator]
-
-
-class Column(msgspec.Struct, frozen=True, kw_only=True):
-    """One property of a schema object."""
-
-    name: str
-    logical_type: LogicalType
-    required: bool
-    description: str
-    classification: str
-    line: int
-    format: str = ""
-
-
-class Model(msgspec.Struct, frozen=True, kw_only=True):
-    """One schema object: a table, its columns and its rules."""
-
-    name: str
-    description: str
-    columns: tuple[Column, ...]
-    rows: tuple[RowRule, ...]
-    keys: tuple[KeyRule, ...]
-    sets: tuple[SetRule, ...]
-    line: int
-
-    @property
-    def may_be_empty(self) -> bool:
-        """Whether the contract says that no rows at all are fine."""
-        counts = [rule for rule in self.sets if rule.metric == "rowCount"]
-        return bool(counts) and all(rule.holds(0) for rule in counts)
-
-
-class Contract(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole contract. ``data`` is the file as it was written, ``digest`` that of its bytes."""
-
-    id: str
-    name: str
-    version: str
-    status: str
-    path: str
-    data: bytes
-    digest: Digest
-    models: tuple[Model, ...]
-
-    def model(self, name: str) -> Model:
-        """The schema object called ``name``, or the only one.
-
-        Raises:
-            ContractError: there are several and none has that name.
-        """
-        for model in self.models:
-            if model.name == name:
-                return model
-        if len(self.models) == 1:
-            return self.models[0]
-        names = ", ".join(model.name for model in self.models)
-        raise ContractError(f"no schema object is called {name}", where=self.path, fix=f"use one of {names}")
+from bedplate.ids import digest_bytes
 
 
 def load(path: Path) -> Contract:
@@ -185,17 +58,17 @@ def parse_contract(data: bytes, where: str) -> Contract:
 
 _COMMON = {"id", "tags", "customProperties", "authoritativeDefinitions"}
 _ROOT = _COMMON | {
-    "apiVersion", "kind", "version", "status", "name", "tenant", "domain", "dataProduct", "description", "schema", "quality",
-    "support", "price", "team", "roles", "slaDefaultElement", "slaProperties", "servers", "contractCreatedTs",
-}  # fmt: skip
+    "apiVersion", "kind", "version", "status", "name", "tenant", "domain", "dataProduct", "description", "schema",
+    "quality", "support", "price", "team", "roles", "slaDefaultElement", "slaProperties", "servers",
+"contractCreatedTs", }  # fmt: skip
 _ELEMENT = _COMMON | {
     "name", "physicalName", "physicalType", "logicalType", "description", "businessName", "quality", "relationships",
 }  # fmt: skip
 _OBJECT = _ELEMENT | {"dataGranularityDescription", "properties"}
 _PROPERTY = _ELEMENT | {
-    "primaryKey", "primaryKeyPosition", "logicalTypeOptions", "required", "unique", "partitioned", "partitionKeyPosition",
-    "classification", "encryptedName", "transformSourceObjects", "transformLogic", "transformDescription", "examples",
-    "criticalDataElement", "items", "properties",
+    "primaryKey", "primaryKeyPosition", "logicalTypeOptions", "required", "unique", "partitioned",
+    "partitionKeyPosition", "classification", "encryptedName", "transformSourceObjects", "transformLogic",
+    "transformDescription", "examples", "criticalDataElement", "items", "properties",
 }  # fmt: skip
 _QUALITY = _COMMON | {
     "name", "description", "type", "metric", "rule", "arguments", "unit", "query", "engine", "implementation", "method",
@@ -635,17 +508,3 @@ class _Parser:
             near = difflib.get_close_matches(key, allowed, 1)
             hint = f"; did you mean {near[0]}?" if near else f"; allowed: {', '.join(sorted(allowed)) or 'none'}"
             self.problem((*place, key), f"the key {key} is unknown here{hint}")
-
-
-def metric_checks(metric: str, arguments: dict[str, Any]) -> list[tuple[RowCheck, Any]]:
-    """The row checks that a library metric counts the breaches of. A null is missing, and is never invalid."""
-    if metric == "nullValues":
-        return [("required", None)]
-    if metric == "missingValues":
-        return [("missingValues", tuple(arguments.get("missingValues") or ()))]
-    found: list[tuple[RowCheck, Any]] = []
-    if "validValues" in arguments:
-        found.append(("validValues", tuple(arguments["validValues"])))
-    if "pattern" in arguments:
-        found.append(("pattern", arguments["pattern"]))
-    return found

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from bedplate.data import duck
 from bedplate.data.arrow import table_type
-from bedplate.data.contracts import Column, LogicalType, Model
+from bedplate.data.model import Column, LogicalType, Model
 from bedplate.errors import ContractError
 
 _TYPES: dict[LogicalType, pa.DataType] = {
@@ -118,7 +118,7 @@ def _convert(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
 
 def _parse(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     name = next(logical for logical, target in _TYPES.items() if target == kind)
-    # TRY_CAST gives null for what cannot be read; a number with a fraction would be rounded to an integer, so it is not.
+    # TRY_CAST gives null for what cannot be read, and would round a fraction to an integer, so those are left out.
     whole = " WHERE regexp_full_match(trim(v), '[+-]?[0-9]+')" if name == "integer" else ""
     source = pa.table({"v": column, "n": pa.array(np.arange(len(column)))})
     query = f"SELECT n, TRY_CAST(trim(v) AS {_SQL[name]}) AS v FROM source{whole} ORDER BY n"  # noqa: S608  constants above

@@ -1,7 +1,8 @@
 """The one factory of DuckDB connections: SQL here reaches registered views and nothing else.
 
-By itself DuckDB reads any file, installs extensions and picks up Python variables from any SQL. The order below matters:
-where it may spill is set first, then the doors are shut, then the lock is turned so that SQL cannot open them again.
+By itself DuckDB reads any file, installs extensions and picks up Python variables from any SQL. The order below
+matters: where it may spill is set first, then the doors are shut, then the lock is turned so that SQL cannot open them
+again.
 """
 
 import os
@@ -47,8 +48,8 @@ def connect(
 ) -> Iterator[Connection]:
     """A connection that sees ``views`` (Arrow tables, data sets or streams, by name) and nothing else.
 
-    It computes in UTC, within ``memory`` bytes, and spills beyond that into a folder of its own that goes with it. A stream
-    can be read once.
+    It computes in UTC, within ``memory`` bytes, and spills beyond that into a folder of its own that goes with it. A
+    stream can be read once.
     """
     spill = Path(tempfile.mkdtemp(prefix="bedplate-sql-"))
     connection = duckdb.connect(":memory:")

@@ -1,13 +1,13 @@
 """Bring a source in under its contract: every row read is either accepted or set aside with its reasons, and adds up.
 
-One pass streams the source through the contract's rules into staged table files; rules about all rows together are measured
-on what was accepted; only then does anything become a version. ``severity`` decides: ``error`` sets the row aside and stops
-the run, ``warning`` sets it aside and goes on, ``info`` counts it and keeps it.
+One pass streams the source through the contract's rules into staged table files; rules about all rows together are
+measured on what was accepted; only then does anything become a version. ``severity`` decides: ``error`` sets the row
+aside and stops the run, ``warning`` sets it aside and goes on, ``info`` counts it and keeps it.
 """
 
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bedplate.data import contracts, convert, duck, sources
-from bedplate.data.contracts import Contract, KeyRule, Model, RowRule, SetRule
+from bedplate.data.model import Contract, KeyRule, Model, RowRule, SetRule, metric_checks
 from bedplate.data.rules import broken
 from bedplate.data.tables import Tables
 from bedplate.errors import ContractError, UserCodeError
@@ -52,9 +52,9 @@ def ingest(
     """Bring one data set in, as a new version of its table. With the same ``key`` again, the same versions.
 
     Raises:
-        ContractError: the contract is wrong, the source has other columns or types, a rule of severity ``error`` is broken,
-            or no row is left and the contract does not allow that. The table has then no new version; rows set aside by
-            row rules are kept in the quarantine table.
+        ContractError: the contract is wrong, the source has other columns or types, a rule of severity ``error`` is
+            broken, or no row is left and the contract does not allow that. The table has then no new version; rows set
+            aside by row rules are kept in the quarantine table.
         NotFoundError: the source does not exist.
         UserCodeError: ``clean`` raised, or gave another number of rows.
         StorageError: the disk is full.
@@ -90,16 +90,12 @@ def ingest(
 
 def test(contract: Contract, dataset: str, spec: DataSet, folder: Path) -> tuple[RuleOutcome, ...]:
     """What every rule of the contract finds in the source, writing nothing. Raises as :func:`ingest`, but for rules."""
-    check = _Check(contract, dataset, sources.find(spec.source, folder), None, None)
-    if check.has_sql:
-        again = _Check(contract, dataset, check.files, None, None)
-        rows = pa.Table.from_batches(list(again.accepted_batches()), again.schema)
-        check.drain()
-        check.finish({"accepted": rows})
-    else:
-        check.drain()
-        check.finish({})
-    return check.outcomes()
+    with closing(_Check(contract, dataset, sources.find(spec.source, folder), None, None)) as check:
+        rows = pa.Table.from_batches(list(check.accepted_batches()), check.schema) if check.has_sql else None
+        if rows is None:
+            check.drain()
+        check.finish({} if rows is None else {"accepted": rows})
+        return check.outcomes()
 
 
 def _reader(check: "_Check") -> pa.RecordBatchReader:
@@ -292,7 +288,7 @@ class _Check:
             if rule.metric not in ("nullValues", "missingValues", "invalidValues"):
                 continue
             column = _single(values.column(rule.columns[0]))
-            for check, limit in contracts.metric_checks(rule.metric, rule.arguments):
+            for check, limit in metric_checks(rule.metric, rule.arguments):
                 row = RowRule(
                     id=rule.id,
                     column=rule.columns[0],
@@ -338,17 +334,17 @@ class _Check:
         """What every rule found, the broken ones first."""
         found = list(self._found.values())
         rules: tuple[RowRule | KeyRule, ...] = (*self.model.rows, *self.model.keys)
-        for rule in rules:
-            found.append(
-                RuleOutcome(
-                    rule=rule.id,
-                    column=rule.column if isinstance(rule, RowRule) else ", ".join(rule.columns),
-                    severity=rule.severity,
-                    failed=self.failed.get(rule.id, 0),
-                    message=rule.message,
-                    dimension=rule.dimension,
-                )
+        found += [
+            RuleOutcome(
+                rule=rule.id,
+                column=rule.column if isinstance(rule, RowRule) else ", ".join(rule.columns),
+                severity=rule.severity,
+                failed=self.failed.get(rule.id, 0),
+                message=rule.message,
+                dimension=rule.dimension,
             )
+            for rule in rules
+        ]
         known = {outcome.rule for outcome in found}
         for rule_id, failed in self.failed.items():
             if rule_id not in known and failed:

@@ -1,8 +1,9 @@
-"""The commit log of a local Delta table, made safe: what was acknowledged stays, what was torn before it was is set aside.
+"""The commit log of a local Delta table, made safe: what was acknowledged stays, what was torn before is set aside.
 
-delta-rs syncs nothing on a local disk and accepts a zero-length newest commit in silence. So after each commit we sync the
-log and then write down its number in ``_bedplate/acknowledged``. On opening, a newest commit that cannot be read was torn by
-a power cut if its number is higher (it is moved aside), and is damage if it is not (it is reported, never dropped).
+delta-rs syncs nothing on a local disk and accepts a zero-length newest commit in silence. So after each commit we sync
+the log and then write down its number in ``_bedplate/acknowledged``. On opening, a newest commit that cannot be read
+was torn by a power cut if its number is higher (it is moved aside), and is damage if it is not (it is reported, never
+dropped).
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Governed reads: policy is applied where bytes become rows, and every scan is recorded before its first row goes out."""
+"""Governed reads: policy is applied where bytes become rows, and every scan is recorded before a row goes out."""
 
 from collections.abc import Callable, Sequence
 

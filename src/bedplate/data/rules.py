@@ -5,7 +5,7 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from bedplate.data.contracts import RowRule
+from bedplate.data.model import RowRule
 from bedplate.errors import ContractError
 
 Mask: TypeAlias = Any
@@ -13,7 +13,7 @@ Mask: TypeAlias = Any
 
 
 def broken(rule: RowRule, values: pa.Array) -> Mask:
-    """Which of ``values`` break ``rule``. A null breaks only ``required`` and ``missingValues``; NaN breaks every limit.
+    """Which of ``values`` break ``rule``. A null breaks only ``required`` and ``missingValues``, NaN every limit.
 
     Raises:
         ContractError: the rule's limit does not fit the column's type.

@@ -1,4 +1,4 @@
-"""Source files, read as chunks of rows that know where they stand. Files are untrusted: capped before they are decoded."""
+"""Source files, read as chunks of rows that know where they stand. They are untrusted: capped before being decoded."""
 
 import importlib.util
 from collections.abc import Iterable, Iterator

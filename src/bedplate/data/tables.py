@@ -1,8 +1,8 @@
 """Delta tables that keep what they acknowledged, on a local disk or an object store.
 
 A write encodes Parquet files with page checksums, names each by the SHA-256 of its bytes, makes them durable, then adds
-them in one Delta commit and makes that durable too. The digests stand in the file names, so the log, its checkpoints and
-every :class:`~bedplate.records.TableVersion` carry them without a second list that could disagree.
+them in one Delta commit and makes that durable too. The digests stand in the file names, so the log, its checkpoints
+and every :class:`~bedplate.records.TableVersion` carry them without a second list that could disagree.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""YAML with the line of every key, read through the safe loader's node graph. Nothing is ever constructed but plain values."""
+"""YAML with the line of every key, read through the safe loader's node graph. Only plain values are ever made."""
 
 from typing import Any
 

@@ -1,8 +1,8 @@
 """Decide with Cedar, and never fail open.
 
-Cedar skips a policy that errors, and a skipped ``forbid`` lets the request through. So a text is taken only if it validates
-against the schema, the schema is passed with every request, principal and resource are always there as entities, and
-whatever is not a clean Allow is a Deny.
+Cedar skips a policy that errors, and a skipped ``forbid`` lets the request through. So a text is taken only if it
+validates against the schema, the schema is passed with every request, principal and resource are always there as
+entities, and whatever is not a clean Allow is a Deny.
 """
 
 import json

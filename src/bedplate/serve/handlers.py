@@ -17,7 +17,7 @@ from bedplate.serve.spec import ReplicaSpec
 
 Done = Callable[[StorageError | None], None]
 
-# Sorted keys and no spaces: the one JSON text of a record, as `bedplate.ids.canonical` writes it.
+# Sorted keys, so that equal records read equal; the inputs stand in it as they were sent.
 _record = msgspec.json.Encoder(order="sorted")
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bedplate.compute.sandbox import Declared
     from bedplate.features.views import FeatureView
 
+
 class Ingested(msgspec.Struct, frozen=True, kw_only=True):
     """Fact ``data``: the data sets of one use case, each with the fact of its ingestion."""
 
@@ -63,9 +64,7 @@ def _ingest(context: Context) -> Outcome:
             on_progress=progress,
         )
         evidence.append(Evidence(kind="dataset", body=result, parents=(context.output("check").digest,)))
-    digests = {
-        name: _fact_digest(context, "dataset", item) for name, item in zip(names, evidence, strict=True)
-    }
+    digests = {name: _fact_digest(context, "dataset", item) for name, item in zip(names, evidence, strict=True)}
     whole = Evidence(kind="data", body=Ingested(datasets=digests), rests_on=tuple(range(len(evidence))))
     total = sum(item.body.accepted for item in evidence)
     return Outcome(evidence=(*evidence, whole), summary=f"{total:,} rows in {len(evidence)} tables")
@@ -161,6 +160,12 @@ def holdout(context: Context) -> timedelta | None:
     return timedelta(seconds=amount) if kind == "time" else None
 
 
+def time_columns(context: Context) -> dict[str, str]:
+    """The time column of each input of the feature views that has one."""
+    times = (item for view in views(context) for item in view.times.items())
+    return {name: column for name, column in times if isinstance(column, str)}
+
+
 def _moments(context: Context) -> tuple[datetime, ...]:
     """The moments that features are for: the cut before the holdout, and those to learn from, newest first."""
     from bedplate import features
@@ -168,9 +173,11 @@ def _moments(context: Context) -> tuple[datetime, ...]:
     held_out = holdout(context)
     if held_out is None:
         raise InputError(
-            "features need a moment to be for", where="train.holdout", fix="hold out a stretch of time, for example 28 d"
+            "features need a moment to be for",
+            where="train.holdout",
+            fix="hold out a stretch of time, for example 28 d",
         )
-    times = {name: column for view in views(context) for name, column in view.times.items() if isinstance(column, str)}
+    times = time_columns(context)
     if not times:
         raise InputError("no feature view has a time column, so there is no moment to cut at", where="features")
     name, column = next(iter(times.items()))
@@ -247,5 +254,3 @@ FEATURES = Stage(
     run=_features,
     summarise=_featured,
 )
-
-

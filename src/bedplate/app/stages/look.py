@@ -21,8 +21,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _look_inputs(context: Context) -> dict[str, str]:
-    stages = ("check", "plan", "ingest", "features", "train", "gates", "bundle", "approve", "serve", "observe", "decide")
-    return {stage: context.output(stage).digest for stage in stages}
+    return {stage: fact.digest for stage, fact in context.outputs.items() if stage not in ("look", "trace")}
 
 
 def _look(context: Context) -> Outcome:
@@ -93,4 +92,3 @@ TRACE = Stage(
     run=_trace,
     summarise=lambda context: _walked(context.body("trace", Traced)),
 )
-

@@ -5,7 +5,6 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import httpx
-import msgspec
 
 from bedplate import bundle as bundles
 from bedplate import clock, ids
@@ -151,7 +150,7 @@ SERVE = Stage(
     inputs=_serve_inputs,
     run=_serve,
     summarise=lambda context: _served_as(context.body("serve", Endpoint)),
-    resume=_keep_serving,
+    resume=lambda context: _keep_serving(context) if context.system.serving else None,
 )
 
 
@@ -257,15 +256,13 @@ def _outcomes(context: Context) -> "pa.Table | None":
     use_case = context.use_case
     if not data.views(context):
         return None
-    times = {name: column for view in data.views(context) for name, column in view.times.items() if isinstance(column, str)}
+    times = data.time_columns(context)
     outcomes = use_case.monitor.outcomes
     name = outcomes.data if outcomes is not None and outcomes.data else next(iter(times))
     entity = next(view.entity for view in data.views(context) if len(view.entity) == 2)
     version = data.ingested(context)[name].table
     rows = access.reader(context.system, use_case).read(version, [*entity, times[name]]).read_all()
-    return pa.table(
-        {"entity": rows[entity[0]].cast(pa.string()), "item": rows[entity[1]], "time": rows[times[name]]}
-    )
+    return pa.table({"entity": rows[entity[0]].cast(pa.string()), "item": rows[entity[1]], "time": rows[times[name]]})
 
 
 def _reference(context: Context) -> "Reference | None":
@@ -292,8 +289,8 @@ def _seen(observation: Observation) -> str:
     if not observation.with_outcome:
         return f"{observation.predictions:,} {kind}, {told}"
     return (
-        f"{observation.predictions:,} {kind}, {matched.value:.1%} [{matched.low:.1%}, {matched.high:.1%}] with a matched "
-        f"purchase, {told}"
+        f"{observation.predictions:,} {kind}, {matched.value:.1%} [{matched.low:.1%}, {matched.high:.1%}] "
+        f"with a matched purchase, {told}"
     )
 
 
