@@ -284,7 +284,9 @@ def _reference(context: Context) -> "Reference | None":
 def _seen(observation: Observation) -> str:
     matched = observation.matched
     drifted = [finding.feature for finding in observation.drift if finding.alarm]
-    told = f"drift in {', '.join(drifted)}" if drifted else "no drift alarm"
+    told = (
+        f"drift in {', '.join(drifted)}" if drifted else "no drift alarm" if observation.drift else "drift not watched"
+    )
     kind = "replayed predictions" if observation.replayed else "predictions"
     if not observation.with_outcome:
         return f"{observation.predictions:,} {kind}, {told}"
