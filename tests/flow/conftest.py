@@ -1,0 +1,45 @@
+"""A small use case on real data, and a home that it ran in once."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from bedplate import settings
+from bedplate.app.operations import Bedplate
+from bedplate.app.read_models import RunSummary
+from bedplate.records import Event
+from tests import retail
+
+
+class Done(NamedTuple):
+    """A home in which the sample ran from its file to a trace."""
+
+    bedplate: Bedplate
+    folder: Path
+    summary: RunSummary
+    events: list[Event]
+
+
+@pytest.fixture(scope="session")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the sample. Not to be changed: `retail.copy` makes another."""
+    return retail.make(tmp_path_factory.mktemp("retail") / "sample")
+
+
+@pytest.fixture(scope="session")
+def done(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Done:
+    """One complete run."""
+    home = tmp_path_factory.mktemp("done") / "home"
+    bedplate = Bedplate(settings.load({"BEDPLATE_HOME": str(home), "BEDPLATE_PORT": "0"}))
+    events: list[Event] = []
+    summary = bedplate.run(sample, on_event=events.append)
+    return Done(bedplate, sample, summary, events)
+
+
+@pytest.fixture
+def starter(tmp_path: Path) -> Path:
+    """The starter that `bedplate init` writes: it runs in seconds."""
+    folder = tmp_path / "starter"
+    Bedplate(settings.load({"BEDPLATE_HOME": str(tmp_path / "none")})).init(folder, "starter")
+    return folder
