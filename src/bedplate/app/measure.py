@@ -133,16 +133,22 @@ def request(training: TrainResult, entity: int) -> dict[str, Any]:
 
 
 def rows(context: Context, training: TrainResult) -> list[dict[str, Any]]:
-    """Rows of the first data set, by input of the signature; the newest first."""
-    results = data.ingested(context)
-    first = next(iter(results.values()))
+    """Rows of the first data set that has every input of the signature as a column, without those that lack a value.
+
+    Raises:
+        InputError: no data set has them all.
+    """
     names = [spec.name for spec in training.signature.inputs]
-    table = access.reader(context.system, context.use_case).read(first.table).read_all()
-    if set(names) <= set(table.column_names):
-        return [{name: [row[name]] for name in names} for row in table.select(names).to_pylist()]
-    target = training.split.get("target")
-    columns = training.split.get("columns", [name for name in table.column_names if name != target])
-    return [{names[0]: [list(row.values())]} for row in table.select(columns).to_pylist()]
+    for result in data.ingested(context).values():
+        if set(names) <= set(context.system.tables.schema(result.table).names):
+            table = access.reader(context.system, context.use_case).read(result.table, names).read_all()
+            whole = table.drop_null()
+            return [{name: [row[name]] for name in names} for row in whole.to_pylist()]
+    raise InputError(
+        f"no data set has the columns {', '.join(names)} that the model takes",
+        where="data",
+        fix="name a model's inputs like the columns they come from, so that it can be tried on real rows",
+    )
 
 
 def spread(values: list[Any], size: int) -> list[Any]:
@@ -152,5 +158,8 @@ def spread(values: list[Any], size: int) -> list[Any]:
 
 
 def _arrays(training: TrainResult, inputs: dict[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
-    kinds = {spec.name: _DTYPES.get(spec.datatype, np.float32) for spec in training.signature.inputs}
-    return {name: np.array(value, kinds[name]) for name, value in inputs.items()}
+    found = {}
+    for spec in training.signature.inputs:
+        array = np.array(inputs[spec.name], _DTYPES.get(spec.datatype, np.float32))
+        found[spec.name] = array.reshape([-1] + [1] * (len(spec.shape) - 1))
+    return found

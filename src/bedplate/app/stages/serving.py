@@ -116,8 +116,7 @@ def tensors(training: TrainResult, given: dict[str, Any]) -> list[dict[str, Any]
     found = []
     for spec in training.signature.inputs:
         value = given[spec.name]
-        nested = value and isinstance(value[0], list)
-        shape = [len(value), len(value[0])] if nested else [len(value)] + [1] * (len(spec.shape) - 1)
+        shape = [len(value)] + [1] * (len(spec.shape) - 1)
         found.append({"name": spec.name, "datatype": spec.datatype, "shape": shape, "data": value})
     return found
 
