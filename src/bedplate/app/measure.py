@@ -144,5 +144,9 @@ def spread(values: list[Any], size: int) -> list[Any]:
 
 
 def _arrays(training: TrainResult, inputs: dict[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
-    kinds = {spec.name: _DTYPES.get(spec.datatype, np.float32) for spec in training.signature.inputs}
-    return {name: np.array(value, kinds[name]) for name, value in inputs.items()}
+    """What the server makes of a request: arrays of the type and the rank that the signature names."""
+    found = {}
+    for spec in training.signature.inputs:
+        array = np.array(inputs[spec.name], _DTYPES.get(spec.datatype, np.float32))
+        found[spec.name] = array.reshape(array.shape + (1,) * (len(spec.shape) - array.ndim))
+    return found
