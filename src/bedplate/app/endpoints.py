@@ -79,10 +79,12 @@ def predictions_table(use_case: str) -> str:
 
 
 def recorder(system: System, purpose: str = "") -> Callable[[Segment, TableVersion], None]:
-    """What puts each shipped segment into the ledger: its count and its digest."""
+    """What puts each shipped segment into the ledger, once: its count and its digest."""
 
     def record(segment: Segment, version: TableVersion) -> None:
         with system.store.transaction() as tx:
+            if tx.ledger.recent(1, resource=f"table/{version.name}@{version.version}"):
+                return  # killed between this entry and the removal of the segment: each has a version of its own
             system.ledger.record(
                 tx,
                 actor="flow",
