@@ -1,5 +1,6 @@
 """Kill -9 at every boundary between stages and at random moments inside them: what it ends in is as if undisturbed."""
 
+import contextlib
 import os
 import queue
 import random
@@ -44,24 +45,38 @@ def follow(process) -> "queue.Queue[tuple[float, str, bool] | None]":
     lines: queue.Queue[tuple[float, str, bool] | None] = queue.Queue()
 
     def read() -> None:
-        for line in process.stdout:
-            place, _, rest = line.partition("]")
-            if not place.startswith("[") or "/13" not in place:
-                continue
-            stage, text = rest.split(maxsplit=1)
-            skipped = text.startswith("unchanged: ")
-            if skipped or text.rstrip().endswith(" s"):
-                lines.put((time.monotonic(), stage, skipped))
+        with process.stdout as out:
+            for line in out:
+                place, _, rest = line.partition("]")
+                if not place.startswith("[") or "/13" not in place:
+                    continue
+                stage, text = rest.split(maxsplit=1)
+                skipped = text.startswith("unchanged: ")
+                if skipped or text.rstrip().endswith(" s"):
+                    lines.put((time.monotonic(), stage, skipped))
         lines.put(None)
 
     threading.Thread(target=read, daemon=True).start()
     return lines
 
 
+def ended(process) -> tuple[int, str]:
+    """Wait for the end; the exit code and what it said on stderr."""
+    with process.stderr as err:
+        said = err.read()
+    return process.wait(), said
+
+
+def went_well(process) -> None:
+    """It ended by itself, with exit code 0."""
+    code, said = ended(process)
+    assert code == 0, said
+
+
 def kill_group(process) -> None:
     """Kill -9 the command and what shares its group, and nothing else."""
     os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    ended(process)
 
 
 def usual(home: Path, sample: Path) -> dict[str, float]:
@@ -72,7 +87,7 @@ def usual(home: Path, sample: Path) -> dict[str, float]:
     while (line := lines.get(timeout=PATIENCE)) is not None:
         took[line[1]] = line[0] - last
         last = line[0]
-    assert process.wait() == 0, process.stderr.read()
+    went_well(process)
     assert list(took) == list(STAGES)
     return took
 
@@ -88,13 +103,13 @@ def run_until(home: Path, sample: Path, kill: Kill, took: dict[str, float]) -> b
         while (line := lines.get(timeout=PATIENCE)) is not None and line[1] != wanted:
             pass
         if line is None:
-            assert process.wait() == 0, process.stderr.read()
+            went_well(process)
             return False
         began = line[0]
     if kill.share is not None:
         time.sleep(max(0.0, began + kill.share * took[kill.stage] - time.monotonic()))
     if process.poll() is not None:
-        assert process.returncode == 0, process.stderr.read()
+        went_well(process)
         return False
     kill_group(process)
     return True
@@ -107,8 +122,8 @@ def sweep(home: Path, sample: Path, kills: list[Kill], took: dict[str, float]) -
     for kill in kills:
         runs += 1
         done += run_until(home, sample, kill, took)
-    ended = retail.command(home, "run", str(sample))
-    assert ended.returncode == 0, ended.stderr
+    last = retail.command(home, "run", str(sample))
+    assert last.returncode == 0, last.stderr
     return Sweep(done, runs, time.monotonic() - started)
 
 
@@ -240,7 +255,7 @@ def compare(killed: Path, undisturbed: Path) -> None:
         home = settings.Home(root)
         audit = Bedplate(settings.load({"BEDPLATE_HOME": str(root)})).audit_verify()
         assert audit.verified, audit.problems
-        with store.open(home.database) as opened:
+        with contextlib.closing(store.open(home.database)) as opened:
             entries = ledger_of(opened)
             each_stage_once(entries)
             shipped_rows(entries, home)

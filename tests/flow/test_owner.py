@@ -1,5 +1,6 @@
 """One owner for each home: two commands and a server on one home double no effect."""
 
+import contextlib
 import json
 import socket
 from collections import Counter
@@ -18,15 +19,10 @@ pytestmark = pytest.mark.slow
 
 def flow_entries(home: Path) -> Counter[str]:
     """How often the ledger says that each stage was done."""
-    with store.open(settings.Home(home).database) as opened, opened.read() as tx:
+    with contextlib.closing(store.open(settings.Home(home).database)) as opened, opened.read() as tx:
         rows = list(tx.ledger.entries(0, tx.ledger.head()[0]))
     actions = (msgspec.json.decode(row.entry)["action"] for row in rows)
     return Counter(action for action in actions if action.startswith("flow."))
-
-
-def finished(out: str) -> int:
-    """How many stages a run says it did itself."""
-    return sum(line.split()[2:3] == ["done"] for line in out.splitlines())
 
 
 def facts(home: Path, *arguments: str):

@@ -12,6 +12,7 @@ import msgspec
 
 from bedplate import files
 from bedplate.app import endpoints, owned, owner_socket
+from bedplate.app import home as homes
 from bedplate.app.owner_socket import Request
 from bedplate.app.read_models import StopReport, UpInfo
 from bedplate.app.site import Site
@@ -87,12 +88,13 @@ def up_detached(settings: Settings, info: Callable[[], UpInfo]) -> UpInfo:
     """Start the owner in the background, or find it running; returns once it answers.
 
     Raises:
+        HomeError: the folder cannot be a home.
         UnavailableError: it ended at its start (its log says why) or did not answer in time.
     """
     home = Home(settings.home)
     if owners.current(home) is not None and (home.run / "address").exists():
         return info()
-    files.make_folder(home.logs)
+    homes.create_or_open(home)  # a folder that cannot be a home is refused here, before a log is put into it
     log = home.logs / "up.log"
     with log.open("ab") as output:
         process = subprocess.Popen(
