@@ -92,7 +92,9 @@ class Answers:
         return self._decision("waive", use_case, gate, reason)
 
     def backup(self, destination):
-        return BackupReport(path=str(destination), home="home_1", created=sample.DAY.format(1), files=9, size=1200, warning="w")
+        return BackupReport(
+            path=str(destination), home="home_1", created=sample.DAY.format(1), files=9, size=1200, warning="w"
+        )
 
     def restore(self, source, home):
         return RestoreReport(home=str(home), files=9, size=1200, warning="w")
