@@ -1,4 +1,4 @@
-"""Bad input ends in a clear message and an exit code and leaves nothing half done: a good run follows on the same home."""
+"""Bad input ends in a clear message and exit code and leaves nothing half done: a good run follows on the same home."""
 
 import contextlib
 import resource

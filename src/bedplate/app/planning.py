@@ -32,7 +32,12 @@ def probe(home: Home, *, keep: bool) -> Probe:
     from bedplate.compute import probe as probing  # NumPy and ONNX Runtime: only when there is something to measure
 
     if home.probe.is_file():
-        return msgspec.json.decode(home.probe.read_bytes(), type=Probe)
+        try:
+            kept = msgspec.json.decode(home.probe.read_bytes(), type=Probe)
+        except msgspec.DecodeError:
+            kept = None  # of an older probe, which measured other things
+        if kept is not None and kept.code == ids.digest_file(Path(probing.__file__)):
+            return kept
     measured = probing.measure(folder=home.root if home.root.is_dir() else None)
     if keep:
         _keep(home.probe, msgspec.json.encode(measured))

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import onnxruntime
+import threadpoolctl
 
 from bedplate import clock, ids
 from bedplate.plan.types import Probe
@@ -21,14 +22,20 @@ _TREES, _DEPTH, _FEATURES = 50, 6, 30
 def measure(seconds: float = 2.0, folder: Path | None = None) -> Probe:
     """Measure for about ``seconds``; ``fsync`` in ``folder``, or where temporary files go.
 
-    Run it on a machine that is otherwise idle: what else runs is measured, too.
+    What else runs meanwhile is kept out as far as it can be: the quieter tenth of each measurement counts, and
+    numerical libraries get one thread, so that none waits for another.
     """
+    with threadpoolctl.threadpool_limits(1):
+        return _measure(seconds, folder)
+
+
+def _measure(seconds: float, folder: Path | None) -> Probe:
     began = time.perf_counter()
     part = seconds / 8
     random = np.random.default_rng(7)
     onnx = _onnx(part, random)
     score, select = _score(part, random)
-    request = _median(_request(), part)
+    request = _quiet(_request(), part)
     return Probe(
         cpu=_cpu_name(),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
@@ -61,30 +68,30 @@ def _times(work: Callable[[], object], seconds: float, least: int = 5) -> list[f
     return times
 
 
-def _median(work: Callable[[], object], seconds: float) -> float:
-    return float(np.median(_times(work, seconds)))
+def _quiet(work: Callable[[], object], seconds: float) -> float:
+    """What one call takes when nothing else wants the processor: the quieter tenth of the calls."""
+    return float(np.quantile(_times(work, seconds), 0.1))
 
 
 def _matmul(seconds: float, random: np.random.Generator) -> float:
-    """GFLOP/s of one core: NumPy's product with the threads it takes, shared among the cores."""
+    """GFLOP/s of one core in NumPy's product."""
     n = 384
     a, b = random.random((2, n, n), dtype=np.float32)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 2 * n**3 / _median(lambda: a @ b, seconds) / 1e9 / cores
+    return 2 * n**3 / _quiet(lambda: a @ b, seconds) / 1e9
 
 
 def _copy(seconds: float) -> float:
     source = np.ones(32 << 20, np.uint8)
     target = np.empty_like(source)
-    return 2 * source.nbytes / _median(lambda: np.copyto(target, source), seconds) / 1e9
+    return 2 * source.nbytes / _quiet(lambda: np.copyto(target, source), seconds) / 1e9
 
 
 def _score(seconds: float, random: np.random.Generator) -> tuple[float, float]:
     """10^9 bytes a second of scoring 100,000 items, and seconds per score of picking the best 100."""
     items, vector = random.random((100_000, 64), dtype=np.float32), random.random(64, dtype=np.float32)
     scores = items @ vector
-    scoring = _median(lambda: items @ vector, seconds)
-    return items.nbytes / scoring / 1e9, _median(lambda: np.argpartition(scores, -100), seconds) / len(scores)
+    scoring = _quiet(lambda: items @ vector, seconds)
+    return items.nbytes / scoring / 1e9, _quiet(lambda: np.argpartition(scores, -100), seconds) / len(scores)
 
 
 def _request() -> Callable[[], object]:
@@ -128,7 +135,7 @@ def _fsync(seconds: float, folder: Path | None) -> float:
             file.flush()
             os.fsync(file.fileno())
 
-        return _median(work, min(seconds, 0.3))
+        return _quiet(work, min(seconds, 0.3))
 
 
 def _onnx(seconds: float, random: np.random.Generator) -> tuple[float, float] | None:
@@ -143,7 +150,7 @@ def _onnx(seconds: float, random: np.random.Generator) -> tuple[float, float] | 
 
     def timed(rows: int) -> float:
         batch = {"x": random.random((rows, _FEATURES), dtype=np.float32)}
-        return _median(lambda: session.run(None, batch), seconds / 2)
+        return _quiet(lambda: session.run(None, batch), seconds / 2)
 
     one, many = timed(1), timed(256)
     tree = max(0.0, (many - one) / (255 * _TREES))

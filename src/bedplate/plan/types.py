@@ -25,7 +25,7 @@ class DataFacts(msgspec.Struct, frozen=True, kw_only=True):
 class Probe(msgspec.Struct, frozen=True, kw_only=True):
     """What a short measurement found on this machine. None: could not be measured here.
 
-    Rates are of one core; times are medians of single operations.
+    Rates are of one core; times are of single operations, the quieter tenth of many.
     """
 
     cpu: str
