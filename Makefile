@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-PYTEST_ARGS ?=
+PYTEST_ARGS ?= -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test crash check fix docs lock bench clean
@@ -52,12 +52,12 @@ $(VENV)/.uv: requirements/uv.txt
 
 $(VENV)/.demo: $(VENV)/.uv requirements/demo.txt pyproject.toml
 	@echo "Setting up: installing pinned dependencies"
-	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --quiet --compile-bytecode --require-hashes -r requirements/demo.txt
+	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --quiet --compile-bytecode --no-deps --require-hashes -r requirements/demo.txt
 	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
 	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m compileall -q src
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.demo requirements/test.txt
 	@echo "Setting up: installing what the tests need"
-	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --quiet --compile-bytecode --require-hashes -r requirements/test.txt
+	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --quiet --compile-bytecode --no-deps --require-hashes -r requirements/test.txt
 	@touch $@

@@ -41,31 +41,32 @@ def numpy_psi(a: np.ndarray, b: np.ndarray) -> None:
         ((p - q) * np.log(p / q)).sum()
 
 
-def seconds(work: Callable[[np.ndarray, np.ndarray], None], a: np.ndarray, b: np.ndarray) -> float:
-    """Median of five runs."""
-    taken = []
-    for _ in range(5):
-        start = time.perf_counter()
-        work(a, b)
-        taken.append(time.perf_counter() - start)
-    return statistics.median(taken)
+WORKS: tuple[Callable[[np.ndarray, np.ndarray], None], ...] = (bedplate, scipy_ks, numpy_psi)
+ROUNDS = 9
 
 
 def main() -> None:
-    """Print the table."""
+    """Print the table: processor time, which other programs disturb little; works take turns."""
     rng = np.random.default_rng(0)
-    for work in (bedplate, scipy_ks, numpy_psi):
-        row = []
-        for size in SIZES:
-            a, b = (np.asfortranarray(rng.normal(size=(size, COLUMNS))) for _ in range(2))
-            row.append(seconds(work, a, b))
+    medians: dict[str, list[float]] = {work.__name__: [] for work in WORKS}
+    for size in SIZES:
+        a, b = (np.asfortranarray(rng.normal(size=(size, COLUMNS))) for _ in range(2))
+        taken: dict[str, list[float]] = {name: [] for name in medians}
+        for _ in range(ROUNDS):
+            for work in WORKS:
+                start = time.process_time()
+                work(a, b)
+                taken[work.__name__].append(time.process_time() - start)
+        for name, row in taken.items():
+            medians[name].append(statistics.median(row))
+    for name, row in medians.items():
         exponent = math.log(row[-1] / row[0]) / math.log(SIZES[-1] / SIZES[0])
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         print(
-            f"{work.__name__:10s}",
+            f"{name:10s}",
             *(f"{s:8,} rows {t:6.3f} s" for s, t in zip(SIZES, row, strict=True)),
-            f"exponent {exponent:.2f}, peak so far {peak} MB",
+            f"exponent {exponent:.2f}",
         )
+    print(f"peak of all {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MB")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ def test_every_command_of_the_tutorial_works(tmp_path):
 
     blocks = re.findall(r"^```sh\n(.*?)^```", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
     try:
-        for line in "\n".join(blocks).splitlines():
+        for line in filter(None, "\n".join(blocks).splitlines()):
             result = run(line)
             assert result.returncode == 0, f"{line}\n{result.stdout}\n{result.stderr}"
     finally:

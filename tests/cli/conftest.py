@@ -8,6 +8,7 @@ from bedplate.app.read_models import (
     AuditReport,
     BackupReport,
     CheckReport,
+    ContractResult,
     ContractTestReport,
     DecisionReport,
     InitReport,
@@ -91,13 +92,18 @@ class Answers:
         return self._decision("waive", use_case, gate, reason)
 
     def backup(self, destination):
-        return BackupReport(path=str(destination), files=9, size=1200, digest=sample.digest("b"), entries=12)
+        return BackupReport(path=str(destination), home="home_1", created=sample.DAY.format(1), files=9, size=1200, warning="w")
 
     def restore(self, source, home):
-        return RestoreReport(home=str(home), files=9, size=1200, entries=12)
+        return RestoreReport(home=str(home), files=9, size=1200, warning="w")
 
     def contract_test(self, path):
-        return ContractTestReport(use_case=sample.NAME, passed=True, results=(sample.dataset("transactions", 10, 2),))
+        return ContractTestReport(use_case=sample.NAME, passed=True, results=(self._result(),))
+
+    @staticmethod
+    def _result():
+        made = sample.dataset("transactions", 10, 2)
+        return ContractResult(dataset=made.dataset, contract=made.contract, outcomes=made.outcomes)
 
 
 @pytest.fixture

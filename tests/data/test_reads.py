@@ -3,10 +3,13 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from bedplate.data.reads import Reader, ReadRecord
+from bedplate.data import predicates
+from bedplate.data.masks import Mask, Masks
+from bedplate.data.reads import Protection, Reader, ReadRecord
 from bedplate.data.tables import Tables
 from bedplate.errors import DeniedError, InputError, StorageError
 from bedplate.policy import values
+from bedplate.policy.filters import RowPolicies
 from bedplate.policy.policies import Policies
 from bedplate.policy.values import FLOW, Principal, Resource
 from bedplate.records import TableVersion
@@ -85,3 +88,71 @@ def test_an_unknown_column_is_named(tables: Tables, version: TableVersion) -> No
     ignore: list[ReadRecord] = []
     with pytest.raises(InputError, match="no column 'agee'"):
         Reader(tables, POLICIES, FLOW, "care", ignore.append, resource_of=_resource).read(version, ["agee"])
+
+
+ENGINEER = Principal(kind="User", id="u9", name="eng", groups=("engineers",))
+ADMIN = Principal(kind="User", id="u1", name="admin", groups=("administrators",))
+PROTECTION = Protection(
+    rows=RowPolicies.load(
+        """@id("adults") permit (principal, action, resource) when { resource has age && resource.age >= 40 };
+           @id("all") permit (principal in Group::"administrators", action, resource);""",
+        predicates.attributes(ROWS.schema),
+    ),
+    masks=Masks(
+        columns={"name": [Mask(kind="hash")]},
+        tags={"personal": [Mask(kind="generalise", step=10)]},
+        tagged={"age": ["personal"]},
+    ),
+)
+
+
+def _protected(tables: Tables, who: Principal, seen: list[ReadRecord], protection: Protection = PROTECTION) -> Reader:
+    return Reader(
+        tables,
+        POLICIES,
+        who,
+        "care",
+        seen.append,
+        resource_of=_resource,
+        protection_of=lambda _: protection,
+        mask_key=b"0123456789abcdef",
+    )
+
+
+def test_rows_are_filtered_and_values_masked(tables: Tables, version: TableVersion) -> None:
+    seen: list[ReadRecord] = []
+    rows = _protected(tables, ENGINEER, seen).read(version).read_all()
+    assert rows.select(["id", "age"]).to_pydict() == {"id": [2, 3], "age": [40, 50]}
+    code, missing = rows.column("name").to_pylist()
+    assert missing is None
+    assert len(code) == 32
+    assert seen[0].masks == {"name": "hash", "age": "generalise"}
+    assert seen[0].row_policies == ("adults",)
+    assert _protected(tables, ENGINEER, seen).read(version, ["id"]).read_all().to_pydict() == {"id": [2, 3]}
+
+
+def test_who_may_unmask_sees_values_as_they_are(tables: Tables, version: TableVersion) -> None:
+    seen: list[ReadRecord] = []
+    assert _protected(tables, ADMIN, seen).read(version).read_all().equals(ROWS)
+    assert seen[0].masks == {}
+    assert seen[0].row_policies == ("adults", "all")
+
+
+def test_a_withheld_column_is_left_out_and_cannot_be_named(tables: Tables, version: TableVersion) -> None:
+    seen: list[ReadRecord] = []
+    reader = _protected(tables, ENGINEER, seen, Protection(masks=Masks(columns={"name": [Mask(kind="drop")]})))
+    assert reader.read(version).read_all().column_names == ["id", "age"]
+    with pytest.raises(DeniedError, match="name is withheld"):
+        reader.read(version, ["id", "name"])
+    assert [record.allowed for record in seen] == [True, False]
+
+
+def test_protection_that_does_not_fit_the_table_shows_nothing(tables: Tables, version: TableVersion) -> None:
+    seen: list[ReadRecord] = []
+    mistyped = Protection(masks=Masks(columns={"nane": [Mask(kind="drop")]}))
+    with pytest.raises(InputError, match="nane"):
+        _protected(tables, ENGINEER, seen, mistyped).read(version)
+    older = tables.write("t", pa.table({"id": [1], "name": ["ana"], "age": ["41"]}), mode="overwrite")
+    with pytest.raises(DeniedError, match="age, which this version has not"):
+        _protected(tables, ENGINEER, seen).read(older)
+    assert seen[-1].allowed is False

@@ -35,7 +35,7 @@ def test_dev_is_approved_by_policy_and_says_why():
     approval = approve(BUNDLE, "dev", rule=None, policy=Policy(), report=PASSED)
 
     assert approval.state == "approved"
-    assert approval.reason == "by policy: dev releases need no approver"
+    assert approval.reason == "dev releases need no approver"
     assert approval.policies == ("release-dev",)
 
 

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from bedplate.errors import DeniedError
 from bedplate.identity import Principal
 from bedplate.policy import values as policy
@@ -88,6 +90,8 @@ def reader(
                     "columns": list(record.columns),
                     "reasons": list(record.reasons),
                     "table": record.table.digest,
+                    "masks": msgspec.to_builtins(record.masks),
+                    "row policies": list(record.row_policies),
                 },
                 policies=record.policies,
                 purpose=record.purpose,

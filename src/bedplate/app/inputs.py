@@ -1,7 +1,6 @@
 """What stages depend on, as digests: sections of the file, contracts, sources, code. Equal digests, equal work."""
 
 import functools
-from importlib import resources
 from pathlib import Path
 
 import msgspec
@@ -11,6 +10,7 @@ from bedplate.app.stage import Context
 from bedplate.errors import NotFoundError
 from bedplate.ids import Digest
 from bedplate.usecase import Loaded
+from bedplate.usecase.files import source_file
 from bedplate.usecase.types import DataSet
 
 
@@ -31,17 +31,14 @@ def source_path(folder: Path, data: DataSet) -> Path:
     Raises:
         NotFoundError: the package or the file is not there.
     """
-    if data.source.package is None:
-        path = folder / data.source.path
-    else:
-        try:
-            path = Path(str(resources.files(data.source.package))) / data.source.path
-        except ModuleNotFoundError as error:
-            raise NotFoundError(
-                f"package {data.source.package} is not installed", fix="pip install 'bedplate[demo]'"
-            ) from error
-    if not path.is_file():
-        raise NotFoundError("the source is not there", where=str(path), fix="correct data.<name>.source.path")
+    path = source_file(data.source, folder)
+    if path is None:
+        package = data.source.package
+        raise NotFoundError(
+            f"the source {data.source.path} is not there",
+            where=package or str(folder),
+            fix="pip install 'bedplate[demo]'" if package else "correct data.<name>.source.path",
+        )
     return path
 
 

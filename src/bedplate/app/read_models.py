@@ -170,6 +170,8 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     stages: tuple[StageState, ...]
     evidence: Evidence
     seconds: float
+    halted: Literal["refused", "waiting"] | None = None
+    halted_because: str = ""
     address: str | None = None
     link: str | None = None
     prediction: str | None = None

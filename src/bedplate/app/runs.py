@@ -54,5 +54,7 @@ def run(
         stages=result.stages,
         evidence=evidence,
         seconds=clock.monotonic() - started,
+        halted=result.halt.state if result.halt is not None else None,
+        halted_because=result.halt.reason if result.halt is not None else "",
         prediction=prediction,
     )

@@ -9,6 +9,7 @@ import typer
 from bedplate.cli.options import HomeOption, JsonOption, UseCasePath
 from bedplate.cli.output import emit
 from bedplate.cli.session import connect
+from bedplate.errors import GateError
 
 
 def register(app: typer.Typer) -> None:
@@ -31,3 +32,5 @@ def run(
     with progress(stream) as on_event:
         summary = connect(home).run(path, only, on_event)
     emit(summary, as_json=as_json, text=summary_lines)
+    if summary.halted == "refused":
+        raise GateError(summary.halted_because, where=summary.use_case, fix="see the gates above; the model stays out")

@@ -113,8 +113,10 @@ def _observe(evidence: Evidence) -> str:
         return ""
     seen = evidence.observation.body
     alarms = [finding.feature for finding in seen.drift if finding.alarm]
-    drift = f"drift in {', '.join(alarms)}" if alarms else "no drift alarm"
-    return f"{seen.predictions:,} predictions, matched purchases {estimate(seen.matched)}; {drift}"
+    quiet = "no drift alarm" if seen.drift else "drift not watched"
+    drift = f"drift in {', '.join(alarms)}" if alarms else quiet
+    matched = f"matched purchases {estimate(seen.matched)}" if seen.with_outcome else "no outcome joined"
+    return f"{seen.predictions:,} predictions, {matched}; {drift}"
 
 
 def _decide(evidence: Evidence) -> str:

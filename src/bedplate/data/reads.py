@@ -1,15 +1,30 @@
 """Governed reads: policy is applied where bytes become rows, and every scan is recorded before a row goes out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import NoReturn
 
 import msgspec
 import pyarrow as pa
 
+from bedplate.data import predicates
+from bedplate.data.masks import Mask, Masks, mask_stream
 from bedplate.data.tables import Tables
 from bedplate.errors import DeniedError
+from bedplate.policy.filters import RowFilter, RowPolicies
 from bedplate.policy.policies import Policies
-from bedplate.policy.values import Principal, Resource
+from bedplate.policy.values import Decision, Principal, Resource
 from bedplate.records import TableVersion
+
+
+class Protection(msgspec.Struct, frozen=True, kw_only=True):
+    """What protects a table beyond the decision on the whole of it.
+
+    ``rows`` says which rows go out, all where there is none. ``masks`` hide values from whoever policy does not allow
+    ``unmask``.
+    """
+
+    rows: RowPolicies | None = None
+    masks: Masks = Masks()
 
 
 class ReadRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,13 +37,16 @@ class ReadRecord(msgspec.Struct, frozen=True, kw_only=True):
     allowed: bool
     policies: tuple[str, ...]
     reasons: tuple[str, ...]
+    masks: dict[str, str] = {}
+    row_policies: tuple[str, ...] = ()
 
 
 class Reader:
     """Reads tables for one principal and one purpose.
 
     ``resource_of`` names what a table is to policy: its use case and the purposes its rows may be used for.
-    ``on_read`` is called before any row is read; if it raises, nothing is read.
+    ``on_read`` is called before any row is read; if it raises, nothing is read. ``protection_of`` gives row policies
+    and masks by table; ``mask_key`` keys the codes of masks that hash, so the same key gives codes that join.
     """
 
     def __init__(
@@ -40,6 +58,8 @@ class Reader:
         on_read: Callable[[ReadRecord], object],
         *,
         resource_of: Callable[[str], Resource],
+        protection_of: Callable[[str], Protection] | None = None,
+        mask_key: bytes = b"",
     ) -> None:
         self._tables = tables
         self._policies = policies
@@ -47,36 +67,85 @@ class Reader:
         self._purpose = purpose
         self._on_read = on_read
         self._resource_of = resource_of
+        self._protection_of = protection_of
+        self._mask_key = mask_key
 
     def read(self, version: TableVersion, columns: Sequence[str] | None = None) -> pa.RecordBatchReader:
         """Stream the rows and columns of ``version`` that policy lets this principal see for this purpose.
 
+        Columns that are masked by ``drop`` are left out; naming one is denied.
+
         Raises:
             DeniedError: policy does not allow it.
-            NotFoundError, InputError, IntegrityError: as :meth:`Tables.scan`.
+            InputError: a mask names a column that the table has not, or hashes without a key.
+            NotFoundError, IntegrityError: as :meth:`Tables.scan`.
         """
-        decision = self._policies.decide(
-            self._principal, "read", self._resource_of(version.name), {"purpose": self._purpose}
-        )
-        names = (
-            tuple(columns if columns is not None else self._tables.schema(version).names) if decision.allowed else ()
-        )
+        decision = self._decide("read", version)
+        if not decision.allowed:
+            self._refuse(version, decision)
+        protection = Protection() if self._protection_of is None else self._protection_of(version.name)
+        schema = self._tables.schema(version)
+        asked = tuple(schema.names if columns is None else columns)
+        masks = self._masks(version, protection, schema, asked)
+        dropped = [name for name, mask in masks.items() if mask.kind == "drop"]
+        if dropped and columns is not None:
+            self._refuse(version, Decision(allowed=False, reasons=(f"{', '.join(dropped)} is withheld",)))
+        names = tuple(name for name in asked if name not in dropped)
+        if not names and asked:
+            self._refuse(version, Decision(allowed=False, reasons=("every column is withheld",)))
+        rows = self._rows(version, protection, schema)
+        self._record(version, decision, names, masks, () if rows is None else rows.policies)
+        stream = self._tables.scan(version, list(names), None if rows is None else predicates.arrow(rows.condition))
+        return mask_stream(stream, masks, self._mask_key) if masks else stream
+
+    def _decide(self, action: str, version: TableVersion) -> Decision:
+        resource = self._resource_of(version.name)
+        return self._policies.decide(self._principal, action, resource, {"purpose": self._purpose})
+
+    def _masks(
+        self, version: TableVersion, protection: Protection, schema: pa.Schema, names: Sequence[str]
+    ) -> dict[str, Mask]:
+        protection.masks.check(schema, f"table {version.name}, version {version.version}")
+        masks = {name: mask for name in names if (mask := protection.masks.of(name)) is not None}
+        return {} if masks and self._decide("unmask", version).allowed else masks
+
+    def _rows(self, version: TableVersion, protection: Protection, schema: pa.Schema) -> RowFilter | None:
+        if protection.rows is None:
+            return None
+        known = predicates.attributes(schema)
+        for name, attribute in protection.rows.columns.items():
+            if name not in known or known[name].type != attribute.type:
+                reason = f"row policies speak of the column {name}, which this version has not as {attribute.type}"
+                self._refuse(version, Decision(allowed=False, reasons=(reason,)))
+        return protection.rows.filter(self._principal, self._purpose)
+
+    def _record(
+        self,
+        version: TableVersion,
+        decision: Decision,
+        columns: tuple[str, ...] = (),
+        masks: Mapping[str, Mask] | None = None,
+        row_policies: tuple[str, ...] = (),
+    ) -> None:
         self._on_read(
             ReadRecord(
                 principal=self._principal.id,
                 purpose=self._purpose,
                 table=version,
-                columns=names,
+                columns=columns,
                 allowed=decision.allowed,
                 policies=decision.policies,
                 reasons=decision.reasons,
+                masks={name: mask.kind for name, mask in (masks or {}).items()},
+                row_policies=row_policies,
             )
         )
-        if not decision.allowed:
-            raise DeniedError(
-                f"{self._principal.name} may not read table {version.name} for purpose {self._purpose!r}: "
-                + "; ".join(decision.reasons),
-                where=version.name,
-                fix="ask for a purpose that the use case names, or for a right",
-            )
-        return self._tables.scan(version, list(names))
+
+    def _refuse(self, version: TableVersion, decision: Decision) -> NoReturn:
+        self._record(version, decision)
+        raise DeniedError(
+            f"{self._principal.name} may not read table {version.name} for purpose {self._purpose!r}: "
+            + "; ".join(decision.reasons),
+            where=version.name,
+            fix="ask for a purpose that the use case names, or for a right",
+        )

@@ -63,7 +63,7 @@ class Policies:
         if not result.validation_passed:
             first = result.errors[0].error if result.errors else "it does not validate"
             raise InputError(f"a policy cannot be used: {first}", where="policy", fix="see docs/explain/policy.md")
-        return Policies(whole, _annotations(whole))
+        return Policies(whole, reasons_of(whole))
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -121,7 +121,7 @@ def entities(principal: Principal, resource: Resource) -> list[dict[str, Any]]:
     return [*found, *({"uid": group, "attrs": {}, "parents": []} for group in groups)]
 
 
-def _annotations(text: str) -> dict[str, str]:
+def reasons_of(text: str) -> dict[str, str]:
     """Policy ids and their ``@reason``.
 
     Raises:

@@ -75,7 +75,7 @@ def approve(
         return approval("refused", "; ".join(policy.reasons) or "no policy allows it")
     if rule is None:
         why = "; ".join(policy.reasons) or "the policy of this environment allows it"
-        return approval("approved", f"by policy: {why}", ["policy"])
+        return approval("approved", why, ["policy"])
 
     quorum = approvals.parse(rule)
     said = {vote.by: vote for vote in votes}  # the last word of each

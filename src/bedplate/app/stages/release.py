@@ -214,7 +214,8 @@ def _approve(context: Context) -> Outcome:
 
 
 def _approved_as(approval: Approval) -> str:
-    return f"{approval.environment} {approval.state}: {approval.reason}"
+    by = f" by {', '.join(approval.by)}" if approval.by else ""
+    return f"{approval.environment} {approval.state}{by}: {approval.reason}"
 
 
 def _waiting(context: Context) -> Halt | None:

@@ -116,8 +116,7 @@ def tensors(training: TrainResult, given: dict[str, Any]) -> list[dict[str, Any]
     found = []
     for spec in training.signature.inputs:
         value = given[spec.name]
-        nested = value and isinstance(value[0], list)
-        shape = [len(value), len(value[0])] if nested else [len(value)] + [1] * (len(spec.shape) - 1)
+        shape = [len(value)] + [1] * (len(spec.shape) - 1)
         found.append({"name": spec.name, "datatype": spec.datatype, "shape": shape, "data": value})
     return found
 
@@ -284,7 +283,9 @@ def _reference(context: Context) -> "Reference | None":
 def _seen(observation: Observation) -> str:
     matched = observation.matched
     drifted = [finding.feature for finding in observation.drift if finding.alarm]
-    told = f"drift in {', '.join(drifted)}" if drifted else "no drift alarm"
+    told = (
+        f"drift in {', '.join(drifted)}" if drifted else "no drift alarm" if observation.drift else "drift not watched"
+    )
     kind = "replayed predictions" if observation.replayed else "predictions"
     if not observation.with_outcome:
         return f"{observation.predictions:,} {kind}, {told}"

@@ -1,0 +1,79 @@
+"""Policy texts that users wrote, parsed and validated in a process of its own before this one touches them.
+
+Cedar's parser recurses, and a text that nests deeply enough ends its process. The checks in :mod:`.guard` refuse the
+ways that are known; here it is a child that ends, whatever the way. It has seconds, little memory, and says one word.
+"""
+
+import json
+import resource
+import subprocess
+import sys
+from collections.abc import Mapping
+
+import cedarpy
+
+from bedplate.errors import InputError, UnavailableError
+from bedplate.policy.filters import Attribute, RowPolicies
+from bedplate.policy.filters import schema_text as row_schema
+from bedplate.policy.policies import Policies, builtin_text, schema_text
+
+_SECONDS = 10
+_MEMORY = 1 << 30
+
+
+def load(*texts: str) -> Policies:
+    """The built-in policies and ``texts`` that users wrote. Raises as :meth:`Policies.load`."""
+    validate("\n".join((builtin_text(), *texts)), schema_text())
+    return Policies.load(*texts)
+
+
+def load_rows(text: str, columns: Mapping[str, Attribute]) -> RowPolicies:
+    """Row policies that a user wrote. Raises as :meth:`RowPolicies.load`."""
+    validate(text, row_schema(columns))
+    return RowPolicies.load(text, columns)
+
+
+def validate(text: str, schema: str) -> None:
+    """Parse and validate ``text`` in a child process.
+
+    Raises:
+        InputError: it does not validate, or ended the child or kept it busy for too long.
+        UnavailableError: there is no such child.
+    """
+    request = json.dumps({"text": text, "schema": schema}).encode()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "bedplate.policy.untrusted"],
+            input=request,
+            capture_output=True,
+            timeout=_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise InputError("a policy takes too long to read", where="policy", fix="write it shorter") from error
+    if done.returncode > 0:
+        raise UnavailableError(
+            "policies cannot be checked: the process that parses them does not start", where="policy"
+        )
+    if done.returncode < 0:
+        raise InputError("a policy overwhelms the parser", where="policy", fix="write its conditions flatter")
+    problem = json.loads(done.stdout)["problem"]
+    if problem is not None:
+        raise InputError(f"a policy cannot be used: {problem}", where="policy", fix="see docs/explain/policy.md")
+
+
+def main() -> None:
+    """The child: one request on standard input, one answer on standard output."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+    resource.setrlimit(resource.RLIMIT_CPU, (_SECONDS, _SECONDS))
+    request = json.load(sys.stdin)
+    result = cedarpy.validate_policies(request["text"], request["schema"])
+    problem = None
+    if not result.validation_passed:
+        problem = str(result.errors[0].error) if result.errors else "it does not validate"
+    sys.stdout.write(json.dumps({"problem": problem}))
+
+
+if __name__ == "__main__":
+    main()

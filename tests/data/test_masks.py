@@ -1,0 +1,93 @@
+import datetime as dt
+import itertools
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bedplate.data.masks import Mask, Masks, mask_stream, strictest
+from bedplate.errors import InputError
+
+KEY = b"0123456789abcdef"
+MASK = st.builds(
+    Mask,
+    kind=st.sampled_from(["drop", "null", "hash", "generalise", "truncate"]),
+    keep=st.integers(0, 5),
+    step=st.sampled_from([0, 1, 5, 10, 2.5]),
+    unit=st.sampled_from(["day", "month", "quarter", "year"]),
+)
+
+
+def _masked(values: pa.Array, mask: Mask, key: bytes = KEY) -> pa.Table:
+    table = pa.table({"a": values, "n": range(len(values))})
+    return mask_stream(table.to_reader(max_chunksize=2), {"a": mask}, key).read_all()
+
+
+@given(st.lists(MASK, min_size=1, max_size=4))
+def test_the_strictest_mask_wins_in_any_order(masks: list[Mask]) -> None:
+    found = {strictest(order) for order in itertools.permutations(masks)}
+    assert len(found) == 1
+
+
+@given(st.lists(MASK, min_size=1, max_size=4), MASK)
+def test_another_mask_never_shows_more(masks: list[Mask], more: Mask) -> None:
+    order = ["truncate", "generalise", "hash", "null", "drop"]
+    before, after = strictest(masks), strictest([*masks, more])
+    assert before is not None
+    assert after is not None
+    assert order.index(after.kind) >= order.index(before.kind)
+    if after.kind == before.kind:
+        assert after.keep <= before.keep
+        assert after.step == 0 or after.step >= before.step > 0
+    assert after.with_(before) == after
+
+
+def test_masks_by_column_and_by_tag_meet() -> None:
+    masks = Masks(
+        columns={"age": [Mask(kind="generalise", step=10)]},
+        tags={"personal": [Mask(kind="null")], "code": [Mask(kind="hash")]},
+        tagged={"age": ["personal", "code"], "id": ["code"]},
+    )
+    assert masks.of("age") == Mask(kind="null")
+    assert masks.of("id") == Mask(kind="hash")
+    assert masks.of("other") is None
+    with pytest.raises(InputError, match="age, id"):
+        masks.check(pa.schema([("other", pa.int64())]), "t")
+
+
+def test_a_dropped_column_is_not_there_and_a_null_one_is_empty() -> None:
+    assert _masked(pa.array([1, 2]), Mask(kind="drop")).to_pydict() == {"n": [0, 1]}
+    assert _masked(pa.array([1, 2]), Mask(kind="null")).to_pydict() == {"a": [None, None], "n": [0, 1]}
+
+
+def test_codes_are_the_same_for_the_same_value_and_key_only() -> None:
+    codes = _masked(pa.array(["ana", "bo", None, "ana", ""]), Mask(kind="hash")).column("a").to_pylist()
+    assert codes[0] == codes[3] != codes[1]
+    assert codes[2] is None
+    assert {len(code) for code in codes if code is not None} == {32}
+    other = _masked(pa.array(["ana"]), Mask(kind="hash"), b"another key of 24 bytes.").column("a").to_pylist()
+    assert other[0] != codes[0]
+    numbers = _masked(pa.array([7, None, 7]), Mask(kind="hash")).column("a").to_pylist()
+    assert numbers == _masked(pa.array(["7", None, "7"]), Mask(kind="hash")).column("a").to_pylist()
+    with pytest.raises(InputError, match="secret key"):
+        _masked(pa.array(["ana"]), Mask(kind="hash"), b"")
+
+
+@pytest.mark.parametrize(
+    ("values", "mask", "expected"),
+    [
+        (pa.array(["Zürich", "x", None]), Mask(kind="truncate", keep=2), ["Zü", "x", None]),
+        (pa.array([89, -1, None, 90]), Mask(kind="generalise", step=10), [80, -10, None, 90]),
+        (pa.array([-128, 127], pa.int8()), Mask(kind="generalise", step=10), [None, 120]),
+        (pa.array([1.9, -0.1]), Mask(kind="generalise", step=0.5), [1.5, -0.5]),
+        (pa.array([dt.date(2024, 5, 17)]), Mask(kind="generalise", unit="quarter"), [dt.date(2024, 4, 1)]),
+        (pa.array([dt.datetime(2024, 5, 17, 8)]), Mask(kind="generalise"), [dt.datetime(2024, 1, 1)]),
+        (pa.array([12345]), Mask(kind="truncate", keep=2), [None]),
+        (pa.array(["text"]), Mask(kind="generalise", step=10), [None]),
+        (pa.array([7]), Mask(kind="generalise"), [None]),
+        (pa.array([[1]]), Mask(kind="hash"), [None]),
+    ],
+)
+def test_values_are_coarser_and_what_does_not_fit_is_null(values: pa.Array, mask: Mask, expected: list[object]) -> None:
+    assert _masked(values, mask).column("a").to_pylist() == expected
