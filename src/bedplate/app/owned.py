@@ -19,13 +19,18 @@ from bedplate.settings import Home, Settings
 Emit = Callable[[Event], None]
 
 
+def key_path(home: Home) -> Path:
+    """Where the local administrator's key lies."""
+    return home.keys / "admin.key"
+
+
 def local_token(home: Home) -> str:
     """The local administrator's key, which the CLI uses without asking.
 
     Raises:
         AuthenticationError: it is not there or may not be read.
     """
-    path = home.keys / "admin.key"
+    path = key_path(home)
     try:
         return path.read_text("ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
