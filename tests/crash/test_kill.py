@@ -217,7 +217,10 @@ def facts_of(opened: store.Store) -> dict[str, Any]:
             "matched": observation.matched,
             "drift": [(finding.feature, finding.alarm) for finding in observation.drift],
             "kinds": Counter(
-                {kind: len(tx.facts.list(retail.NAME, kind)) for kind in ("dataset", "training", "gates", "observation")}
+                {
+                    kind: len(tx.facts.list(retail.NAME, kind))
+                    for kind in ("dataset", "training", "gates", "observation")
+                }
             ),
             "waivers": len(list(tx.waivers.list(retail.NAME))),
             "principals": len(list(tx.principals.list())),

@@ -1,4 +1,4 @@
-"""Bad input ends in a clear message and an exit code, and leaves nothing half done: a good run follows on the same home."""
+"""Bad input ends in a clear message and an exit code, and leaves nothing half done: a good run follows."""
 
 import contextlib
 import resource
@@ -100,7 +100,7 @@ def limited(home: Path, size: int, *arguments: str) -> subprocess.CompletedProce
         text=True,
         env=retail.environment(home),
         timeout=110,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),  # noqa: PLW1509 one thread here
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
         check=False,
     )
 
