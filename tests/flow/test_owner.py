@@ -139,4 +139,7 @@ def test_a_backup_of_a_running_home_is_a_home_elsewhere(home: Path, starter: Pat
     assert [use_case["name"] for use_case in facts(elsewhere, "status")["use_cases"]] == ["starter"]
     resumed = retail.command(elsewhere, "run", str(starter))
     assert resumed.returncode == 0, resumed.stderr
-    assert flow_entries(elsewhere) == Counter(f"flow.{stage}" for stage in STAGES)
+    # A restored home measures the machine it is on now, which its plan rests on; nothing else is done twice.
+    done = flow_entries(elsewhere)
+    assert done.pop("flow.plan") <= 2
+    assert done == Counter(f"flow.{stage}" for stage in STAGES if stage != "plan")

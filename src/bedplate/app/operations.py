@@ -184,13 +184,16 @@ class Bedplate:
                 with owned.open_home(self.settings) as owner:
                     result = owner.carry_out(operation, arguments, owner.local_token(), on_event)
                     return msgspec.convert(result, kind)
-            except HeldError as held:
+            except HeldError:
+                # Without its key the owner is still making the home: that is waited for as its socket is.
+                made = owned.key_path(self.home).exists()
+                if not made and time.monotonic() > deadline:
+                    raise
+            if made:
                 try:
-                    if not owned.key_path(self.home).exists():
-                        raise held  # it is still making the home: wait for it as for its socket
                     request = Request(operation=operation, arguments=arguments, token=owned.local_token(self.home))
                     return msgspec.json.decode(owner_socket.ask(self.home.socket, request, on_event), type=kind)
                 except HomeError:
                     if time.monotonic() > deadline:
                         raise
-                    time.sleep(0.1)
+            time.sleep(0.1)

@@ -33,4 +33,6 @@ def run(
         summary = connect(home).run(path, only, on_event)
     emit(summary, as_json=as_json, text=summary_lines)
     if summary.halted == "refused":
+        if as_json:  # one document on stdout: the summary says it all
+            raise typer.Exit(GateError.exit_code)
         raise GateError(summary.halted_because, where=summary.use_case, fix="see the gates above; the model stays out")
