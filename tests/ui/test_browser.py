@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
 from tests import plane, sample
 
@@ -107,9 +107,7 @@ def test_the_theme_can_be_chosen_and_stays(page, served):
 
 def test_charts_are_drawn(page, served):
     page.goto(f"{served.address}/use-cases/{sample.NAME}")
-    page.locator(".chart canvas").first.wait_for()
-
-    assert page.locator(".chart canvas").count() == 2
+    expect(page.locator(".chart canvas")).to_have_count(2)  # each is drawn when its own data has come
 
 
 def test_approving_goes_to_the_owner_with_the_reason(page, served):

@@ -8,6 +8,7 @@ from bedplate.errors import DeniedError
 from bedplate.identity import Principal
 from bedplate.policy import values as policy
 from bedplate.policy.values import Decision, Resource
+from bedplate.store.principals import PrincipalRow
 from bedplate.usecase.types import UseCase
 
 if TYPE_CHECKING:
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
     from bedplate.data.reads import Reader, ReadRecord
 
 
-def policy_principal(principal: Principal) -> policy.Principal:
-    """Somebody who signed in, as policy knows them."""
+def policy_principal(principal: Principal | PrincipalRow) -> policy.Principal:
+    """Somebody who signed in, or could, as policy knows them."""
     return policy.Principal(
         kind="User" if principal.kind == "user" else "Service",
         id=principal.id,

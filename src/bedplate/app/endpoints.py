@@ -10,7 +10,6 @@ from bedplate.app.read_models import EndpointStatus
 from bedplate.app.system import System
 from bedplate.ids import digest_of
 from bedplate.journal import Segment
-from bedplate.policy import values as policy
 from bedplate.records import TableVersion
 from bedplate.serve import snapshot
 from bedplate.serve.spec import ReplicaSpec
@@ -25,12 +24,7 @@ def publish_access(system: System) -> None:
         for principal in tx.principals.list():
             if principal.disabled is not None:
                 continue
-            known = policy.Principal(
-                kind="User" if principal.kind == "user" else "Service",
-                id=principal.id,
-                name=principal.name,
-                groups=principal.groups,
-            )
+            known = access.policy_principal(principal)
             for key in tx.keys.of(principal.id):
                 if key.ended is None:
                     name = snapshot.key_name(key.id, key.secret_hash)

@@ -160,7 +160,7 @@ def preview(settings: Settings, loaded: Loaded) -> PlanReport:
         return msgspec.structs.replace(shown, stages=flow.first_run())
     opened = store.open(settings.database or home.database, read_only=True)
     try:
-        context = Context(cast("System", Preview(settings, home, opened)), loaded, "", lambda event: None)
+        context = Context(cast("System", Preview(settings, home, opened)), loaded, None, lambda event: None)
         return msgspec.structs.replace(shown, stages=flow.explain(context))
     finally:
         opened.close()

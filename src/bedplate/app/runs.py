@@ -26,7 +26,7 @@ def run(
     access.demand(system, principal, "run", access.use_case_resource(loaded.use_case))
     with system.lock(name):
         started = clock.monotonic()
-        context = Context(system, loaded, principal.name, emit)
+        context = Context(system, loaded, principal, emit)
         with system.store.transaction() as tx:
             for left in tx.executions.running():
                 if left.use_case == name:  # this lock is ours, so whoever ran it is gone

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
 
+from bedplate.identity import Principal
 from bedplate.ids import Digest
 from bedplate.records import Event, Fact
 from bedplate.usecase import Loaded
@@ -48,10 +49,12 @@ class Halt(msgspec.Struct, frozen=True, kw_only=True):
 class Context:
     """What a stage works with: the system, the file, the evidence so far, and a way to tell how far it is."""
 
-    def __init__(self, system: "System", loaded: Loaded, actor: str, emit: Emit) -> None:
+    def __init__(self, system: "System", loaded: Loaded, principal: Principal | None, emit: Emit) -> None:
         self.system = system
         self.loaded = loaded
-        self.actor = actor
+        self.principal = principal
+        """Who runs it; nobody where a run is only explained."""
+        self.actor = principal.name if principal is not None else ""
         self.outputs: dict[str, Fact] = {}
         self.stage = ""
         self._emit = emit

@@ -4,6 +4,7 @@ import tempfile
 from pathlib import Path
 
 from bedplate import ids, store
+from bedplate.app import access
 from bedplate.app.inputs import section
 from bedplate.app.measure import latency
 from bedplate.app.stage import Context, Evidence, Halt, Outcome, Stage
@@ -49,7 +50,8 @@ def _gate_inputs(context: Context) -> dict[str, str]:
 def _gates(context: Context) -> Outcome:
     training = context.body("train", TrainResult)
     environment = context.system.settings.environment
-    _record_waivers(context)
+    if environment == gates.WAIVABLE_IN:  # elsewhere a waiver holds nothing, so none is recorded
+        _record_waivers(context)
     files = {name: context.system.blobs.get(digest) for name, digest in training.artifacts.items()}
     security = inspect(files, isolated=training.isolated)
     measured = None
@@ -71,13 +73,22 @@ def _gates(context: Context) -> Outcome:
 
 
 def _record_waivers(context: Context) -> None:
-    """Put the file's waivers where every waiver is: in the store, with a ledger entry that names the person."""
+    """Put the file's waivers where every waiver is: in the store, with a ledger entry that names the person.
+
+    The file is no way around policy: whoever runs it must be one who may waive.
+    """
     name = context.use_case.name
-    with context.system.store.transaction() as tx:
+    with context.system.store.read() as tx:
         known = {(w.gate, w.by, w.reason) for w in tx.waivers.list(name)}
-        for gate, by, reason in _wanted_waivers(context):
-            if (gate, by, reason) in known:
-                continue
+    new = [waiver for waiver in _wanted_waivers(context) if waiver not in known]
+    if not new:
+        return
+    assert context.principal is not None, "a stage is run by somebody"
+    resource = policy.bundle(context.output("train").digest, use_case=name)
+    environment = context.system.settings.environment
+    decision = access.demand(context.system, context.principal, "waive", resource, environment=environment)
+    with context.system.store.transaction() as tx:
+        for gate, by, reason in new:
             row = tx.waivers.add(name, gate, environment=gates.WAIVABLE_IN, by=by, reason=reason)
             context.system.ledger.record(
                 tx,
@@ -85,6 +96,7 @@ def _record_waivers(context: Context) -> None:
                 action="gate.waive",
                 resource=f"use_case/{name}",
                 payload={"waiver": row.id, "gate": gate, "by": by, "reason": reason, "written in": "usecase.yaml"},
+                policies=decision.policies,
                 purpose=context.use_case.governance.purpose,
             )
 
