@@ -96,7 +96,9 @@ class ControlPlane:
             await self._server.serve()
 
         try:
-            asyncio.run(serve())
+            import uvloop
+
+            uvloop.run(serve())
         except BaseException as error:  # noqa: BLE001 handed to the thread that waits for the start
             self._failure = error
             _log.exception("the control plane ended")

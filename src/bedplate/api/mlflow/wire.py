@@ -1,6 +1,6 @@
 """How MLflow's REST API writes things: prefixes, parameters of a query or a body, errors, the workspace's header.
 
-Checked against the server of MLflow 3.17: an error has the status and code that the same call has there; the text is ours.
+Checked against the server of MLflow 3.17: an error has the status and code of the same call there; the text is ours.
 """
 
 import re
