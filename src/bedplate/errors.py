@@ -14,6 +14,7 @@ BedplateError                 base; never raised itself
 ├── HomeError                 the home folder is missing, foreign, of another version, or owned by another process
 ├── StorageError              disk full, I/O error, object store refused (HTTP 507)
 ├── UnavailableError          a server or network is not there now; trying again may help (HTTP 503)
+├── InternalError             a fault of ours: the log holds more under the id that it names (HTTP 500)
 └── MissingExtraError         an optional dependency is not installed; carries the install line
 """
 
@@ -164,3 +165,9 @@ class MissingExtraError(BedplateError):
     """An optional dependency is not installed."""
 
     code = "missing_extra"
+
+
+class InternalError(BedplateError):
+    """A fault of ours. The text names an id under which the log holds what it was."""
+
+    code = "internal"

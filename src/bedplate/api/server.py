@@ -15,7 +15,7 @@ from granian.server.embed import Server as Embedded
 
 from bedplate.app import session
 from bedplate.app.site import Site
-from bedplate.errors import UnavailableError
+from bedplate.errors import AuthenticationError, UnavailableError
 from bedplate.extensions import plugins
 from bedplate.http import HostGuard, Request, ResourceRef, Response, RouteTable
 from bedplate.http.asgi import Application
@@ -34,7 +34,11 @@ def application(site: Site) -> Application:
     table = RouteTable(route for routes in plugins("bedplate.routes") for route in routes(site))
 
     def authenticate(request: Request) -> Principal:
-        return site.authenticate(session.presented(request))
+        principal = site.authenticate(session.presented(request))
+        user = session.claimed(request)
+        if user is not None and user != principal.name:
+            raise AuthenticationError("user and password do not belong together", fix="give the key as the password")
+        return principal
 
     def authorise(principal: Principal, action: str, resource: ResourceRef, request: Request) -> Decision:
         return site.authorise(principal, action, resource)
@@ -92,7 +96,9 @@ class ControlPlane:
             await self._server.serve()
 
         try:
-            asyncio.run(serve())
+            import uvloop
+
+            uvloop.run(serve())
         except BaseException as error:  # noqa: BLE001 handed to the thread that waits for the start
             self._failure = error
             _log.exception("the control plane ended")

@@ -92,4 +92,6 @@ def _resource(reference: ResourceRef) -> Resource:
         return policy.use_case(reference.id)
     if reference.type == "Ledger":
         return policy.LEDGER
+    if reference.type == "Workspace":
+        return policy.workspace(reference.id, shared=reference.id == "default")
     return policy.HOME

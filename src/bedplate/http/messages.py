@@ -1,5 +1,6 @@
 """Requests and responses, whatever server carried them, and JSON that is bounded before it is parsed."""
 
+import base64
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
@@ -120,7 +121,7 @@ class Request:
         self.stream = stream
         self.pieces: AsyncIterator[bytes] | None = None
         self.depth = 64
-        self.params: Mapping[str, Any] = {}
+        self.params: dict[str, Any] = {}
         self.principal: Any = None
         self.decision: Any = None
         self.route: Any = None
@@ -160,6 +161,22 @@ class Request:
             raise ProtocolError(400, "a query parameter is given twice")
         return values
 
+    @property
+    def query_lists(self) -> dict[str, list[str]]:
+        """The query parameters of a protocol in which one may be given several times.
+
+        Raises:
+            ProtocolError: 400, there are more than 10,000, or the text cannot be read.
+        """
+        try:
+            pairs = parse_qsl(self.query_string, keep_blank_values=True, max_num_fields=10_000, errors="strict")
+        except (ValueError, UnicodeDecodeError) as error:
+            raise ProtocolError(400, "the query string cannot be read") from error
+        values: dict[str, list[str]] = {}
+        for name, value in pairs:
+            values.setdefault(name, []).append(value)
+        return values
+
     def cookie(self, name: str) -> str | None:
         """The value of a cookie, taken literally."""
         for part in self.headers.get("cookie", "").split(";"):
@@ -173,6 +190,18 @@ class Request:
         """The token of an ``Authorization: Bearer`` header."""
         kind, _, token = self.headers.get("authorization", "").partition(" ")
         return token.strip() or None if kind.lower() == "bearer" else None
+
+    @property
+    def basic(self) -> tuple[str, str] | None:
+        """User and password of an ``Authorization: Basic`` header; None if there is none that can be read."""
+        kind, _, encoded = self.headers.get("authorization", "").partition(" ")
+        if kind.lower() != "basic":
+            return None
+        try:
+            user, colon, password = base64.b64decode(encoded.strip(), validate=True).decode("utf-8").partition(":")
+        except ValueError:
+            return None
+        return (user, password) if colon else None
 
     def json(self, of: type[T]) -> T:
         """The body as a ``of``, refused before parsing when it nests deeper than the route allows.

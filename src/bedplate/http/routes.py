@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from bedplate.errors import NotFoundError
+from bedplate.errors import BedplateError, NotFoundError
 from bedplate.http.messages import ProtocolError, Request, Response
 from bedplate.ids import is_digest
 
@@ -70,12 +70,21 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     stream: bool = False
 
 
+class HeaderParam(msgspec.Struct, frozen=True):
+    """A parameter that comes in a header, for protocols that name there what a request is about."""
+
+    name: str
+    header: str
+    default: str
+
+
 class Route(msgspec.Struct, frozen=True):
     """One route, with everything that must be decided before it can be reached.
 
-    ``action`` is a Cedar action; ``resource`` maps the path parameters to what policy decides about; ``handler`` runs
-    in the event loop when it is a coroutine function and in a thread otherwise. ``public`` routes are reached without
-    authentication, and still declare everything.
+    ``action`` is a Cedar action; ``resource`` maps the parameters (those of the path, and ``headers``) to what policy
+    decides about; ``handler`` runs in the event loop when it is a coroutine function and in a thread otherwise.
+    ``public`` routes are reached without authentication, and still declare everything. ``render`` gives errors the
+    form of a protocol that has its own.
     """
 
     method: str
@@ -90,6 +99,8 @@ class Route(msgspec.Struct, frozen=True):
     summary: str = ""
     request_type: Any = None
     response_type: Any = None
+    headers: tuple[HeaderParam, ...] = ()
+    render: Callable[[BedplateError], Response] = Response.error
 
 
 def fixed(type_: str, id_: str) -> Callable[[Mapping[str, Any]], ResourceRef]:
