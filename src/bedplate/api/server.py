@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import uvloop
 from granian._granian import SocketHolder
 from granian.constants import Interfaces, TaskImpl
 from granian.http import HTTP1Settings
