@@ -82,14 +82,20 @@ class System:
     @cached_property
     def blobs(self) -> "blobs.Blobs":
         """Artifacts by digest."""
-        return blobs.open(self.settings.storage or self.home.blobs)
+        return blobs.open(self.settings.storage or self.home.blobs, self._storage_options)
 
     @cached_property
     def tables(self) -> "Tables":
         """Delta tables."""
         from bedplate.data.tables import Tables  # Delta and Arrow: not for every command
 
-        return Tables(f"{self.settings.storage}/tables" if self.settings.storage else self.home.tables)
+        location = f"{self.settings.storage}/tables" if self.settings.storage else self.home.tables
+        return Tables(location, self._storage_options)
+
+    @property
+    def _storage_options(self) -> dict[str, str]:
+        """What object storage is told beside what it reads in ``AWS_`` variables itself."""
+        return {"endpoint": self.settings.endpoint} if self.settings.storage and self.settings.endpoint else {}
 
     @cached_property
     def online(self) -> "Online":
