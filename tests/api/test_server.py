@@ -191,3 +191,9 @@ def test_stopping_frees_the_port(tmp_path: Path):
         assert httpx.get(f"{address}/api/v1/health").status_code == 200
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{address}/api/v1/health")
+
+
+def test_the_server_describes_its_routes(client):
+    paths = client.get("/api/v1/openapi.json").json()["paths"]
+
+    assert "/api/v1/use-cases" in paths

@@ -82,7 +82,7 @@ class System:
     @cached_property
     def blobs(self) -> "blobs.Blobs":
         """Artifacts by digest."""
-        return blobs.open(self.settings.storage or self.home.blobs)
+        return blobs.open(self.settings.storage or self.home.blobs, spool=self.home.run / "spool")
 
     @cached_property
     def tables(self) -> "Tables":

@@ -29,7 +29,9 @@ async def dispatch(table: RouteTable, request: Request, authenticate: Authentica
             request.params[parameter.name] = _header(request, parameter)
         if not route.public:
             await _admit(route, request, authenticate, authorise)
-        if request.read is not None:
+        if route.limits.stream:
+            request.open_stream(route.limits.body, route.limits.receipt)
+        elif request.read is not None:
             request.body = await request.read(route.limits.body, route.limits.receipt)
         elif len(request.body) > route.limits.body:
             raise ProtocolError(413, f"the body is larger than {route.limits.body} bytes")

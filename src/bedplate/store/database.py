@@ -1,5 +1,6 @@
 """Opening the database, and its transactions."""
 
+import contextlib
 import os
 import sqlite3
 import threading
@@ -169,8 +170,16 @@ class Store:
         return self._engine.dialect.name == "postgresql"
 
     @contextmanager
-    def transaction(self) -> Iterator[Transaction]:
+    def connection(self) -> Iterator[sa.Connection]:
+        """A connection for many transactions."""
+        with self.translated(), self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def transaction(self, connection: sa.Connection | None = None) -> Iterator[Transaction]:
         """One write transaction: committed and on disk when the block ends, undone if it raises.
+
+        It takes a connection of its own unless one is given.
 
         Raises:
             StorageError: disk full, damaged or unwritable.
@@ -178,10 +187,11 @@ class Store:
             ConflictError: a constraint was violated.
         """
         transaction: Transaction | None = None
-        with self._turn(), self.translated(), self._engine.connect() as connection:
-            connection.execution_options(**{_WRITE: True})
-            with connection.begin():
-                transaction = Transaction(connection)
+        held = self._engine.connect() if connection is None else contextlib.nullcontext(connection)
+        with self._turn(), self.translated(), held as used:
+            used.execution_options(**{_WRITE: True})
+            with used.begin():
+                transaction = Transaction(used)
                 yield transaction
         for action in transaction._after:
             action()
@@ -281,8 +291,11 @@ def _sqlite_engine(path: Path, wait: float, *, read_only: bool) -> sa.Engine:
     def _begin(connection: sa.Connection) -> None:
         # A write takes its lock first, so it can wait for it; a read that turned into a write could only fail.
         write = connection.get_execution_options().get(_WRITE, False)
-        connection.exec_driver_sql("PRAGMA query_only=OFF" if write else "PRAGMA query_only=ON")
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+        raw: Any = connection.connection.dbapi_connection
+        if connection.info.get(_WRITE) is not write:
+            raw.execute("PRAGMA query_only=OFF" if write else "PRAGMA query_only=ON").close()
+            connection.info[_WRITE] = write
+        raw.execute("BEGIN IMMEDIATE" if write else "BEGIN").close()
 
     return engine
 

@@ -1,6 +1,6 @@
 """How MLflow's REST API writes things: prefixes, parameters of a query or a body, errors, the workspace's header.
 
-Checked against the server of MLflow 3.17: an error has the status and code that the same call has there; the text is ours.
+Checked against the server of MLflow 3.17: an error has the status and code of the same call there; the text is ours.
 """
 
 import re
@@ -46,6 +46,13 @@ _CODES: tuple[tuple[type[BedplateError], str, int], ...] = (
 _SECOND_PREFIX = re.compile(r"[^a-z0-9]+")
 
 
+class Problem(msgspec.Struct, frozen=True):
+    """An error as MLflow's clients read it."""
+
+    error_code: str
+    message: str
+
+
 class InvalidStateError(ConflictError):
     """What was asked for does not go together with the state that something is in."""
 
@@ -72,7 +79,7 @@ def error(caught: BedplateError) -> Response:
                 code, status = name, number
                 break
     headers = (("www-authenticate", 'Basic realm="mlflow"'),) if status == 401 else ()
-    return Response.json({"error_code": code, "message": str(caught)}, status, headers)
+    return Response.json(Problem(code, str(caught)), status, headers)
 
 
 def _protocol(status: int) -> str:
@@ -152,6 +159,7 @@ def routes(
     summary: str,
     limits: Limits = SMALL,
     request_type: Any = None,
+    response_type: Any = None,
     prefixes: tuple[str, ...] = PREFIXES,
 ) -> Iterator[Route]:
     """One operation under each of its prefixes. ``action`` is asked of policy about the workspace of the request."""
@@ -160,7 +168,8 @@ def routes(
         yield Route(
             method, whole, action, from_path("Workspace", "workspace"), audit, limits, handler,
             name=_SECOND_PREFIX.sub("_", f"{method}{whole}".lower()).strip("_"), summary=summary,
-            request_type=request_type, headers=(WORKSPACE,), render=error,
+            request_type=request_type, response_type=response_type, headers=(WORKSPACE,), render=error,
+            error_type=Problem, twin=prefix != prefixes[0],
         )  # fmt: skip
 
 
