@@ -11,9 +11,9 @@ import mmap
 import pickletools
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
-from typing import IO, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 import yaml
@@ -63,8 +63,8 @@ class File(Protocol):
         """The digest of its bytes."""
         ...
 
-    def open(self) -> IO[bytes]:
-        """Its bytes, to be read and closed."""
+    def pieces(self) -> Iterable[bytes]:
+        """Its bytes, from the first to the last, checked against the digest."""
         ...
 
 
@@ -108,7 +108,7 @@ def inspect(files: Files) -> Findings:
         reason = f"it has no file {MLMODEL}, so nothing says what it is" if files else "there is no file yet"
         return Findings(safety="unknown" if not files else "unsafe", reasons=(reason,), content=content)
     try:
-        described = read_mlmodel(_read(files[MLMODEL], MLMODEL_LIMIT))
+        described = read_mlmodel(read(files, MLMODEL, MLMODEL_LIMIT))
     except InputError as error:
         return Findings(safety="unsafe", reasons=(error.message,), content=content)
     flavors: dict[str, dict[str, Any]] = described["flavors"]
@@ -137,12 +137,16 @@ def inspect(files: Files) -> Findings:
     )
 
 
-def read_mlmodel(data: bytes) -> dict[str, Any]:
-    """An ``MLmodel`` file. It is bounded before anything is made of it; the key ``flavors`` is there and well formed.
+def read_mlmodel(data: bytes | None) -> dict[str, Any]:
+    """An ``MLmodel`` file; None for one that is too large to be read. The key ``flavors`` is there and well formed.
+
+    It is bounded before anything is made of it.
 
     Raises:
         InputError: it is too large, nested too deep, or not what MLflow writes.
     """
+    if data is None:
+        raise InputError(f"{MLMODEL} is larger than {MLMODEL_LIMIT >> 20} MiB", where=MLMODEL)
     try:
         text = data.decode("utf-8")
         depth = 0
@@ -226,27 +230,16 @@ def _of_file(path: str, file: File) -> tuple[str, str]:
 
 @contextlib.contextmanager
 def viewed(file: File) -> Iterator[memoryview]:
-    """The bytes of a file without holding them in memory: mapped from disk, through a copy if they are not there."""
-    with contextlib.ExitStack() as stack:
-        stream = stack.enter_context(file.open())
-        try:
-            number = stream.fileno()
-        except (OSError, AttributeError):
-            copy = stack.enter_context(tempfile.TemporaryFile(prefix="bedplate-"))
-            while block := stream.read(_BLOCK):
-                copy.write(block)
-            copy.flush()
-            number = copy.fileno()
-        mapped = stack.enter_context(contextlib.closing(mmap.mmap(number, 0, access=mmap.ACCESS_READ)))
-        view = stack.enter_context(memoryview(mapped))
-        yield view
-
-
-def _read(file: File, most: int) -> bytes:
-    if file.size > most:
-        raise InputError(f"{MLMODEL} is larger than {most >> 20} MiB", where=MLMODEL)
-    with file.open() as stream:
-        return stream.read(most + 1)
+    """The bytes of a file without holding them in memory: mapped, from a copy that is gone when the block ends."""
+    with tempfile.TemporaryFile(prefix="bedplate-") as copy:
+        for piece in file.pieces():
+            copy.write(piece)
+        copy.flush()
+        with (
+            contextlib.closing(mmap.mmap(copy.fileno(), 0, access=mmap.ACCESS_READ)) as mapped,
+            memoryview(mapped) as view,
+        ):
+            yield view
 
 
 def _is_text(view: memoryview) -> bool:
@@ -287,10 +280,7 @@ def _seems_pickled(view: memoryview) -> bool:
     return _PICKLE.match(view) is not None or (len(view) <= _TEXT_LIMIT and _is_pickle(view))
 
 
-def open_examples(files: Files, path: str, most: int) -> bytes | None:
-    """The bytes of a file if it is there and not larger than ``most``."""
+def read(files: Files, path: str, most: int) -> bytes | None:
+    """The bytes of a file, if it is there and not larger than ``most``."""
     file = files.get(path)
-    if file is None or file.size > most:
-        return None
-    with file.open() as stream:
-        return stream.read(most)
+    return None if file is None or file.size > most else b"".join(file.pieces())

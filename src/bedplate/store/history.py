@@ -72,6 +72,18 @@ _NAMED = (
     .order_by(_NAMES.c.seq.desc())
     .limit(1)
 )
+_NAME_AT = (
+    sa.select(_h.after)
+    .where(_h.model == _model, _h.kind.in_(NAMING), _h.time <= _time)
+    .order_by(_h.seq.desc())
+    .limit(1)
+)
+_LAST_OF_NAME = (
+    sa.select(_h.model)
+    .where(_h.workspace == param("workspace_"), _h.name == param("name_"))
+    .order_by(_h.seq.desc())
+    .limit(1)
+)
 _STAGES = _newest(STAGING, _h.number, _h.model == _model)
 _IN_STAGE = sa.select(_STAGES).where(_STAGES.c.place == 1, _STAGES.c.after == _value).order_by(_STAGES.c.number)
 _POINTED = (
@@ -149,6 +161,15 @@ class History(Repository):
     def named(self, workspace: str, name: str, time: int) -> str | None:
         """The id of the model that had this name at that moment."""
         found = self._execute(_NAMED, workspace_=workspace, name_=name, time_=time).scalar()
+        return None if found is None else str(found)
+
+    def name_at(self, model: str, time: int) -> str:
+        """What a model was called at that moment; empty if it was not there."""
+        return str(self._execute(_NAME_AT, model_=model, time_=time).scalar() or "")
+
+    def last_of_name(self, workspace: str, name: str) -> str | None:
+        """The id of the model that something last happened to under this name."""
+        found = self._execute(_LAST_OF_NAME, workspace_=workspace, name_=name).scalar()
         return None if found is None else str(found)
 
     def existed(self, model: str, time: int) -> bool:

@@ -66,6 +66,7 @@ _VERSIONS = sa.select(model_versions).where(_v.workspace == _workspace, _v.name 
 _IN_STAGE = _VERSIONS.where(_v.stage == param("stage_"))
 _OF_FACT = sa.select(_v.number).where(_v.workspace == _workspace, _v.name == _name, _v.fact == param("fact_"))
 _OF_BUNDLE = sa.select(_v.number).where(_v.workspace == _workspace, _v.name == _name, _v.bundle == param("bundle_"))
+_ANY_OF_FLOW = sa.select(_v.number).where(_v.workspace == _workspace, _v.name == _name, _v.fact.is_not(None)).limit(1)
 _BIND = (
     sa.update(model_versions)
     .where(*_THE_VERSION, sa.or_(_v.bundle.is_(None), _v.bundle == param("bundle_")))
@@ -235,7 +236,7 @@ class Models(Repository):
 class Versions(Repository):
     """``tx.versions``. The first four methods are the flow's: a use case's model is the one of its name."""
 
-    def allot(self, use_case: str, fact: Digest) -> int:
+    def allot(self, use_case: str, fact: Digest, *, creator: str = "flow") -> int:
         """The version number of what was made from ``fact``: the next free one, or the one it already has."""
         number = self._execute(_OF_FACT, workspace_=DEFAULT, name_=use_case, fact_=fact).scalar()
         if number is not None:
@@ -251,7 +252,7 @@ class Versions(Repository):
                 number=0,
                 status="PENDING_REGISTRATION",
                 fact=fact,
-                creator="flow",
+                creator=creator,
                 created=now,
                 updated=now,
             )
@@ -287,6 +288,10 @@ class Versions(Repository):
         """The number of the version that is this bundle."""
         number = self._execute(_OF_BUNDLE, workspace_=workspace, name_=name, bundle_=bundle).scalar()
         return None if number is None else int(number)
+
+    def any_of_flow(self, workspace: str, name: str) -> bool:
+        """Whether a version of this model was made by the flow of a use case."""
+        return self._execute(_ANY_OF_FLOW, workspace_=workspace, name_=name).first() is not None
 
     def add(self, row: VersionRow) -> VersionRow:
         """Add a version under the next number of its name, which no version ever had; returns it as it is kept."""

@@ -16,6 +16,7 @@ from bedplate.errors import (
     DeniedError,
     GateError,
     InputError,
+    InvalidStateError,
     NotFoundError,
     StorageError,
     UnavailableError,
@@ -51,10 +52,6 @@ class Problem(msgspec.Struct, frozen=True):
 
     error_code: str
     message: str
-
-
-class InvalidStateError(ConflictError):
-    """What was asked for does not go together with the state that something is in."""
 
 
 class NotImplementedHereError(BedplateError):
