@@ -6,7 +6,7 @@ from typing import Literal
 import msgspec
 import sqlalchemy as sa
 
-from bedplate.store.schema import model_versions, version_history
+from bedplate.store.schema import model_versions, registered_models, version_history
 from bedplate.store.sql import Repository, Row, fields, param
 
 Kind = Literal[
@@ -32,7 +32,11 @@ _model, _time, _value = param("model_"), param("time_"), param("value_")
 _ADD = sa.insert(version_history)
 _LAST = sa.select(sa.func.coalesce(sa.func.max(_h.seq), 0))
 _LAST_TIME = sa.select(sa.func.coalesce(sa.func.max(_h.time), 0)).where(_h.model == _model)
+_OWN = sa.select(registered_models.c.id).where(
+    registered_models.c.workspace == param("workspace_"), registered_models.c.name == param("name_")
+)
 _NUMBERS = sa.union_all(
+    sa.select(_h.number).where(_h.model.in_(_OWN), _h.number.is_not(None)),
     sa.select(_h.number).where(_h.workspace == param("workspace_"), _h.name == param("name_"), _h.number.is_not(None)),
     sa.select(model_versions.c.number).where(
         model_versions.c.workspace == param("workspace_"), model_versions.c.name == param("name_")
@@ -139,7 +143,7 @@ class History(Repository):
         return int(self._execute(_LAST_TIME, model_=model).scalar_one())
 
     def highest(self, workspace: str, name: str) -> int:
-        """The highest number that a version of this name ever had; 0 for none."""
+        """The highest number that a version of this name, or of the model that has it now, ever had; 0 for none."""
         return int(self._execute(_HIGHEST, workspace_=workspace, name_=name).scalar_one())
 
     def highest_of_others(self, workspace: str, name: str, model: str) -> int:
