@@ -8,7 +8,7 @@ BedplateError                 base; never raised itself
 ├── AuthenticationError       no valid key, session or link (HTTP 401)
 ├── DeniedError               policy does not allow it (HTTP 403)
 ├── ConflictError             it exists already, or somebody changed it meanwhile (HTTP 409)
-│   └── InvalidStateError     it does not go together with the state that something is in
+│   └── StateError            it does not go together with the state that something is in
 ├── GateError                 a release gate refused (exit 3, HTTP 422)
 ├── IntegrityError            a digest, signature or ledger proof does not match (HTTP 500)
 ├── UserCodeError             code from pipeline.py raised, was killed or was refused
@@ -121,7 +121,7 @@ class ConflictError(BedplateError):
     http_status = 409
 
 
-class InvalidStateError(ConflictError):
+class StateError(ConflictError):
     """What was asked for does not go together with the state that something is in."""
 
     code = "invalid_state"

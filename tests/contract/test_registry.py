@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from bedplate import clock, ids
 from bedplate import store as stores
-from bedplate.errors import ConflictError, DeniedError, InputError, InvalidStateError, NotFoundError
+from bedplate.errors import ConflictError, DeniedError, InputError, NotFoundError, StateError
 from bedplate.release import line, past
 from bedplate.release.changes import newest
 from bedplate.release.registry import NewVersion, aliased
@@ -326,7 +326,7 @@ def test_the_model_of_a_use_case_stays(home: Home) -> None:
             lambda: home.registry.delete_model(tx, ANA, "default", "shop"),
             lambda: home.registry.delete_version(tx, ANA, "default", "shop", 1),
         ):
-            with pytest.raises(InvalidStateError):
+            with pytest.raises(StateError):
                 refused()
         home.registry.delete_version(tx, ANA, "default", "shop", 2)
         assert [row.number for row in tx.versions.list("shop")] == [1]

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from bedplate import clock
-from bedplate.errors import InvalidStateError, NotFoundError
+from bedplate.errors import NotFoundError, StateError
 from bedplate.identity import Principal
 from bedplate.ledger import Ledger
 from bedplate.release import environments as stages
@@ -119,10 +119,10 @@ def refuse_flow(tx: Transaction, row: ModelRow, what: str) -> None:
     """Refuse what cannot be done to the model of a use case.
 
     Raises:
-        InvalidStateError: it is one.
+        StateError: it is one.
     """
     if tx.versions.any_of_flow(row.workspace, row.name):
-        raise InvalidStateError(
+        raise StateError(
             f"{row.name!r} is the model of a use case and cannot be {what}", fix="register a model of your own"
         )
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from bedplate.errors import DeniedError, InputError
+from bedplate.store.registry_search import IS_PROMPT
 
 KEY_LENGTH = 250
 VALUE_LENGTH = 100_000
@@ -26,7 +27,6 @@ SAFETY = "bedplate.safety"
 """Tag of a version whose files run code when they are loaded: ``unsafe``."""
 REASON = "bedplate.unsafe_because"
 
-IS_PROMPT = "mlflow.prompt.is_prompt"
 PROMPT_SOURCES = frozenset({"dummy-source", "prompt-template"})
 """What clients give as the source of a prompt: it has no files."""
 

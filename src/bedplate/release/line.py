@@ -6,7 +6,7 @@ from bedplate.ledger import Ledger
 from bedplate.release.changes import Change, model, write
 from bedplate.release.environments import NONE
 from bedplate.store import Transaction
-from bedplate.store.models import DEFAULT
+from bedplate.store.workspaces import DEFAULT
 
 
 def allot(ledger: Ledger, tx: Transaction, by: Principal, use_case: str, fact: Digest) -> int:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import msgspec
 
 from bedplate import clock
-from bedplate.errors import ConflictError, InputError, InvalidStateError, NotFoundError
+from bedplate.errors import ConflictError, InputError, NotFoundError, StateError
 from bedplate.identity import Principal
 from bedplate.ids import Digest
 from bedplate.ledger import Ledger
@@ -112,7 +112,7 @@ class Registry:
         Raises:
             NotFoundError: there is no such model.
             ConflictError: the name is taken, or belonged to a model whose versions are on record under it.
-            InvalidStateError: it is the model of a use case.
+            StateError: it is the model of a use case.
         """
         checks.model_name(new, "new_name")
         tx.ledger.head(lock=True)
@@ -150,7 +150,7 @@ class Registry:
 
         Raises:
             NotFoundError: there is no such model.
-            InvalidStateError: it is the model of a use case.
+            StateError: it is the model of a use case.
         """
         tx.ledger.head(lock=True)
         row = model(tx, workspace, name)
@@ -204,7 +204,7 @@ class Registry:
         Raises:
             NotFoundError: there is no such model.
             InputError: the rule is malformed.
-            InvalidStateError: it is the model of a use case, whose file says it.
+            StateError: it is the model of a use case, whose file says it.
         """
         if rule:
             try:
@@ -352,12 +352,12 @@ class Registry:
 
         Raises:
             NotFoundError: there is no such version.
-            InvalidStateError: it was made by the flow of a use case, as evidence.
+            StateError: it was made by the flow of a use case, as evidence.
         """
         tx.ledger.head(lock=True)
         row, of = version(tx, workspace, name, number)
         if row.fact is not None:
-            raise InvalidStateError(
+            raise StateError(
                 f"version {number} of {name} is evidence of its use case and stays", fix="move it to the stage Archived"
             )
         pointing = [alias for alias, to in tx.models.aliases(workspace, [name])[name].items() if to == number]

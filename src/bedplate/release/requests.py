@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from bedplate.errors import BedplateError, InvalidStateError
+from bedplate.errors import BedplateError, StateError
 from bedplate.identity import Principal, policy_principal
 from bedplate.ids import Digest, digest_of
 from bedplate.policy import values as policy
@@ -146,7 +146,7 @@ def _by_policy(
 
 def _flow_case(tx: Transaction, row: VersionRow, environment: str) -> Case:
     if row.bundle is None or row.fact is None:
-        raise InvalidStateError(
+        raise StateError(
             f"version {row.number} of {row.name} is not packaged yet", fix="run its use case to the end first"
         )
     bundle = next(
@@ -170,13 +170,13 @@ def _rule_in_file(tx: Transaction, use_case: str, environment: str) -> str | Non
     """Who must agree, as the file of the use case says now.
 
     Raises:
-        InvalidStateError: the file cannot be read, so nobody knows.
+        StateError: the file cannot be read, so nobody knows.
     """
     known = tx.use_cases.get(use_case)
     try:
         loaded = load(Path(known.folder) / known.file, check_files=False)
     except BedplateError as error:
-        raise InvalidStateError(
+        raise StateError(
             f"the file of {use_case} cannot be read, so nobody knows who must agree: {error.message}",
             where=str(Path(known.folder) / known.file),
             fix="put it back, or correct it",

@@ -6,7 +6,7 @@ from typing import Literal
 import msgspec
 import sqlalchemy as sa
 
-from bedplate.store.schema import model_versions, registered_models, version_history
+from bedplate.store.registry_schema import model_versions, registered_models, version_history
 from bedplate.store.sql import Repository, Row, fields, param
 
 Kind = Literal[

@@ -14,7 +14,7 @@ from bedplate import clock, ids
 from bedplate.errors import ConflictError, NotFoundError
 from bedplate.ids import Digest
 from bedplate.store.history import History
-from bedplate.store.schema import (
+from bedplate.store.registry_schema import (
     model_aliases,
     model_version_tags,
     model_versions,
@@ -22,9 +22,8 @@ from bedplate.store.schema import (
     registered_models,
 )
 from bedplate.store.sql import Repository, Row, Upsert, fields, param
+from bedplate.store.workspaces import DEFAULT
 
-DEFAULT = "default"
-"""The workspace that always exists; the models of use cases lie in it."""
 NO_STAGE = "None"
 
 _workspace, _name, _number = param("workspace_"), param("name_"), param("number_")

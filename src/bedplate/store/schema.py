@@ -1,12 +1,15 @@
 """The tables, one schema for SQLite and PostgreSQL.
 
 Times are RFC 3339 text as :mod:`bedplate.clock` writes it, so they sort as text; digests and ids are text; values are
-canonical JSON text. Both databases therefore hold, compare and give back the same bytes.
+canonical JSON text. Both databases therefore hold, compare and give back the same bytes. In the tables of tracking,
+which outside clients write, times are milliseconds since 1970, and text that is searched is compared by code point.
 """
+
+from typing import Any
 
 import sqlalchemy as sa
 
-HEAD = "f1_0003"
+HEAD = "f1_0005"
 """The newest migration. Its first part is the record format of a home, :data:`bedplate.settings.FORMAT`."""
 
 # Named constraints, so that a later migration can alter them on both databases.
@@ -93,134 +96,6 @@ executions = sa.Table(
 )
 
 # ------------------------------------------------------------------------------------------------------------ releases
-
-# The registry: models and their versions, those of use cases and those that clients log, in one place. Rows are changed
-# and removed; what they were stands in `version_history`. Times here are milliseconds since 1970, as MLflow's clients
-# set and show them.
-
-
-def _milliseconds(name: str) -> sa.Column[int]:
-    return sa.Column(name, sa.BigInteger, nullable=False)
-
-
-def _named(name: str) -> sa.Column[str]:
-    """Part of a key that lists are ordered by: by code point, on both databases."""
-    return sa.Column(name, sa.Text().with_variant(sa.Text(collation="C"), "postgresql"), primary_key=True)
-
-
-def _of(table: str, *key: str) -> sa.ForeignKeyConstraint:
-    """Follows the row that it belongs to: renamed with it, removed with it."""
-    return sa.ForeignKeyConstraint(key, [f"{table}.{name}" for name in key], onupdate="CASCADE", ondelete="CASCADE")
-
-
-_MODEL, _VERSION = ("workspace", "name"), ("workspace", "name", "number")
-
-registered_models = sa.Table(
-    "registered_models",
-    metadata,
-    _named("workspace"),
-    _named("name"),
-    # Stays with the model when it is renamed: what its history hangs on.
-    _text("id"),
-    _text("description", null=True),
-    _milliseconds("created"),
-    _milliseconds("updated"),
-    sa.UniqueConstraint("id"),
-    sa.Index(None, "workspace", "updated", "name"),
-)
-
-registered_model_tags = sa.Table(
-    "registered_model_tags",
-    metadata,
-    _named("workspace"),
-    _named("name"),
-    _key("key"),
-    _text("value"),
-    _of("registered_models", *_MODEL),
-    sa.Index(None, "workspace", "key", "name"),
-)
-
-model_versions = sa.Table(
-    "model_versions",
-    metadata,
-    _named("workspace"),
-    _named("name"),
-    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
-    _text("stage"),
-    _text("status"),
-    _text("status_message", null=True),
-    _text("description", null=True),
-    # Of a version that the flow made: the fact it was made from, and its bundle once it is packaged.
-    _text("fact", null=True),
-    _text("bundle", null=True),
-    # Of a version that a client registered: where it says its files are, and where they lie.
-    _text("source", null=True),
-    _text("location", null=True),
-    _text("run", null=True),
-    _text("run_link", null=True),
-    _text("logged_model", null=True),
-    _text("creator"),
-    # What was found in its files (JSON), their digest, and what they were converted to.
-    _text("findings", null=True),
-    _text("content", null=True),
-    _text("onnx", null=True),
-    _text("evidence", null=True),
-    _milliseconds("created"),
-    _milliseconds("updated"),
-    _of("registered_models", *_MODEL),
-    sa.UniqueConstraint("workspace", "name", "fact"),
-    sa.Index(None, "workspace", "updated", "name", "number"),
-    sa.Index(None, "workspace", "created", "name", "number"),
-    sa.Index(None, "workspace", "run"),
-    sa.Index(None, "workspace", "source"),
-    sa.Index(None, "workspace", "name", "stage", "number"),
-)
-
-model_version_tags = sa.Table(
-    "model_version_tags",
-    metadata,
-    _named("workspace"),
-    _named("name"),
-    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
-    _key("key"),
-    _text("value"),
-    _of("model_versions", *_VERSION),
-    sa.Index(None, "workspace", "key", "name", "number"),
-)
-
-model_aliases = sa.Table(
-    "model_aliases",
-    metadata,
-    _named("workspace"),
-    _named("name"),
-    _key("alias"),
-    sa.Column("number", sa.Integer, nullable=False),
-    _of("model_versions", *_VERSION),
-    sa.Index(None, "workspace", "name", "number"),
-)
-
-# Only ever added to: triggers of the database refuse to change or remove a row, and a number that does not follow the
-# last one (f1_0003 makes them). Each row stands in the payload of the ledger entry that it names as well.
-version_history = sa.Table(
-    "version_history",
-    metadata,
-    sa.Column("seq", sa.BigInteger, primary_key=True, autoincrement=False),
-    _text("workspace"),
-    _text("name"),
-    _text("model"),
-    sa.Column("number", sa.Integer, nullable=True),
-    _text("kind"),
-    _text("value"),
-    _text("before"),
-    _text("after"),
-    _text("by"),
-    _milliseconds("time"),
-    # None for what was carried over from before there was a history.
-    sa.Column("entry", sa.BigInteger, nullable=True),
-    sa.Index(None, "model", "kind", "seq"),
-    sa.Index(None, "workspace", "name", "number"),
-    sa.Index(None, "entry"),
-)
 
 approvals = sa.Table(
     "approvals",
@@ -360,32 +235,157 @@ ledger_checkpoints = sa.Table(
 
 # ------------------------------------------------------------------------------------------------------------ tracking
 
+# Searched and ordered text: PostgreSQL compares it byte by byte too, whatever language the server is set to.
+EXACT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+ALLOTTED = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+HEAD_LENGTH = 350
+"""How many characters of a param or tag are searched through an index; the rest of a longer one lies beside it.
+
+An index entry of PostgreSQL holds about 2,700 bytes, and a key alone may take 1,000.
+"""
+
+
+def _exact(name: str, *, null: bool = False) -> sa.Column[str]:
+    return sa.Column(name, EXACT, nullable=null)
+
+
+def _count(name: str, *, null: bool = False) -> sa.Column[int]:
+    return sa.Column(name, sa.BigInteger, nullable=null)
+
+
+def _of_run() -> list[sa.Column[Any]]:
+    # A value of a run that is searched holds its run's experiment and start as well: then one index finds it, and gives
+    # the runs in their order, without a look at the run.
+    return [
+        sa.Column("run", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("key", EXACT, primary_key=True),
+        _count("experiment"),
+        _count("started"),
+    ]
+
+
+workspaces = sa.Table("workspaces", metadata, _key("name"), _text("description"), _text("created"))
+
 experiments = sa.Table(
-    "experiments", metadata, _key("id"), _text("name"), _text("created"), sa.UniqueConstraint("name")
+    "experiments",
+    metadata,
+    sa.Column("id", ALLOTTED, primary_key=True),
+    sa.Column("workspace", sa.Text, sa.ForeignKey(workspaces.c.name), nullable=False),
+    _exact("name"),
+    _text("lifecycle"),
+    _text("artifact_location"),
+    _count("created"),
+    _count("updated"),
+    sa.UniqueConstraint("workspace", "name"),
+    sqlite_autoincrement=True,  # the number of an experiment that is gone is not given to another
+)
+
+experiment_tags = sa.Table(
+    "experiment_tags",
+    metadata,
+    sa.Column("experiment", sa.BigInteger, sa.ForeignKey(experiments.c.id), primary_key=True, autoincrement=False),
+    sa.Column("key", EXACT, primary_key=True),
+    _exact("value"),
+    sqlite_with_rowid=False,
 )
 
 runs = sa.Table(
     "runs",
     metadata,
-    _key("id"),
-    sa.Column("experiment", sa.Text, sa.ForeignKey(experiments.c.id), nullable=False),
-    _text("name"),
-    _text("state"),
-    _text("parameters"),
-    _text("tags"),
-    _text("started"),
-    _text("ended", null=True),
-    sa.Index(None, "experiment", "started"),
+    # `key` is what other tables hold: a few bytes where the id that clients know takes thirty-two.
+    sa.Column("key", ALLOTTED, primary_key=True),
+    _exact("id"),
+    sa.Column("experiment", sa.BigInteger, sa.ForeignKey(experiments.c.id), nullable=False),
+    _exact("name"),
+    _exact("user_id"),
+    _exact("status"),
+    _count("started"),
+    _count("ended", null=True),
+    _text("lifecycle"),
+    _count("deleted", null=True),
+    _exact("artifact_uri"),
+    sa.UniqueConstraint("id"),
+    sqlite_autoincrement=True,
 )
+sa.Index(None, runs.c.experiment, runs.c.lifecycle, runs.c.started.desc(), runs.c.id)
+sa.Index(None, runs.c.experiment, runs.c.lifecycle, runs.c.status, runs.c.started.desc(), runs.c.id)
+sa.Index(None, runs.c.experiment, runs.c.lifecycle, runs.c.ended, runs.c.started.desc(), runs.c.id)
 
+params = sa.Table(
+    "params",
+    metadata,
+    *_of_run(),
+    _exact("value"),
+    _text("rest", null=True),
+    _count("position"),
+    sa.UniqueConstraint("position"),
+    sa.ForeignKeyConstraint(["run"], ["runs.key"]),
+    sqlite_with_rowid=False,
+)
+sa.Index(None, params.c.experiment, params.c.key, params.c.value, params.c.started.desc(), params.c.run)
+
+tags = sa.Table(
+    "tags",
+    metadata,
+    *_of_run(),
+    _exact("value"),
+    _text("rest", null=True),
+    sa.ForeignKeyConstraint(["run"], ["runs.key"]),
+    sqlite_with_rowid=False,
+)
+sa.Index(None, tags.c.experiment, tags.c.key, tags.c.value, tags.c.started.desc(), tags.c.run)
+
+# Every value that was logged. No foreign key: it is the table that is written most, always after a look at the run.
 metrics = sa.Table(
     "metrics",
     metadata,
-    sa.Column("run", sa.Text, sa.ForeignKey(runs.c.id), primary_key=True),
-    _key("name"),
+    sa.Column("run", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("key", EXACT, primary_key=True),
+    sa.Column("timestamp", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("step", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("value", sa.Float, nullable=False),
-    _text("time"),
+    # SQLite takes NaN for NULL, so it is 0 with a mark; the infinities are values like others.
+    sa.Column("value", sa.Double, primary_key=True, autoincrement=False),
+    sa.Column("is_nan", sa.Boolean, primary_key=True, autoincrement=False),
+    _count("position"),
+    sa.UniqueConstraint("position"),
+    sqlite_with_rowid=False,
+)
+
+# The value of each metric that has the greatest step, then time, then value: what a run shows and search looks at.
+latest_metrics = sa.Table(
+    "latest_metrics",
+    metadata,
+    *_of_run(),
+    _count("step"),
+    _count("timestamp"),
+    sa.Column("value", sa.Double, nullable=False),
+    sa.Column("is_nan", sa.Boolean, nullable=False),
+    sqlite_with_rowid=False,
+)
+sa.Index(
+    None,
+    latest_metrics.c.experiment,
+    latest_metrics.c.key,
+    latest_metrics.c.is_nan,
+    latest_metrics.c.value,
+    latest_metrics.c.started.desc(),
+    latest_metrics.c.run,
+)
+
+# What runs log is audited by segment: how many rows were appended, and the end of the hash chain over them.
+append_segments = sa.Table(
+    "append_segments",
+    metadata,
+    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
+    _count("first"),
+    _count("next"),
+    _count("rows"),
+    sa.Column("head", sa.LargeBinary, nullable=False),
+    _text("actors"),
+    _count("opened"),
+    _count("sealed", null=True),
+    _count("entry", null=True),
 )
 
 # The lease of the one owner process, on PostgreSQL where no file lock reaches every machine.

@@ -11,7 +11,7 @@ from alembic import op
 from bedplate import ids
 
 revision = "f1_0003"
-down_revision = "f1_0001"
+down_revision = "f1_0002"
 
 _NAMED = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 _VERSIONS = sa.table("versions", *(sa.column(name) for name in ("use_case", "number", "source", "bundle", "created")))
@@ -113,6 +113,7 @@ def _make() -> None:
         "model_versions",
         *_key(_number(), *(_text(name) for name in ("stage", "status", "creator"))),
         *(_text(name, null=True) for name in optional),
+        *(sa.Column(name, _NAMED, nullable=True) for name in ("source", "run")),
         _big("created"),
         _big("updated"),
         sa.PrimaryKeyConstraint("workspace", "name", "number", name=op.f("pk_model_versions")),
