@@ -1,5 +1,5 @@
 """Principals, keys, sessions and login links."""
 
-from bedplate.identity.identity import ADMINISTRATORS, Identity, Principal
+from bedplate.identity.identity import ADMINISTRATORS, Identity, Principal, policy_principal
 
-__all__ = ["ADMINISTRATORS", "Identity", "Principal"]
+__all__ = ["ADMINISTRATORS", "Identity", "Principal", "policy_principal"]
