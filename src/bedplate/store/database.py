@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from bedplate.errors import HomeError, StorageError, UnavailableError
 from bedplate.settings import FORMAT
 from bedplate.store import faults
+from bedplate.store.artifacts import Artifacts, Condemned, Uploads
 from bedplate.store.endpoints import Endpoints
 from bedplate.store.executions import Executions
 from bedplate.store.facts import Facts
@@ -130,6 +131,21 @@ class Transaction:
     def runs(self) -> Runs:
         """Experiments, runs and metrics."""
         return Runs(self._connection)
+
+    @cached_property
+    def artifacts(self) -> Artifacts:
+        """Names of artifacts."""
+        return Artifacts(self._connection)
+
+    @cached_property
+    def uploads(self) -> Uploads:
+        """Uploads in parts."""
+        return Uploads(self._connection)
+
+    @cached_property
+    def condemned(self) -> Condemned:
+        """Content that nothing names any more."""
+        return Condemned(self._connection)
 
     @cached_property
     def leases(self) -> Leases:

@@ -6,7 +6,7 @@ canonical JSON text. Both databases therefore hold, compare and give back the sa
 
 import sqlalchemy as sa
 
-HEAD = "f1_0001"
+HEAD = "f1_0004"
 """The newest migration. Its first part is the record format of a home, :data:`bedplate.settings.FORMAT`."""
 
 # Named constraints, so that a later migration can alter them on both databases.
@@ -26,6 +26,11 @@ def _text(name: str, *, null: bool = False) -> sa.Column[str]:
 
 def _key(name: str) -> sa.Column[str]:
     return sa.Column(name, sa.Text, primary_key=True)
+
+
+def _ordered_key(name: str) -> sa.Column[str]:
+    """Part of a key whose ranges are read: compared by code point on both databases."""
+    return sa.Column(name, sa.Text().with_variant(sa.Text(collation="C"), "postgresql"), primary_key=True)
 
 
 # -------------------------------------------------------------------------------------------------- evidence and work
@@ -269,6 +274,59 @@ metrics = sa.Table(
     sa.Column("step", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("value", sa.Float, nullable=False),
     _text("time"),
+)
+
+# ----------------------------------------------------------------------------------------------------------- artifacts
+
+# Names of what lies in `blobs`; no name is ever a path of a file system. `folder` is empty or ends in a slash, so one
+# level of a folder and all that is below it are ranges of the key. A folder is a row without a digest, so that no name
+# can be a file and a folder. Times are milliseconds since 1970.
+artifacts = sa.Table(
+    "artifacts",
+    metadata,
+    _ordered_key("workspace"),
+    _ordered_key("folder"),
+    _ordered_key("name"),
+    _text("digest", null=True),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("created", sa.BigInteger, nullable=False),
+    _text("by"),
+    sa.Index(None, "digest"),
+)
+
+# An upload in parts. `digest` is what it became; the row stays for a while, so that completing it twice is no error.
+uploads = sa.Table(
+    "uploads",
+    metadata,
+    _key("id"),
+    _text("workspace"),
+    _text("path"),
+    _text("by"),
+    sa.Column("created", sa.BigInteger, nullable=False),
+    sa.Column("touched", sa.BigInteger, nullable=False),
+    _text("digest", null=True),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Index(None, "touched"),
+)
+
+upload_parts = sa.Table(
+    "upload_parts",
+    metadata,
+    sa.Column("upload", sa.Text, sa.ForeignKey(uploads.c.id, ondelete="CASCADE"), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    _text("digest"),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Index(None, "digest"),
+)
+
+# Content that nothing named any more, and since when. It may be removed once that is long enough ago; naming it again
+# takes the row away.
+condemned = sa.Table(
+    "condemned",
+    metadata,
+    _key("digest"),
+    sa.Column("since", sa.BigInteger, nullable=False),
+    sa.Index(None, "since"),
 )
 
 # The lease of the one owner process, on PostgreSQL where no file lock reaches every machine.
