@@ -319,7 +319,7 @@ def test_an_upload_that_ends_gives_its_parts_up(store: Store, end: str) -> None:
         tx.uploads.put_part(upload.id, 1, digest("a"), 1)
     with store.transaction() as tx:
         if end == "finish":
-            tx.uploads.finish(upload.id, digest("whole"), 9)
+            tx.uploads.finish(upload.id, digest("whole"), digest("receipt"))
         else:
             tx.uploads.drop(upload.id)
 
@@ -327,7 +327,8 @@ def test_an_upload_that_ends_gives_its_parts_up(store: Store, end: str) -> None:
     with store.read() as tx:
         assert tx.uploads.parts(upload.id) == []
         if end == "finish":
-            assert tx.uploads.get("default", upload.id).digest == digest("whole")
+            ended = tx.uploads.get("default", upload.id)
+            assert (ended.digest, ended.receipt) == (digest("whole"), digest("receipt"))
         else:
             with pytest.raises(NotFoundError):
                 tx.uploads.get("default", upload.id)

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 from bedplate import blobs, clock, store
 from bedplate.app import home as homes
-from bedplate.identity import Identity
+from bedplate.identity import Identity, Tickets
 from bedplate.ledger import Ledger
 from bedplate.policy.policies import Policies
 from bedplate.settings import Home, Settings
+from bedplate.tracking.artifacts import Artifacts
+from bedplate.tracking.contents import Contents
+from bedplate.tracking.uploads import Uploads
 from bedplate.workflow.owner import Owner
 
 if TYPE_CHECKING:
@@ -43,6 +46,11 @@ class System:
             self.ledger = Ledger(self.store, self.home.ledger, opened.ledger_key)
             self._exit.callback(self.ledger.close)
             self.identity = Identity(self.store, self.home.keys, self.ledger)
+            self.tickets = Tickets(self.store, self.home.keys)
+            place = blobs.open(settings.storage or self.home.blobs, spool=self.home.run / "spool")
+            self.contents = Contents(self.store, place)
+            self.artifacts = Artifacts(self.store, self.contents, self.ledger)
+            self.uploads = Uploads(self.store, self.contents, self.artifacts, self.ledger)
             self.policies = Policies.load()
         except BaseException:
             self._exit.close()
@@ -78,11 +86,6 @@ class System:
         self._exit.callback(engine.close)
         engine.open()
         return engine
-
-    @cached_property
-    def blobs(self) -> "blobs.Blobs":
-        """Artifacts by digest."""
-        return blobs.open(self.settings.storage or self.home.blobs, spool=self.home.run / "spool")
 
     @cached_property
     def tables(self) -> "Tables":

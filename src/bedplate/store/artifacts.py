@@ -52,7 +52,7 @@ _TOUCH = sa.update(uploads).where(uploads.c.id == _id).values(touched=_now)
 _FINISH = (
     sa.update(uploads)
     .where(uploads.c.id == _id, uploads.c.digest.is_(None))
-    .values(digest=_digest, size=param("size_"), touched=_now)
+    .values(digest=_digest, receipt=param("receipt_"), touched=_now)
 )
 _DROP = sa.delete(uploads).where(uploads.c.id == _id)
 _STALE = (
@@ -128,7 +128,9 @@ class ArtifactRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UploadRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One upload in parts. ``digest`` is None until it is complete; ``touched`` is when a part last came."""
+    """One upload in parts. ``touched`` is when a part last came; ``digest`` is None until it is complete, and then
+    what it became, ``receipt`` being the digest of the list of parts that it was made of.
+    """
 
     id: str
     workspace: str
@@ -136,8 +138,8 @@ class UploadRow(msgspec.Struct, frozen=True, kw_only=True):
     by: str
     created: int
     touched: int
-    digest: Digest | None
-    size: int
+    digest: Digest | None = None
+    receipt: Digest | None = None
 
 
 class PartRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,6 +168,21 @@ class Artifacts(Repository):
         for row in self._execute(_WALK, **_range(workspace, folder)):
             yield _row(row)
 
+    def expect(self, workspace: str, path: str) -> None:
+        """Accept a name for content.
+
+        Raises:
+            ConflictError: the name is that of a folder, or a name above it is that of a file.
+        """
+        row = self.find(workspace, path)
+        if row is not None and row.digest is None:
+            raise _is_folder(path)
+        above = path.split("/")[:-1]
+        for depth in range(len(above), 0, -1):
+            folder = self.find(workspace, "/".join(above[:depth]))
+            if folder is not None and folder.digest is not None:
+                raise _is_file(folder.path)
+
     def put(self, workspace: str, path: str, digest: Digest, size: int, *, by: str) -> ArtifactRow | None:
         """Give content a name, and the folders above it if they are not there; returns what had the name before.
 
@@ -178,7 +195,7 @@ class Artifacts(Repository):
         while True:
             before = _artifact(self._execute(_LOCK, **key).first())
             if before is not None and before.digest is None:
-                raise ConflictError(f"{path} is a folder", fix="choose another name, or delete the folder first")
+                raise _is_folder(path)
             if before is not None:
                 self._execute(_REPLACE, **key, digest_=digest, size_=size, now_=now, by_=by)
                 if before.digest is not None and before.digest != digest:
@@ -243,9 +260,7 @@ class Uploads(Repository):
     def begin(self, workspace: str, path: str, *, by: str) -> UploadRow:
         """Begin an upload; its id is made here."""
         now = clock.milliseconds()
-        row = UploadRow(
-            id=ids.new_id("upl"), workspace=workspace, path=path, by=by, created=now, touched=now, digest=None, size=0
-        )
+        row = UploadRow(id=ids.new_id("upl"), workspace=workspace, path=path, by=by, created=now, touched=now)
         self._execute(_BEGIN, **msgspec.structs.asdict(row))
         return row
 
@@ -276,10 +291,10 @@ class Uploads(Repository):
         self._execute(_PUT_PART.on(self._connection), upload=upload, number=number, digest=digest, size=size)
         self._execute(_TOUCH, id_=upload, now_=clock.milliseconds())
 
-    def finish(self, upload: str, digest: Digest, size: int) -> None:
+    def finish(self, upload: str, digest: Digest, receipt: Digest) -> None:
         """Note what an upload became, and forget its parts."""
         self._forget_parts(upload)
-        self._execute(_FINISH, id_=upload, digest_=digest, size_=size, now_=clock.milliseconds())
+        self._execute(_FINISH, id_=upload, digest_=digest, receipt_=receipt, now_=clock.milliseconds())
 
     def drop(self, upload: str) -> None:
         """Forget an upload and its parts."""
@@ -335,6 +350,14 @@ class Condemned(Repository):
             for text in texts:
                 found.update(Digest(digest) for digest in _MENTION.findall(text or ""))
         return found
+
+
+def _is_folder(path: str) -> ConflictError:
+    return ConflictError(f"{path} is a folder", fix="choose another name, or delete the folder first")
+
+
+def _is_file(path: str) -> ConflictError:
+    return ConflictError(f"{path} is a file, not a folder", fix="choose another name, or delete the file first")
 
 
 def _key(workspace: str, path: str) -> dict[str, str]:

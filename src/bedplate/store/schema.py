@@ -294,7 +294,8 @@ artifacts = sa.Table(
     sa.Index(None, "digest"),
 )
 
-# An upload in parts. `digest` is what it became; the row stays for a while, so that completing it twice is no error.
+# An upload in parts. `digest` is what it became, `receipt` the digest of the list of parts that it was made of: the row
+# stays for a while, so that completing it twice in the same way is no error.
 uploads = sa.Table(
     "uploads",
     metadata,
@@ -305,7 +306,7 @@ uploads = sa.Table(
     sa.Column("created", sa.BigInteger, nullable=False),
     sa.Column("touched", sa.BigInteger, nullable=False),
     _text("digest", null=True),
-    sa.Column("size", sa.BigInteger, nullable=False),
+    _text("receipt", null=True),
     sa.Index(None, "touched"),
 )
 

@@ -43,7 +43,7 @@ def upgrade() -> None:
         sa.Column("created", sa.BigInteger(), nullable=False),
         sa.Column("touched", sa.BigInteger(), nullable=False),
         sa.Column("digest", sa.Text(), nullable=True),
-        sa.Column("size", sa.BigInteger(), nullable=False),
+        sa.Column("receipt", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_uploads")),
     )
     op.create_index(op.f("ix_uploads_touched"), "uploads", ["touched"], unique=False)
