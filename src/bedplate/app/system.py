@@ -11,6 +11,7 @@ from bedplate.identity import Identity, Tickets
 from bedplate.ledger import Ledger
 from bedplate.policy.policies import Policies
 from bedplate.settings import Home, Settings
+from bedplate.tracking.appends import Appends
 from bedplate.tracking.artifacts import Artifacts
 from bedplate.tracking.contents import Contents
 from bedplate.tracking.uploads import Uploads
@@ -52,6 +53,8 @@ class System:
             self.artifacts = Artifacts(self.store, self.contents, self.ledger)
             self.uploads = Uploads(self.store, self.contents, self.artifacts, self.ledger)
             self.policies = Policies.load()
+            self.appends = Appends(self.store, self.ledger)
+            self._exit.callback(self.appends.close)
         except BaseException:
             self._exit.close()
             raise

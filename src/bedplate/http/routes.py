@@ -84,7 +84,8 @@ class Route(msgspec.Struct, frozen=True):
     ``action`` is a Cedar action; ``resource`` maps the parameters (those of the path, and ``headers``) to what policy
     decides about; ``handler`` runs in the event loop when it is a coroutine function and in a thread otherwise.
     ``public`` routes are reached without authentication, and still declare everything. ``render`` gives errors the
-    form of a protocol that has its own.
+    form of a protocol that has its own, ``error_type`` says which. ``twin`` marks a second address of a route that is
+    documented under its first.
     """
 
     method: str
@@ -101,6 +102,8 @@ class Route(msgspec.Struct, frozen=True):
     response_type: Any = None
     headers: tuple[HeaderParam, ...] = ()
     render: Callable[[BedplateError], Response] = Response.error
+    error_type: Any = None
+    twin: bool = False
 
 
 def fixed(type_: str, id_: str) -> Callable[[Mapping[str, Any]], ResourceRef]:

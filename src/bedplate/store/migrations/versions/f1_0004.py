@@ -1,14 +1,14 @@
 """Artifacts under their names, uploads in parts, and content that is to be removed.
 
 Revision: f1_0004
-Revises: f1_0001
+Revises: f1_0002
 """
 
 import sqlalchemy as sa
 from alembic import op
 
 revision = "f1_0004"
-down_revision = "f1_0001"
+down_revision = "f1_0002"
 
 EXACT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 
