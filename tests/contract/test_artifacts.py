@@ -25,6 +25,8 @@ def digest(content: object) -> Digest:
 def put(store: Store, path: str, content: object = "x", workspace: str = "default") -> None:
     """Give content a name in a transaction of its own."""
     with store.transaction() as tx:
+        if tx.workspaces.find(workspace) is None:
+            tx.workspaces.add(workspace)
         tx.artifacts.put(workspace, path, digest(content), len(str(content)), by="prn_1")
 
 
@@ -93,6 +95,17 @@ def test_workspaces_do_not_see_each_other(store: Store) -> None:
 
     assert names(store, "a") == ["b"]
     assert names(store, "", workspace="other") == []
+
+
+def test_a_workspace_with_artifacts_stays(store: Store) -> None:
+    """It goes when its last artifact, and with it the last folder, has gone."""
+    put(store, "a/b/c", workspace="other")
+    with store.transaction() as tx, pytest.raises(ConflictError):
+        tx.workspaces.delete("other")
+    with store.transaction() as tx:
+        tx.artifacts.remove("other", "a/b/c")
+    with store.transaction() as tx:
+        tx.workspaces.delete("other")
 
 
 def test_a_name_is_a_file_or_a_folder(store: Store) -> None:
@@ -166,6 +179,9 @@ def test_names_behave_like_a_tree(store: Store, steps: list[tuple[str, str]]) ->
             assert not expected, (step, path)
         else:
             assert expected, (step, path)
+
+        # A folder is there as long as something is in it.
+        folders = {folder for folder in folders if any(file.startswith(f"{folder}/") for file in files)}
 
     for folder in ("", *folders):
         inside = {f for f in files if f.rpartition("/")[0] == folder} | {

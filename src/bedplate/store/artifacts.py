@@ -28,6 +28,7 @@ _BELOW = sa.and_(
 )
 _GET = sa.select(artifacts).where(_ONE)
 _LOCK = _GET.with_for_update()
+_LOCK_IF_FREE = _GET.with_for_update(skip_locked=True)
 # Held by whoever puts something into a folder, so that it is not removed meanwhile. SQLite has one writer anyway.
 _ENTER = _GET.with_for_update(read=True, key_share=True)
 _LIST = (
@@ -42,6 +43,7 @@ _SUM = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(artifacts.c.size)
 _LOCK_FOLDERS = sa.select(artifacts.c.name).where(_BELOW, artifacts.c.digest.is_(None)).with_for_update()
 _ADD = Upsert(artifacts)
 _REPLACE = sa.update(artifacts).where(_ONE).values(digest=_digest, size=param("size_"), created=_now, by=param("by_"))
+_WITHIN = sa.select(artifacts.c.name).where(artifacts.c.workspace == _workspace, artifacts.c.folder == _folder).limit(1)
 _REMOVE = sa.delete(artifacts).where(_ONE)
 _REMOVE_BELOW = sa.delete(artifacts).where(_BELOW)
 
@@ -208,6 +210,8 @@ class Artifacts(Repository):
     def remove(self, workspace: str, path: str) -> tuple[int, int]:
         """Take a name away, or a folder with all that is below it; returns how many files and bytes they named.
 
+        Folders above it that are empty then go too.
+
         Raises:
             NotFoundError: there is no such name.
         """
@@ -225,7 +229,18 @@ class Artifacts(Repository):
         else:
             Condemned(self._connection).condemn([row.digest])
         self._execute(_REMOVE, **key)
+        self._prune(workspace, path)
         return files, size
+
+    def _prune(self, workspace: str, path: str) -> None:
+        while "/" in path:
+            path = path.rpartition("/")[0]
+            key = _key(workspace, path)
+            if self._execute(_LOCK_IF_FREE, **key).first() is None:
+                return  # somebody is putting something into it
+            if self._execute(_WITHIN, workspace_=workspace, folder_=f"{path}/").first() is not None:
+                return
+            self._execute(_REMOVE, **key)
 
     def _make_folders(self, workspace: str, path: str, by: str) -> None:
         above = path.split("/")[:-1]

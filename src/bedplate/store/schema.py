@@ -403,11 +403,11 @@ append_segments = sa.Table(
 
 # Names of what lies in `blobs`; no name is ever a path of a file system. `folder` is empty or ends in a slash, so one
 # level of a folder and all that is below it are ranges of the key. A folder is a row without a digest, so that no name
-# can be a file and a folder.
+# can be a file and a folder; it is there as long as something is in it.
 artifacts = sa.Table(
     "artifacts",
     metadata,
-    sa.Column("workspace", EXACT, primary_key=True),
+    sa.Column("workspace", EXACT, sa.ForeignKey(workspaces.c.name), primary_key=True),
     sa.Column("folder", EXACT, primary_key=True),
     sa.Column("name", EXACT, primary_key=True),
     _text("digest", null=True),
@@ -423,7 +423,7 @@ uploads = sa.Table(
     "uploads",
     metadata,
     _key("id"),
-    _text("workspace"),
+    sa.Column("workspace", sa.Text, sa.ForeignKey(workspaces.c.name), nullable=False),
     _text("path"),
     _text("by"),
     sa.Column("created", sa.BigInteger, nullable=False),

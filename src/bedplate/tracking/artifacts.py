@@ -2,46 +2,39 @@
 
 import re
 from typing import Any
-
-import msgspec
+from urllib.parse import urlsplit
 
 from bedplate.blobs import Content, Incoming
 from bedplate.errors import InputError, IntegrityError, NotFoundError
 from bedplate.ids import Digest
-from bedplate.ledger import Ledger
 from bedplate.store import Store, Transaction
 from bedplate.store.artifacts import ArtifactRow
 from bedplate.tracking import paths
+from bedplate.tracking.actors import Actor
 from bedplate.tracking.contents import Contents
 
 PAGE = 1000
-_RUN = re.compile(r"\d+/([0-9a-f]{32})(?:/|\Z)")
-_MODEL = re.compile(r"\d+/models/(m-[0-9a-f]{32})(?:/|\Z)")
-
-
-class Author(msgspec.Struct, frozen=True, kw_only=True):
-    """Who changes something, how they came in, and the policies that let them."""
-
-    id: str
-    auth: str = "key"
-    policies: tuple[str, ...] = ()
+_RUN = re.compile(r"(?:^|/)([0-9a-f]{32})/artifacts(?:/|\Z)")
+_MODEL = re.compile(r"(?:^|/)models/(m-[0-9a-f]{32})(?:/|\Z)")
 
 
 class Artifacts:
     """The artifacts of a home. Paths are checked here: any text may be given."""
 
-    def __init__(self, store: Store, contents: Contents, ledger: Ledger) -> None:
-        self._store, self._contents, self._ledger = store, contents, ledger
+    def __init__(self, store: Store, contents: Contents) -> None:
+        self._store, self._contents = store, contents
 
     def expect(self, workspace: str, path: str) -> str:
         """The name under which content can be put, before anything of it is received.
 
         Raises:
             InputError: no artifact may have this name.
+            NotFoundError: there is no such workspace.
             ConflictError: a folder has it, or a file has one of the names above it.
         """
         name = paths.check(path)
         with self._store.read() as tx:
+            tx.workspaces.get(workspace)
             tx.artifacts.expect(workspace, name)
         return name
 
@@ -49,11 +42,12 @@ class Artifacts:
         """Begin to take content in."""
         return self._contents.receive()
 
-    def put(self, author: Author, workspace: str, path: str, incoming: Incoming) -> ArtifactRow:
+    def put(self, workspace: str, path: str, incoming: Incoming, *, by: Actor) -> ArtifactRow:
         """Give what was received a name; when it returns both are safe.
 
         Raises:
             InputError: no artifact may have this name.
+            NotFoundError: there is no such workspace.
             ConflictError: a folder has it, or a file has one of the names above it.
             StorageError: the disk is full or refuses; nothing has changed then.
         """
@@ -62,7 +56,7 @@ class Artifacts:
         with self._contents.admitted(digest):
             incoming.keep()
             return self._store.writer.submit(
-                lambda tx: name_content(tx, self._ledger, author, workspace, name, digest, incoming.size)
+                lambda tx: name_content(tx, workspace, name, digest, incoming.size, by=by)
             ).result()
 
     def list(self, workspace: str, path: str = "", *, after: str = "", limit: int = PAGE) -> list[ArtifactRow]:
@@ -114,62 +108,58 @@ class Artifacts:
             )
         return content
 
-    def delete(self, author: Author, workspace: str, path: str) -> int:
+    def delete(self, workspace: str, path: str, *, by: Actor) -> int:
         """Take the name of a file away, or a folder with all that is below it; returns how many files that were.
 
         Raises:
             InputError: no artifact may have this name.
         """
         name = paths.check(path)
-        return self._store.writer.submit(lambda tx: unname_content(tx, self._ledger, author, workspace, name)).result()
+        return self._store.writer.submit(lambda tx: unname_content(tx, workspace, name, by=by)).result()
 
 
-def name_content(
-    tx: Transaction, ledger: Ledger, author: Author, workspace: str, path: str, digest: Digest, size: int
-) -> ArtifactRow:
+def name_content(tx: Transaction, workspace: str, path: str, digest: Digest, size: int, *, by: Actor) -> ArtifactRow:
     """Name content that is in place, and record it.
 
     Raises:
+        NotFoundError: there is no such workspace.
         ConflictError: a folder has the name, or a file has one of the names above it.
     """
-    before = tx.artifacts.put(workspace, path, digest, size, by=author.id)
+    tx.workspaces.get(workspace)
+    before = tx.artifacts.put(workspace, path, digest, size, by=by.name)
     payload: dict[str, Any] = {"workspace": workspace, "path": path, "digest": digest, "size": size}
     if before is not None:
         payload["replaces"] = before.digest
-    _record(tx, ledger, author, "artifact.put", workspace, path, payload)
+    by.record(tx, "artifact.put", subject(workspace, path), **payload)
     row = tx.artifacts.find(workspace, path)
     assert row is not None
     return row
 
 
-def unname_content(tx: Transaction, ledger: Ledger, author: Author, workspace: str, path: str) -> int:
+def unname_content(tx: Transaction, workspace: str, path: str, *, by: Actor) -> int:
     """Take a name away with all that is below it, and record it; what is not there changes nothing."""
     if tx.artifacts.find(workspace, path) is None:
         return 0
     files, size = tx.artifacts.remove(workspace, path)
     payload = {"workspace": workspace, "path": path, "files": files, "bytes": size}
-    _record(tx, ledger, author, "artifact.delete", workspace, path, payload)
+    by.record(tx, "artifact.delete", subject(workspace, path), **payload)
     return files
 
 
 def subject(workspace: str, path: str) -> str:
     """What an artifact belongs to, as the ledger names it. Names themselves stand in payloads, which can be erased."""
-    if (run := _RUN.match(path)) is not None:
+    if (run := _RUN.search(path)) is not None:
         return f"run/{run[1]}"
-    if (model := _MODEL.match(path)) is not None:
+    if (model := _MODEL.search(path)) is not None:
         return f"logged_model/{model[1]}"
     return f"workspace/{workspace}"
 
 
-def _record(
-    tx: Transaction, ledger: Ledger, author: Author, action: str, workspace: str, path: str, payload: dict[str, Any]
-) -> None:
-    ledger.record(
-        tx,
-        actor=author.id,
-        action=action,
-        resource=subject(workspace, path),
-        payload=payload,
-        auth=author.auth,
-        policies=author.policies,
-    )
+def folder_of(location: str) -> str | None:
+    """The folder of artifacts that a location names, None if it names a place that is not here.
+
+    Where the artifacts of a run or a model lie is written ``mlflow-artifacts:/0/<run>/artifacts``.
+    """
+    parts = urlsplit(location)
+    folder = parts.path.strip("/")
+    return folder if parts.scheme == "mlflow-artifacts" and folder else None

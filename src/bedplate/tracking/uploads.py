@@ -9,11 +9,11 @@ from bedplate import clock, ids
 from bedplate.blobs import Incoming
 from bedplate.errors import ConflictError, InputError, NotFoundError
 from bedplate.ids import Digest
-from bedplate.ledger import Ledger
 from bedplate.store import Store, Transaction
 from bedplate.store.artifacts import ArtifactRow, PartRow, UploadRow
 from bedplate.tracking import paths
-from bedplate.tracking.artifacts import Artifacts, Author, name_content
+from bedplate.tracking.actors import Actor
+from bedplate.tracking.artifacts import Artifacts, name_content
 from bedplate.tracking.contents import Contents
 
 MOST_PARTS = 10_000
@@ -31,11 +31,11 @@ class Part(NamedTuple):
 class Uploads:
     """The uploads in parts of a home."""
 
-    def __init__(self, store: Store, contents: Contents, artifacts: Artifacts, ledger: Ledger) -> None:
-        self._store, self._contents, self._artifacts, self._ledger = store, contents, artifacts, ledger
+    def __init__(self, store: Store, contents: Contents, artifacts: Artifacts) -> None:
+        self._store, self._contents, self._artifacts = store, contents, artifacts
         self._locks = [threading.Lock() for _ in range(16)]
 
-    def begin(self, author: Author, workspace: str, path: str, parts: int) -> UploadRow:
+    def begin(self, workspace: str, path: str, parts: int, *, by: Actor) -> UploadRow:
         """Begin the upload of an artifact in so many parts.
 
         Raises:
@@ -45,7 +45,7 @@ class Uploads:
         if not 1 <= parts <= MOST_PARTS:
             raise InputError(f"an upload has 1 to {MOST_PARTS} parts, not {parts}", fix="send larger parts")
         name = self._artifacts.expect(workspace, path)
-        return self._store.writer.submit(lambda tx: tx.uploads.begin(workspace, name, by=author.id)).result()
+        return self._store.writer.submit(lambda tx: tx.uploads.begin(workspace, name, by=by.name)).result()
 
     def expect(self, workspace: str, upload: str, number: int) -> UploadRow:
         """The upload that a part can be put into, before anything of the part is received.
@@ -80,7 +80,7 @@ class Uploads:
         return digest
 
     def complete(
-        self, author: Author, workspace: str, path: str, upload: str, parts: Sequence[Part]
+        self, workspace: str, path: str, upload: str, parts: Sequence[Part], *, by: Actor
     ) -> ArtifactRow | None:
         """Name the parts, one behind the other, as one artifact. Doing it again in the same way changes nothing.
 
@@ -112,7 +112,7 @@ class Uploads:
                         if _chosen(tx.uploads.parts(upload), parts) != chosen:
                             raise ConflictError("a part was replaced meanwhile", fix="complete it again")
                         tx.uploads.finish(upload, digest, receipt)
-                        return name_content(tx, self._ledger, author, workspace, row.path, digest, whole.size)
+                        return name_content(tx, workspace, row.path, digest, whole.size, by=by)
 
                     return self._store.writer.submit(finish).result()
 

@@ -24,6 +24,7 @@ def upgrade() -> None:
         sa.Column("size", sa.BigInteger(), nullable=False),
         sa.Column("created", sa.BigInteger(), nullable=False),
         sa.Column("by", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(["workspace"], ["workspaces.name"], name=op.f("fk_artifacts_workspace")),
         sa.PrimaryKeyConstraint("workspace", "folder", "name", name=op.f("pk_artifacts")),
     )
     op.create_index(op.f("ix_artifacts_digest"), "artifacts", ["digest"], unique=False)
@@ -44,6 +45,7 @@ def upgrade() -> None:
         sa.Column("touched", sa.BigInteger(), nullable=False),
         sa.Column("digest", sa.Text(), nullable=True),
         sa.Column("receipt", sa.Text(), nullable=True),
+        sa.ForeignKeyConstraint(["workspace"], ["workspaces.name"], name=op.f("fk_uploads_workspace")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_uploads")),
     )
     op.create_index(op.f("ix_uploads_touched"), "uploads", ["touched"], unique=False)
