@@ -46,5 +46,5 @@ def bedplate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bedplate]:
 @pytest.fixture(scope="session")
 def reference() -> Iterator[str]:
     """The address of a running ``mlflow server``. Only one file asks for it: it takes seconds to start."""
-    with peer.running() as address:
-        yield address
+    with peer.running() as running:
+        yield running.address

@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from tests.mlflow import environment
 
@@ -19,9 +20,16 @@ _START = 100.0
 """Seconds in which it must answer: it takes 5 on an idle machine and 40 on a busy one."""
 
 
+class Peer(NamedTuple):
+    """A running server. ``group`` is the process group that it and its workers form."""
+
+    address: str
+    group: int
+
+
 @contextmanager
-def running(*, workers: int = 1, folder: Path | None = None) -> Iterator[str]:
-    """The address of a server, gone with its processes and data when the block ends."""
+def running(*, workers: int = 1, folder: Path | None = None) -> Iterator[Peer]:
+    """A server, gone with its processes and data when the block ends."""
     place = Path(tempfile.mkdtemp(prefix="bedplate-mlflow-", dir=folder))
     port = _free_port()
     command = [
@@ -38,7 +46,7 @@ def running(*, workers: int = 1, folder: Path | None = None) -> Iterator[str]:
     try:
         address = f"http://127.0.0.1:{port}"
         _wait(f"{address}/version", process, place / "log")
-        yield address
+        yield Peer(address, process.pid)
     finally:
         _end(process)
         shutil.rmtree(place, ignore_errors=True)
