@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-HEAD = "f1_0002"
+HEAD = "f1_0005"
 """The newest migration. Its first part is the record format of a home, :data:`bedplate.settings.FORMAT`."""
 
 # Named constraints, so that a later migration can alter them on both databases.
@@ -382,6 +382,21 @@ sa.Index(
     latest_metrics.c.value,
     latest_metrics.c.started.desc(),
     latest_metrics.c.run,
+)
+
+# What runs log is audited by segment: how many rows were appended, and the end of the hash chain over them.
+append_segments = sa.Table(
+    "append_segments",
+    metadata,
+    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
+    _count("first"),
+    _count("next"),
+    _count("rows"),
+    sa.Column("head", sa.LargeBinary, nullable=False),
+    _text("actors"),
+    _count("opened"),
+    _count("sealed", null=True),
+    _count("entry", null=True),
 )
 
 # The lease of the one owner process, on PostgreSQL where no file lock reaches every machine.
