@@ -93,7 +93,8 @@ def by_hand(port: int, folder: Path) -> None:
     waiting: queue.SimpleQueue[Any] = queue.SimpleQueue()
     latest = (
         "INSERT INTO latest VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET step = excluded.step, "
-        "time = excluded.time, value = excluded.value WHERE (excluded.step, excluded.time) >= (latest.step, latest.time)"
+        "time = excluded.time, value = excluded.value "
+        "WHERE (excluded.step, excluded.time) >= (latest.step, latest.time)"
     )
 
     def connect() -> sqlite3.Connection:

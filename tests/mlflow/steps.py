@@ -83,6 +83,16 @@ def get(path: str, query: dict[str, Any] | None = None, **options: Any) -> Step:
     return _step("GET", path, {"query": tuple(pairs), **options})
 
 
+def differs(step: Step, name: str, status: int = 400, code: str | None = "INVALID_PARAMETER_VALUE") -> Step:
+    """The step, with the entry of the table that its reply here differs by, and that reply."""
+    return msgspec.structs.replace(step, differs=name, ours=(status, code))
+
+
+def strict(step: Step) -> Step:
+    """The step, refused here because a value is not of its type: MLflow drops the value and says nothing."""
+    return differs(step, "strict-types")
+
+
 def fill(value: Any, kept: Kept) -> Any:
     """``value`` with what was kept in place of ``$name``. A name nobody kept is a mistake in the corpus."""
     if isinstance(value, str):

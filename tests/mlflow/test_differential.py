@@ -1,4 +1,4 @@
-"""The same calls against ``mlflow server`` and against Bedplate give the same replies, but for a table of differences."""
+"""The same calls against ``mlflow server`` and against Bedplate give the same replies, but for known differences."""
 
 import json
 from collections.abc import Callable, Iterator

@@ -3,7 +3,7 @@
 from typing import Any
 
 from tests.mlflow.corpus.runs import NOBODY
-from tests.mlflow.steps import Step, get, post
+from tests.mlflow.steps import Step, get, post, strict
 
 
 def metrics(count: int, key: str = "m") -> list[dict[str, Any]]:
@@ -24,6 +24,7 @@ def batch(**parts: Any) -> Step:
 BATCHES = (
     post("experiments/create", {"name": "batches"}, keep={"e": "experiment_id"}),
     post("runs/create", {"experiment_id": "$e", "start_time": 1000, "run_name": "batches"}, keep={"r": "run.info.run_id"}),
+    post("runs/create", {"experiment_id": "$e", "start_time": 2000, "run_name": "bad"}, keep={"b": "run.info.run_id"}),
     batch(metrics=metrics(3), params=pairs(3, "p"), tags=pairs(3, "t")),
     batch(),
     batch(metrics=[], params=[], tags=[]),
@@ -33,7 +34,7 @@ BATCHES = (
     batch(metrics=[{"key": "bare", "value": 1.0, "timestamp": 1}, {"key": "odd", "value": "NaN", "timestamp": 1}, {"key": "odd2", "value": "Infinity", "timestamp": 1, "step": "3"}]),
     batch(metrics=[{"key": "latest", "value": 1.0, "timestamp": 1, "step": 5}, {"key": "latest", "value": 2.0, "timestamp": 1, "step": 4}, {"key": "latest", "value": 3.0, "timestamp": 1, "step": 5}]),
     batch(metrics=[{"key": "m", "value": 1.0, "timestamp": 1, "step": 1, "unknown": 5}], unknown=[1]),
-    batch(metrics=[{"key": "on data", "value": 1.0, "timestamp": 1, "step": 1, "dataset_name": "d", "dataset_digest": "x", "model_id": "m-none"}]),
+    batch(metrics=[{"key": "on data", "value": 1.0, "timestamp": 1, "step": 1, "dataset_name": "d", "dataset_digest": "x"}]),
     get("runs/get", {"run_id": "$r"}),
     get("metrics/get-history", {"run_id": "$r", "metric_key": "m"}),
     get("metrics/get-history", {"run_id": "$r", "metric_key": "latest"}),
@@ -55,7 +56,7 @@ BATCHES = (
     batch(metrics=[*metrics(1, "gone"), {"key": "k", "timestamp": 1}]),
     batch(metrics=[*metrics(1, "gone"), {"value": 1, "timestamp": 1}]),
     batch(metrics=[*metrics(1, "gone"), {"key": "", "value": 1, "timestamp": 1}]),
-    batch(metrics=[*metrics(1, "gone"), {"key": "k", "value": "x", "timestamp": 1}]),
+    strict(post("runs/log-batch", {"run_id": "$b", "metrics": [*metrics(1, "gone"), {"key": "k", "value": "x", "timestamp": 1}]})),
     batch(metrics=[*metrics(1, "gone"), {"key": "k", "value": None, "timestamp": 1}]),
     batch(metrics=[*metrics(1, "gone"), {"key": "k", "value": 1, "timestamp": -1}]),
     batch(metrics=[*metrics(1, "gone"), {"key": "k" * 251, "value": 1, "timestamp": 1}]),

@@ -54,7 +54,7 @@ _FILTERS = (
     "metrics.acc < 0.5",
     "metrics.acc <= -1",
     "metrics.acc > -1e3",
-    "metrics.acc < 1e400",
+    "metrics.acc < 1e300",
     "metric.acc > 0.1",
     "metrics.`acc` > 0.1",
     "metrics.\"acc\" > 0.1",
