@@ -209,7 +209,8 @@ def _numbered(position: int, accepted: Sequence[tuple[RunRow, Appended]]) -> _Ro
 
 def metric_leaf(position: int, run: str, key: str, value: float, timestamp: int, step: int) -> bytes:
     """The hash of a metric's row."""
-    exact = _NAN if value != value else value  # NaN has many bit patterns and one meaning
+    # NaN has many bit patterns and one meaning, and SQLite keeps no sign of zero.
+    exact = _NAN if value != value else value + 0.0
     return hashlib.sha256(_pack((position, "metric", run, key, exact, timestamp, step))).digest()
 
 
