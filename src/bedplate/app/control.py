@@ -80,11 +80,13 @@ def _until_stopped(home: owned.OwnedHome) -> None:
 
 def ship_all(home: owned.OwnedHome) -> None:
     """Move sealed predictions of every endpoint into their tables, one ledger entry for each segment."""
-    from bedplate.observe.ship import ship
-
     system = home.system
     with system.store.read() as tx:
         rows = tx.endpoints.list()
+    if not rows:
+        return
+    from bedplate.observe.ship import ship  # tables take a hundred megabytes: not for a home that serves no model
+
     for row in rows:
         folder, table = endpoints.journal_of(system, row.name), endpoints.predictions_table(row.use_case)
         with system.lock(row.use_case):
