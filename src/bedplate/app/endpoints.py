@@ -81,11 +81,6 @@ def journal_of(system: System, name: str) -> Path:
     return system.home.journal / digest_of(name)[7:39]
 
 
-def predictions_table(use_case: str) -> str:
-    """The table that predictions of a use case are shipped to."""
-    return access.table_name(use_case, "predictions")
-
-
 def recorder(system: System, purpose: str = "") -> Callable[[Segment, TableVersion], None]:
     """What puts each shipped segment into the ledger, once: its count and its digest."""
 
