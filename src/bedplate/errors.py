@@ -8,6 +8,7 @@ BedplateError                 base; never raised itself
 ├── AuthenticationError       no valid key, session or link (HTTP 401)
 ├── DeniedError               policy does not allow it (HTTP 403)
 ├── ConflictError             it exists already, or somebody changed it meanwhile (HTTP 409)
+│   └── StateError            it does not go together with the state that something is in
 ├── GateError                 a release gate refused (exit 3, HTTP 422)
 ├── IntegrityError            a digest, signature or ledger proof does not match (HTTP 500)
 ├── UserCodeError             code from pipeline.py raised, was killed or was refused
@@ -15,6 +16,7 @@ BedplateError                 base; never raised itself
 ├── StorageError              disk full, I/O error, object store refused (HTTP 507)
 ├── UnavailableError          a server or network is not there now; trying again may help (HTTP 503)
 │   └── FencedError           another owner has taken the database over: this one writes nothing any more
+├── InternalError             a fault of ours: the log holds more under the id that it names (HTTP 500)
 └── MissingExtraError         an optional dependency is not installed; carries the install line
 """
 
@@ -120,6 +122,12 @@ class ConflictError(BedplateError):
     http_status = 409
 
 
+class StateError(ConflictError):
+    """What was asked for does not go together with the state that something is in."""
+
+    code = "invalid_state"
+
+
 class GateError(BedplateError):
     """A release gate refused the candidate."""
 
@@ -171,3 +179,9 @@ class MissingExtraError(BedplateError):
     """An optional dependency is not installed."""
 
     code = "missing_extra"
+
+
+class InternalError(BedplateError):
+    """A fault of ours. The text names an id under which the log holds what it was."""
+
+    code = "internal"

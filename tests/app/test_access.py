@@ -13,7 +13,7 @@ from bedplate import settings
 from bedplate.app import access, tracing
 from bedplate.app.system import System
 from bedplate.errors import DeniedError, InputError, NotFoundError
-from bedplate.identity import Principal
+from bedplate.identity import Principal, policy_principal
 from bedplate.ids import digest_bytes, digest_of
 from bedplate.observe.ship import SCHEMA
 from bedplate.policy.values import FLOW
@@ -80,7 +80,7 @@ def rows_for(system: System, principal: Principal, version: TableVersion, purpos
     """What somebody gets to see of a table."""
     with system.store.read() as tx:
         governed = access.governance(tx, NAME)
-    reader = access.reader_for(system, NAME, governed, access.policy_principal(principal), purpose)
+    reader = access.reader_for(system, NAME, governed, policy_principal(principal), purpose)
     return reader.read(version).read_all()
 
 

@@ -94,7 +94,7 @@ def test_what_a_run_leaves_can_be_proved(done: Done):
     assert trace.nodes[0].kind == "prediction"
     assert trace.nodes[-1].kind == "objective"
 
-    done.bedplate.run(done.folder)  # another test may have made one that ended otherwise
+    done.bedplate.run(done.folder)  # the status is about the newest run, which another test may have had refused
     status = done.bedplate.status()
     assert [use_case.name for use_case in status.use_cases] == [retail.NAME]
     assert status.use_cases[0].state == "served"

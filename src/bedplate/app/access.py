@@ -5,13 +5,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from bedplate.errors import DeniedError, InputError
-from bedplate.identity import Principal
+from bedplate.identity import Principal, policy_principal
 from bedplate.ids import Digest
 from bedplate.policy import values as policy
 from bedplate.policy.values import Decision, Resource
 from bedplate.records import Governance, TableVersion
 from bedplate.store import Transaction, facts
-from bedplate.store.principals import PrincipalRow
 from bedplate.usecase.types import UseCase
 
 if TYPE_CHECKING:
@@ -22,16 +21,6 @@ GOVERNANCE = "governance"
 """The kind of the fact that says what rows of a use case are for."""
 LOGGED = ("inputs", "features", "outputs")
 """The columns of a logged prediction that hold values by name, as JSON."""
-
-
-def policy_principal(principal: Principal | PrincipalRow) -> policy.Principal:
-    """Somebody who signed in, or could, as policy knows them."""
-    return policy.Principal(
-        kind="User" if principal.kind == "user" else "Service",
-        id=principal.id,
-        name=principal.name,
-        groups=principal.groups,
-    )
 
 
 def use_case_resource(use_case: UseCase) -> Resource:

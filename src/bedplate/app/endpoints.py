@@ -6,9 +6,9 @@ from pathlib import Path
 import msgspec
 
 from bedplate import bundle as bundles
-from bedplate.app import access
 from bedplate.app.read_models import EndpointStatus
 from bedplate.app.system import System
+from bedplate.identity import policy_principal
 from bedplate.ids import digest_of
 from bedplate.journal import Segment
 from bedplate.records import TableVersion
@@ -25,7 +25,7 @@ def publish_access(system: System) -> None:
         for principal in tx.principals.list():
             if principal.disabled is not None:
                 continue
-            known = access.policy_principal(principal)
+            known = policy_principal(principal)
             for key in tx.keys.of(principal.id):
                 if key.ended is None:
                     name = snapshot.key_name(key.id, key.secret_hash)

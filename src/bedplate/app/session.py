@@ -8,11 +8,14 @@ from bedplate.http import Request
 
 COOKIE = "bedplate_session"
 CSRF_HEADER = "x-bedplate-csrf"
+TICKET_HEADER = "x-bedplate-ticket"
 _SAFE = ("GET", "HEAD")
 
 
 def presented(request: Request) -> str:
     """The key or session token that a request carries; a key in the header wins over a cookie.
+
+    Clients that know user and password only give the key as the password; :func:`claimed` is who they say they are.
 
     A change that comes with a cookie through ``/api`` must carry the session's form token as a header as well: the
     cookie alone proves only which browser asks, not which page.
@@ -23,12 +26,26 @@ def presented(request: Request) -> str:
     """
     if request.bearer:
         return request.bearer
+    basic = request.basic
+    if basic is not None:
+        return basic[1]
     token = request.cookie(COOKIE)
     if not token:
         raise AuthenticationError("no key or session was presented", fix="send a key, or sign in: bedplate login")
     if request.method not in _SAFE and request.path.startswith("/api/"):
         check_csrf(token, request.headers.get(CSRF_HEADER, ""))
     return token
+
+
+def ticket(request: Request) -> str | None:
+    """The ticket that a request carries instead of a key or a session."""
+    return None if "authorization" in request.headers else request.headers.get(TICKET_HEADER)
+
+
+def claimed(request: Request) -> str | None:
+    """The user name that came with a password, None if none did or it is empty: the key says who it is."""
+    basic = None if request.bearer else request.basic
+    return (basic[0] or None) if basic is not None else None
 
 
 def csrf(token: str) -> str:

@@ -10,7 +10,7 @@ from bedplate.app import access
 from bedplate.app.read_models import Trace, TraceNode
 from bedplate.app.system import System
 from bedplate.errors import BedplateError, DeniedError, IntegrityError, NotFoundError
-from bedplate.identity import Principal
+from bedplate.identity import Principal, policy_principal
 from bedplate.ids import Digest, digest_of
 from bedplate.policy import values as policy
 from bedplate.records import Bundle, Fact, Governance, IngestResult, Objective, Prediction
@@ -52,7 +52,7 @@ def trace(system: System, principal: Principal, prediction_id: str, purpose: str
             version = system.tables.current(access.predictions_table(name))
             with system.store.read() as tx:
                 governance = access.governance(tx, name)
-            rows = access.reader_for(system, name, governance, access.policy_principal(principal), purpose)
+            rows = access.reader_for(system, name, governance, policy_principal(principal), purpose)
             prediction = find(rows, version, prediction_id)
         except NotFoundError:
             continue

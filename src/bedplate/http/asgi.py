@@ -9,6 +9,7 @@ from bedplate.http.dispatch import Authenticate, Authorise, dispatch
 from bedplate.http.guards import HostGuard, OriginGuard, security_headers
 from bedplate.http.messages import ProtocolError, Request, Response
 from bedplate.http.routes import RouteTable
+from bedplate.http.streams import Pieces
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -80,6 +81,8 @@ class Application:
             await _send(Response.error(error), scope["method"], send, receive)
             return
         response = await dispatch(self._table, request, self._authenticate, self._authorise)
+        if isinstance(request.pieces, Pieces) and not request.pieces.ended:
+            response.headers.append(("connection", "close"))  # nobody reads the rest
         if self._present is not None:
             response = self._present(request, response)
         await _send(response, request.method, send, receive)
@@ -112,6 +115,11 @@ def _request(scope: Scope, receive: Receive) -> Request:
         except TimeoutError as error:
             raise ProtocolError(408, f"the body did not arrive within {seconds:g} s") from error
 
+    def stream(most: int, seconds: float) -> Pieces:
+        if expected > most:
+            raise ProtocolError(413, f"the body is larger than {most} bytes")
+        return Pieces(receive, most, seconds, expected if "content-length" in headers else None)
+
     client = scope.get("client")
     return Request(
         scope["method"],
@@ -121,6 +129,7 @@ def _request(scope: Scope, receive: Receive) -> Request:
         client=str(client[0]) if client else "",
         scheme=scope.get("scheme", "http"),
         read=read,
+        stream=stream,
     )
 
 
@@ -152,6 +161,7 @@ async def _send(response: Response, method: str, send: Send, receive: Receive) -
     if response.stream is None or method == "HEAD":
         body = b"" if method == "HEAD" else response.body
         await send({"type": "http.response.body", "body": body, "more_body": False})
+        await _close(response)
         return
     await _stream(response, send, receive)
 
@@ -177,8 +187,12 @@ async def _stream(response: Response, send: Send, receive: Receive) -> None:
         for task in tasks:
             task.cancel()
         results = await asyncio.gather(*tasks, return_exceptions=True)
-        closer = getattr(response.stream, "aclose", None)
-        if closer is not None:
-            await closer()
+        await _close(response)
     if isinstance(results[0], Exception):
         raise results[0]
+
+
+async def _close(response: Response) -> None:
+    closer = getattr(response.stream, "aclose", None)
+    if closer is not None:
+        await closer()

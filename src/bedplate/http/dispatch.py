@@ -6,9 +6,9 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from bedplate.errors import AuthenticationError, BedplateError, UnavailableError
+from bedplate.errors import AuthenticationError, BedplateError, InternalError, UnavailableError
 from bedplate.http.messages import ProtocolError, Request, Response
-from bedplate.http.routes import ResourceRef, Route, RouteTable
+from bedplate.http.routes import HeaderParam, RefusedTailError, ResourceRef, Route, RouteTable
 from bedplate.ids import new_id
 
 Authenticate = Callable[[Request], Any | Awaitable[Any]]
@@ -21,27 +21,41 @@ _log = logging.getLogger(__name__)
 
 async def dispatch(table: RouteTable, request: Request, authenticate: Authenticate, authorise: Authorise) -> Response:
     """Answer ``request``. Errors become answers; this never raises, except when it is cancelled."""
+    render: Callable[[BedplateError], Response] = Response.error
     try:
         route, request.params = table.match(request.method, request.path)
-        request.route, request.depth = route, route.limits.depth
+        request.route, request.depth, render = route, route.limits.depth, route.render
+        for parameter in route.headers:
+            request.params[parameter.name] = _header(request, parameter)
         if not route.public:
             await _admit(route, request, authenticate, authorise)
-        if request.read is not None:
+        if route.limits.stream:
+            request.open_stream(route.limits.body, route.limits.receipt)
+        elif request.read is not None:
             request.body = await request.read(route.limits.body, route.limits.receipt)
         elif len(request.body) > route.limits.body:
             raise ProtocolError(413, f"the body is larger than {route.limits.body} bytes")
         return await _handle(route, request)
     except AuthenticationError as error:
-        response = Response.error(error)
-        response.headers.append(("www-authenticate", "Bearer"))
+        response = render(error)
+        if not any(name == "www-authenticate" for name, _ in response.headers):
+            response.headers.append(("www-authenticate", "Bearer"))
         return response
+    except RefusedTailError as error:
+        return error.route.render(error)
     except BedplateError as error:
-        return Response.error(error)
+        return render(error)
     except Exception:  # noqa: BLE001  the last line of defence: log it under an id, tell nobody what it was
         reference = new_id("err")
         _log.exception("unexpected error %s in %s %s", reference, request.method, request.path)
-        body = {"error": "internal", "message": "something failed here", "where": reference, "fix": "see the log"}
-        return Response.json(body, 500)
+        return render(InternalError("something failed here", where=reference, fix="see the log"))
+
+
+def _header(request: Request, parameter: HeaderParam) -> str:
+    value = request.headers.get(parameter.header) or parameter.default
+    if len(value) > 200 or not value.isprintable():
+        raise ProtocolError(400, f"the header {parameter.header} cannot be used")
+    return value
 
 
 async def _admit(route: Route, request: Request, authenticate: Authenticate, authorise: Authorise) -> None:

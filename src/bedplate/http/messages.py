@@ -1,5 +1,6 @@
 """Requests and responses, whatever server carried them, and JSON that is bounded before it is parsed."""
 
+import base64
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
@@ -70,8 +71,9 @@ class Response(msgspec.Struct, kw_only=True):
 class Request:
     """A request. ``body`` stays empty until the caller was authenticated and authorised.
 
-    ``path`` was percent-decoded once by the server; header names are lower case. ``params``, ``principal`` and
-    ``decision`` are filled in by :func:`bedplate.http.dispatch`.
+    On routes that stream it stays empty, and ``pieces`` hands it over as it arrives. ``path`` was percent-decoded once
+    by the server; header names are lower case. ``params``, ``principal`` and ``decision`` are filled in by
+    :func:`bedplate.http.dispatch`.
     """
 
     __slots__ = (
@@ -83,12 +85,14 @@ class Request:
         "method",
         "params",
         "path",
+        "pieces",
         "principal",
         "query_string",
         "read",
         "route",
         "scheme",
         "state",
+        "stream",
     )
 
     def __init__(
@@ -102,6 +106,7 @@ class Request:
         scheme: str = "http",
         body: bytes = b"",
         read: Callable[[int, float], Awaitable[bytes]] | None = None,
+        stream: Callable[[int, float], AsyncIterator[bytes]] | None = None,
     ) -> None:
         self.method = method
         self.path = path
@@ -112,12 +117,28 @@ class Request:
         self.body = body
         # read(most bytes, most seconds) fetches the body from the connection; None: `body` holds it already
         self.read = read
+        # stream(most bytes, most seconds for each piece) hands it over in pieces instead, on routes that ask for it
+        self.stream = stream
+        self.pieces: AsyncIterator[bytes] | None = None
         self.depth = 64
-        self.params: Mapping[str, Any] = {}
+        self.params: dict[str, Any] = {}
         self.principal: Any = None
         self.decision: Any = None
         self.route: Any = None
         self.state: dict[str, Any] = {}
+
+    def open_stream(self, most: int, seconds: float) -> None:
+        """Let ``pieces`` hand the body over as it arrives; :func:`bedplate.http.dispatch` calls it once.
+
+        Raises:
+            ProtocolError: 413, the body is declared or known to be larger than ``most`` bytes.
+        """
+        if self.stream is not None:
+            self.pieces = self.stream(most, seconds)
+        elif len(self.body) > most:
+            raise ProtocolError(413, f"the body is larger than {most} bytes")
+        else:
+            self.pieces = _whole(self.body)
 
     @property
     def host(self) -> str:
@@ -140,6 +161,22 @@ class Request:
             raise ProtocolError(400, "a query parameter is given twice")
         return values
 
+    @property
+    def query_lists(self) -> dict[str, list[str]]:
+        """The query parameters of a protocol in which one may be given several times.
+
+        Raises:
+            ProtocolError: 400, there are more than 10,000, or the text cannot be read.
+        """
+        try:
+            pairs = parse_qsl(self.query_string, keep_blank_values=True, max_num_fields=10_000, errors="strict")
+        except (ValueError, UnicodeDecodeError) as error:
+            raise ProtocolError(400, "the query string cannot be read") from error
+        values: dict[str, list[str]] = {}
+        for name, value in pairs:
+            values.setdefault(name, []).append(value)
+        return values
+
     def cookie(self, name: str) -> str | None:
         """The value of a cookie, taken literally."""
         for part in self.headers.get("cookie", "").split(";"):
@@ -153,6 +190,18 @@ class Request:
         """The token of an ``Authorization: Bearer`` header."""
         kind, _, token = self.headers.get("authorization", "").partition(" ")
         return token.strip() or None if kind.lower() == "bearer" else None
+
+    @property
+    def basic(self) -> tuple[str, str] | None:
+        """User and password of an ``Authorization: Basic`` header; None if there is none that can be read."""
+        kind, _, encoded = self.headers.get("authorization", "").partition(" ")
+        if kind.lower() != "basic":
+            return None
+        try:
+            user, colon, password = base64.b64decode(encoded.strip(), validate=True).decode("utf-8").partition(":")
+        except ValueError:
+            return None
+        return (user, password) if colon else None
 
     def json(self, of: type[T]) -> T:
         """The body as a ``of``, refused before parsing when it nests deeper than the route allows.
@@ -178,6 +227,11 @@ class Request:
         if len(fields) != len(pairs):
             raise ProtocolError(400, "a form field is given twice")
         return fields
+
+
+async def _whole(body: bytes) -> AsyncIterator[bytes]:
+    if body:
+        yield body
 
 
 def too_deep(body: bytes, limit: int) -> bool:

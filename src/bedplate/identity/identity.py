@@ -1,9 +1,12 @@
 """Who somebody is: keys for programs, sessions for pages, one-time links to begin a session.
 
-Nothing is cached: an expired or revoked credential, or a principal that was shut out, is refused from the next request
-on. Every change is recorded in the ledger in its own transaction.
+An expired or revoked credential, or a principal that was shut out, is refused from the next request on: what was looked
+up is remembered only until the next change, and a home has one owner, so every change passes here. Every change is
+recorded in the ledger in its own transaction.
 """
 
+import hashlib
+import threading
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -15,6 +18,7 @@ from bedplate import clock, files
 from bedplate.errors import AuthenticationError, InputError, NotFoundError
 from bedplate.identity import tokens
 from bedplate.identity.tokens import Token
+from bedplate.policy import values as policy
 from bedplate.store import Store, Transaction
 from bedplate.store.principals import CredentialRow, Credentials, PrincipalRow
 
@@ -25,6 +29,7 @@ KEY, SESSION, LINK = "bp", "bs", "bl"
 LINK_SECONDS = 60
 SESSION_HOURS = 12
 _SYSTEM = "system"
+_REMEMBERED = 4096
 
 
 class Principal(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,8 +39,18 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     kind: Literal["user", "service"]
     name: str
     groups: tuple[str, ...]
-    auth: Literal["key", "session"]
+    auth: Literal["key", "session", "ticket"]
     credential: str
+
+
+def policy_principal(principal: Principal | PrincipalRow) -> policy.Principal:
+    """Somebody who signed in, or could, as policy knows them."""
+    return policy.Principal(
+        kind="User" if principal.kind == "user" else "Service",
+        id=principal.id,
+        name=principal.name,
+        groups=principal.groups,
+    )
 
 
 class Recorder(Protocol):
@@ -60,6 +75,10 @@ class Identity:
 
     def __init__(self, store: Store, keys: Path, ledger: Recorder) -> None:
         self._store, self._keys, self._ledger = store, keys, ledger
+        self._lock = threading.Lock()
+        self._changes = 0
+        self._known: dict[bytes, tuple[Principal, str | None]] = {}
+        """Principals and when their credential expires, by the hash of the token."""
 
     # ------------------------------------------------------------------------------------------------ who comes in
 
@@ -70,13 +89,18 @@ class Identity:
             AuthenticationError: it is unknown, expired or revoked, or its principal was shut out. The text does not
                 say which.
         """
+        name = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+        known = self._known.get(name)
+        if known is not None and (known[1] is None or known[1] > clock.timestamp()):
+            return known[0]
         presented = tokens.parse(token, KEY) or tokens.parse(token, SESSION)
         if presented is not None:
+            changes = self._changes
             with self._store.read() as tx:
                 kept = _valid(_credentials(tx, presented.prefix), presented)
                 principal = None if kept is None else tx.principals.get(kept.principal)
             if kept is not None and principal is not None and principal.disabled is None:
-                return Principal(
+                found = Principal(
                     id=principal.id,
                     kind=principal.kind,
                     name=principal.name,
@@ -84,9 +108,24 @@ class Identity:
                     auth="key" if presented.prefix == KEY else "session",
                     credential=kept.id,
                 )
+                self._remember(name, found, kept.expires, changes)
+                return found
         raise AuthenticationError(
             "this key or session is not valid", fix="use a valid key, or open a new login link: bedplate up"
         )
+
+    def _remember(self, name: bytes, principal: Principal, expires: str | None, changes: int) -> None:
+        with self._lock:
+            if changes != self._changes:
+                return  # something changed while it was looked up, so what was seen may be of before
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            self._known[name] = (principal, expires)
+
+    def _forget(self) -> None:
+        with self._lock:
+            self._changes += 1
+            self._known.clear()
 
     def administrator_key(self) -> str:
         """The key of the local administrator, which is made with its principal at the first start.
@@ -229,6 +268,7 @@ class Identity:
         self, tx: Transaction, actor: str, action: str, resource: str, *, auth: str = "key", **payload: Any
     ) -> None:
         self._ledger.record(tx, actor=actor, action=action, resource=resource, auth=auth, payload=payload)
+        tx.after_commit(self._forget)
 
 
 def _credentials(tx: Transaction, prefix: str) -> Credentials:

@@ -24,7 +24,7 @@ class Parent(msgspec.Struct, frozen=True):
 class Resource(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked for. ``attributes`` are exactly those of its entity in ``schema.cedarschema``."""
 
-    kind: Literal["Home", "UseCase", "Table", "Run", "Bundle", "Endpoint", "Ledger"]
+    kind: Literal["Home", "UseCase", "Table", "Run", "Bundle", "Endpoint", "Ledger", "Workspace", "Model"]
     id: str
     attributes: dict[str, Any] = {}
     parents: tuple[Parent, ...] = ()
@@ -66,11 +66,10 @@ def table(name: str, *, use_case: str, purposes: tuple[str, ...], sensitive: boo
 
 def bundle(digest: str, *, use_case: str, approvers: tuple[str, ...] = ()) -> Resource:
     """A model version, with the groups that may approve it."""
-    groups = [{"__entity": {"type": "Group", "id": group}} for group in approvers]
     return Resource(
         kind="Bundle",
         id=digest,
-        attributes={"use_case": use_case, "approvers": groups},
+        attributes={"use_case": use_case, "approvers": _groups(approvers)},
         parents=(Parent("UseCase", use_case),),
     )
 
@@ -84,6 +83,26 @@ def endpoint(name: str, *, use_case: str) -> Resource:
     """A served model."""
     attributes = {"use_case": use_case, "name": name}
     return Resource(kind="Endpoint", id=name, attributes=attributes, parents=(Parent("UseCase", use_case),))
+
+
+def workspace(name: str, *, shared: bool, readers: tuple[str, ...] = (), writers: tuple[str, ...] = ()) -> Resource:
+    """A workspace, with the groups that may read and write in it."""
+    attributes = {"name": name, "shared": shared, "readers": _groups(readers), "writers": _groups(writers)}
+    return Resource(kind="Workspace", id=name, attributes=attributes, parents=(Parent("Home", "home"),))
+
+
+def model(identifier: str, *, name: str, workspace: str, approvers: tuple[str, ...] = ()) -> Resource:
+    """A registered model that belongs to no use case, with the groups that may let its versions into production."""
+    return Resource(
+        kind="Model",
+        id=identifier,
+        attributes={"name": name, "approvers": _groups(approvers)},
+        parents=(Parent("Workspace", workspace),),
+    )
+
+
+def _groups(names: tuple[str, ...]) -> list[dict[str, Any]]:
+    return [{"__entity": {"type": "Group", "id": name}} for name in names]
 
 
 LEDGER = Resource(kind="Ledger", id="ledger", parents=(Parent("Home", "home"),))

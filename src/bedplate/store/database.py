@@ -1,7 +1,9 @@
 """Opening the database, and its transactions."""
 
+import contextlib
 import os
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -10,20 +12,30 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from bedplate.errors import HomeError, StorageError
+from bedplate.errors import HomeError, StorageError, UnavailableError
 from bedplate.settings import FORMAT
 from bedplate.store import faults
+from bedplate.store.artifacts import Artifacts, Condemned, Uploads
 from bedplate.store.endpoints import Endpoints
 from bedplate.store.executions import Executions
+from bedplate.store.experiments import Experiments
 from bedplate.store.facts import Facts
+from bedplate.store.history import History
 from bedplate.store.leases import Leases
 from bedplate.store.ledger import LedgerRows
+from bedplate.store.metrics import Metrics
+from bedplate.store.models import Models, Versions
 from bedplate.store.principals import Keys, Links, Principals, Sessions
-from bedplate.store.releases import Approvals, Versions, Waivers
+from bedplate.store.registry_search import RegistrySearch
+from bedplate.store.releases import Approvals, Waivers
 from bedplate.store.runs import Runs
 from bedplate.store.schema import HEAD
+from bedplate.store.search import Search
+from bedplate.store.segments import Segments
 from bedplate.store.stages import Stages
 from bedplate.store.use_cases import UseCases
+from bedplate.store.workspaces import Workspaces
+from bedplate.store.writer import Writer
 
 _VERSION = sa.text("SELECT version_num FROM alembic_version")
 _WRITE = "bedplate_write"
@@ -35,10 +47,28 @@ class Transaction:
     def __init__(self, connection: sa.Connection) -> None:
         self._connection = connection
         self._after: list[Callable[[], None]] = []
+        self.lost = False
+        """Whether the database gave up the whole transaction when a savepoint was to be undone."""
 
     def after_commit(self, action: Callable[[], None]) -> None:
         """Call ``action`` once the transaction is durable; never if it is rolled back."""
         self._after.append(action)
+
+    @contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """What the block wrote, and what it wants done after the commit, is undone if it raises."""
+        kept = len(self._after)
+        self._connection.exec_driver_sql("SAVEPOINT piece")
+        try:
+            yield
+        except BaseException:
+            del self._after[kept:]
+            self.lost = True  # a full disk makes SQLite undo everything: then there is no savepoint to go back to
+            self._connection.exec_driver_sql("ROLLBACK TO SAVEPOINT piece")
+            self._connection.exec_driver_sql("RELEASE SAVEPOINT piece")
+            self.lost = False
+            raise
+        self._connection.exec_driver_sql("RELEASE SAVEPOINT piece")
 
     @cached_property
     def facts(self) -> Facts:
@@ -59,6 +89,21 @@ class Transaction:
     def executions(self) -> Executions:
         """Runs of the flow."""
         return Executions(self._connection)
+
+    @cached_property
+    def models(self) -> Models:
+        """Registered models."""
+        return Models(self._connection)
+
+    @cached_property
+    def registry_search(self) -> RegistrySearch:
+        """Searching the registry."""
+        return RegistrySearch(self._connection)
+
+    @cached_property
+    def history(self) -> History:
+        """What happened to models and their versions."""
+        return History(self._connection)
 
     @cached_property
     def versions(self) -> Versions:
@@ -106,9 +151,49 @@ class Transaction:
         return LedgerRows(self._connection)
 
     @cached_property
+    def workspaces(self) -> Workspaces:
+        """Workspaces."""
+        return Workspaces(self._connection)
+
+    @cached_property
+    def experiments(self) -> Experiments:
+        """Experiments and their tags."""
+        return Experiments(self._connection)
+
+    @cached_property
     def runs(self) -> Runs:
-        """Experiments, runs and metrics."""
+        """Runs, their params and tags."""
         return Runs(self._connection)
+
+    @cached_property
+    def metrics(self) -> Metrics:
+        """Logged values."""
+        return Metrics(self._connection)
+
+    @cached_property
+    def search(self) -> Search:
+        """Search in experiments and runs."""
+        return Search(self._connection)
+
+    @cached_property
+    def segments(self) -> Segments:
+        """Segments of appended rows."""
+        return Segments(self._connection)
+
+    @cached_property
+    def artifacts(self) -> Artifacts:
+        """Names of artifacts."""
+        return Artifacts(self._connection)
+
+    @cached_property
+    def uploads(self) -> Uploads:
+        """Uploads in parts."""
+        return Uploads(self._connection)
+
+    @cached_property
+    def condemned(self) -> Condemned:
+        """Content that nothing names any more."""
+        return Condemned(self._connection)
 
     @cached_property
     def leases(self) -> Leases:
@@ -119,10 +204,18 @@ class Transaction:
 class Store:
     """The database. Threads may share it; each transaction belongs to one thread."""
 
-    def __init__(self, engine: sa.Engine, where: str) -> None:
+    def __init__(self, engine: sa.Engine, where: str, wait: float = 30.0) -> None:
         self._engine = engine
         self._fence: Callable[[Transaction], None] | None = None
         self.where = where
+        # SQLite lets one write at a time, and who waits there sleeps and looks again. Within a process we queue.
+        self._one = None if self.postgresql else threading.Lock()
+        self._wait = wait
+
+    @cached_property
+    def writer(self) -> Writer:
+        """Writes for many, with one commit for all that wait."""
+        return Writer(self)
 
     @property
     def postgresql(self) -> bool:
@@ -145,8 +238,16 @@ class Store:
                 pass
 
     @contextmanager
-    def transaction(self) -> Iterator[Transaction]:
+    def connection(self) -> Iterator[sa.Connection]:
+        """A connection for many transactions."""
+        with self.translated(), self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def transaction(self, connection: sa.Connection | None = None) -> Iterator[Transaction]:
         """One write transaction: committed and on disk when the block ends, undone if it raises.
+
+        It takes a connection of its own unless one is given.
 
         Raises:
             StorageError: disk full, damaged or unwritable.
@@ -155,15 +256,29 @@ class Store:
             ConflictError: a constraint was violated.
         """
         transaction: Transaction | None = None
-        with self._translated(), self._engine.connect() as connection:
-            connection.execution_options(**{_WRITE: True})
-            with connection.begin():
-                transaction = Transaction(connection)
+        held = self._engine.connect() if connection is None else contextlib.nullcontext(connection)
+        with self._turn(), self.translated(), held as used:
+            if _WRITE not in used.get_execution_options():
+                used.execution_options(**{_WRITE: True})
+            with used.begin():
+                transaction = Transaction(used)
                 if self._fence is not None:
                     self._fence(transaction)
                 yield transaction
         for action in transaction._after:
             action()
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        if self._one is None:
+            yield
+            return
+        if not self._one.acquire(timeout=self._wait):
+            raise UnavailableError("another write takes too long", where=self.where, fix="try again")
+        try:
+            yield
+        finally:
+            self._one.release()
 
     @contextmanager
     def read(self) -> Iterator[Transaction]:
@@ -173,7 +288,7 @@ class Store:
             StorageError: damaged or unreadable.
             UnavailableError: the server is gone.
         """
-        with self._translated(), self._engine.connect() as connection:
+        with self.translated(), self._engine.connect() as connection:
             if self.postgresql:
                 connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
             with connection.begin() as transaction:
@@ -181,11 +296,14 @@ class Store:
                 transaction.rollback()
 
     def close(self) -> None:
-        """Close all connections."""
+        """Write what waits for the writer, then close all connections."""
+        if "writer" in self.__dict__:
+            self.writer.close()
         self._engine.dispose()
 
     @contextmanager
-    def _translated(self) -> Iterator[None]:
+    def translated(self) -> Iterator[None]:
+        """What the database raises in the block comes out as an error of ours."""
         try:
             yield
         except (sa.exc.SQLAlchemyError, sqlite3.Error) as error:
@@ -208,7 +326,7 @@ def open_store(location: Path | str, *, wait: float = 30.0, read_only: bool = Fa
         engine, where = _postgresql_engine(text, wait)
     else:
         engine, where = _sqlite_engine(Path(location), wait, read_only=read_only), text
-    store = Store(engine, where)
+    store = Store(engine, where, wait)
     try:
         _bring_to_head(store, read_only=read_only)
     except BaseException:
@@ -245,8 +363,11 @@ def _sqlite_engine(path: Path, wait: float, *, read_only: bool) -> sa.Engine:
     def _begin(connection: sa.Connection) -> None:
         # A write takes its lock first, so it can wait for it; a read that turned into a write could only fail.
         write = connection.get_execution_options().get(_WRITE, False)
-        connection.exec_driver_sql("PRAGMA query_only=OFF" if write else "PRAGMA query_only=ON")
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+        raw: Any = connection.connection.dbapi_connection
+        if connection.info.get(_WRITE) is not write:
+            raw.execute("PRAGMA query_only=OFF" if write else "PRAGMA query_only=ON").close()
+            connection.info[_WRITE] = write
+        raw.execute("BEGIN IMMEDIATE" if write else "BEGIN").close()
 
     return engine
 
@@ -272,7 +393,7 @@ def _bring_to_head(store: Store, *, read_only: bool) -> None:
         raise HomeError("this database is not of the newest form", where=store.where, fix="open its home once")
     from bedplate.store import migrate
 
-    with store._translated():
+    with store.translated():
         migrate.upgrade(store._engine.connect().execution_options(**{_WRITE: True}), _refuse_foreign, store.where)
 
 
