@@ -62,7 +62,7 @@ class FileOfRun(msgspec.Struct, kw_only=True):
 
 
 class FileInfo(msgspec.Struct):
-    """One file or folder; a folder has no size."""
+    """One file or folder; a folder has no size, and MLflow's messages leave out that of an empty file."""
 
     path: str
     is_dir: bool
@@ -281,7 +281,7 @@ def _files(rows: Sequence[ArtifactRow], within: str = "", **also: str | None) ->
     value: dict[str, object] = {name: text for name, text in also.items() if text is not None}
     if rows:
         value["files"] = [
-            FileInfo(f"{within}{row.name}", row.digest is None, msgspec.UNSET if row.digest is None else row.size)
+            FileInfo(f"{within}{row.name}", row.digest is None, (row.digest and row.size) or msgspec.UNSET)
             for row in rows
         ]
     return wire.json(value)

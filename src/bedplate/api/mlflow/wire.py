@@ -50,7 +50,6 @@ _CODES: tuple[tuple[type[BedplateError], str, int], ...] = (
     (UnavailableError, "TEMPORARILY_UNAVAILABLE", 503),
     (StorageError, "INTERNAL_ERROR", 507),
 )
-_ADDRESSES = tuple(f"{prefix}/mlflow" for prefix in PREFIXES)
 _SECOND_PREFIX = re.compile(r"[^a-z0-9]+")
 
 
@@ -86,13 +85,9 @@ def error(caught: BedplateError) -> Response:
     return Response.json(Problem(code, str(caught)), status, headers)
 
 
-def present(request: Request, response: Response) -> Response:
-    """An error about an address that no route has, in the form of the API that the address belongs to."""
-    if request.route is not None or response.status < 400 or not request.path.startswith(_ADDRESSES):
-        return response
-    said = msgspec.json.decode(response.body)["message"]
-    response.body = msgspec.json.encode(Problem(_protocol(response.status), said))
-    return response
+def unknown(status: int, message: str) -> bytes:
+    """The body of an error about an address or method that is not there."""
+    return msgspec.json.encode(Problem(_protocol(status), message))
 
 
 def _protocol(status: int) -> str:
@@ -245,8 +240,11 @@ def missing(name: str) -> Callable[[Request], Response]:
     """The handler of an operation that is left out, and says so."""
 
     def handler(request: Request) -> Response:
-        raise NotImplementedHereError(
-            f"{name} is not part of this server", fix="docs/reference/mlflow.md lists what is"
-        )
+        raise left_out(name)
 
     return handler
+
+
+def left_out(name: str) -> NotImplementedHereError:
+    """What is said about a part of MLflow's API that is not here."""
+    return NotImplementedHereError(f"{name} is not part of this server", fix="docs/reference/mlflow.md lists what is")
