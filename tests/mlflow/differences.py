@@ -66,10 +66,10 @@ DIFFERENCES: tuple[Difference, ...] = (
     ),
     Difference(
         name="strict-paths",
-        where="Artifact paths with a backslash, an empty segment or `.`",
-        theirs="Resolved by the file system under them, where they mean something else or nothing",
+        where="Artifact paths with a backslash, a percent sign, an empty segment or `.`",
+        theirs="Taken as they are, or resolved by the file system under them",
         ours="400 `INVALID_PARAMETER_VALUE`",
-        why="One name for one file, on every kind of storage.",
+        why="One name for one file on every kind of storage, and none that a second decoding makes another.",
     ),
     Difference(
         name="infinity",

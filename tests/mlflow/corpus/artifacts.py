@@ -65,7 +65,7 @@ FILES = (
     post(UPLOAD + f"?run_uuid={NOBODY}&path=x", raw=b"page", headers=OCTETS),
     # paths that lead elsewhere
     *(listing(path=path) for path in (*_OUTSIDE, *_ELSEWHERE)),
-    *(differs(listing(path=path), "strict-paths") for path in _UNUSUAL),
+    *(differs(listing(path=path), "strict-paths") for path in (*_UNUSUAL, "100%")),
     *(get(PROXY, {"path": f"$e/$r/artifacts/{path}"}) for path in _OUTSIDE),
     *(differs(get(PROXY, {"path": f"$e/$r/artifacts/{path}"}), "strict-paths") for path in (*_UNUSUAL, "/etc/passwd")),
     *(get(f"{PROXY}/$e/$r/artifacts/{path}") for path in _OUTSIDE),
