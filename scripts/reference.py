@@ -94,11 +94,13 @@ def api() -> Iterator[str]:
     yield from head(
         "HTTP API",
         "Send a key as `Authorization: Bearer KEY`. Each route declares an action, a resource and an audit class; one "
-        "that does not cannot be mounted.",
+        "that does not cannot be mounted. What stands under `/api` for MLflow's clients stands under `/ajax-api` too.",
     )
     any_site: Any = None  # routes close over the site and use it only when they are called
     mounted = RouteTable(route for routes in plugins("bedplate.routes") for route in routes(any_site))
     for route in mounted.routes:
+        if route.twin:
+            continue
         yield from ("", f"## {route.method} {route.path}", "", f"{route.summary}.", "")
         audit = route.audit.kind + (f": {route.audit.reason}" if route.audit.reason else "")
         body = route.request_type.__name__ if route.request_type is not None else "none"
@@ -126,10 +128,10 @@ def mlflow() -> Iterator[str]:
     yield from table(
         ("Method", "Path", "What it does"), [(route.method, f"`{route.path}`", route.summary) for route in here]
     )
-    yield from ("", "## Left out", "", "These answer 501 `NOT_IMPLEMENTED`.", "")
+    yield from ("", "## Left out", "", "What begins like this answers 501 `NOT_IMPLEMENTED`.", "")
     families: dict[str, list[str]] = {}
-    for path, name in (*left_out.FAMILIES.items(), *left_out.OPERATIONS.items(), *left_out.ELSEWHERE.items()):
-        families.setdefault(name, []).append(f"`{path}`" if path.startswith("/") else f"`…/mlflow/{path}`")
+    for path, name in left_out.FAMILIES.items():
+        families.setdefault(name, []).append(f"`{path}`")
     yield from table(("What", "Paths"), [(name, ", ".join(paths)) for name, paths in sorted(families.items())])
     yield from ("", "## Other replies than MLflow's", "", "Beside ids, times, page tokens and texts of errors.", "")
     rows = [(entry.where, entry.theirs, entry.ours, entry.why) for entry in DIFFERENCES]

@@ -84,6 +84,7 @@ _LEFT_OUT: tuple[tuple[str, str], ...] = (
     ("GET", "/ajax-api/2.0/mlflow/gateway-proxy"), ("GET", "/ajax-api/2.0/mlflow/get-trace-artifact"), ("POST", "/ajax-api/2.0/mlflow/runs/create-promptlab-run"),
     ("POST", "/ajax-api/3.0/mlflow/genai/evaluate/invoke"), ("GET", "/ajax-api/3.0/mlflow/ui-telemetry"), ("POST", "/graphql"),
     ("POST", "/api/2.0/mlflow/artifacts/presigned-upload-url"), ("POST", "/api/2.0/mlflow/artifacts/presigned-download-url"),
+    ("POST", "/api/2.0/mlflow/webhooks"), ("DELETE", "/api/2.0/mlflow/webhooks/1"), ("GET", "/api/2.0/mlflow/unified-traces"),
 )
 LEFT_OUT = tuple(differs(_wrong(method, path), "left-out", 501, "NOT_IMPLEMENTED") for method, path in _LEFT_OUT)
 

@@ -152,11 +152,6 @@ def _proxy(site: Site) -> Iterator[Route]:
             method, f"{base}/{{path:path}}", action, audit, handler,
             summary=summary, limits=limits, prefixes=PREFIXES,
         )  # fmt: skip
-    yield from wire.routes(
-        "GET", "/mlflow-artifacts/presigned/{path:path}", "read", HANDED_OVER,
-        wire.missing("an address to download from directly"),
-        summary="Not here: an address to download a file from directly", limits=READING, prefixes=PREFIXES,
-    )  # fmt: skip
 
 
 def _in_parts(site: Site) -> Iterator[Route]:

@@ -9,51 +9,58 @@ from bedplate.api.mlflow import wire
 from bedplate.http import Request, Response
 
 FAMILIES: dict[str, str] = {
-    "datasets": "evaluation data sets",
-    "demo": "demonstration data",
-    "gateway": "the AI gateway",
-    "gateway-proxy": "the AI gateway",
-    "genai": "evaluation of language models",
-    "get-online-trace-details": "traces",
-    "get-trace-artifact": "traces",
-    "issues": "issues",
-    "jobs": "jobs",
-    "label-schemas": "label schemas",
-    "permissions": "permissions by MLflow's own API",
-    "prompt-optimization": "prompt optimisation",
-    "review-queues": "review queues",
-    "roles": "roles by MLflow's own API",
-    "scorer": "scorers",
-    "scorers": "scorers",
-    "traces": "traces",
-    "ui-telemetry": "telemetry of pages",
-    "unified-traces": "traces",
-    "users": "users by MLflow's own API",
-    "webhooks": "webhooks",
+    "/graphql": "GraphQL",
+    "/mlflow/artifacts/presigned-download-url": "addresses of files in the storage itself",
+    "/mlflow/artifacts/presigned-upload-url": "addresses of files in the storage itself",
+    "/mlflow-artifacts/presigned": "addresses of files in the storage itself",
+    "/mlflow/datasets": "evaluation data sets",
+    "/mlflow/demo": "demonstration data",
+    "/mlflow/gateway": "the AI gateway",
+    "/mlflow/gateway-proxy": "the AI gateway",
+    "/mlflow/genai": "evaluation of language models",
+    "/mlflow/get-online-trace-details": "traces",
+    "/mlflow/get-trace-artifact": "traces",
+    "/mlflow/issues": "issues",
+    "/mlflow/jobs": "jobs",
+    "/mlflow/label-schemas": "label schemas",
+    "/mlflow/permissions": "users, roles and permissions by MLflow's own API",
+    "/mlflow/prompt-optimization": "prompt optimisation",
+    "/mlflow/review-queues": "review queues",
+    "/mlflow/roles": "users, roles and permissions by MLflow's own API",
+    "/mlflow/runs/create-promptlab-run": "prompt engineering",
+    "/mlflow/scorer": "scorers",
+    "/mlflow/scorers": "scorers",
+    "/mlflow/traces": "traces",
+    "/mlflow/ui-telemetry": "telemetry of pages",
+    "/mlflow/unified-traces": "traces",
+    "/mlflow/users": "users, roles and permissions by MLflow's own API",
+    "/mlflow/webhooks": "webhooks",
+    "/v1/metrics": "OpenTelemetry",
+    "/v1/traces": "OpenTelemetry",
 }
-"""The first word of a path, and what it is about."""
-OPERATIONS: dict[str, str] = {
-    "artifacts/presigned-download-url": "addresses to download from directly",
-    "artifacts/presigned-upload-url": "addresses to upload to directly",
-    "runs/create-promptlab-run": "prompt engineering",
-}
-ELSEWHERE: dict[str, str] = {"/graphql": "GraphQL", "/v1/traces": "traces", "/v1/metrics": "metrics over OpenTelemetry"}
-"""Paths outside the prefixes."""
+"""Where each begins, below the prefixes of the API, and what it is about."""
 
 
 def present(request: Request, response: Response) -> Response:
     """An error about an address that no route has, in the form of MLflow's API if the address is one of its own."""
-    path = request.path
     if request.route is not None or response.status < 400:
         return response
-    if path in ELSEWHERE:
-        return wire.error(wire.left_out(ELSEWHERE[path]))
-    prefix = next((prefix for prefix in wire.PREFIXES if path.startswith(f"{prefix}/mlflow")), None)
-    if prefix is None:
-        return response
-    rest = path.removeprefix(f"{prefix}/mlflow/")
-    name = OPERATIONS.get(rest) or FAMILIES.get(rest.partition("/")[0])
+    prefix = next((prefix for prefix in wire.PREFIXES if request.path.startswith(f"{prefix}/mlflow")), "")
+    name = _family(request.path.removeprefix(prefix))
     if name is not None and response.status == 404:
-        return wire.error(wire.left_out(name))
-    response.body = wire.unknown(response.status, msgspec.json.decode(response.body)["message"])
+        return wire.error(
+            wire.NotImplementedHereError(
+                f"{name}: not part of this server", fix="docs/reference/mlflow.md lists what is"
+            )
+        )
+    if prefix:
+        response.body = wire.unknown(response.status, msgspec.json.decode(response.body)["message"])
     return response
+
+
+def _family(path: str) -> str | None:
+    for parts in (3, 2, 1):  # the longest beginning first
+        name = FAMILIES.get("/".join(path.split("/")[: parts + 1]))
+        if name is not None:
+            return name
+    return None

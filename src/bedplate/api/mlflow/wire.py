@@ -4,7 +4,7 @@ Checked against the server of MLflow 3.17: an error has the status and code of t
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, TypeVar, get_args, get_origin
 
 import msgspec
@@ -107,9 +107,10 @@ def decode(request: Request, of: type[Message]) -> Message:
     """
     if request.method in ("GET", "HEAD"):
         return _from_query(request, of)
+    if request.body or request.method in ("POST", "PUT"):
+        demand_json(request)
     if not request.body.strip():
         return _convert({}, of)
-    demand_json(request)
     value = decode_json(request.body, dict[str, Any], request.depth)
     return _convert(_without_nulls(value), of)
 
@@ -234,17 +235,3 @@ def routes(
             request_type=request_type, response_type=response_type, headers=(WORKSPACE,), render=error,
             error_type=Problem, twin=prefix != prefixes[0],
         )  # fmt: skip
-
-
-def missing(name: str) -> Callable[[Request], Response]:
-    """The handler of an operation that is left out, and says so."""
-
-    def handler(request: Request) -> Response:
-        raise left_out(name)
-
-    return handler
-
-
-def left_out(name: str) -> NotImplementedHereError:
-    """What is said about a part of MLflow's API that is not here."""
-    return NotImplementedHereError(f"{name} is not part of this server", fix="docs/reference/mlflow.md lists what is")
