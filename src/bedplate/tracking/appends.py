@@ -20,7 +20,6 @@ from bedplate.store.metrics import Point
 from bedplate.store.runs import RunRow
 from bedplate.store.segments import Segment
 from bedplate.tracking.runs import active, new_params
-from bedplate.tracking.runs import points as points_of
 from bedplate.tracking.validation import Metric, Param
 
 T = TypeVar("T")
@@ -194,9 +193,9 @@ def _numbered(position: int, accepted: Sequence[tuple[RunRow, Appended]]) -> _Ro
     leaves: dict[int, bytes] = {}
     actors: dict[str, int] = {}
     for run, item in accepted:
-        for point in points_of(run, item.metrics, position):
-            points.append(point)
-            leaves[position] = metric_leaf(position, run.id, *point[3:7])
+        for key, value, timestamp, step in item.metrics:
+            points.append((run.key, run.experiment, run.started, key, value, timestamp, step, position))
+            leaves[position] = metric_leaf(position, run.id, key, value, timestamp, step)
             position += 1
         if item.params:
             numbered = [(each.key, each.value, number) for number, each in enumerate(item.params, position)]

@@ -247,16 +247,12 @@ def _logging(site: Site) -> Iterator[Route]:
     async def log_batch(request: Request) -> Response:
         given = _quick(request, _log_batch, LogBatch)
         run = wire.required("run_id", given.run_id)
+        for index, each in enumerate(given.metrics):
+            if each.key is None or each.value is None or each.timestamp is None:
+                for name in ("key", "value", "timestamp"):
+                    wire.required(f"metrics[{index}].{name}", getattr(each, name))
         batch = validation.batch(
-            [
-                Metric(
-                    wire.required(f"metrics[{index}].key", each.key),
-                    wire.required(f"metrics[{index}].value", each.value),
-                    wire.required(f"metrics[{index}].timestamp", each.timestamp),
-                    each.step,
-                )
-                for index, each in enumerate(given.metrics)
-            ],
+            [Metric(each.key, each.value, each.timestamp, each.step) for each in given.metrics],
             [Param(wire.required(f"params[{i}].key", each.key), each.value) for i, each in enumerate(given.params)],
             [Tag(wire.required(f"tags[{i}].key", each.key), each.value) for i, each in enumerate(given.tags)],
         )
