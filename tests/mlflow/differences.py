@@ -37,6 +37,13 @@ DIFFERENCES: tuple[Difference, ...] = (
         why="The code says what is wrong, and no statement leaves the server.",
     ),
     Difference(
+        name="left-out",
+        where="Traces, webhooks, evaluation data sets, the gateway and the other families listed above",
+        theirs="They are there",
+        ours="501 `NOT_IMPLEMENTED`",
+        why="They come later; an address that says so is not taken for a mistake in the address.",
+    ),
+    Difference(
         name="strict-types",
         where="A value that is not of its type, a status or view that does not exist, a number out of range",
         theirs="200; the value is dropped, and zero or nothing is kept in its place",
@@ -56,6 +63,13 @@ DIFFERENCES: tuple[Difference, ...] = (
         theirs="Not checked",
         ours="Checked as by set-tag: key of at most 250 characters that is no path; a value above 8,000 is cut",
         why="One rule for tags, however they come.",
+    ),
+    Difference(
+        name="strict-paths",
+        where="Artifact paths with a backslash, a percent sign, an empty segment or `.`",
+        theirs="Taken as they are, or resolved by the file system under them",
+        ours="400 `INVALID_PARAMETER_VALUE`",
+        why="One name for one file on every kind of storage, and none that a second decoding makes another.",
     ),
     Difference(
         name="infinity",

@@ -62,7 +62,7 @@ class FileOfRun(msgspec.Struct, kw_only=True):
 
 
 class FileInfo(msgspec.Struct):
-    """One file or folder; a folder has no size."""
+    """One file or folder; a folder has no size, and MLflow's messages leave out that of an empty file."""
 
     path: str
     is_dir: bool
@@ -152,11 +152,6 @@ def _proxy(site: Site) -> Iterator[Route]:
             method, f"{base}/{{path:path}}", action, audit, handler,
             summary=summary, limits=limits, prefixes=PREFIXES,
         )  # fmt: skip
-    yield from wire.routes(
-        "GET", "/mlflow-artifacts/presigned/{path:path}", "read", HANDED_OVER,
-        wire.missing("an address to download from directly"),
-        summary="Not here: an address to download a file from directly", limits=READING, prefixes=PREFIXES,
-    )  # fmt: skip
 
 
 def _in_parts(site: Site) -> Iterator[Route]:
@@ -281,7 +276,7 @@ def _files(rows: Sequence[ArtifactRow], within: str = "", **also: str | None) ->
     value: dict[str, object] = {name: text for name, text in also.items() if text is not None}
     if rows:
         value["files"] = [
-            FileInfo(f"{within}{row.name}", row.digest is None, msgspec.UNSET if row.digest is None else row.size)
+            FileInfo(f"{within}{row.name}", row.digest is None, (row.digest and row.size) or msgspec.UNSET)
             for row in rows
         ]
     return wire.json(value)

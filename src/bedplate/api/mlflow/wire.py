@@ -4,7 +4,7 @@ Checked against the server of MLflow 3.17: an error has the status and code of t
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, TypeVar, get_args, get_origin
 
 import msgspec
@@ -50,7 +50,6 @@ _CODES: tuple[tuple[type[BedplateError], str, int], ...] = (
     (UnavailableError, "TEMPORARILY_UNAVAILABLE", 503),
     (StorageError, "INTERNAL_ERROR", 507),
 )
-_ADDRESSES = tuple(f"{prefix}/mlflow" for prefix in PREFIXES)
 _SECOND_PREFIX = re.compile(r"[^a-z0-9]+")
 
 
@@ -86,13 +85,9 @@ def error(caught: BedplateError) -> Response:
     return Response.json(Problem(code, str(caught)), status, headers)
 
 
-def present(request: Request, response: Response) -> Response:
-    """An error about an address that no route has, in the form of the API that the address belongs to."""
-    if request.route is not None or response.status < 400 or not request.path.startswith(_ADDRESSES):
-        return response
-    said = msgspec.json.decode(response.body)["message"]
-    response.body = msgspec.json.encode(Problem(_protocol(response.status), said))
-    return response
+def unknown(status: int, message: str) -> bytes:
+    """The body of an error about an address or method that is not there."""
+    return msgspec.json.encode(Problem(_protocol(status), message))
 
 
 def _protocol(status: int) -> str:
@@ -112,9 +107,10 @@ def decode(request: Request, of: type[Message]) -> Message:
     """
     if request.method in ("GET", "HEAD"):
         return _from_query(request, of)
+    if request.body or request.method in ("POST", "PUT"):
+        demand_json(request)
     if not request.body.strip():
         return _convert({}, of)
-    demand_json(request)
     value = decode_json(request.body, dict[str, Any], request.depth)
     return _convert(_without_nulls(value), of)
 
@@ -239,14 +235,3 @@ def routes(
             request_type=request_type, response_type=response_type, headers=(WORKSPACE,), render=error,
             error_type=Problem, twin=prefix != prefixes[0],
         )  # fmt: skip
-
-
-def missing(name: str) -> Callable[[Request], Response]:
-    """The handler of an operation that is left out, and says so."""
-
-    def handler(request: Request) -> Response:
-        raise NotImplementedHereError(
-            f"{name} is not part of this server", fix="docs/reference/mlflow.md lists what is"
-        )
-
-    return handler
