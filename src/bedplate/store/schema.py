@@ -97,17 +97,6 @@ executions = sa.Table(
 
 # ------------------------------------------------------------------------------------------------------------ releases
 
-versions = sa.Table(
-    "versions",
-    metadata,
-    _key("use_case"),
-    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
-    _text("source"),
-    _text("bundle", null=True),
-    _text("created"),
-    sa.UniqueConstraint("use_case", "source"),
-)
-
 approvals = sa.Table(
     "approvals",
     metadata,

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "f1_0004"
-down_revision = "f1_0002"
+down_revision = "f1_0003"
 
 EXACT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 
