@@ -37,6 +37,9 @@ class Site:
         self.store = system.store
         self.settings = system.settings
         self.appends = system.appends
+        self.artifacts = system.artifacts
+        self.uploads = system.uploads
+        self.tickets = system.tickets
         self.live = live
         self._carry_out = carry_out
 

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 
 from bedplate import blobs, clock, store
 from bedplate.app import home as homes
-from bedplate.identity import Identity
+from bedplate.identity import Identity, Tickets
 from bedplate.ledger import Ledger
 from bedplate.policy.policies import Policies
 from bedplate.settings import Home, Settings
 from bedplate.tracking.appends import Appends
+from bedplate.tracking.artifacts import Artifacts
+from bedplate.tracking.contents import Contents
+from bedplate.tracking.uploads import Uploads
 from bedplate.workflow import lease as leases
 from bedplate.workflow.owner import Owner
 
@@ -47,6 +50,12 @@ class System:
             self.ledger = Ledger(self.store, self.home.ledger, opened.ledger_key)
             self._exit.callback(self.ledger.close)
             self.identity = Identity(self.store, self.home.keys, self.ledger)
+            self.tickets = Tickets(self.store, self.home.keys)
+            location = settings.storage or self.home.blobs
+            place = blobs.open(location, self._storage_options, spool=self.home.run / "spool")
+            self.contents = Contents(self.store, place)
+            self.artifacts = Artifacts(self.store, self.contents)
+            self.uploads = Uploads(self.store, self.contents, self.artifacts)
             self.policies = Policies.load()
             self.appends = Appends(self.store, self.ledger)
             self._exit.callback(self.appends.close)
@@ -117,12 +126,6 @@ class System:
         self._exit.callback(engine.close)
         engine.open()
         return engine
-
-    @cached_property
-    def blobs(self) -> "blobs.Blobs":
-        """Artifacts by digest."""
-        location = self.settings.storage or self.home.blobs
-        return blobs.open(location, self._storage_options, spool=self.home.run / "spool")
 
     @cached_property
     def tables(self) -> "Tables":

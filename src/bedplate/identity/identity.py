@@ -39,7 +39,7 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     kind: Literal["user", "service"]
     name: str
     groups: tuple[str, ...]
-    auth: Literal["key", "session"]
+    auth: Literal["key", "session", "ticket"]
     credential: str
 
 

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from bedplate.errors import HomeError, StorageError, UnavailableError
 from bedplate.settings import FORMAT
 from bedplate.store import faults
+from bedplate.store.artifacts import Artifacts, Condemned, Uploads
 from bedplate.store.endpoints import Endpoints
 from bedplate.store.executions import Executions
 from bedplate.store.experiments import Experiments
@@ -178,6 +179,21 @@ class Transaction:
     def segments(self) -> Segments:
         """Segments of appended rows."""
         return Segments(self._connection)
+
+    @cached_property
+    def artifacts(self) -> Artifacts:
+        """Names of artifacts."""
+        return Artifacts(self._connection)
+
+    @cached_property
+    def uploads(self) -> Uploads:
+        """Uploads in parts."""
+        return Uploads(self._connection)
+
+    @cached_property
+    def condemned(self) -> Condemned:
+        """Content that nothing names any more."""
+        return Condemned(self._connection)
 
     @cached_property
     def leases(self) -> Leases:

@@ -54,7 +54,7 @@ def _gates(context: Context) -> Outcome:
     environment = context.system.settings.environment
     if environment == gates.WAIVABLE_IN:  # elsewhere a waiver holds nothing, so none is recorded
         _record_waivers(context)
-    files = {name: context.system.blobs.get(digest) for name, digest in training.artifacts.items()}
+    files = {name: context.system.contents.get(digest) for name, digest in training.artifacts.items()}
     security = inspect(files, isolated=training.isolated)
     measured = None
     if not security.refused:
@@ -129,7 +129,7 @@ def _bundle_inputs(context: Context) -> dict[str, str]:
 def _packaged(context: Context, number: int) -> Bundle:
     gates_fact = context.output("gates")
     return package(
-        context.system.blobs,
+        context.system.contents,
         context.loaded,
         context.body("train", TrainResult),
         context.body("gates", GateReport),
