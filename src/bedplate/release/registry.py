@@ -402,6 +402,17 @@ class Registry:
         if tx.versions.delete_tag(row, key):
             self._write(tx, by, "model_version.untag", of, [], number=number, key=key)
 
+    def keep_findings(self, tx: Transaction, by: Principal, row: VersionRow, seen: Findings) -> None:
+        """Keep what is in the files of a version that could not be looked at when it was registered."""
+        tx.ledger.head(lock=True)
+        now, of = version(tx, row.workspace, row.name, row.number)
+        if now.findings is not None or seen.safety == "unknown":
+            return
+        tx.versions.found(now, msgspec.json.encode(seen).decode(), seen.content)
+        for key, value in _safety_tags(seen).items():
+            tx.versions.set_tag(now, key, value)
+        self._write(tx, by, "model_version.inspect", of, [], number=now.number, content=seen.content, found=seen.safety)
+
     def keep_conversion(
         self, tx: Transaction, by: Principal, row: VersionRow, seen: Findings, onnx: Digest, evidence: dict[str, Any]
     ) -> Digest:
