@@ -120,7 +120,8 @@ class Registry:
         time = moment(tx, row)
         tx.models.rename(workspace, name, new, time)
         renamed = msgspec.structs.replace(row, name=new, updated=time)
-        self._write(tx, by, "model.rename", renamed, [Change(kind="model-renamed", before=name, after=new)])
+        changes = [Change(kind="model-renamed", before=name, after=new)] if new != name else []
+        self._write(tx, by, "model.rename", renamed, changes, before=name, after=new)
         return renamed
 
     def describe_model(

@@ -178,9 +178,9 @@ class Models(Repository):
         """Give a model another name; versions, tags and aliases go with it.
 
         Raises:
-            ConflictError: the name is taken.
+            ConflictError: the name is taken by another one.
         """
-        if self.find(workspace, new) is not None:
+        if new != name and self.find(workspace, new) is not None:
             raise ConflictError(f"there is a registered model {new!r} already", fix="choose another name")
         self._execute(_TOUCH_VERSIONS, workspace_=workspace, name_=name, updated_=time)
         self._execute(_RENAME, workspace_=workspace, name_=name, new_=new, updated_=time)
