@@ -130,4 +130,20 @@ DIFFERENCES: tuple[Difference, ...] = (
         ours="Passed over, like every field that is not known",
         why="One spelling, the one that MLflow documents and its clients send.",
     ),
+    Difference(
+        name="release-requests",
+        where="transition-stage to Production, and aliases that stand for production",
+        theirs="200 for everybody",
+        ours="403 `PERMISSION_DENIED` with the reason, until gates, approvers and policy let the version in",
+        why="Moving a version into production is a release: docs/explain/registry.md.",
+    ),
+    Difference(
+        name="final-numbers",
+        where="The first version of a model that was deleted and made again",
+        theirs="Version 1",
+        ours="The number after the highest that a version of this name ever had",
+        why="Which version was live at a time is answered for ever, so a number means one version.",
+        fields=(("POST */model-versions/create", "model_version.version"),),
+        values=(("1", "2"),),
+    ),
 )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from bedplate.api.mlflow import artifacts, experiments, metrics, runs, server
+from bedplate.api.mlflow import artifacts, experiments, metrics, registry, runs, server
 from bedplate.app.site import Site
 from bedplate.http import Route
 
@@ -14,3 +14,4 @@ def routes(site: Site) -> Iterator[Route]:
     yield from runs.routes(site)
     yield from metrics.routes(site)
     yield from artifacts.routes(site)
+    yield from registry.routes(site)
