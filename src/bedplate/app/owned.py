@@ -118,6 +118,49 @@ class OwnedHome:
 
         return decisions.waive(self.system, principal, use_case, gate, reason)
 
+    def models_alias(
+        self,
+        principal: Principal,
+        emit: Emit,
+        workspace: str,
+        name: str,
+        alias: str,
+        version: int | None,
+        expected: int | None = None,
+    ) -> Any:
+        """Point an alias to a version, or take it away; ``expected`` is where it must point now, 0 for nowhere."""
+        from bedplate.app import model_reports, model_views
+        from bedplate.release.changes import UNSAID
+
+        access.demand(self.system, principal, "write", access.workspace_resource(workspace))
+        models = self.system.models
+        believed = UNSAID if expected is None else expected or None
+        environment = models.moves.environment_of(alias)
+        if version is not None:
+            moved = models.set_alias(principal, workspace, name, alias, version, expected=believed)
+            return model_views.alias_move(moved, alias, environment)
+        models.write(lambda tx: models.moves.delete_alias(tx, principal, workspace, name, alias, expected=believed))
+        return model_reports.AliasMove(
+            workspace=workspace, name=name, alias=alias, version=None, environment=environment, ledger_index=None
+        )
+
+    def models_approvers(
+        self, principal: Principal, emit: Emit, workspace: str, name: str, environment: str, rule: str
+    ) -> Any:
+        """Say who must agree to versions of a model in an environment."""
+        from bedplate.app.model_reports import ApproversSet
+
+        access.demand(self.system, principal, "administer", access.workspace_resource(workspace))
+        index = self.system.models.name_approvers(principal, workspace, name, environment, rule)
+        return ApproversSet(workspace=workspace, name=name, environment=environment, rule=rule, ledger_index=index)
+
+    def models_convert(self, principal: Principal, emit: Emit, workspace: str, name: str, version: int) -> Any:
+        """Make ONNX of a version that runs code when loaded."""
+        from bedplate.app import model_views
+
+        access.demand(self.system, principal, "write", access.workspace_resource(workspace))
+        return model_views.conversion(*self.system.models.convert(principal, workspace, name, version))
+
     def login_link(self, principal: Principal, emit: Emit) -> str:
         """A one-time link to the pages."""
         return self.link(principal.id)
@@ -175,6 +218,9 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
         OwnedHome.approve,
         OwnedHome.refuse,
         OwnedHome.waive,
+        OwnedHome.models_alias,
+        OwnedHome.models_approvers,
+        OwnedHome.models_convert,
         OwnedHome.login_link,
         OwnedHome.up_info,
         OwnedHome.backup,

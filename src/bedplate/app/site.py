@@ -98,5 +98,5 @@ def _resource(reference: ResourceRef) -> Resource:
     if reference.type == "Ledger":
         return policy.LEDGER
     if reference.type == "Workspace":
-        return policy.workspace(reference.id, shared=reference.id == "default")
+        return access.workspace_resource(reference.id)
     return policy.HOME

@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from bedplate.cli import audit, completion, contract, home, plan, release, run, server, session, trace, usecase
+from bedplate.cli import audit, completion, contract, home, models, plan, release, run, server, session, trace, usecase
 from bedplate.cli.options import PLAIN, HomeOption
 from bedplate.cli.output import show_error, to_json
 from bedplate.errors import BedplateError, StorageError
@@ -25,7 +25,7 @@ app = typer.Typer(
     epilog="Start with: bedplate init my-use-case && bedplate run my-use-case",
     **PLAIN,
 )
-for module in (usecase, plan, run, server, trace, audit, release, contract, home, completion):
+for module in (usecase, plan, run, server, trace, audit, release, models, contract, home, completion):
     module.register(app)
 
 
