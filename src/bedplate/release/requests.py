@@ -94,13 +94,16 @@ def judge(
     if voted:
         tx.approvals.add(case.subject, case.digest, environment, state="approved", by=by.name, reason=ASKED)
     decision = _by_policy(policies, asker, case, context, flow=row.fact is not None)
+    said = votes(tx, case.subject, case.digest, environment)
+    if by.name in case.makers:  # told why asking is no approval here
+        said.append(approvals.Vote(by=by.name, groups=by.groups, state="approved", reason=ASKED))
     answer = approvals.approve(
         case.digest,
         environment,
         rule=case.rule,
         policy=decision,
         report=case.report,
-        votes=votes(tx, case.subject, case.digest, environment),
+        votes=said,
         makers=case.makers,
     )
     return Ruling(case=case, approval=answer, voted=voted)
