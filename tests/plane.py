@@ -17,6 +17,7 @@ from bedplate.identity import Identity
 from bedplate.ledger import Ledger
 from bedplate.policy.policies import Policies
 from bedplate.settings import Home, Settings
+from bedplate.tracking.appends import Appends
 from tests import sample
 
 
@@ -40,6 +41,7 @@ class Plane:
             identity=self.identity,
             ledger=self.ledger,
             policies=Policies.load(),
+            appends=Appends(self.store, self.ledger),
         )
         self.site = Site(system, self.carry_out, lambda: {sample.NAME: sample.endpoint()})
         self.server = ControlPlane(self.site)

@@ -62,10 +62,11 @@ def serve_forever(settings: Settings, on_ready: Callable[[UpInfo], None]) -> Non
 
 
 def _until_stopped(home: owned.OwnedHome) -> None:
-    """Wait; meanwhile ship what replicas logged and sign what the ledger took in."""
+    """Wait; meanwhile ship what replicas logged, seal what runs logged and sign what the ledger took in."""
     while not home.stopping.wait(_SHIP_EVERY):
         try:
             ship_all(home)
+            home.system.appends.seal_if_due()
             home.system.ledger.checkpoint()
         except BedplateError as error:
             sys.stderr.write(f"{error}\n")

@@ -11,6 +11,7 @@ from bedplate.identity import Identity
 from bedplate.ledger import Ledger
 from bedplate.policy.policies import Policies
 from bedplate.settings import Home, Settings
+from bedplate.tracking.appends import Appends
 from bedplate.workflow.owner import Owner
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class System:
             self._exit.callback(self.ledger.close)
             self.identity = Identity(self.store, self.home.keys, self.ledger)
             self.policies = Policies.load()
+            self.appends = Appends(self.store, self.ledger)
+            self._exit.callback(self.appends.close)
         except BaseException:
             self._exit.close()
             raise

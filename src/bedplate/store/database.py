@@ -27,6 +27,7 @@ from bedplate.store.releases import Approvals, Versions, Waivers
 from bedplate.store.runs import Runs
 from bedplate.store.schema import HEAD
 from bedplate.store.search import Search
+from bedplate.store.segments import Segments
 from bedplate.store.stages import Stages
 from bedplate.store.use_cases import UseCases
 from bedplate.store.workspaces import Workspaces
@@ -154,6 +155,11 @@ class Transaction:
     def search(self) -> Search:
         """Search in experiments and runs."""
         return Search(self._connection)
+
+    @cached_property
+    def segments(self) -> Segments:
+        """Segments of appended rows."""
+        return Segments(self._connection)
 
     @cached_property
     def leases(self) -> Leases:

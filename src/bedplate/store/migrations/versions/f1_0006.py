@@ -1,14 +1,14 @@
 """What runs read and made, and logged models with what was logged of them.
 
 Revision: f1_0006
-Revises: f1_0002
+Revises: f1_0005
 """
 
 import sqlalchemy as sa
 from alembic import op
 
 revision = "f1_0006"
-down_revision = "f1_0002"
+down_revision = "f1_0005"
 
 EXACT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 ALLOTTED = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
