@@ -207,7 +207,8 @@ class Store:
         transaction: Transaction | None = None
         held = self._engine.connect() if connection is None else contextlib.nullcontext(connection)
         with self._turn(), self.translated(), held as used:
-            used.execution_options(**{_WRITE: True})
+            if _WRITE not in used.get_execution_options():
+                used.execution_options(**{_WRITE: True})
             with used.begin():
                 transaction = Transaction(used)
                 yield transaction

@@ -5,16 +5,16 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from bedplate.store.schema import append_segments
-from bedplate.store.sql import Repository, Row, dump, param, parse
+from bedplate.store.sql import Direct, Repository, Row, dump, param, parse
 
 _number = param("number_")
 _columns = append_segments.c
 _NEWEST = sa.select(append_segments).order_by(_columns.number.desc()).limit(1)
 _LIST = sa.select(append_segments).order_by(_columns.number)
 _BEGIN = sa.insert(append_segments)
-_EXTEND = (
+_EXTEND = Direct(
     sa.update(append_segments)
-    .where(_columns.number == _number)
+    .where(_columns.number == _number, _columns.next == param("was_"), _columns.sealed.is_(None))
     .values(next=param("next_"), rows=param("rows_"), head=param("head_"), actors=param("actors_"))
 )
 _SEAL = (
@@ -58,10 +58,18 @@ class Segments(Repository):
         """Begin a segment."""
         self._execute(_BEGIN, **{**segment._asdict(), "actors": dump(segment.actors)})
 
-    def extend(self, segment: Segment) -> None:
-        """Note what was appended to the open segment."""
-        values = {"next_": segment.next, "rows_": segment.rows, "head_": segment.head}
-        self._execute(_EXTEND, number_=segment.number, actors_=dump(segment.actors), **values)
+    def extend(self, before: Segment, after: Segment) -> bool:
+        """Note what was appended to the open segment; nothing, and False, if it is not as ``before`` any more."""
+        found = _EXTEND.run(
+            self._connection,
+            number_=before.number,
+            was_=before.next,
+            next_=after.next,
+            rows_=after.rows,
+            head_=after.head,
+            actors_=dump(after.actors),
+        )
+        return found.rowcount == 1
 
     def seal(self, number: int, *, entry: int, at: int) -> bool:
         """Close a segment for ever; False if it was closed before."""

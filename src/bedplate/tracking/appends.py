@@ -8,7 +8,7 @@ ledger, and :func:`verify` finds any row that was changed, added or taken away s
 
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -30,7 +30,10 @@ SEGMENT_MS = 60_000
 BEGINNING = bytes(32)
 """The head of the chain before its first row."""
 
+ACTION = "runs.append"
+
 _REMEMBERED = 20_000
+_AT_ONCE = 10_000
 _pack = msgspec.msgpack.Encoder().encode
 _NAN = float("nan")
 
@@ -50,6 +53,8 @@ class Appends:
 
     def __init__(self, store: Store, ledger: Ledger) -> None:
         self._store, self._ledger = store, ledger
+        self._newest: Segment | None = None
+        """The open segment as of the last commit; appending to it says whether it still is so."""
         self._active: dict[tuple[str, str], RunRow] = {}
         """Runs that are active, as the writer's thread last saw them; whoever changes one says so."""
 
@@ -64,56 +69,52 @@ class Appends:
 
     def write(self, tx: Transaction, items: Sequence[Appended]) -> list[BedplateError | None]:
         """Append within ``tx``, and say for each item what was wrong with it, if anything was."""
-        segment = self._open(tx)
         answers: list[BedplateError | None] = []
-        points: list[Point] = []
-        leaves: dict[int, bytes] = {}
-        actors = dict(segment.actors)
-        position = segment.next
+        accepted: list[tuple[RunRow, Appended]] = []
+        fresh: dict[tuple[int, str], str] = {}
         for item in items:
             try:
                 run = self._run(tx, item.workspace, item.run)
-                params = new_params(tx, run, item.params)
+                params = new_params(tx, run, item.params, fresh) if item.params else ()
             except BedplateError as error:
                 answers.append(error)
                 continue
-            for point in points_of(run, item.metrics, position):
-                points.append(point)
-                leaves[position] = metric_leaf(position, run.id, *point[3:7])
-                position += 1
-            numbered = [(each.key, each.value, number) for number, each in enumerate(params, position)]
-            tx.runs.add_params(run, numbered)
-            leaves |= {number: param_leaf(number, run.id, key, value) for key, value, number in numbered}
-            position += len(numbered)
             answers.append(None)
-            actors[item.actor] = actors.get(item.actor, 0) + len(item.metrics) + len(numbered)
-        if points:
-            for known in tx.metrics.log(points):
-                del leaves[known]  # an equal row is there already, and keeps its own place in the chain
-        if leaves:
-            head = segment.head
-            for leaf in leaves.values():
-                head = hashlib.sha256(head + leaf).digest()
-            rows = segment.rows + len(leaves)
-            tx.segments.extend(segment._replace(next=position, rows=rows, head=head, actors=actors))
+            accepted.append((run, item._replace(params=params)))
+        if any(item.metrics or item.params for _, item in accepted):
+            self._extend(tx, accepted)
         return answers
+
+    def _extend(self, tx: Transaction, accepted: Sequence[tuple[RunRow, Appended]]) -> None:
+        segment = self._newest or self._open(tx)
+        while True:
+            if segment.rows >= SEGMENT_ROWS:
+                segment = self._open(tx)
+            rows = _numbered(segment.next, accepted)
+            extended = rows.after(segment, rows.leaves)
+            if tx.segments.extend(segment, extended):
+                break
+            segment = self._open(tx)  # somebody else appended or sealed since it was seen last
+        for run, params in rows.params:
+            tx.runs.add_params(run, params)
+        known = tx.metrics.log(rows.points) if rows.points else ()
+        if known:  # an equal row is there already, and keeps its own place in the chain
+            leaves = {position: leaf for position, leaf in rows.leaves.items() if position not in known}
+            kept = rows.after(segment, leaves)
+            tx.segments.extend(extended, kept)
+            extended = kept
+        tx.after_commit(lambda: self._remember(extended))
 
     def seal(self, tx: Transaction) -> Segment | None:
         """Seal the open segment if there is anything in it, and record it; the next append begins another."""
         segment = tx.segments.newest()
         if segment is None or segment.sealed is not None or segment.rows == 0:
             return None
-        payload = {
-            "first": segment.first,
-            "next": segment.next,
-            "rows": segment.rows,
-            "head": segment.head.hex(),
-            "actors": segment.actors,
-        }
         entry = self._ledger.record(
-            tx, actor="tracking", action="runs.append", resource=f"segment/{segment.number}", payload=payload
+            tx, actor="tracking", action=ACTION, resource=f"segment/{segment.number}", payload=_payload(segment)
         )
         tx.segments.seal(segment.number, entry=entry, at=_now())
+        tx.after_commit(lambda: self._remember(None))
         return segment
 
     def seal_if_due(self) -> None:
@@ -143,6 +144,9 @@ class Appends:
         """Look runs up again: something about them changed."""
         self._active.clear()
 
+    def _remember(self, segment: Segment | None) -> None:
+        self._newest = segment
+
     def _open(self, tx: Transaction) -> Segment:
         segment = tx.segments.newest()
         if segment is not None and segment.sealed is None and segment.rows < SEGMENT_ROWS:
@@ -164,6 +168,45 @@ class Appends:
         return run
 
 
+class _Rows(NamedTuple):
+    """Rows with their positions, as the store keeps them, and the leaf of each by its position."""
+
+    points: list[Point]
+    params: list[tuple[RunRow, list[tuple[str, str, int]]]]
+    leaves: dict[int, bytes]
+    actors: dict[str, int]
+    next: int
+
+    def after(self, segment: Segment, leaves: dict[int, bytes]) -> Segment:
+        """The segment once these leaves are in its chain."""
+        head, sha256 = segment.head, hashlib.sha256
+        for leaf in leaves.values():
+            head = sha256(head + leaf).digest()
+        actors = {**segment.actors}
+        for actor, rows in self.actors.items():
+            actors[actor] = actors.get(actor, 0) + rows
+        return segment._replace(next=self.next, rows=segment.rows + len(leaves), head=head, actors=actors)
+
+
+def _numbered(position: int, accepted: Sequence[tuple[RunRow, Appended]]) -> _Rows:
+    points: list[Point] = []
+    params: list[tuple[RunRow, list[tuple[str, str, int]]]] = []
+    leaves: dict[int, bytes] = {}
+    actors: dict[str, int] = {}
+    for run, item in accepted:
+        for point in points_of(run, item.metrics, position):
+            points.append(point)
+            leaves[position] = metric_leaf(position, run.id, *point[3:7])
+            position += 1
+        if item.params:
+            numbered = [(each.key, each.value, number) for number, each in enumerate(item.params, position)]
+            params.append((run, numbered))
+            leaves |= {number: param_leaf(number, run.id, key, value) for key, value, number in numbered}
+            position += len(numbered)
+        actors[item.actor] = actors.get(item.actor, 0) + len(item.metrics) + len(item.params)
+    return _Rows(points, params, leaves, actors, position)
+
+
 def metric_leaf(position: int, run: str, key: str, value: float, timestamp: int, step: int) -> bytes:
     """The hash of a metric's row."""
     exact = _NAN if value != value else value  # NaN has many bit patterns and one meaning
@@ -173,6 +216,61 @@ def metric_leaf(position: int, run: str, key: str, value: float, timestamp: int,
 def param_leaf(position: int, run: str, key: str, value: str) -> bytes:
     """The hash of a param's row."""
     return hashlib.sha256(_pack((position, "param", run, key, value))).digest()
+
+
+def verify(tx: Transaction) -> list[str]:
+    """Compute the chain of every segment anew from the rows that are there, and say what does not hold."""
+    problems: list[str] = []
+    head, position = BEGINNING, 1
+    for segment in tx.segments.list():
+        name = f"runs segment {segment.number}"
+        if segment.first != position:
+            problems.append(f"{name} begins at {segment.first}, not at {position}")
+        rows = 0
+        for start in range(segment.first, segment.next, _AT_ONCE):
+            for leaf in _leaves(tx, start, min(start + _AT_ONCE, segment.next)):
+                head = hashlib.sha256(head + leaf).digest()
+                rows += 1
+        if rows != segment.rows:
+            problems.append(f"{name} has {rows:,} rows, and had {segment.rows:,} when they were appended")
+        elif head != segment.head:
+            problems.append(f"{name}: a row was changed since it was appended")
+        if segment.entry is not None:
+            problems += _recorded(tx, segment, name)
+        head, position = segment.head, segment.next
+    last = max(tx.metrics.last_position(), tx.runs.last_position())
+    if last >= position:
+        problems.append(f"rows up to position {last} are in no runs segment, the last of which ends at {position}")
+    return problems
+
+
+def _leaves(tx: Transaction, start: int, end: int) -> list[bytes]:
+    found = {row[0]: metric_leaf(*row) for row in tx.metrics.between(start, end)}
+    found |= {row[0]: param_leaf(*row) for row in tx.runs.params_between(start, end)}
+    return [found[position] for position in sorted(found)]
+
+
+def _recorded(tx: Transaction, segment: Segment, name: str) -> list[str]:
+    """Whether the ledger says the same about a sealed segment; what the ledger says is verified with the ledger."""
+    assert segment.entry is not None
+    row = next(iter(tx.ledger.entries(segment.entry, segment.entry + 1)), None)
+    entry = {} if row is None else msgspec.json.decode(row.entry)
+    if (entry.get("action"), entry.get("resource")) != (ACTION, f"segment/{segment.number}"):
+        return [f"{name} is not in the ledger at entry {segment.entry}"]
+    kept = tx.ledger.payload(segment.entry)
+    if kept is not None and msgspec.json.decode(kept[1]) != _payload(segment):
+        return [f"{name} is not as entry {segment.entry} of the ledger has it"]
+    return []
+
+
+def _payload(segment: Segment) -> dict[str, Any]:
+    return {
+        "first": segment.first,
+        "next": segment.next,
+        "rows": segment.rows,
+        "head": segment.head.hex(),
+        "actors": segment.actors,
+    }
 
 
 def _now() -> int:
