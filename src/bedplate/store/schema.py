@@ -517,6 +517,7 @@ logged_model_metrics = sa.Table(
     sa.UniqueConstraint("position"),
     sa.Index(None, "experiment", "key", "is_nan", "value", "model"),
     sqlite_with_rowid=False,
+)
 
 # What runs log is audited by segment: how many rows were appended, and the end of the hash chain over them.
 append_segments = sa.Table(
@@ -531,7 +532,6 @@ append_segments = sa.Table(
     _count("opened"),
     _count("sealed", null=True),
     _count("entry", null=True),
-
 )
 
 # The lease of the one owner process, on PostgreSQL where no file lock reaches every machine.
