@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import sqlalchemy as sa
@@ -20,7 +20,7 @@ from bedplate.store.schema import (
     model_outputs,
     runs,
 )
-from bedplate.store.sql import Among, Repository, Upsert, param
+from bedplate.store.sql import Among, Repository, Upsert, param, plain
 
 UNSPECIFIED, PENDING, READY, UPLOAD_FAILED = range(4)
 """The states of a logged model, numbered as MLflow does."""
@@ -50,7 +50,9 @@ _GET = (
 )
 _ROWS = Among(sa.select(*MODEL_COLUMNS), logged_models.c.key)
 _FINISH = sa.update(logged_models).where(logged_models.c.key == _model).values(status=param("status_"), updated=_now)
-_MARK = sa.update(logged_models).where(logged_models.c.key == _model).values(lifecycle=param("lifecycle_"), updated=_now)
+_MARK = (
+    sa.update(logged_models).where(logged_models.c.key == _model).values(lifecycle=param("lifecycle_"), updated=_now)
+)
 _ADD_PARAMS = Upsert(logged_model_params)
 _PARAMS = Among(
     sa.select(
@@ -85,13 +87,39 @@ _METRICS = Among(
     .order_by(logged_model_metrics.c.position),
     logged_model_metrics.c.model,
 )
-_ADD_INPUTS, _ADD_OUTPUTS = Upsert(model_inputs), Upsert(model_outputs)
-_INPUTS = Among(
-    sa.select(model_inputs.c.run, model_inputs.c.model).order_by(model_inputs.c.model), model_inputs.c.run
+_AT = Among(sa.select(logged_model_metrics.c.position), logged_model_metrics.c.position)
+_start, _end = param("start_"), param("end_")
+_METRICS_BETWEEN = (
+    sa.select(
+        logged_model_metrics.c.position,
+        runs.c.id,
+        logged_models.c.id,
+        logged_model_metrics.c.key,
+        logged_model_metrics.c.value,
+        logged_model_metrics.c.is_nan,
+        logged_model_metrics.c.timestamp,
+        logged_model_metrics.c.step,
+        logged_model_metrics.c.dataset_name,
+        logged_model_metrics.c.dataset_digest,
+    )
+    .join(runs, runs.c.key == logged_model_metrics.c.run)
+    .join(logged_models, logged_models.c.key == logged_model_metrics.c.model)
+    .where(logged_model_metrics.c.position >= _start, logged_model_metrics.c.position < _end)
 )
+_ADD_INPUTS, _ADD_OUTPUTS = Upsert(model_inputs), Upsert(model_outputs)
+_INPUTS = Among(sa.select(model_inputs.c.run, model_inputs.c.model).order_by(model_inputs.c.model), model_inputs.c.run)
 _OUTPUTS = Among(
     sa.select(model_outputs.c.run, model_outputs.c.model, model_outputs.c.step).order_by(model_outputs.c.model),
     model_outputs.c.run,
+)
+_INPUTS_BETWEEN, _OUTPUTS_BETWEEN = (
+    sa.select(table.c.position, runs.c.id, *columns)
+    .join(runs, runs.c.key == table.c.run)
+    .where(table.c.position >= _start, table.c.position < _end)
+    for table, columns in (
+        (model_inputs, (model_inputs.c.model,)),
+        (model_outputs, (model_outputs.c.model, model_outputs.c.step)),
+    )
 )
 _LAST = tuple(sa.select(sa.func.max(table.c.position)) for table in (logged_model_metrics, model_inputs, model_outputs))
 
@@ -114,12 +142,13 @@ class LoggedModelRow(msgspec.Struct, frozen=True):
 
 
 class ModelPoint(NamedTuple):
-    """One value to log. ``model`` and ``experiment`` are of the model, ``run`` is the key of the run that logs it.
+    """One value to log. ``model``, ``model_id`` and ``experiment`` are the model's, ``run`` is the key of the run.
 
     ``position`` is the number of the value among all appends.
     """
 
     model: int
+    model_id: str
     experiment: int
     run: int
     key: str
@@ -158,12 +187,24 @@ class LoggedModels(Repository):
         now: int,
     ) -> LoggedModelRow:
         """Begin a model of this id in the experiment of this number."""
-        values = {"id": model, "experiment": experiment, "name": name, "model_type": model_type}
-        values |= {"source_run": source_run, "artifact_location": artifact_location, "status": PENDING}
-        values |= {"status_message": None, "lifecycle": "active", "created": now, "updated": now}
-        key = self._execute(_ADD, **values).inserted_primary_key
+        row = LoggedModelRow(
+            key=0,
+            id=model,
+            experiment=experiment,
+            name=name,
+            model_type=model_type,
+            source_run=source_run,
+            artifact_location=artifact_location,
+            status=PENDING,
+            status_message=None,
+            lifecycle="active",
+            created=now,
+            updated=now,
+        )
+        named = {column.name: getattr(row, column.name) for column in MODEL_COLUMNS[1:]}
+        key = self._execute(_ADD, **named).inserted_primary_key
         assert key is not None
-        return LoggedModelRow(key[0], *values.values())  # type: ignore[arg-type]
+        return msgspec.structs.replace(row, key=key[0])
 
     def find(self, workspace: str, model: str) -> LoggedModelRow | None:
         """The model of this id, deleted or not, if it is of this workspace."""
@@ -203,9 +244,14 @@ class LoggedModels(Repository):
         """Delete a tag; False if it is not there."""
         return self._execute(_DELETE_TAG, model_=model, tag_=key).rowcount == 1
 
-    def log(self, points: Iterable[ModelPoint]) -> None:
-        """Log values; those that are there already are left alone."""
-        _ADD_METRICS.many(self._connection, [_stored(point) for point in points])
+    def log(self, points: Sequence[ModelPoint]) -> list[int]:
+        """Log values. Returns the positions of those that equal one which is there already."""
+        kept = _ADD_METRICS.many(self._connection, [_stored(point) for point in points])
+        if kept == len(points):
+            return []
+        positions = [point.position for point in points]
+        there = {row[0] for row in _AT.rows(self._connection, positions)}
+        return [position for position in positions if position not in there]
 
     def metrics(self, keys: Iterable[int]) -> dict[int, list[ModelMetric]]:
         """What was logged of these models, in the order in which it was."""
@@ -216,13 +262,13 @@ class LoggedModels(Repository):
 
     # ------------------------------------------------------------------------------------------ which runs used them
 
-    def add_inputs(self, run: int, models: Iterable[tuple[str, int]]) -> None:
-        """Say that a run used models: (id, position). What is said already stays as it is."""
-        _ADD_INPUTS.many(self._connection, [(run, model, position) for model, position in models])
+    def add_input(self, run: int, model: str, position: int) -> None:
+        """Say that a run used a model of which it is not said yet."""
+        _ADD_INPUTS.many(self._connection, [(run, model, position)])
 
-    def add_outputs(self, run: int, models: Iterable[tuple[str, int, int]]) -> int:
-        """Say that a run made models: (id, step, position). Returns how many of them were not said before."""
-        return _ADD_OUTPUTS.many(self._connection, [(run, *model) for model in models])
+    def add_output(self, run: int, model: str, step: int, position: int) -> None:
+        """Say that a run made a model of which it is not said yet."""
+        _ADD_OUTPUTS.many(self._connection, [(run, model, step, position)])
 
     def inputs(self, runs: Iterable[int]) -> dict[int, list[str]]:
         """The ids of the models that each of the runs used, in their order; runs that used none are left out."""
@@ -238,6 +284,22 @@ class LoggedModels(Repository):
             found.setdefault(run, []).append((model, step))
         return found
 
+    def metrics_between(self, start: int, end: int) -> list[tuple[int, str, str, str, float, int, int, str, str]]:
+        """Values at these positions, in no order.
+
+        Each is position, run id, model id, metric, value, timestamp, step, name and digest of the dataset.
+        """
+        found = plain(self._execute(_METRICS_BETWEEN, start_=start, end_=end))
+        return [(*row[:4], math.nan if row[5] else row[4], *row[6:]) for row in found]
+
+    def inputs_between(self, start: int, end: int) -> list[tuple[Any, ...]]:
+        """Inputs at these positions, in no order: position, run id, model id."""
+        return plain(self._execute(_INPUTS_BETWEEN, start_=start, end_=end))
+
+    def outputs_between(self, start: int, end: int) -> list[tuple[Any, ...]]:
+        """Outputs at these positions, in no order: position, run id, model id, step."""
+        return plain(self._execute(_OUTPUTS_BETWEEN, start_=start, end_=end))
+
     def last_position(self) -> int:
         """The greatest position of a value, an input or an output; 0 if there is none."""
         return max(self._execute(statement).scalar() or 0 for statement in _LAST)
@@ -247,15 +309,15 @@ def _rows(row: LoggedModelRow, values: Mapping[str, str]) -> list[tuple[int, str
     return [(row.key, key, row.experiment, *split(value)) for key, value in values.items()]
 
 
-def _stored(point: ModelPoint) -> tuple[object, ...]:
-    model, experiment, run, key, value, timestamp, step, name, digest, position = point
+def _stored(point: ModelPoint) -> tuple[Any, ...]:
+    model, _, experiment, run, key, value, timestamp, step, name, digest, position = point
     is_nan = value != value
-    dataset = dataset_mark(name, digest)
     stored = 0.0 if is_nan else value
-    return (model, key, timestamp, step, run, dataset, stored, is_nan, experiment, name, digest, position)
+    mark = _mark(name, digest)
+    return (model, key, timestamp, step, run, mark, stored, is_nan, experiment, name, digest, position)
 
 
-def dataset_mark(name: str, digest: str) -> str:
+def _mark(name: str, digest: str) -> str:
     """What stands for a dataset in the key of a value: as long for every dataset, and empty for none."""
     if not name:
         return ""

@@ -48,8 +48,8 @@ _STATUS = {
 STATUS = {word: number for number, words in _STATUS.items() for word in (str(number), *words)}
 """Every word for a status, and its number."""
 
-_ONE = sa.literal_column("1")
-_ZERO = sa.literal_column("0")
+_ONE: ColumnElement[Any] = sa.literal_column("1")
+_ZERO: ColumnElement[Any] = sa.literal_column("0")
 
 
 class DatasetFilter(NamedTuple):
@@ -248,10 +248,10 @@ def _measured(datasets: Sequence[DatasetFilter]) -> _Test:
 
 def _on(datasets: Sequence[DatasetFilter]) -> Condition:
     columns = logged_model_metrics.c
-    named = [
-        sa.and_(columns.dataset_name == name, columns.dataset_digest == digest) if digest else columns.dataset_name == name
-        for name, digest in datasets
-    ]
+    named: list[Condition] = []
+    for name, digest in datasets:
+        same = columns.dataset_name == name
+        named.append(sa.and_(same, columns.dataset_digest == digest) if digest else same)
     return sa.or_(*named)
 
 

@@ -121,9 +121,7 @@ class Runs(Repository):
 
     def add_params(self, run: RunRow, values: Iterable[tuple[str, str, int]]) -> None:
         """Log (key, value, position). A key that is there keeps its value: look first where that matters."""
-        rows = [
-            (run.key, key, run.experiment, run.started, *split(value), position) for key, value, position in values
-        ]
+        rows = [(run.key, key, run.experiment, run.started, *split(value), position) for key, value, position in values]
         _ADD_PARAMS.many(self._connection, rows)
 
     def params(self, keys: Iterable[int]) -> Pairs:

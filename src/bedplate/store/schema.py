@@ -396,7 +396,9 @@ datasets = sa.Table(
     _text("source"),
     _text("schema", null=True),
     _text("profile", null=True),
+    _count("position"),
     sa.UniqueConstraint("experiment", "name", "digest"),
+    sa.UniqueConstraint("position"),
     sqlite_autoincrement=True,
 )
 

@@ -26,9 +26,11 @@ def upgrade() -> None:
         sa.Column("source", sa.Text(), nullable=False),
         sa.Column("schema", sa.Text(), nullable=True),
         sa.Column("profile", sa.Text(), nullable=True),
+        sa.Column("position", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(["experiment"], ["experiments.id"], name=op.f("fk_datasets_experiment")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_datasets")),
         sa.UniqueConstraint("experiment", "name", "digest", name=op.f("uq_datasets_experiment_name_digest")),
+        sa.UniqueConstraint("position", name=op.f("uq_datasets_position")),
         sqlite_autoincrement=True,
     )
     op.create_table(
