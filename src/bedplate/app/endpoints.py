@@ -5,9 +5,11 @@ from pathlib import Path
 
 import msgspec
 
+from bedplate import bundle as bundles
 from bedplate.app import access
 from bedplate.app.read_models import EndpointStatus
 from bedplate.app.system import System
+from bedplate.identity import policy_principal
 from bedplate.ids import digest_of
 from bedplate.journal import Segment
 from bedplate.records import TableVersion
@@ -24,7 +26,7 @@ def publish_access(system: System) -> None:
         for principal in tx.principals.list():
             if principal.disabled is not None:
                 continue
-            known = access.policy_principal(principal)
+            known = policy_principal(principal)
             for key in tx.keys.of(principal.id):
                 if key.ended is None:
                     name = snapshot.key_name(key.id, key.secret_hash)
@@ -35,6 +37,19 @@ def publish_access(system: System) -> None:
 def spec_of(row: EndpointRow) -> ReplicaSpec:
     """What the supervisor starts a replica of this endpoint from."""
     return msgspec.convert(row.spec, ReplicaSpec, dec_hook=lambda kind, value: kind(value))
+
+
+def here(system: System, spec: ReplicaSpec) -> ReplicaSpec:
+    """The spec with the paths of this home: the one that wrote it may lie elsewhere, as a copy of it that took over."""
+    return msgspec.structs.replace(
+        spec,
+        bundle=bundles.path_of(system.home.bundles, spec.digest),
+        public_key=system.opened.signing_public,
+        snapshot=system.home.run / "access.json",
+        snapshot_key=system.home.keys / "access.pub",
+        journal=journal_of(system, spec.name),
+        online=system.home.online,
+    )
 
 
 def as_row(spec: ReplicaSpec) -> dict[str, object]:
@@ -56,7 +71,7 @@ def restore(system: System) -> list[str]:
         rows = [row for row in tx.endpoints.list() if row.state == "running"]
     for row in rows:
         try:
-            start(system, spec_of(row))
+            start(system, here(system, spec_of(row)))
         except Exception as error:  # noqa: BLE001 one endpoint that cannot start must not keep the others down
             failed.append(f"{row.name}: {error}")
     return failed

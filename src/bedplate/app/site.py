@@ -11,7 +11,7 @@ from bedplate.app import access, queries
 from bedplate.app.queries import Live
 from bedplate.app.read_models import UseCaseStatus
 from bedplate.http import ResourceRef
-from bedplate.identity import Principal
+from bedplate.identity import Principal, policy_principal
 from bedplate.policy import values as policy
 from bedplate.policy.values import Decision, Resource
 from bedplate.records import Event
@@ -37,6 +37,9 @@ class Site:
         self.store = system.store
         self.settings = system.settings
         self.appends = system.appends
+        self.artifacts = system.artifacts
+        self.uploads = system.uploads
+        self.tickets = system.tickets
         self.live = live
         self._carry_out = carry_out
 
@@ -59,7 +62,7 @@ class Site:
 
     def allows(self, principal: Principal, action: str, reference: ResourceRef) -> bool:
         """Whether the principal may: for what a page offers, never as the guard of what it does."""
-        return self.system.policies.decide(access.policy_principal(principal), action, _resource(reference)).allowed
+        return self.system.policies.decide(policy_principal(principal), action, _resource(reference)).allowed
 
     def redeem(self, link: str) -> str:
         """Use a login link up; returns the token of the session it began.

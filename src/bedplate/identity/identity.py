@@ -18,6 +18,7 @@ from bedplate import clock, files
 from bedplate.errors import AuthenticationError, InputError, NotFoundError
 from bedplate.identity import tokens
 from bedplate.identity.tokens import Token
+from bedplate.policy import values as policy
 from bedplate.store import Store, Transaction
 from bedplate.store.principals import CredentialRow, Credentials, PrincipalRow
 
@@ -38,8 +39,18 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     kind: Literal["user", "service"]
     name: str
     groups: tuple[str, ...]
-    auth: Literal["key", "session"]
+    auth: Literal["key", "session", "ticket"]
     credential: str
+
+
+def policy_principal(principal: Principal | PrincipalRow) -> policy.Principal:
+    """Somebody who signed in, or could, as policy knows them."""
+    return policy.Principal(
+        kind="User" if principal.kind == "user" else "Service",
+        id=principal.id,
+        name=principal.name,
+        groups=principal.groups,
+    )
 
 
 class Recorder(Protocol):

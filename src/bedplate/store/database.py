@@ -15,18 +15,22 @@ import sqlalchemy as sa
 from bedplate.errors import HomeError, StorageError, UnavailableError
 from bedplate.settings import FORMAT
 from bedplate.store import faults
+from bedplate.store.artifacts import Artifacts, Condemned, Uploads
 from bedplate.store.datasets import Datasets
 from bedplate.store.endpoints import Endpoints
 from bedplate.store.executions import Executions
 from bedplate.store.experiments import Experiments
 from bedplate.store.facts import Facts
+from bedplate.store.history import History
 from bedplate.store.leases import Leases
 from bedplate.store.ledger import LedgerRows
 from bedplate.store.logged_models import LoggedModels
 from bedplate.store.metrics import Metrics
 from bedplate.store.model_search import ModelSearch
+from bedplate.store.models import Models, Versions
 from bedplate.store.principals import Keys, Links, Principals, Sessions
-from bedplate.store.releases import Approvals, Versions, Waivers
+from bedplate.store.registry_search import RegistrySearch
+from bedplate.store.releases import Approvals, Waivers
 from bedplate.store.runs import Runs
 from bedplate.store.schema import HEAD
 from bedplate.store.search import Search
@@ -88,6 +92,21 @@ class Transaction:
     def executions(self) -> Executions:
         """Runs of the flow."""
         return Executions(self._connection)
+
+    @cached_property
+    def models(self) -> Models:
+        """Registered models."""
+        return Models(self._connection)
+
+    @cached_property
+    def registry_search(self) -> RegistrySearch:
+        """Searching the registry."""
+        return RegistrySearch(self._connection)
+
+    @cached_property
+    def history(self) -> History:
+        """What happened to models and their versions."""
+        return History(self._connection)
 
     @cached_property
     def versions(self) -> Versions:
@@ -180,6 +199,21 @@ class Transaction:
         return ModelSearch(self._connection)
 
     @cached_property
+    def artifacts(self) -> Artifacts:
+        """Names of artifacts."""
+        return Artifacts(self._connection)
+
+    @cached_property
+    def uploads(self) -> Uploads:
+        """Uploads in parts."""
+        return Uploads(self._connection)
+
+    @cached_property
+    def condemned(self) -> Condemned:
+        """Content that nothing names any more."""
+        return Condemned(self._connection)
+
+    @cached_property
     def leases(self) -> Leases:
         """Leases of owners."""
         return Leases(self._connection)
@@ -190,6 +224,7 @@ class Store:
 
     def __init__(self, engine: sa.Engine, where: str, wait: float = 30.0) -> None:
         self._engine = engine
+        self._fence: Callable[[Transaction], None] | None = None
         self.where = where
         # SQLite lets one write at a time, and who waits there sleeps and looks again. Within a process we queue.
         self._one = None if self.postgresql else threading.Lock()
@@ -204,6 +239,21 @@ class Store:
     def postgresql(self) -> bool:
         """Whether this is a PostgreSQL server, which several machines can share."""
         return self._engine.dialect.name == "postgresql"
+
+    def fence(self, check: Callable[[Transaction], None]) -> None:
+        """Ask ``check`` at the beginning of every write transaction from now on; if it raises, nothing is written."""
+        self._fence = check
+
+    def check_fence(self) -> None:
+        """Ask the fence now: for what is written elsewhere than in the database.
+
+        Raises:
+            FencedError: another owner has taken over.
+            UnavailableError: the database cannot be asked.
+        """
+        if self._fence is not None:
+            with self.transaction():
+                pass
 
     @contextmanager
     def connection(self) -> Iterator[sa.Connection]:
@@ -220,6 +270,7 @@ class Store:
         Raises:
             StorageError: disk full, damaged or unwritable.
             UnavailableError: locked by another process for too long, or the server is gone.
+            FencedError: another owner has taken over.
             ConflictError: a constraint was violated.
         """
         transaction: Transaction | None = None
@@ -229,6 +280,8 @@ class Store:
                 used.execution_options(**{_WRITE: True})
             with used.begin():
                 transaction = Transaction(used)
+                if self._fence is not None:
+                    self._fence(transaction)
                 yield transaction
         for action in transaction._after:
             action()
@@ -341,9 +394,11 @@ def _postgresql_engine(address: str, wait: float) -> tuple[sa.Engine, str]:
     url = sa.make_url(address).set(drivername="postgresql+psycopg")
     milliseconds = int(wait * 1000)
     options = f"-c lock_timeout={milliseconds} -c idle_in_transaction_session_timeout=600000"
-    engine = sa.create_engine(
-        url, pool_pre_ping=True, connect_args={"connect_timeout": max(2, int(wait)), "options": options}
-    )
+    # A network that is gone says nothing: after about ``wait`` a connection counts as lost.
+    connect: dict[str, Any] = {"connect_timeout": max(2, int(wait)), "options": options}
+    connect |= {"tcp_user_timeout": milliseconds, "keepalives_idle": 5, "keepalives_interval": 5}
+    connect |= {"keepalives_count": max(1, int(wait) // 5 - 1)}
+    engine = sa.create_engine(url, pool_pre_ping=True, connect_args=connect)
     return engine, url.render_as_string(hide_password=True)
 
 

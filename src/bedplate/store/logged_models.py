@@ -20,7 +20,7 @@ from bedplate.store.schema import (
     model_outputs,
     runs,
 )
-from bedplate.store.sql import Among, Repository, Upsert, param, plain
+from bedplate.store.sql import Among, Repository, Row, Upsert, param, plain
 
 UNSPECIFIED, PENDING, READY, UPLOAD_FAILED = range(4)
 """The states of a logged model, numbered as MLflow does."""
@@ -208,8 +208,7 @@ class LoggedModels(Repository):
 
     def find(self, workspace: str, model: str) -> LoggedModelRow | None:
         """The model of this id, deleted or not, if it is of this workspace."""
-        row = self._execute(_GET, id_=model, workspace_=workspace).first()
-        return None if row is None else LoggedModelRow(*row)
+        return _model_row(self._execute(_GET, id_=model, workspace_=workspace).first())
 
     def rows(self, keys: Sequence[int]) -> list[LoggedModelRow]:
         """The models of these keys, in their order."""
@@ -303,6 +302,10 @@ class LoggedModels(Repository):
     def last_position(self) -> int:
         """The greatest position of a value, an input or an output; 0 if there is none."""
         return max(self._execute(statement).scalar() or 0 for statement in _LAST)
+
+
+def _model_row(row: Row | None) -> LoggedModelRow | None:
+    return None if row is None else LoggedModelRow(*row)
 
 
 def _rows(row: LoggedModelRow, values: Mapping[str, str]) -> list[tuple[int, str, int, str, str | None]]:

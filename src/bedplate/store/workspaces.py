@@ -5,7 +5,7 @@ import sqlalchemy as sa
 
 from bedplate import clock
 from bedplate.errors import ConflictError, NotFoundError
-from bedplate.store.schema import experiments, workspaces
+from bedplate.store.schema import artifacts, experiments, workspaces
 from bedplate.store.sql import Repository, fields, param
 
 DEFAULT = "default"
@@ -17,6 +17,7 @@ _GET = sa.select(workspaces).where(workspaces.c.name == _name)
 _LIST = sa.select(workspaces).order_by(workspaces.c.name)
 _DESCRIBE = sa.update(workspaces).where(workspaces.c.name == _name).values(description=param("description_"))
 _USED = sa.select(experiments.c.id).where(experiments.c.workspace == _name).limit(1)
+_FILLED = sa.select(artifacts.c.name).where(artifacts.c.workspace == _name).limit(1)
 _DELETE = sa.delete(workspaces).where(workspaces.c.name == _name)
 
 
@@ -77,9 +78,11 @@ class Workspaces(Repository):
 
         Raises:
             NotFoundError: there is none of this name.
-            ConflictError: experiments belong to it, deleted ones among them.
+            ConflictError: experiments belong to it, deleted ones among them, or artifacts.
         """
         if self._execute(_USED, name_=name).first() is not None:
             raise ConflictError(f"experiments belong to the workspace {name}", fix="delete them for good first")
+        if self._execute(_FILLED, name_=name).first() is not None:
+            raise ConflictError(f"artifacts belong to the workspace {name}", fix="delete them first")
         if self._execute(_DELETE, name_=name).rowcount != 1:
             raise NotFoundError(f"no workspace {name}")

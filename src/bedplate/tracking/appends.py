@@ -261,7 +261,8 @@ def _numbered(position: int, accepted: Sequence[_Accepted]) -> _Rows:
 
 def metric_leaf(position: int, run: str, key: str, value: float, timestamp: int, step: int) -> bytes:
     """The hash of a metric's row."""
-    exact = _NAN if value != value else value  # NaN has many bit patterns and one meaning
+    # NaN has many bit patterns and one meaning, and SQLite keeps no sign of zero.
+    exact = _NAN if value != value else value + 0.0
     return hashlib.sha256(_pack((position, "metric", run, key, exact, timestamp, step))).digest()
 
 

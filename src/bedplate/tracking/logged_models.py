@@ -9,7 +9,7 @@ import msgspec
 
 from bedplate.errors import InputError, NotFoundError, StateError, UnfitError
 from bedplate.http.messages import too_deep
-from bedplate.store import Transaction
+from bedplate.store import Transaction, pages
 from bedplate.store.logged_models import (
     PENDING,
     READY,
@@ -20,7 +20,7 @@ from bedplate.store.logged_models import (
 )
 from bedplate.store.model_search import ATTRIBUTES, STATUS, DatasetFilter, ModelOrder
 from bedplate.store.runs import Pairs, RunRow
-from bedplate.tracking import experiments, filters, names, pages, runs, validation
+from bedplate.tracking import experiments, filters, names, runs, validation
 from bedplate.tracking.actors import Actor
 from bedplate.tracking.inputs import LONGEST_DIGEST, LONGEST_MODEL_ID, LONGEST_NAME, once
 from bedplate.tracking.validation import Metric, Param, Tag

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from bedplate.api.mlflow import experiments, inputs, logged_models, metrics, runs, server
+from bedplate.api.mlflow import artifacts, experiments, inputs, logged_models, metrics, runs, server
 from bedplate.app.site import Site
 from bedplate.http import Route
 
@@ -15,3 +15,4 @@ def routes(site: Site) -> Iterator[Route]:
     yield from metrics.routes(site)
     yield from inputs.routes(site)
     yield from logged_models.routes(site)
+    yield from artifacts.routes(site)
