@@ -305,7 +305,7 @@ class LoggedModels(Repository):
 
 
 def _model_row(row: Row | None) -> LoggedModelRow | None:
-    return None if row is None else LoggedModelRow(*row)
+    return None if row is None else LoggedModelRow(*tuple(row))
 
 
 def _rows(row: LoggedModelRow, values: Mapping[str, str]) -> list[tuple[int, str, int, str, str | None]]:

@@ -128,10 +128,19 @@ def get(tx: Transaction, workspace: str, model: str, *, allow_deleted: bool = Fa
     Raises:
         NotFoundError: the workspace has none, or it is deleted and that is not allowed.
     """
+    return _with_data(tx, [find(tx, workspace, model) if allow_deleted else active(tx, workspace, model)])
+
+
+def active(tx: Transaction, workspace: str, model: str) -> LoggedModelRow:
+    """The model of this id without what was logged of it.
+
+    Raises:
+        NotFoundError: the workspace has none, or it is deleted.
+    """
     row = find(tx, workspace, model)
-    if row.lifecycle != "active" and not allow_deleted:
+    if row.lifecycle != "active":
         raise _missing(model)
-    return _with_data(tx, [row])
+    return row
 
 
 def find(tx: Transaction, workspace: str, model: str) -> LoggedModelRow:

@@ -68,6 +68,10 @@ class NotImplementedHereError(BedplateError):
     http_status = 501
 
 
+class BadRequestError(InputError):
+    """A call of which MLflow says no more than that it is bad."""
+
+
 def error(caught: BedplateError) -> Response:
     """An error as MLflow's clients read it."""
     code, status = "INTERNAL_ERROR", 500
@@ -77,7 +81,7 @@ def error(caught: BedplateError) -> Response:
         code, status = "NOT_IMPLEMENTED", 501
     elif isinstance(caught, StateError):
         code, status = "INVALID_STATE", 400
-    elif isinstance(caught, UnfitError):
+    elif isinstance(caught, UnfitError | BadRequestError):
         code, status = "BAD_REQUEST", 400
     else:
         for kind, name, number in _CODES:
