@@ -6,6 +6,8 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
+from bedplate.store import matching
+from bedplate.store.filters import Clause
 from bedplate.store.schema import dataset_input_tags, dataset_inputs, datasets, runs
 from bedplate.store.sql import Among, Repository, Upsert, param, plain
 
@@ -71,6 +73,9 @@ _INPUTS_BETWEEN = (
     .where(dataset_inputs.c.position >= _start, dataset_inputs.c.position < _end)
 )
 _LAST = tuple(sa.select(sa.func.max(table.c.position)) for table in (datasets, dataset_inputs))
+
+
+_SEARCHED = {"name": datasets.c.name, "digest": datasets.c.digest, "context": dataset_inputs.c.context}
 
 
 class DatasetRow(msgspec.Struct, frozen=True):
@@ -165,3 +170,11 @@ class Datasets(Repository):
         for run, dataset, key, value in _TAGS.rows(self._connection, runs):
             found.setdefault((run, dataset), {})[key] = value
         return found
+
+
+def was_read(clause: Clause, *, postgresql: bool) -> matching.Condition:
+    """Whether the run at hand read a dataset that matches, or read one for what matches."""
+    compared = matching.text(_SEARCHED[clause.key], clause.comparator, clause.value, postgresql=postgresql)
+    joined = sa.join(dataset_inputs, datasets, datasets.c.id == dataset_inputs.c.dataset)
+    read: sa.Select[Any] = sa.select(sa.literal_column("1")).select_from(joined)
+    return read.where(dataset_inputs.c.run == runs.c.key, compared).correlate(runs).exists()

@@ -223,10 +223,16 @@ class ModelSearch(Repository):
                 compared = sa.and_(compared, _on(datasets))
         else:
             table = logged_model_params if clause.kind == "param" else logged_model_tags
-            compared = matching.long_text(table, clause.comparator, clause.value, postgresql=self._postgresql)  # type: ignore[arg-type]
+            compared = self._text(table, clause)
         named = table.c.key == clause.key
         asked = sa.select(_ONE).where(table.c.model == logged_models.c.key, named, compared).exists()
         return _Test(asked, sa.select(table.c.model).where(table.c.experiment == experiment, named, compared))
+
+    def _text(self, table: sa.Table, clause: Clause) -> Condition:
+        if not isinstance(clause.value, tuple):
+            return matching.long_text(table, clause.comparator, str(clause.value), postgresql=self._postgresql)
+        same = [matching.long_text(table, "=", value, postgresql=self._postgresql) for value in clause.value]
+        return sa.or_(*same) if clause.comparator == "IN" else ~sa.or_(*same)
 
     def _attribute(self, clause: Clause) -> Condition:
         column, comparator, value = ATTRIBUTES[clause.key], clause.comparator, clause.value

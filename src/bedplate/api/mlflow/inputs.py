@@ -161,7 +161,7 @@ def routes(site: Site) -> Iterator[Route]:
 
     def log_outputs(request: Request) -> Response:
         given = wire.decode(request, LogOutputs)
-        run, models = wire.required("run_id", given.run_id), wire.present("models", given.models)
+        run, models = wire.required("run_id", given.run_id), wire.there("models", given.models)
         return append(request, run, inputs.links(outputs=[(model.model_id, model.step) for model in models]))
 
     async def log_model(request: Request) -> Response:

@@ -164,7 +164,7 @@ def _life(site: Site) -> Iterator[Route]:
     async def finish(request: Request) -> Response:
         given = wire.decode(request, FinalizeLoggedModel)
         model = _named(request, given.model_id)
-        status = logged_models.status(wire.present("status", None if given.status is None else str(given.status)))
+        status = logged_models.status(wire.there("status", None if given.status is None else str(given.status)))
         by, workspace = wire.actor(site, request), request.params["workspace"]
         page = await site.store.writer.submitted(lambda tx: logged_models.finish(tx, workspace, model, status, by=by))
         return _one(page)
@@ -233,7 +233,7 @@ def _looking(site: Site) -> Iterator[Route]:
             page = logged_models.search(
                 tx,
                 request.params["workspace"],
-                wire.present("experiment_ids", wanted.experiment_ids),
+                wire.there("experiment_ids", wanted.experiment_ids),
                 filter=wanted.filter,
                 datasets=[DatasetFilter(each.dataset_name, each.dataset_digest) for each in wanted.datasets],
                 order_by=[
