@@ -21,6 +21,7 @@ from bedplate.errors import (
     StateError,
     StorageError,
     UnavailableError,
+    UnfitError,
 )
 from bedplate.http import Audit, HeaderParam, Limits, ProtocolError, Request, Response, Route, from_path, unaudited
 from bedplate.http.messages import decode_json
@@ -67,6 +68,10 @@ class NotImplementedHereError(BedplateError):
     http_status = 501
 
 
+class BadRequestError(InputError):
+    """A call of which MLflow says no more than that it is bad."""
+
+
 def error(caught: BedplateError) -> Response:
     """An error as MLflow's clients read it."""
     code, status = "INTERNAL_ERROR", 500
@@ -76,6 +81,8 @@ def error(caught: BedplateError) -> Response:
         code, status = "NOT_IMPLEMENTED", 501
     elif isinstance(caught, StateError):
         code, status = "INVALID_STATE", 400
+    elif isinstance(caught, UnfitError | BadRequestError):
+        code, status = "BAD_REQUEST", 400
     else:
         for kind, name, number in _CODES:
             if isinstance(caught, kind):
@@ -162,6 +169,17 @@ def required(name: str, value: T | None) -> T:
         InputError: it is not.
     """
     if value is None or value in ("", [], ()):
+        raise InputError(f"Missing value for required parameter '{name}'", fix=f"give {name}")
+    return value
+
+
+def there(name: str, value: T | None) -> T:
+    """A parameter that must be there, but may be empty.
+
+    Raises:
+        InputError: it is not there.
+    """
+    if value is None:
         raise InputError(f"Missing value for required parameter '{name}'", fix=f"give {name}")
     return value
 
