@@ -8,6 +8,7 @@ BedplateError                 base; never raised itself
 ├── AuthenticationError       no valid key, session or link (HTTP 401)
 ├── DeniedError               policy does not allow it (HTTP 403)
 ├── ConflictError             it exists already, or somebody changed it meanwhile (HTTP 409)
+│   └── StateError            it does not go together with the state that something is in
 ├── GateError                 a release gate refused (exit 3, HTTP 422)
 ├── IntegrityError            a digest, signature or ledger proof does not match (HTTP 500)
 ├── UserCodeError             code from pipeline.py raised, was killed or was refused
@@ -118,6 +119,12 @@ class ConflictError(BedplateError):
 
     code = "conflict"
     http_status = 409
+
+
+class StateError(ConflictError):
+    """What was asked for does not go together with the state that something is in."""
+
+    code = "invalid_state"
 
 
 class GateError(BedplateError):

@@ -330,22 +330,6 @@ def test_endpoints(store: Store) -> None:
             tx.endpoints.set_state("clinic", "stopped")
 
 
-def test_runs(store: Store) -> None:
-    """A run keeps its parameters; a value logged again at its step replaces the one before."""
-    with store.transaction() as tx:
-        experiment = tx.runs.experiment("ranker")
-        assert tx.runs.experiment("ranker") == experiment
-        run = tx.runs.start(experiment, "first", {"trees": 100}, {"by": "ana"})
-        tx.runs.log(run.id, [("loss", 0, 0.5), ("loss", 1, 0.4), ("loss", 0, 0.6)])
-        tx.runs.log(run.id, [])
-        tx.runs.end(run.id, "finished")
-        assert [(m.step, m.value) for m in tx.runs.metrics(run.id)] == [(0, 0.6), (1, 0.4)]
-        kept = tx.runs.list(experiment)[0]
-        assert (kept.parameters, kept.tags, kept.state) == ({"trees": 100}, {"by": "ana"}, "finished")
-        with pytest.raises(NotFoundError):
-            tx.runs.get("run_x")
-
-
 def test_a_lease_has_one_holder(store: Store) -> None:
     """Of many that try exactly one gets it; an expired one is taken over, and its holder finds out."""
 

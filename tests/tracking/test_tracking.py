@@ -7,7 +7,7 @@ import pytest
 
 from bedplate import store
 from bedplate.errors import NotFoundError
-from bedplate.tracking import code_of, environment_digest, of_training, save
+from bedplate.tracking import code_of, environment_digest, experiments, of_training, runs, save
 from tests.release import sample
 
 
@@ -17,12 +17,14 @@ def test_a_training_is_kept_once_as_a_run(tmp_path):
         with opened.transaction() as tx:
             first, again = save(tx, run), save(tx, run)
         with opened.read() as tx:
-            kept, metrics = tx.runs.get(first), tx.runs.metrics(first)
+            page = runs.get(tx, "default", first)
+            kept = page.runs[0]
+            experiment = experiments.get(tx, "default", str(kept.experiment))
 
     assert first == again
-    assert (kept.state, kept.parameters) == ("finished", {"factors": 64})
-    assert kept.tags["bedplate.data"] == "transactions@3"
-    assert {metric.name: metric.value for metric in metrics} == {"coverage": 0.2, "recall@20": 0.16}
+    assert (experiment.row.name, kept.status, page.params[kept.key]) == ("retail", "FINISHED", [("factors", "64")])
+    assert dict(page.tags[kept.key])["bedplate.data"] == "transactions@3"
+    assert {name: value for name, value, _, _ in page.metrics[kept.key]} == {"coverage": 0.2, "recall@20": 0.16}
 
 
 def test_code_is_known_by_digest_and_by_commit(tmp_path):

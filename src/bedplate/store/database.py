@@ -17,15 +17,19 @@ from bedplate.settings import FORMAT
 from bedplate.store import faults
 from bedplate.store.endpoints import Endpoints
 from bedplate.store.executions import Executions
+from bedplate.store.experiments import Experiments
 from bedplate.store.facts import Facts
 from bedplate.store.leases import Leases
 from bedplate.store.ledger import LedgerRows
+from bedplate.store.metrics import Metrics
 from bedplate.store.principals import Keys, Links, Principals, Sessions
 from bedplate.store.releases import Approvals, Versions, Waivers
 from bedplate.store.runs import Runs
 from bedplate.store.schema import HEAD
+from bedplate.store.search import Search
 from bedplate.store.stages import Stages
 from bedplate.store.use_cases import UseCases
+from bedplate.store.workspaces import Workspaces
 from bedplate.store.writer import Writer
 
 _VERSION = sa.text("SELECT version_num FROM alembic_version")
@@ -127,9 +131,29 @@ class Transaction:
         return LedgerRows(self._connection)
 
     @cached_property
+    def workspaces(self) -> Workspaces:
+        """Workspaces."""
+        return Workspaces(self._connection)
+
+    @cached_property
+    def experiments(self) -> Experiments:
+        """Experiments and their tags."""
+        return Experiments(self._connection)
+
+    @cached_property
     def runs(self) -> Runs:
-        """Experiments, runs and metrics."""
+        """Runs, their params and tags."""
         return Runs(self._connection)
+
+    @cached_property
+    def metrics(self) -> Metrics:
+        """Logged values."""
+        return Metrics(self._connection)
+
+    @cached_property
+    def search(self) -> Search:
+        """Search in experiments and runs."""
+        return Search(self._connection)
 
     @cached_property
     def leases(self) -> Leases:

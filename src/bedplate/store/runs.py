@@ -1,118 +1,158 @@
-"""Experiments, runs, and metrics: what tracking keeps."""
+"""Runs, their params and their tags."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from collections.abc import Iterable, Sequence
+from typing import Literal
 
 import msgspec
 import sqlalchemy as sa
 
-from bedplate import clock, ids
 from bedplate.errors import NotFoundError
-from bedplate.store.schema import experiments, metrics, runs
-from bedplate.store.sql import Repository, Row, Upsert, dump, fields, param, parse
+from bedplate.store.experiments import Lifecycle
+from bedplate.store.schema import HEAD_LENGTH, experiments, params, runs, tags
+from bedplate.store.sql import Among, Repository, Upsert, param
 
-_id = param("id_")
-_EXPERIMENT = sa.select(experiments).where(experiments.c.name == param("name_"))
-_ADD_EXPERIMENT = sa.insert(experiments)
-_START = sa.insert(runs)
-_END = sa.update(runs).where(runs.c.id == _id).values(state=param("state_"), ended=param("ended_"))
-_GET = sa.select(runs).where(runs.c.id == _id)
-_LIST = (
-    sa.select(runs)
-    .where(runs.c.experiment == param("experiment_"))
-    .order_by(runs.c.started.desc(), runs.c.id.desc())
-    .limit(param("limit_"))
+RunStatus = Literal["RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED"]
+
+RUN_COLUMNS = (
+    runs.c.key,
+    runs.c.id,
+    runs.c.experiment,
+    runs.c.name,
+    runs.c.user_id,
+    runs.c.status,
+    runs.c.started,
+    runs.c.ended,
+    runs.c.lifecycle,
+    runs.c.artifact_uri,
 )
-_LOG = Upsert(metrics, update=("value", "time"))
-_METRICS = sa.select(metrics).where(metrics.c.run == _id).order_by(metrics.c.name, metrics.c.step)
+"""The columns of a :class:`RunRow`, in its order."""
+
+_key, _experiment = param("key_"), param("experiment_")
+_ADD = sa.insert(runs)
+_GET = (
+    sa.select(*RUN_COLUMNS)
+    .join(experiments, experiments.c.id == runs.c.experiment)
+    .where(runs.c.id == param("id_"), experiments.c.workspace == param("workspace_"))
+)
+_IDS = Among(sa.select(*RUN_COLUMNS), runs.c.key)
+_UPDATE = (
+    sa.update(runs)
+    .where(runs.c.key == _key)
+    .values(name=param("name_"), status=param("status_"), ended=param("ended_"))
+)
+_lifecycle = {"lifecycle": param("lifecycle_"), "deleted": param("deleted_")}
+_MARK = sa.update(runs).where(runs.c.key == _key).values(**_lifecycle)
+_MARK_ALL = sa.update(runs).where(runs.c.experiment == _experiment).values(**_lifecycle)
+_ADD_PARAMS = Upsert(params)
+_PARAMS = Among(sa.select(params.c.run, params.c.key, params.c.value, params.c.rest), params.c.run)
+_SET_TAGS = Upsert(tags, update=("value", "rest"))
+_TAGS = Among(sa.select(tags.c.run, tags.c.key, tags.c.value, tags.c.rest), tags.c.run)
+_DELETE_TAG = sa.delete(tags).where(tags.c.run == _key, tags.c.key == param("tag_"))
+_LAST_PARAM = sa.select(sa.func.max(params.c.position))
+
+Pairs = dict[int, list[tuple[str, str]]]
+"""For each run that has some, by its key: names and values."""
 
 
-class RunRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One tracked run."""
+class RunRow(msgspec.Struct, frozen=True):
+    """One run. Times are milliseconds since 1970; ``key`` is what the tables use, ``id`` what clients know."""
 
+    key: int
     id: str
-    experiment: str
+    experiment: int
     name: str
-    state: Literal["running", "finished", "failed"]
-    parameters: dict[str, Any]
-    tags: dict[str, str]
-    started: str
-    ended: str | None
-
-
-class MetricRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One logged value."""
-
-    name: str
-    step: int
-    value: float
-    time: str
+    user_id: str
+    status: RunStatus
+    started: int
+    ended: int | None
+    lifecycle: Lifecycle
+    artifact_uri: str
 
 
 class Runs(Repository):
     """``tx.runs``."""
 
-    def experiment(self, name: str) -> str:
-        """The id of the experiment of this name, which is made if there is none."""
-        row = self._execute(_EXPERIMENT, name_=name).first()
-        if row is not None:
-            return str(row.id)
-        identifier = ids.new_id("exp")
-        self._execute(_ADD_EXPERIMENT, id=identifier, name=name, created=clock.timestamp())
-        return identifier
+    def add(self, run: str, experiment: int, *, name: str, user_id: str, started: int, artifact_uri: str) -> RunRow:
+        """Begin a run of this id in the experiment of this number."""
+        values = {"id": run, "experiment": experiment, "name": name, "user_id": user_id, "status": "RUNNING"}
+        more = {"started": started, "ended": None, "lifecycle": "active", "deleted": None}
+        key = self._execute(_ADD, **values, **more, artifact_uri=artifact_uri).inserted_primary_key
+        assert key is not None
+        return RunRow(key[0], run, experiment, name, user_id, "RUNNING", started, None, "active", artifact_uri)
 
-    def start(
-        self, experiment: str, name: str, parameters: Mapping[str, Any], tags: Mapping[str, str] | None = None
-    ) -> RunRow:
-        """Begin a run in the experiment of this id; the run's id is made here."""
-        row = RunRow(
-            id=ids.new_id("run"),
-            experiment=experiment,
-            name=name,
-            state="running",
-            parameters=dict(parameters),
-            tags=dict(tags or {}),
-            started=clock.timestamp(),
-            ended=None,
-        )
-        self._execute(
-            _START, **{**msgspec.structs.asdict(row), "parameters": dump(row.parameters), "tags": dump(row.tags)}
-        )
-        return row
+    def find(self, workspace: str, run: str) -> RunRow | None:
+        """The run of this id, if it is of this workspace."""
+        row = self._execute(_GET, id_=run, workspace_=workspace).first()
+        return None if row is None else RunRow(*tuple(row))
 
-    def log(self, run: str, values: Iterable[tuple[str, int, float]]) -> None:
-        """Log (name, step, value); the same name and step again replaces the value."""
-        now = clock.timestamp()
-        rows = [{"run": run, "name": name, "step": step, "value": value, "time": now} for name, step, value in values]
-        if rows:
-            self._connection.execute(_LOG.on(self._connection), rows)
-
-    def end(self, run: str, state: Literal["finished", "failed"]) -> None:
-        """Note how the run ended."""
-        self._execute(_END, id_=run, state_=state, ended_=clock.timestamp())
-
-    def get(self, run: str) -> RunRow:
+    def get(self, workspace: str, run: str) -> RunRow:
         """The run of this id.
 
         Raises:
-            NotFoundError: there is none.
+            NotFoundError: the workspace has none.
         """
-        row = self._execute(_GET, id_=run).first()
+        row = self.find(workspace, run)
         if row is None:
-            raise NotFoundError(f"no run {run}")
-        return _run(row)
+            raise NotFoundError(f"Run with id={run} not found")
+        return row
 
-    def metrics(self, run: str) -> list[MetricRow]:
-        """All logged values, by name and step."""
-        return [
-            MetricRow(name=row.name, step=row.step, value=row.value, time=row.time)
-            for row in self._execute(_METRICS, id_=run)
+    def rows(self, keys: Sequence[int]) -> list[RunRow]:
+        """The runs of these keys, in their order."""
+        found = {row[0]: RunRow(*row) for row in _IDS.rows(self._connection, keys)}
+        return [found[key] for key in keys if key in found]
+
+    def update(self, run: int, *, name: str, status: RunStatus, ended: int | None) -> None:
+        """Change what may change of a run."""
+        self._execute(_UPDATE, key_=run, name_=name, status_=status, ended_=ended)
+
+    def mark(self, run: int, lifecycle: Lifecycle, *, deleted: int | None) -> None:
+        """Delete or restore a run."""
+        self._execute(_MARK, key_=run, lifecycle_=lifecycle, deleted_=deleted)
+
+    def mark_all(self, experiment: int, lifecycle: Lifecycle, *, deleted: int | None) -> int:
+        """Delete or restore all runs of an experiment, and return how many they are."""
+        found = self._execute(_MARK_ALL, experiment_=experiment, lifecycle_=lifecycle, deleted_=deleted)
+        return found.rowcount
+
+    def add_params(self, run: RunRow, values: Iterable[tuple[str, str, int]]) -> None:
+        """Log (key, value, position). A key that is there keeps its value: look first where that matters."""
+        rows = [
+            (run.key, key, run.experiment, run.started, *_split(value), position) for key, value, position in values
         ]
+        _ADD_PARAMS.many(self._connection, rows)
 
-    def list(self, experiment: str, limit: int = 100) -> list[RunRow]:
-        """Runs of the experiment of this id, newest first."""
-        return [_run(row) for row in self._execute(_LIST, experiment_=experiment, limit_=limit)]
+    def params(self, keys: Iterable[int]) -> Pairs:
+        """The params of these runs."""
+        return _pairs(_PARAMS.rows(self._connection, keys))
+
+    def last_position(self) -> int:
+        """The greatest position of a param; 0 if there is none."""
+        return self._execute(_LAST_PARAM).scalar() or 0
+
+    def set_tags(self, run: RunRow, values: Iterable[tuple[str, str]]) -> None:
+        """Set tags; one that is there gets the new value."""
+        rows = [(run.key, key, run.experiment, run.started, *_split(value)) for key, value in values]
+        _SET_TAGS.many(self._connection, rows)
+
+    def tags(self, keys: Iterable[int]) -> Pairs:
+        """The tags of these runs."""
+        return _pairs(_TAGS.rows(self._connection, keys))
+
+    def delete_tag(self, run: int, key: str) -> bool:
+        """Delete a tag; False if it is not there."""
+        return self._execute(_DELETE_TAG, key_=run, tag_=key).rowcount == 1
 
 
-def _run(row: Row) -> RunRow:
-    return msgspec.convert({**fields(row), "parameters": parse(row.parameters), "tags": parse(row.tags)}, RunRow)
+def _split(value: str) -> tuple[str, str | None]:
+    return (value, None) if len(value) <= HEAD_LENGTH else (value[:HEAD_LENGTH], value[HEAD_LENGTH:])
+
+
+def _pairs(rows: list[tuple[int, str, str, str | None]]) -> Pairs:
+    found: Pairs = {}
+    for run, key, head, rest in rows:
+        pair = (key, head if rest is None else head + rest)
+        if run in found:
+            found[run].append(pair)
+        else:
+            found[run] = [pair]
+    return found

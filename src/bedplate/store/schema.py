@@ -1,12 +1,15 @@
 """The tables, one schema for SQLite and PostgreSQL.
 
 Times are RFC 3339 text as :mod:`bedplate.clock` writes it, so they sort as text; digests and ids are text; values are
-canonical JSON text. Both databases therefore hold, compare and give back the same bytes.
+canonical JSON text. Both databases therefore hold, compare and give back the same bytes. In the tables of tracking,
+which outside clients write, times are milliseconds since 1970, and text that is searched is compared by code point.
 """
+
+from typing import Any
 
 import sqlalchemy as sa
 
-HEAD = "f1_0001"
+HEAD = "f1_0002"
 """The newest migration. Its first part is the record format of a home, :data:`bedplate.settings.FORMAT`."""
 
 # Named constraints, so that a later migration can alter them on both databases.
@@ -243,32 +246,142 @@ ledger_checkpoints = sa.Table(
 
 # ------------------------------------------------------------------------------------------------------------ tracking
 
+# Searched and ordered text: PostgreSQL compares it byte by byte too, whatever language the server is set to.
+EXACT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+ALLOTTED = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+HEAD_LENGTH = 350
+"""How many characters of a param or tag are searched through an index; the rest of a longer one lies beside it.
+
+An index entry of PostgreSQL holds about 2,700 bytes, and a key alone may take 1,000.
+"""
+
+
+def _exact(name: str, *, null: bool = False) -> sa.Column[str]:
+    return sa.Column(name, EXACT, nullable=null)
+
+
+def _count(name: str, *, null: bool = False) -> sa.Column[int]:
+    return sa.Column(name, sa.BigInteger, nullable=null)
+
+
+def _of_run() -> list[sa.Column[Any]]:
+    # A value of a run that is searched holds its run's experiment and start as well: then one index finds it, and gives
+    # the runs in their order, without a look at the run.
+    return [
+        sa.Column("run", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("key", EXACT, primary_key=True),
+        _count("experiment"),
+        _count("started"),
+    ]
+
+
+workspaces = sa.Table("workspaces", metadata, _key("name"), _text("description"), _text("created"))
+
 experiments = sa.Table(
-    "experiments", metadata, _key("id"), _text("name"), _text("created"), sa.UniqueConstraint("name")
+    "experiments",
+    metadata,
+    sa.Column("id", ALLOTTED, primary_key=True),
+    sa.Column("workspace", sa.Text, sa.ForeignKey(workspaces.c.name), nullable=False),
+    _exact("name"),
+    _text("lifecycle"),
+    _text("artifact_location"),
+    _count("created"),
+    _count("updated"),
+    sa.UniqueConstraint("workspace", "name"),
+    sqlite_autoincrement=True,  # the number of an experiment that is gone is not given to another
+)
+
+experiment_tags = sa.Table(
+    "experiment_tags",
+    metadata,
+    sa.Column("experiment", sa.BigInteger, sa.ForeignKey(experiments.c.id), primary_key=True, autoincrement=False),
+    sa.Column("key", EXACT, primary_key=True),
+    _exact("value"),
+    sqlite_with_rowid=False,
 )
 
 runs = sa.Table(
     "runs",
     metadata,
-    _key("id"),
-    sa.Column("experiment", sa.Text, sa.ForeignKey(experiments.c.id), nullable=False),
-    _text("name"),
-    _text("state"),
-    _text("parameters"),
-    _text("tags"),
-    _text("started"),
-    _text("ended", null=True),
-    sa.Index(None, "experiment", "started"),
+    # `key` is what other tables hold: a few bytes where the id that clients know takes thirty-two.
+    sa.Column("key", ALLOTTED, primary_key=True),
+    _exact("id"),
+    sa.Column("experiment", sa.BigInteger, sa.ForeignKey(experiments.c.id), nullable=False),
+    _exact("name"),
+    _exact("user_id"),
+    _exact("status"),
+    _count("started"),
+    _count("ended", null=True),
+    _text("lifecycle"),
+    _count("deleted", null=True),
+    _exact("artifact_uri"),
+    sa.UniqueConstraint("id"),
+    sqlite_autoincrement=True,
 )
+sa.Index(None, runs.c.experiment, runs.c.lifecycle, runs.c.started.desc(), runs.c.id)
+sa.Index(None, runs.c.experiment, runs.c.lifecycle, runs.c.status, runs.c.started.desc(), runs.c.id)
+sa.Index(None, runs.c.experiment, runs.c.lifecycle, runs.c.ended, runs.c.started.desc(), runs.c.id)
 
+params = sa.Table(
+    "params",
+    metadata,
+    *_of_run(),
+    _exact("value"),
+    _text("rest", null=True),
+    _count("position"),
+    sa.UniqueConstraint("position"),
+    sa.ForeignKeyConstraint(["run"], ["runs.key"]),
+    sqlite_with_rowid=False,
+)
+sa.Index(None, params.c.experiment, params.c.key, params.c.value, params.c.started.desc(), params.c.run)
+
+tags = sa.Table(
+    "tags",
+    metadata,
+    *_of_run(),
+    _exact("value"),
+    _text("rest", null=True),
+    sa.ForeignKeyConstraint(["run"], ["runs.key"]),
+    sqlite_with_rowid=False,
+)
+sa.Index(None, tags.c.experiment, tags.c.key, tags.c.value, tags.c.started.desc(), tags.c.run)
+
+# Every value that was logged. No foreign key: it is the table that is written most, always after a look at the run.
 metrics = sa.Table(
     "metrics",
     metadata,
-    sa.Column("run", sa.Text, sa.ForeignKey(runs.c.id), primary_key=True),
-    _key("name"),
+    sa.Column("run", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("key", EXACT, primary_key=True),
+    sa.Column("timestamp", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("step", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("value", sa.Float, nullable=False),
-    _text("time"),
+    # SQLite takes NaN for NULL, so it is 0 with a mark; the infinities are values like others.
+    sa.Column("value", sa.Double, primary_key=True, autoincrement=False),
+    sa.Column("is_nan", sa.Boolean, primary_key=True, autoincrement=False),
+    _count("position"),
+    sa.UniqueConstraint("position"),
+    sqlite_with_rowid=False,
+)
+
+# The value of each metric that has the greatest step, then time, then value: what a run shows and search looks at.
+latest_metrics = sa.Table(
+    "latest_metrics",
+    metadata,
+    *_of_run(),
+    _count("step"),
+    _count("timestamp"),
+    sa.Column("value", sa.Double, nullable=False),
+    sa.Column("is_nan", sa.Boolean, nullable=False),
+    sqlite_with_rowid=False,
+)
+sa.Index(
+    None,
+    latest_metrics.c.experiment,
+    latest_metrics.c.key,
+    latest_metrics.c.is_nan,
+    latest_metrics.c.value,
+    latest_metrics.c.started.desc(),
+    latest_metrics.c.run,
 )
 
 # The lease of the one owner process, on PostgreSQL where no file lock reaches every machine.

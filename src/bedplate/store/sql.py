@@ -1,14 +1,18 @@
-"""What every repository shares: a connection, JSON columns, and inserts that both databases understand."""
+"""What every repository shares: a connection, JSON columns, and statements that both databases understand."""
 
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects.postgresql import psycopg
 
 from bedplate import ids
 
 Row = sa.Row[Any]
+_SQLITE: Any = sqlite.dialect
+_PSYCOPG: Any = psycopg.dialect
 
 
 def param(name: str) -> sa.BindParameter[Any]:
@@ -28,25 +32,74 @@ class Repository:
         return self._connection.execute(statement, values)
 
 
-class Upsert:
-    """``INSERT .. ON CONFLICT`` of one table, built once per dialect (their classes differ, their text does not)."""
+Set = Callable[[Any], Any]
+"""Makes the condition under which a row in the way is changed, from the columns of the row that was to be inserted."""
 
-    def __init__(self, table: sa.Table, *, update: tuple[str, ...] = ()) -> None:
-        self._sqlite = _upsert(sqlite.insert(table), table, update)
-        self._postgresql = _upsert(postgresql.insert(table), table, update)
+
+class Upsert:
+    """``INSERT .. ON CONFLICT`` of one table, built once per dialect (their classes differ, their text does not).
+
+    A row with the same primary key is left alone, or gets the columns in ``update``, where ``when`` holds.
+    """
+
+    def __init__(self, table: sa.Table, *, update: tuple[str, ...] = (), when: Set | None = None) -> None:
+        self._sqlite = _upsert(sqlite.insert(table), table, update, when)
+        self._postgresql = _upsert(postgresql.insert(table), table, update, when)
+        self._texts = (
+            str(self._sqlite.compile(dialect=_SQLITE(paramstyle="qmark"))),
+            str(self._postgresql.compile(dialect=_PSYCOPG(paramstyle="format"))),
+        )
 
     def on(self, connection: sa.Connection) -> sa.Executable:
         """The statement for the database of this connection."""
-        return self._postgresql if connection.dialect.name == "postgresql" else self._sqlite
+        statement: sa.Executable = self._postgresql if connection.dialect.name == "postgresql" else self._sqlite
+        return statement
+
+    def many(self, connection: sa.Connection, rows: Sequence[tuple[Any, ...]]) -> int:
+        """Insert rows, each with every column of the table in order, and return how many were inserted or changed.
+
+        The rows go to the driver as they are, which takes a third of the time that named values take.
+        """
+        if not rows:
+            return 0
+        text = self._texts[connection.dialect.name == "postgresql"]
+        return connection.exec_driver_sql(text, list(rows)).rowcount
 
 
-def _upsert(statement: Any, table: sa.Table, update: tuple[str, ...]) -> sa.Executable:
+def _upsert(statement: Any, table: sa.Table, update: tuple[str, ...], when: Set | None) -> Any:
     key = list(table.primary_key.columns)
     if not update:
-        return statement.on_conflict_do_nothing()  # type: ignore[no-any-return]
-    return statement.on_conflict_do_update(  # type: ignore[no-any-return]
-        index_elements=key, set_={name: statement.excluded[name] for name in update}
+        return statement.on_conflict_do_nothing(index_elements=key)
+    return statement.on_conflict_do_update(
+        index_elements=key,
+        set_={name: statement.excluded[name] for name in update},
+        where=when(statement.excluded) if when is not None else None,
     )
+
+
+class Among:
+    """A query for the rows of many keys, which are bound as one value, however many they are."""
+
+    def __init__(self, statement: "sa.Select[Any]", column: sa.Column[int]) -> None:
+        listed = sa.func.json_each(param("keys_")).table_valued("value")
+        self._sqlite = statement.where(column.in_(sa.select(listed.c.value)))
+        array = sa.bindparam("keys_", type_=postgresql.ARRAY(sa.BigInteger))
+        self._postgresql = statement.where(column == sa.any_(array))
+
+    def rows(self, connection: sa.Connection, keys: Iterable[int], **values: Any) -> list[tuple[Any, ...]]:
+        """What the query finds for these keys, as plain tuples."""
+        if connection.dialect.name == "postgresql":
+            return plain(connection.execute(self._postgresql, {"keys_": list(keys), **values}))
+        return plain(connection.execute(self._sqlite, {"keys_": dump(list(keys)), **values}))
+
+
+def plain(result: sa.CursorResult[Any]) -> list[tuple[Any, ...]]:
+    """All rows of a result as the driver gives them: for thousands of rows, without an object for each."""
+    cursor = result.cursor
+    assert cursor is not None
+    rows: list[Any] = list(cursor.fetchall())
+    result.close()
+    return rows
 
 
 def dump(value: object) -> str:

@@ -1,0 +1,123 @@
+"""Metrics: every value that was logged, and the latest of each."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+
+from bedplate.store.schema import latest_metrics, metrics
+from bedplate.store.sql import Among, Repository, Upsert, param, plain
+
+_run, _metric, _limit = param("run_"), param("metric_"), param("limit_")
+_ADD = Upsert(metrics)
+
+
+def _later(new: Any) -> sa.ColumnElement[bool]:
+    old = latest_metrics.c
+    return sa.tuple_(new.step, new.timestamp, new.value) > sa.tuple_(old.step, old.timestamp, old.value)
+
+
+_LATEST = Upsert(latest_metrics, update=("step", "timestamp", "value", "is_nan"), when=_later)
+_POINT = (metrics.c.timestamp, metrics.c.step, metrics.c.value, metrics.c.is_nan)
+_HISTORY = sa.select(*_POINT).where(metrics.c.run == _run, metrics.c.key == _metric).order_by(*_POINT).limit(_limit)
+_HISTORY_AFTER = _HISTORY.where(
+    sa.tuple_(*_POINT)
+    > sa.tuple_(
+        sa.bindparam("timestamp_", type_=sa.BigInteger),
+        sa.bindparam("step_", type_=sa.BigInteger),
+        sa.bindparam("value_", type_=sa.Double),
+        sa.bindparam("is_nan_", type_=sa.Boolean),
+    )
+)
+_OF_RUNS = Among(
+    sa.select(metrics.c.run, *_POINT).where(metrics.c.key == _metric).order_by(metrics.c.run, *_POINT),
+    metrics.c.run,
+)
+_BY_RUN = Among(
+    sa.select(
+        latest_metrics.c.run,
+        latest_metrics.c.key,
+        latest_metrics.c.value,
+        latest_metrics.c.is_nan,
+        latest_metrics.c.timestamp,
+        latest_metrics.c.step,
+    ),
+    latest_metrics.c.run,
+)
+_AT = Among(sa.select(metrics.c.position), metrics.c.position)
+_LAST = sa.select(sa.func.max(metrics.c.position))
+EVERYTHING = 2**62
+
+Stored = tuple[int, int, float, bool]
+"""A logged value as it is stored and ordered: timestamp, step, value (0 for NaN), whether it is NaN."""
+
+Latest = dict[int, list[tuple[str, float, int, int]]]
+"""For each run that has some, by its key: metric, value, timestamp, step."""
+
+
+class Point(NamedTuple):
+    """One value to log. ``experiment`` and ``started`` are the run's; ``position`` is its number among all appends."""
+
+    run: int
+    experiment: int
+    started: int
+    key: str
+    value: float
+    timestamp: int
+    step: int
+    position: int
+
+
+class Metrics(Repository):
+    """``tx.metrics``."""
+
+    def log(self, points: Sequence[Point]) -> list[int]:
+        """Log values, of one run or of many. Returns the positions of those that equal one which is there already.
+
+        Of each metric of a run the value with the greatest step, then time, then value becomes its latest.
+        """
+        rows: list[tuple[Any, ...]] = []
+        latest: dict[tuple[int, str], tuple[Any, ...]] = {}
+        for run, experiment, started, key, value, timestamp, step, position in points:
+            is_nan = value != value
+            stored = 0.0 if is_nan else value
+            rows.append((run, key, timestamp, step, stored, is_nan, position))
+            known = latest.get((run, key))
+            if known is None or (step, timestamp, stored) > known[4:7]:
+                latest[run, key] = (run, key, experiment, started, step, timestamp, stored, is_nan)
+        kept = _ADD.many(self._connection, rows)
+        _LATEST.many(self._connection, list(latest.values()))
+        if kept == len(rows):
+            return []
+        positions = [point.position for point in points]
+        there = {row[0] for row in _AT.rows(self._connection, positions)}
+        return [position for position in positions if position not in there]
+
+    def history(self, run: int, key: str, limit: int = EVERYTHING, after: Stored | None = None) -> list[Stored]:
+        """Values of one metric by timestamp, step and value, from the one after ``after``."""
+        values = {"run_": run, "metric_": key, "limit_": limit}
+        if after is None:
+            return plain(self._execute(_HISTORY, **values))
+        timestamp, step, value, is_nan = after
+        more = {"timestamp_": timestamp, "step_": step, "value_": value, "is_nan_": is_nan}
+        return plain(self._execute(_HISTORY_AFTER, **values, **more))
+
+    def histories(self, runs: Iterable[int], key: str) -> list[tuple[int, int, int, float, bool]]:
+        """Values of one metric of several runs: each run's key, then as in :meth:`history`."""
+        return _OF_RUNS.rows(self._connection, runs, metric_=key)
+
+    def latest(self, runs: Iterable[int]) -> Latest:
+        """The latest value of every metric of these runs."""
+        found: Latest = {}
+        for run, key, value, is_nan, timestamp, step in _BY_RUN.rows(self._connection, runs):
+            point = (key, math.nan if is_nan else value, timestamp, step)
+            if run in found:
+                found[run].append(point)
+            else:
+                found[run] = [point]
+        return found
+
+    def last_position(self) -> int:
+        """The greatest position of a value; 0 if there is none."""
+        return self._execute(_LAST).scalar() or 0

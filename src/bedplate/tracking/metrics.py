@@ -1,0 +1,68 @@
+"""What was logged of a metric over time."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from bedplate.errors import InputError
+from bedplate.store import Transaction
+from bedplate.store.metrics import EVERYTHING, Stored
+from bedplate.tracking import pages
+
+
+class History(msgspec.Struct, frozen=True):
+    """Logged values (timestamp, step, value, whether it is NaN) in this order, and the token of the next page."""
+
+    points: list[Stored]
+    next_page_token: str | None
+
+
+def history(
+    tx: Transaction,
+    workspace: str,
+    run: str,
+    key: str,
+    *,
+    max_results: int | None = None,
+    page_token: str | None = None,
+) -> History:
+    """What was logged of one metric of a run; all of it unless ``max_results`` is given.
+
+    Raises:
+        InputError: count or token is not as it must be.
+        NotFoundError: the workspace has no such run.
+    """
+    if max_results is not None and not 1 <= max_results < EVERYTHING:
+        raise InputError(f"Invalid value {max_results} for parameter 'max_results' supplied. It must be at least 1")
+    query = ("history", workspace, run, key)
+    after = pages.position(query, page_token)
+    row = tx.runs.get(workspace, run)
+    if max_results is None:
+        return History(tx.metrics.history(row.key, key, after=_stored(after)), None)
+    found = tx.metrics.history(row.key, key, max_results + 1, _stored(after))
+    last = found[max_results - 1] if len(found) > max_results else None
+    return History(found[:max_results], pages.token(query, last))
+
+
+def histories(
+    tx: Transaction, workspace: str, runs: Sequence[str], key: str, *, max_results: int = EVERYTHING
+) -> list[tuple[str, Stored]]:
+    """What was logged of one metric of several runs, by run id; runs of other workspaces are as good as none."""
+    rows = [row for row in (tx.runs.find(workspace, run) for run in sorted(set(runs))) if row is not None]
+    found: list[tuple[str, Stored]] = []
+    for row in rows:
+        if len(found) >= max_results:
+            break
+        values = tx.metrics.history(row.key, key, max_results - len(found))
+        found += [(row.id, value) for value in values]
+    return found
+
+
+def _stored(after: tuple[object, ...] | None) -> Stored | None:
+    if after is None:
+        return None
+    try:
+        stored: Stored = msgspec.convert(after, Stored)
+    except msgspec.ValidationError as error:
+        raise InputError("Invalid page token", fix="take the token of the page before, unchanged") from error
+    return stored
