@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from bedplate import blobs, clock, store
 from bedplate.app import home as homes
+from bedplate.app import policies, rights, workspaces
 from bedplate.identity import Identity
 from bedplate.ledger import Ledger
-from bedplate.policy.policies import Policies
+from bedplate.policy.policies import InForce
 from bedplate.settings import Home, Settings
 from bedplate.workflow.owner import Owner
 
@@ -42,8 +43,13 @@ class System:
             self._exit.callback(self.store.close)
             self.ledger = Ledger(self.store, self.home.ledger, opened.ledger_key)
             self._exit.callback(self.ledger.close)
-            self.identity = Identity(self.store, self.home.keys, self.ledger)
-            self.policies = Policies.load()
+            self.policies = InForce(policies.load(self.store))
+            self.governing = threading.Lock()
+            """Held while rights change."""
+            self.changing_policies = threading.Lock()
+            """Held while a new set of policies is put together, which takes longer."""
+            self.identity = Identity(self.store, self.home.keys, self.ledger, lambda: rights.changing(self))
+            self.workspaces = workspaces.Known(self.store)
         except BaseException:
             self._exit.close()
             raise

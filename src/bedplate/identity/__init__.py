@@ -1,5 +1,5 @@
 """Principals, keys, sessions and login links."""
 
-from bedplate.identity.identity import ADMINISTRATORS, Identity, Principal
+from bedplate.identity.identity import ADMIN_KEY, ADMINISTRATOR, ADMINISTRATORS, By, Identity, Principal, group_names
 
-__all__ = ["ADMINISTRATORS", "Identity", "Principal"]
+__all__ = ["ADMINISTRATOR", "ADMINISTRATORS", "ADMIN_KEY", "By", "Identity", "Principal", "group_names"]

@@ -22,6 +22,7 @@ from bedplate.store.facts import Facts
 from bedplate.store.leases import Leases
 from bedplate.store.ledger import LedgerRows
 from bedplate.store.metrics import Metrics
+from bedplate.store.policies import Policies
 from bedplate.store.principals import Keys, Links, Principals, Sessions
 from bedplate.store.releases import Approvals, Versions, Waivers
 from bedplate.store.runs import Runs
@@ -124,6 +125,11 @@ class Transaction:
     def links(self) -> Links:
         """One-time login links."""
         return Links(self._connection)
+
+    @cached_property
+    def policies(self) -> Policies:
+        """Policies that users wrote."""
+        return Policies(self._connection)
 
     @cached_property
     def ledger(self) -> LedgerRows:

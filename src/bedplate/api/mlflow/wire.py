@@ -4,7 +4,7 @@ Checked against the server of MLflow 3.17: an error has the status and code of t
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar, get_args, get_origin
 
 import msgspec
@@ -17,10 +17,22 @@ from bedplate.errors import (
     GateError,
     InputError,
     NotFoundError,
+    StateError,
     StorageError,
     UnavailableError,
 )
-from bedplate.http import Audit, HeaderParam, Limits, ProtocolError, Request, Response, Route, from_path, unaudited
+from bedplate.http import (
+    Audit,
+    HeaderParam,
+    Limits,
+    ProtocolError,
+    Request,
+    ResourceRef,
+    Response,
+    Route,
+    from_path,
+    unaudited,
+)
 from bedplate.http.messages import decode_json
 from bedplate.http.routes import Handler
 
@@ -53,10 +65,6 @@ class Problem(msgspec.Struct, frozen=True):
     message: str
 
 
-class InvalidStateError(ConflictError):
-    """What was asked for does not go together with the state that something is in."""
-
-
 class NotImplementedHereError(BedplateError):
     """A part of MLflow's API that this server does not have; ``docs/reference/mlflow.md`` lists them."""
 
@@ -71,7 +79,7 @@ def error(caught: BedplateError) -> Response:
         code, status = _protocol(caught.status), caught.status
     elif isinstance(caught, NotImplementedHereError):
         code, status = "NOT_IMPLEMENTED", 501
-    elif isinstance(caught, InvalidStateError):
+    elif isinstance(caught, StateError):
         code, status = "INVALID_STATE", 400
     else:
         for kind, name, number in _CODES:
@@ -161,15 +169,21 @@ def routes(
     request_type: Any = None,
     response_type: Any = None,
     prefixes: tuple[str, ...] = PREFIXES,
+    resource: Callable[[Mapping[str, Any]], ResourceRef] | None = None,
 ) -> Iterator[Route]:
-    """One operation under each of its prefixes. ``action`` is asked of policy about the workspace of the request."""
+    """One operation under each of its prefixes.
+
+    ``action`` is asked of policy about the workspace that the request names in its header, or about ``resource``; then
+    the header means nothing.
+    """
+    of_header = resource is None
     for prefix in prefixes:
         whole = f"{prefix}{path}"
         yield Route(
-            method, whole, action, from_path("Workspace", "workspace"), audit, limits, handler,
+            method, whole, action, resource or from_path("Workspace", WORKSPACE.name), audit, limits, handler,
             name=_SECOND_PREFIX.sub("_", f"{method}{whole}".lower()).strip("_"), summary=summary,
-            request_type=request_type, response_type=response_type, headers=(WORKSPACE,), render=error,
-            error_type=Problem, twin=prefix != prefixes[0],
+            request_type=request_type, response_type=response_type, headers=(WORKSPACE,) if of_header else (),
+            render=error, error_type=Problem, twin=prefix != prefixes[0],
         )  # fmt: skip
 
 
