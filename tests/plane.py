@@ -10,6 +10,7 @@ from bedplate import settings as settings_module
 from bedplate import store
 from bedplate.api.server import ControlPlane
 from bedplate.app import home as homes
+from bedplate.app import workspaces
 from bedplate.app.read_models import DecisionReport, Trace
 from bedplate.app.site import Site
 from bedplate.errors import NotFoundError
@@ -17,6 +18,7 @@ from bedplate.identity import Identity
 from bedplate.ledger import Ledger
 from bedplate.policy.policies import Policies
 from bedplate.settings import Home, Settings
+from bedplate.tracking.appends import Appends
 from tests import sample
 
 
@@ -40,6 +42,8 @@ class Plane:
             identity=self.identity,
             ledger=self.ledger,
             policies=Policies.load(),
+            appends=Appends(self.store, self.ledger),
+            workspaces=workspaces.Known(self.store),
         )
         self.site = Site(system, self.carry_out, lambda: {sample.NAME: sample.endpoint()})
         self.server = ControlPlane(self.site)

@@ -15,6 +15,7 @@ BedplateError                 base; never raised itself
 ├── HomeError                 the home folder is missing, foreign, of another version, or owned by another process
 ├── StorageError              disk full, I/O error, object store refused (HTTP 507)
 ├── UnavailableError          a server or network is not there now; trying again may help (HTTP 503)
+│   └── FencedError           another owner has taken the database over: this one writes nothing any more
 ├── InternalError             a fault of ours: the log holds more under the id that it names (HTTP 500)
 └── MissingExtraError         an optional dependency is not installed; carries the install line
 """
@@ -166,6 +167,12 @@ class UnavailableError(BedplateError):
 
     code = "unavailable"
     http_status = 503
+
+
+class FencedError(UnavailableError):
+    """Another owner has taken the database over, so this one may not write any more."""
+
+    code = "fenced"
 
 
 class MissingExtraError(BedplateError):

@@ -38,6 +38,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     home: Path
     database: str
     storage: str
+    endpoint: str
+    """Where object storage answers, if not at Amazon: ``AWS_ENDPOINT_URL``, as other programs read it too."""
     host: str
     port: int
     environment: str
@@ -66,6 +68,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         home=Path(values["BEDPLATE_HOME"]).expanduser().absolute(),
         database=values["BEDPLATE_DATABASE"],
         storage=values["BEDPLATE_STORAGE"],
+        endpoint=source.get("AWS_ENDPOINT_URL_S3", "") or source.get("AWS_ENDPOINT_URL", ""),
         host=values["BEDPLATE_HOST"],
         port=int(port),
         environment=values["BEDPLATE_ENVIRONMENT"],

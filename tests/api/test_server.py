@@ -136,7 +136,7 @@ def test_a_cookie_alone_changes_nothing_through_the_api(anonymous, served):
 def test_every_route_but_the_open_ones_needs_a_key(anonymous, served):
     from bedplate.api.server import application
 
-    open_to_all = {"health", "page_login", "static", "static_vendor"}
+    open_to_all = {"health", "mlflow_health", "mlflow_version", "page_login", "static", "static_vendor"}
     for route in application(served.site)._table.routes:
         if route.public:
             assert route.name in open_to_all

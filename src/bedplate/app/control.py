@@ -20,6 +20,7 @@ from bedplate.errors import BedplateError, HomeError, UnavailableError
 from bedplate.extensions import plugins
 from bedplate.records import Event
 from bedplate.settings import Home, Settings, child_environment
+from bedplate.workflow import lease as leases
 from bedplate.workflow import owner as owners
 
 _START = 60.0
@@ -32,14 +33,18 @@ def _quiet(event: Event) -> None:
     """Show no progress."""
 
 
-def serve_forever(settings: Settings, on_ready: Callable[[UpInfo], None]) -> None:
+def serve_forever(
+    settings: Settings, on_ready: Callable[[UpInfo], None], *, lease_seconds: float = leases.SECONDS
+) -> None:
     """Own the home, bring its endpoints back, serve API and pages until a signal or ``bedplate stop``.
 
     Raises:
         HeldError: another process owns the home.
+        LeasedError: the owner of another home holds the database.
+        FencedError: another owner has taken the database over meanwhile.
         UnavailableError: the port is taken.
     """
-    with owned.open_home(settings) as home:
+    with owned.open_home(settings, lease_seconds=lease_seconds) as home:
         previous = {
             number: signal.signal(number, lambda *_: home.stopping.set()) for number in (signal.SIGTERM, signal.SIGINT)
         }
@@ -54,6 +59,7 @@ def serve_forever(settings: Settings, on_ready: Callable[[UpInfo], None]) -> Non
                 sys.stderr.write(f"{problem}\n")
             on_ready(UpInfo(address=plane.address, link=home.link(), pid=os.getpid()))
             _until_stopped(home)
+            home.system.check_owner()
         finally:
             address.unlink(missing_ok=True)
             plane.stop()
@@ -62,10 +68,11 @@ def serve_forever(settings: Settings, on_ready: Callable[[UpInfo], None]) -> Non
 
 
 def _until_stopped(home: owned.OwnedHome) -> None:
-    """Wait; meanwhile ship what replicas logged and sign what the ledger took in."""
+    """Wait; meanwhile ship what replicas logged, seal what runs logged and sign what the ledger took in."""
     while not home.stopping.wait(_SHIP_EVERY):
         try:
             ship_all(home)
+            home.system.appends.seal_if_due()
             home.system.ledger.checkpoint()
         except BedplateError as error:
             sys.stderr.write(f"{error}\n")

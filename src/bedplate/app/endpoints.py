@@ -5,6 +5,7 @@ from pathlib import Path
 
 import msgspec
 
+from bedplate import bundle as bundles
 from bedplate.app import access
 from bedplate.app.read_models import EndpointStatus
 from bedplate.app.system import System
@@ -53,6 +54,19 @@ def spec_of(row: EndpointRow) -> ReplicaSpec:
     return msgspec.convert(row.spec, ReplicaSpec, dec_hook=lambda kind, value: kind(value))
 
 
+def here(system: System, spec: ReplicaSpec) -> ReplicaSpec:
+    """The spec with the paths of this home: the one that wrote it may lie elsewhere, as a copy of it that took over."""
+    return msgspec.structs.replace(
+        spec,
+        bundle=bundles.path_of(system.home.bundles, spec.digest),
+        public_key=system.opened.signing_public,
+        snapshot=system.home.run / "access.json",
+        snapshot_key=system.home.keys / "access.pub",
+        journal=journal_of(system, spec.name),
+        online=system.home.online,
+    )
+
+
 def as_row(spec: ReplicaSpec) -> dict[str, object]:
     """A spec as the store keeps it."""
     made: dict[str, object] = msgspec.to_builtins(spec, enc_hook=str)
@@ -72,7 +86,7 @@ def restore(system: System) -> list[str]:
         rows = [row for row in tx.endpoints.list() if row.state == "running"]
     for row in rows:
         try:
-            start(system, spec_of(row))
+            start(system, here(system, spec_of(row)))
         except Exception as error:  # noqa: BLE001 one endpoint that cannot start must not keep the others down
             failed.append(f"{row.name}: {error}")
     return failed

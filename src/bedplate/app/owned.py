@@ -15,6 +15,7 @@ from bedplate.identity import Principal
 from bedplate.policy import values as policy
 from bedplate.records import Event
 from bedplate.settings import Home, Settings
+from bedplate.workflow import lease as leases
 
 Emit = Callable[[Event], None]
 
@@ -42,9 +43,11 @@ def local_token(home: Home) -> str:
 class OwnedHome:
     """An owner at work: its system, and the socket over which other commands reach it."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.system = System(settings)
+    def __init__(self, settings: Settings, *, lease_seconds: float = leases.SECONDS) -> None:
+        self.system = System(settings, lease_seconds=lease_seconds)
         self.stopping = threading.Event()
+        if self.system.lease is not None:
+            self.system.lease.when_lost(self.stopping.set)
         try:
             self._listener = Listener(self.system.home.socket, self._on_request)
         except BaseException:
@@ -207,11 +210,12 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
 }
 
 
-def open_home(settings: Settings) -> OwnedHome:
+def open_home(settings: Settings, *, lease_seconds: float = leases.SECONDS) -> OwnedHome:
     """Become the owner of a home.
 
     Raises:
         HeldError: another process owns it.
+        LeasedError: the owner of another home holds the database.
         HomeError: the folder cannot be a home.
     """
-    return OwnedHome(settings)
+    return OwnedHome(settings, lease_seconds=lease_seconds)

@@ -37,6 +37,7 @@ class Site:
         self.system = system
         self.store = system.store
         self.settings = system.settings
+        self.appends = system.appends
         self.live = live
         self._carry_out = carry_out
 

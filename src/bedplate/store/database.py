@@ -28,6 +28,7 @@ from bedplate.store.releases import Approvals, Versions, Waivers
 from bedplate.store.runs import Runs
 from bedplate.store.schema import HEAD
 from bedplate.store.search import Search
+from bedplate.store.segments import Segments
 from bedplate.store.stages import Stages
 from bedplate.store.use_cases import UseCases
 from bedplate.store.workspaces import Workspaces
@@ -162,6 +163,11 @@ class Transaction:
         return Search(self._connection)
 
     @cached_property
+    def segments(self) -> Segments:
+        """Segments of appended rows."""
+        return Segments(self._connection)
+
+    @cached_property
     def leases(self) -> Leases:
         """Leases of owners."""
         return Leases(self._connection)
@@ -172,6 +178,7 @@ class Store:
 
     def __init__(self, engine: sa.Engine, where: str, wait: float = 30.0) -> None:
         self._engine = engine
+        self._fence: Callable[[Transaction], None] | None = None
         self.where = where
         # SQLite lets one write at a time, and who waits there sleeps and looks again. Within a process we queue.
         self._one = None if self.postgresql else threading.Lock()
@@ -186,6 +193,21 @@ class Store:
     def postgresql(self) -> bool:
         """Whether this is a PostgreSQL server, which several machines can share."""
         return self._engine.dialect.name == "postgresql"
+
+    def fence(self, check: Callable[[Transaction], None]) -> None:
+        """Ask ``check`` at the beginning of every write transaction from now on; if it raises, nothing is written."""
+        self._fence = check
+
+    def check_fence(self) -> None:
+        """Ask the fence now: for what is written elsewhere than in the database.
+
+        Raises:
+            FencedError: another owner has taken over.
+            UnavailableError: the database cannot be asked.
+        """
+        if self._fence is not None:
+            with self.transaction():
+                pass
 
     @contextmanager
     def connection(self) -> Iterator[sa.Connection]:
@@ -202,14 +224,18 @@ class Store:
         Raises:
             StorageError: disk full, damaged or unwritable.
             UnavailableError: locked by another process for too long, or the server is gone.
+            FencedError: another owner has taken over.
             ConflictError: a constraint was violated.
         """
         transaction: Transaction | None = None
         held = self._engine.connect() if connection is None else contextlib.nullcontext(connection)
         with self._turn(), self.translated(), held as used:
-            used.execution_options(**{_WRITE: True})
+            if _WRITE not in used.get_execution_options():
+                used.execution_options(**{_WRITE: True})
             with used.begin():
                 transaction = Transaction(used)
+                if self._fence is not None:
+                    self._fence(transaction)
                 yield transaction
         for action in transaction._after:
             action()
@@ -322,9 +348,11 @@ def _postgresql_engine(address: str, wait: float) -> tuple[sa.Engine, str]:
     url = sa.make_url(address).set(drivername="postgresql+psycopg")
     milliseconds = int(wait * 1000)
     options = f"-c lock_timeout={milliseconds} -c idle_in_transaction_session_timeout=600000"
-    engine = sa.create_engine(
-        url, pool_pre_ping=True, connect_args={"connect_timeout": max(2, int(wait)), "options": options}
-    )
+    # A network that is gone says nothing: after about ``wait`` a connection counts as lost.
+    connect: dict[str, Any] = {"connect_timeout": max(2, int(wait)), "options": options}
+    connect |= {"tcp_user_timeout": milliseconds, "keepalives_idle": 5, "keepalives_interval": 5}
+    connect |= {"keepalives_count": max(1, int(wait) // 5 - 1)}
+    engine = sa.create_engine(url, pool_pre_ping=True, connect_args=connect)
     return engine, url.render_as_string(hide_password=True)
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from bedplate.store.schema import latest_metrics, metrics
+from bedplate.store.schema import latest_metrics, metrics, runs
 from bedplate.store.sql import Among, Repository, Upsert, param, plain
 
 _run, _metric, _limit = param("run_"), param("metric_"), param("limit_")
@@ -47,6 +47,19 @@ _BY_RUN = Among(
 )
 _AT = Among(sa.select(metrics.c.position), metrics.c.position)
 _LAST = sa.select(sa.func.max(metrics.c.position))
+_BETWEEN = (
+    sa.select(
+        metrics.c.position,
+        runs.c.id,
+        metrics.c.key,
+        metrics.c.value,
+        metrics.c.is_nan,
+        metrics.c.timestamp,
+        metrics.c.step,
+    )
+    .join(runs, runs.c.key == metrics.c.run)
+    .where(metrics.c.position >= param("start_"), metrics.c.position < param("end_"))
+)
 EVERYTHING = 2**62
 
 Stored = tuple[int, int, float, bool]
@@ -117,6 +130,11 @@ class Metrics(Repository):
             else:
                 found[run] = [point]
         return found
+
+    def between(self, start: int, end: int) -> list[tuple[int, str, str, float, int, int]]:
+        """Rows at these positions, in no order: position, run id, metric, value, timestamp, step."""
+        found = plain(self._execute(_BETWEEN, start_=start, end_=end))
+        return [(row[0], row[1], row[2], math.nan if row[4] else row[3], row[5], row[6]) for row in found]
 
     def last_position(self) -> int:
         """The greatest position of a value; 0 if there is none."""

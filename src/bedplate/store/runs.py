@@ -48,6 +48,11 @@ _PARAMS = Among(sa.select(params.c.run, params.c.key, params.c.value, params.c.r
 _SET_TAGS = Upsert(tags, update=("value", "rest"))
 _TAGS = Among(sa.select(tags.c.run, tags.c.key, tags.c.value, tags.c.rest), tags.c.run)
 _DELETE_TAG = sa.delete(tags).where(tags.c.run == _key, tags.c.key == param("tag_"))
+_PARAMS_BETWEEN = (
+    sa.select(params.c.position, runs.c.id, params.c.key, params.c.value, params.c.rest)
+    .join(runs, runs.c.key == params.c.run)
+    .where(params.c.position >= param("start_"), params.c.position < param("end_"))
+)
 _LAST_PARAM = sa.select(sa.func.max(params.c.position))
 
 Pairs = dict[int, list[tuple[str, str]]]
@@ -124,6 +129,11 @@ class Runs(Repository):
     def params(self, keys: Iterable[int]) -> Pairs:
         """The params of these runs."""
         return _pairs(_PARAMS.rows(self._connection, keys))
+
+    def params_between(self, start: int, end: int) -> list[tuple[int, str, str, str]]:
+        """Params at these positions, in no order: position, run id, name, value."""
+        found = self._execute(_PARAMS_BETWEEN, start_=start, end_=end)
+        return [(row.position, row.id, row.key, row.value + (row.rest or "")) for row in found]
 
     def last_position(self) -> int:
         """The greatest position of a param; 0 if there is none."""

@@ -407,6 +407,21 @@ sa.Index(
     latest_metrics.c.run,
 )
 
+# What runs log is audited by segment: how many rows were appended, and the end of the hash chain over them.
+append_segments = sa.Table(
+    "append_segments",
+    metadata,
+    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
+    _count("first"),
+    _count("next"),
+    _count("rows"),
+    sa.Column("head", sa.LargeBinary, nullable=False),
+    _text("actors"),
+    _count("opened"),
+    _count("sealed", null=True),
+    _count("entry", null=True),
+)
+
 # The lease of the one owner process, on PostgreSQL where no file lock reaches every machine.
 leases = sa.Table(
     "leases",

@@ -58,6 +58,35 @@ def histories(
     return found
 
 
+def sampled(
+    tx: Transaction, workspace: str, runs: Sequence[str], key: str, *, steps: tuple[int, int] | None, most: int
+) -> list[tuple[str, Stored]]:
+    """Some of what was logged of one metric of several runs, by run id: at most about ``most`` steps of each run.
+
+    The steps are those of all runs together, between ``steps``, thinned out evenly; first and last of each run stay.
+    Runs of other workspaces are as good as none.
+    """
+    rows = [row for row in (tx.runs.find(workspace, run) for run in sorted(set(runs))) if row is not None]
+    points = {row.id: tx.metrics.history(row.key, key) for row in rows}
+    if steps is not None:
+        points = {run: [p for p in values if steps[0] <= p[1] <= steps[1]] for run, values in points.items()}
+    shown = _thinned(sorted({p[1] for values in points.values() for p in values}), most)
+    found: list[tuple[str, Stored]] = []
+    for run, values in points.items():
+        ends = {min(p[1] for p in values), max(p[1] for p in values)} if values else set()
+        kept = sorted((p for p in values if p[1] in shown or p[1] in ends), key=lambda p: (p[1], p[0], p[2]))
+        found += [(run, point) for point in kept]
+    return found
+
+
+def _thinned(steps: list[int], most: int) -> set[int]:
+    """At most ``most`` of the steps and the last one, evenly apart."""
+    if len(steps) <= most:
+        return set(steps)
+    apart = len(steps) / most
+    return {steps[int(number * apart)] for number in range(most)} | {steps[-1]}
+
+
 def _stored(after: tuple[object, ...] | None) -> Stored | None:
     if after is None:
         return None

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, get_args, get_origin
 
 import msgspec
 
+from bedplate.app.site import Site
 from bedplate.errors import (
     AuthenticationError,
     BedplateError,
@@ -35,11 +36,16 @@ from bedplate.http import (
 )
 from bedplate.http.messages import decode_json
 from bedplate.http.routes import Handler
+from bedplate.tracking.actors import Actor
+from bedplate.tracking.experiments import View
 
 T = TypeVar("T")
 Message = TypeVar("Message", bound=msgspec.Struct)
 
+VIEWS: tuple[View, ...] = ("ACTIVE_ONLY", "DELETED_ONLY", "ALL")
+"""In the order of MLflow's numbers for them, from 1."""
 PREFIXES = ("/api/2.0", "/api/3.0", "/ajax-api/2.0", "/ajax-api/3.0")
+JSON = ("content-type", "application/json")
 WORKSPACE = HeaderParam("workspace", "x-mlflow-workspace", "default")
 SHOWS = unaudited("shows what was tracked: names, numbers and tags, no row of a table")
 SMALL = Limits(body=1 << 20, depth=16, receipt=10.0, deadline=30.0)
@@ -152,9 +158,51 @@ def required(name: str, value: T | None) -> T:
     return value
 
 
+def run_id(message: Any) -> str:
+    """The run that a message is about, under its present or its former name.
+
+    Raises:
+        InputError: it names none.
+    """
+    name: str = required("run_id", message.run_id or message.run_uuid)
+    return name
+
+
+def view(given: str | int | None) -> View:
+    """Which things are looked at: active, deleted or all. MLflow's messages give the name or its number.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if given is None:
+        return VIEWS[0]
+    for index, name in enumerate(VIEWS, 1):
+        if given in (name, index, str(index)):
+            return name
+    raise InputError(f"{given!r} is no view", where="view_type", fix=f"use one of {', '.join(VIEWS)}")
+
+
+def actor(site: Site, request: Request) -> Actor:
+    """Who makes the change that a request asks for."""
+    return Actor(
+        ledger=site.system.ledger,
+        name=request.principal.id,
+        auth=request.principal.auth,
+        policies=request.decision.policies,
+    )
+
+
 def json(value: object) -> Response:
     """A reply."""
-    return Response(headers=[("content-type", "application/json")], body=msgspec.json.encode(value))
+    return Response(headers=[JSON], body=msgspec.json.encode(value))
+
+
+def page(name: str, items: list[Any], token: str | None) -> Response:
+    """A reply that is a page of something; what is empty is left out."""
+    value: dict[str, Any] = {name: items} if items else {}
+    if token is not None:
+        value["next_page_token"] = token
+    return json(value)
 
 
 def routes(

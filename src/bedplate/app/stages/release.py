@@ -3,11 +3,13 @@
 import tempfile
 from pathlib import Path
 
+from bedplate import bundle as bundles
 from bedplate import ids, store
 from bedplate.app import access, decisions
 from bedplate.app.inputs import section
 from bedplate.app.measure import latency
 from bedplate.app.stage import Context, Evidence, Halt, Outcome, Stage
+from bedplate.errors import IntegrityError
 from bedplate.ids import Digest
 from bedplate.policy import values as policy
 from bedplate.records import Approval, Bundle, Fact, GateReport, TrainResult
@@ -123,19 +125,16 @@ def _bundle_inputs(context: Context) -> dict[str, str]:
     return {"training": context.output("train").digest, "gates": context.output("gates").digest}
 
 
-def _bundle(context: Context) -> Outcome:
-    name = context.use_case.name
+def _packaged(context: Context, number: int) -> Bundle:
     gates_fact = context.output("gates")
-    with context.system.store.transaction() as tx:
-        number = tx.versions.allot(name, gates_fact.digest)
-    bundle = package(
+    return package(
         context.system.blobs,
         context.loaded,
         context.body("train", TrainResult),
         context.body("gates", GateReport),
         Version(
             tenant=TENANT,
-            name=name,
+            name=context.use_case.name,
             version=number,
             training=context.output("train").digest,
             gates=gates_fact.digest,
@@ -145,6 +144,14 @@ def _bundle(context: Context) -> Outcome:
         private_key=context.system.opened.signing_key,
         public_key=context.system.opened.signing_public,
     )
+
+
+def _bundle(context: Context) -> Outcome:
+    name = context.use_case.name
+    gates_fact = context.output("gates")
+    with context.system.store.transaction() as tx:
+        number = tx.versions.allot(name, gates_fact.digest)
+    bundle = _packaged(context, number)
 
     def bind(tx: store.Transaction, _facts: tuple[Fact, ...]) -> None:
         tx.versions.bind(name, number, bundle.digest)
@@ -158,6 +165,26 @@ def _bundled_as(bundle: Bundle) -> str:
     return f"version {bundle.version}, {bundle.size / 1e6:.1f} MB, {len(bundle.files)} files, signed and verified"
 
 
+def _bundle_here(context: Context) -> None:
+    """Make the bundle again where this home has not got it: a copy of it, elsewhere, was the owner meanwhile.
+
+    Raises:
+        IntegrityError: it comes out otherwise, since other versions of packages are installed here.
+    """
+    made = context.body("bundle", Bundle)
+    folder = bundles.path_of(context.system.home.bundles, made.digest)
+    if folder.exists():
+        return
+    context.progress("made again: this home has not got it")
+    again = _packaged(context, made.version)
+    if again.digest != made.digest:
+        raise IntegrityError(
+            f"version {made.version} cannot be made again here: it came out as {again.digest}",
+            where=str(folder),
+            fix="copy this folder and the .sig.json beside it from the home that made them",
+        )
+
+
 BUNDLE = Stage(
     name="bundle",
     title="Sign the model version",
@@ -165,6 +192,7 @@ BUNDLE = Stage(
     inputs=_bundle_inputs,
     run=_bundle,
     summarise=lambda context: _bundled_as(context.body("bundle", Bundle)),
+    resume=_bundle_here,
 )
 
 

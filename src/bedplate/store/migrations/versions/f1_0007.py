@@ -1,14 +1,14 @@
 """Who may read and write in a workspace; policies that users wrote.
 
 Revision: f1_0007
-Revises: f1_0002
+Revises: f1_0005
 """
 
 import sqlalchemy as sa
 from alembic import op
 
 revision = "f1_0007"
-down_revision = "f1_0002"
+down_revision = "f1_0005"
 
 _WORKSPACES = sa.table("workspaces", sa.column("name"), sa.column("shared"))
 
