@@ -47,6 +47,9 @@ def application(site: Site) -> Application:
     table.mount(_description(table))
 
     def authenticate(request: Request) -> Principal:
+        ticket = session.ticket(request)
+        if ticket is not None:
+            return site.tickets.accept(ticket, request.method, request.path)
         principal = site.authenticate(session.presented(request))
         user = session.claimed(request)
         if user is not None and user != principal.name:

@@ -5,25 +5,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from bedplate.errors import DeniedError
-from bedplate.identity import Principal
+from bedplate.identity import Principal, policy_principal
 from bedplate.policy import values as policy
 from bedplate.policy.values import Decision, Resource
-from bedplate.store.principals import PrincipalRow
 from bedplate.usecase.types import UseCase
 
 if TYPE_CHECKING:
     from bedplate.app.system import System
     from bedplate.data.reads import Reader, ReadRecord
-
-
-def policy_principal(principal: Principal | PrincipalRow) -> policy.Principal:
-    """Somebody who signed in, or could, as policy knows them."""
-    return policy.Principal(
-        kind="User" if principal.kind == "user" else "Service",
-        id=principal.id,
-        name=principal.name,
-        groups=principal.groups,
-    )
 
 
 def use_case_resource(use_case: UseCase) -> Resource:

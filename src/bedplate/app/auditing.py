@@ -1,10 +1,11 @@
-"""Verifying the ledger of a home, and what runs logged against it, offline."""
+"""Verifying the ledger of a home, and against it what runs logged and how model versions moved, offline."""
 
 from pathlib import Path
 
 from bedplate import ledger, store
 from bedplate.app.read_models import AuditReport
 from bedplate.errors import NotFoundError
+from bedplate.release import past
 from bedplate.settings import Home, Settings
 from bedplate.tracking import appends
 
@@ -23,12 +24,7 @@ def verify(settings: Settings, checkpoint: Path | None) -> AuditReport:
     report = ledger.verify(home, checkpoint, database=settings.database or None)
     problems = report.problems
     if report.ok:  # else the database is not one to read further
-        opened = store.open(settings.database or home.database, read_only=True)
-        try:
-            with opened.read() as tx:
-                problems = tuple(appends.verify(tx))
-        finally:
-            opened.close()
+        problems = _kept(settings, home)
     return AuditReport(
         verified=report.ok and not problems,
         entries=report.entries,
@@ -37,3 +33,12 @@ def verify(settings: Settings, checkpoint: Path | None) -> AuditReport:
         against=str(checkpoint) if checkpoint is not None else None,
         problems=problems,
     )
+
+
+def _kept(settings: Settings, home: Home) -> tuple[str, ...]:
+    opened = store.open(settings.database or home.database, read_only=True)
+    try:
+        with opened.read() as tx:
+            return (*past.verify(tx), *appends.verify(tx))
+    finally:
+        opened.close()

@@ -10,6 +10,7 @@ from bedplate.app import access
 from bedplate.app.read_models import EndpointStatus
 from bedplate.app.system import System
 from bedplate.errors import IntegrityError
+from bedplate.identity import policy_principal
 from bedplate.ids import digest_of
 from bedplate.journal import Segment
 from bedplate.policy.policies import Policies
@@ -35,7 +36,7 @@ def write_access(system: System, tx: Transaction, policies: Policies) -> None:
     """:func:`publish_access` with what ``tx`` sees: who writes the file later has seen more."""
     tx.ledger.head(lock=True)
     signer = snapshot.make_key(system.home.keys / "access.key", system.home.keys / "access.pub")
-    active = {row.id: access.policy_principal(row) for row in tx.principals.list() if row.disabled is None}
+    active = {row.id: policy_principal(row) for row in tx.principals.list() if row.disabled is None}
     keys = {
         snapshot.key_name(key.id, key.secret_hash): snapshot.Key(principal=active[key.principal], expires=key.expires)
         for key in tx.keys.list()

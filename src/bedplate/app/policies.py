@@ -13,7 +13,7 @@ from bedplate import ids
 from bedplate.app import access, decisions, rights, workspaces
 from bedplate.app.read_models import Gain, Policy, PolicyChange, PolicyCheck, PolicyTest
 from bedplate.errors import BedplateError, ConflictError, InputError, IntegrityError, NotFoundError
-from bedplate.identity import Principal
+from bedplate.identity import Principal, policy_principal
 from bedplate.policy import values as policy
 from bedplate.policy.policies import Policies, applicable, builtin_text
 from bedplate.policy.source import Statement, statements
@@ -324,7 +324,7 @@ def _who(tx: Transaction, name: str) -> policy.Principal:
     row = tx.principals.named(name)
     if row is None or row.disabled is not None:
         raise NotFoundError(f"no user {name!r} can come in", where="--principal", fix="see: bedplate user list")
-    return access.policy_principal(row)
+    return policy_principal(row)
 
 
 def _thing(system: "System", tx: Transaction, kind: str, identifier: str, environment: str) -> Resource:
@@ -371,7 +371,7 @@ def _gains(system: "System", before: Policies, after: Policies) -> tuple[tuple[G
     """Who may do more and who less to the home, its ledger, use cases, endpoints and workspaces; and whether all of
     them were compared."""
     with system.store.read() as tx:
-        people = [FLOW, *(access.policy_principal(row) for row in tx.principals.list() if row.disabled is None)]
+        people = [FLOW, *(policy_principal(row) for row in tx.principals.list() if row.disabled is None)]
         things = [policy.HOME, policy.LEDGER, *map(workspaces.resource_of, tx.workspaces.list())]
         things += [policy.use_case(row.name) for row in tx.use_cases.list()]
         things += [policy.endpoint(row.name, use_case=row.use_case) for row in tx.endpoints.list()]

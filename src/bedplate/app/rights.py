@@ -9,9 +9,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from bedplate import files
-from bedplate.app import access
 from bedplate.errors import BedplateError, StateError
-from bedplate.identity import ADMINISTRATOR
+from bedplate.identity import ADMINISTRATOR, policy_principal
 from bedplate.policy import values as policy
 from bedplate.policy.policies import Policies
 from bedplate.store import Transaction
@@ -58,7 +57,7 @@ def leave_an_administrator(tx: Transaction, policies: Policies) -> None:
     lasting = {key.principal for key in tx.keys.list() if key.ended is None and key.expires is None}
     for row in sorted(tx.principals.list(), key=lambda row: row.name != ADMINISTRATOR):
         comes_in = row.disabled is None and (row.id in lasting or row.name == ADMINISTRATOR)
-        if comes_in and policies.decide(access.policy_principal(row), "administer", policy.HOME).allowed:
+        if comes_in and policies.decide(policy_principal(row), "administer", policy.HOME).allowed:
             return
     raise StateError(
         "nobody could administer this home afterwards", fix="leave somebody who may, with a key that does not expire"

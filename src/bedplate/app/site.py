@@ -12,7 +12,7 @@ from bedplate.app.queries import Live
 from bedplate.app.read_models import UseCaseStatus
 from bedplate.errors import InternalError
 from bedplate.http import ResourceRef
-from bedplate.identity import Principal
+from bedplate.identity import Principal, policy_principal
 from bedplate.policy import values as policy
 from bedplate.policy.values import Decision, Resource
 from bedplate.records import Event
@@ -38,6 +38,9 @@ class Site:
         self.store = system.store
         self.settings = system.settings
         self.appends = system.appends
+        self.artifacts = system.artifacts
+        self.uploads = system.uploads
+        self.tickets = system.tickets
         self.live = live
         self._carry_out = carry_out
 
@@ -64,7 +67,7 @@ class Site:
     def allows(self, principal: Principal, action: str, reference: ResourceRef) -> bool:
         """Whether the principal may: for what a page offers, never as the guard of what it does."""
         known = self.system.workspaces.resource(reference.id) if reference.type == "Workspace" else _resource(reference)
-        who = access.policy_principal(principal)
+        who = policy_principal(principal)
         return known is not None and self.system.policies.decide(who, action, known).allowed
 
     def redeem(self, link: str) -> str:

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 from bedplate import blobs, clock, store
 from bedplate.app import home as homes
 from bedplate.app import policies, rights, workspaces
-from bedplate.identity import Identity
+from bedplate.identity import Identity, Tickets
 from bedplate.ledger import Ledger
 from bedplate.policy.policies import InForce
 from bedplate.settings import Home, Settings
 from bedplate.tracking.appends import Appends
+from bedplate.tracking.artifacts import Artifacts
+from bedplate.tracking.contents import Contents
+from bedplate.tracking.uploads import Uploads
 from bedplate.workflow import lease as leases
 from bedplate.workflow.owner import Owner
 
@@ -54,6 +57,12 @@ class System:
             """Held while a new set of policies is put together, which takes longer."""
             self.identity = Identity(self.store, self.home.keys, self.ledger, lambda: rights.changing(self))
             self.workspaces = workspaces.Known(self.store)
+            self.tickets = Tickets(self.store, self.home.keys)
+            location = settings.storage or self.home.blobs
+            place = blobs.open(location, self._storage_options, spool=self.home.run / "spool")
+            self.contents = Contents(self.store, place)
+            self.artifacts = Artifacts(self.store, self.contents)
+            self.uploads = Uploads(self.store, self.contents, self.artifacts)
             self.appends = Appends(self.store, self.ledger)
             self._exit.callback(self.appends.close)
             self._settle()
@@ -123,12 +132,6 @@ class System:
         self._exit.callback(engine.close)
         engine.open()
         return engine
-
-    @cached_property
-    def blobs(self) -> "blobs.Blobs":
-        """Artifacts by digest."""
-        location = self.settings.storage or self.home.blobs
-        return blobs.open(location, self._storage_options, spool=self.home.run / "spool")
 
     @cached_property
     def tables(self) -> "Tables":

@@ -15,7 +15,7 @@ import msgspec
 from bedplate.app import access
 from bedplate.app.read_models import Workspace
 from bedplate.errors import InputError, NotFoundError
-from bedplate.identity import Principal, group_names
+from bedplate.identity import Principal, group_names, policy_principal
 from bedplate.policy import values as policy
 from bedplate.policy.values import Decision, Resource
 from bedplate.store import Store, Transaction
@@ -102,7 +102,7 @@ def visible(system: "System", principal: Principal) -> tuple[Workspace, ...]:
     """The workspaces that the principal may read, by name: a list shows no more than its items would."""
     with system.store.read() as tx:
         rows = tx.workspaces.list()
-    who = access.policy_principal(principal)
+    who = policy_principal(principal)
     return tuple(_shown(row) for row in rows if system.policies.decide(who, "read", resource_of(row)).allowed)
 
 

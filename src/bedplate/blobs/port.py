@@ -27,7 +27,7 @@ class Content:
         """``digest`` is None for a part of an artifact, which cannot be checked."""
         self.size = size
         self._pieces = pieces if digest is None else _checked(pieces, digest, where)
-        self._shut = close
+        self._on_close = [close]
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -41,9 +41,14 @@ class Content:
         """
         return next(self._pieces)
 
+    def on_close(self, action: Callable[[], None]) -> None:
+        """Call ``action``, once, when the content is closed."""
+        self._on_close.append(action)
+
     def close(self) -> None:
         """Give back what was opened. Doing it twice is fine."""
-        self._shut()
+        while self._on_close:
+            self._on_close.pop()()
 
 
 def _checked(pieces: Iterator[bytes], digest: Digest, where: str) -> Iterator[bytes]:

@@ -5,7 +5,8 @@ so the path that is authorised is the path that is served. An empty segment (dou
 backslash, a percent sign or a control character in a segment matches nothing.
 
 ``{name:path}`` ends a path and takes one or more segments under the same rules, joined by ``/``. One slash may follow
-them, because clients write one after the name of a folder; it is dropped.
+them, because clients write one after the name of a folder; it is dropped. What breaks the rules there is 400 in the
+form of the route's errors: it is a name that was given, not a place that does not exist.
 """
 
 import inspect
@@ -27,6 +28,14 @@ _ACTION = re.compile(r"[A-Za-z][A-Za-z0-9_.:-]{0,63}")
 _TEMPLATE = re.compile(r"\{([a-z][a-z0-9_]*)(?::([a-z]+))?\}")
 _LITERAL = re.compile(r"[A-Za-z0-9._~-]+")
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f\\/%]")
+
+
+class RefusedTailError(ProtocolError):
+    """The rest of a path breaks the rules of a segment; ``route`` is the one that would have taken it."""
+
+    def __init__(self, route: "Route") -> None:
+        super().__init__(400, "Invalid path", fix="use relative names of plain text, joined by single slashes")
+        self.route = route
 
 
 class ResourceRef(msgspec.Struct, frozen=True):
@@ -144,6 +153,8 @@ PARSERS: dict[str, Callable[[str], Any]] = {
 
 TAIL = "path"
 """The parameter type that takes the rest of a path."""
+_REFUSED = ""
+"""The name under which a tail that breaks the rules is found: no parameter can have it."""
 
 
 class _Node:
@@ -196,7 +207,8 @@ class RouteTable:
 
         Raises:
             NotFoundError: no route has this path.
-            ProtocolError: 405, the path exists under other methods; 414, the path is too long.
+            ProtocolError: 405, the path exists under other methods; 414, the path is too long; 400, a tail parameter
+                (a :class:`RefusedTailError`) breaks the rules.
         """
         if len(path) > 2048:
             raise ProtocolError(414, "the path is longer than 2048 characters")
@@ -208,6 +220,8 @@ class RouteTable:
         if route is None:
             allowed = ", ".join(sorted(node.routes))
             raise ProtocolError(405, f"{method[:16]} is not possible here", headers=(("allow", allowed),))
+        if _REFUSED in params:
+            raise RefusedTailError(route)
         return route, params
 
     def _find(self, path: str) -> tuple[_Node, dict[str, Any]] | None:
@@ -221,30 +235,28 @@ class RouteTable:
             child = node.literals.get(segment)
             if child is None:
                 if _unsafe(segment):
-                    return None
+                    return self._tail(node, segments[position:], params)
                 for name, _, parse, candidate in node.parameters:
                     value = parse(segment)
                     if value is not None:
                         params[name], child = value, candidate
                         break
                 else:
-                    if node.tail is None or (rest := _rest(segments[position:])) is None:
-                        return None
-                    params[node.tail[0]], node = rest, node.tail[1]
-                    break
+                    return self._tail(node, segments[position:], params)
             node = child
         return (node, params) if node.routes else None
+
+    def _tail(self, node: _Node, segments: list[str], params: dict[str, Any]) -> tuple[_Node, dict[str, Any]] | None:
+        if node.tail is None or segments == [""]:
+            return None
+        name, end = node.tail
+        rest = segments[:-1] if segments[-1] == "" else segments
+        params[_REFUSED if any(map(_unsafe, rest)) else name] = "/".join(rest)
+        return end, params
 
 
 def _unsafe(segment: str) -> bool:
     return segment in ("", ".", "..") or _UNSAFE.search(segment) is not None
-
-
-def _rest(segments: list[str]) -> str | None:
-    """What a tail parameter takes: all that is left, but for one slash at its end."""
-    if segments[-1] == "":
-        segments = segments[:-1]
-    return None if any(_unsafe(segment) for segment in segments) else "/".join(segments)
 
 
 def _check(route: Route) -> None:

@@ -19,6 +19,7 @@ from bedplate import clock, files
 from bedplate.errors import AuthenticationError, ConflictError, InputError, NotFoundError
 from bedplate.identity import tokens
 from bedplate.identity.tokens import Token
+from bedplate.policy import values as policy
 from bedplate.store import Store, Transaction
 from bedplate.store.principals import CredentialRow, Credentials, PrincipalRow
 
@@ -41,7 +42,7 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     kind: Literal["user", "service"]
     name: str
     groups: tuple[str, ...]
-    auth: Literal["key", "session"]
+    auth: Literal["key", "session", "ticket"]
     credential: str
 
 
@@ -51,6 +52,16 @@ class By(TypedDict, total=False):
     actor: Required[str]
     auth: str
     policies: Sequence[str]
+
+
+def policy_principal(principal: Principal | PrincipalRow) -> policy.Principal:
+    """Somebody who signed in, or could, as policy knows them."""
+    return policy.Principal(
+        kind="User" if principal.kind == "user" else "Service",
+        id=principal.id,
+        name=principal.name,
+        groups=principal.groups,
+    )
 
 
 class Recorder(Protocol):

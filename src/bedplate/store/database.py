@@ -15,16 +15,20 @@ import sqlalchemy as sa
 from bedplate.errors import HomeError, StorageError, UnavailableError
 from bedplate.settings import FORMAT
 from bedplate.store import faults
+from bedplate.store.artifacts import Artifacts, Condemned, Uploads
 from bedplate.store.endpoints import Endpoints
 from bedplate.store.executions import Executions
 from bedplate.store.experiments import Experiments
 from bedplate.store.facts import Facts
+from bedplate.store.history import History
 from bedplate.store.leases import Leases
 from bedplate.store.ledger import LedgerRows
 from bedplate.store.metrics import Metrics
+from bedplate.store.models import Models, Versions
 from bedplate.store.policies import Policies
 from bedplate.store.principals import Keys, Links, Principals, Sessions
-from bedplate.store.releases import Approvals, Versions, Waivers
+from bedplate.store.registry_search import RegistrySearch
+from bedplate.store.releases import Approvals, Waivers
 from bedplate.store.runs import Runs
 from bedplate.store.schema import HEAD
 from bedplate.store.search import Search
@@ -86,6 +90,21 @@ class Transaction:
     def executions(self) -> Executions:
         """Runs of the flow."""
         return Executions(self._connection)
+
+    @cached_property
+    def models(self) -> Models:
+        """Registered models."""
+        return Models(self._connection)
+
+    @cached_property
+    def registry_search(self) -> RegistrySearch:
+        """Searching the registry."""
+        return RegistrySearch(self._connection)
+
+    @cached_property
+    def history(self) -> History:
+        """What happened to models and their versions."""
+        return History(self._connection)
 
     @cached_property
     def versions(self) -> Versions:
@@ -166,6 +185,21 @@ class Transaction:
     def segments(self) -> Segments:
         """Segments of appended rows."""
         return Segments(self._connection)
+
+    @cached_property
+    def artifacts(self) -> Artifacts:
+        """Names of artifacts."""
+        return Artifacts(self._connection)
+
+    @cached_property
+    def uploads(self) -> Uploads:
+        """Uploads in parts."""
+        return Uploads(self._connection)
+
+    @cached_property
+    def condemned(self) -> Condemned:
+        """Content that nothing names any more."""
+        return Condemned(self._connection)
 
     @cached_property
     def leases(self) -> Leases:

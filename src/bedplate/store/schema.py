@@ -97,17 +97,6 @@ executions = sa.Table(
 
 # ------------------------------------------------------------------------------------------------------------ releases
 
-versions = sa.Table(
-    "versions",
-    metadata,
-    _key("use_case"),
-    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
-    _text("source"),
-    _text("bundle", null=True),
-    _text("created"),
-    sa.UniqueConstraint("use_case", "source"),
-)
-
 approvals = sa.Table(
     "approvals",
     metadata,
@@ -420,6 +409,60 @@ append_segments = sa.Table(
     _count("opened"),
     _count("sealed", null=True),
     _count("entry", null=True),
+)
+
+# ----------------------------------------------------------------------------------------------------------- artifacts
+
+# Names of what lies in `blobs`; no name is ever a path of a file system. `folder` is empty or ends in a slash, so one
+# level of a folder and all that is below it are ranges of the key. A folder is a row without a digest, so that no name
+# can be a file and a folder; it is there as long as something is in it.
+artifacts = sa.Table(
+    "artifacts",
+    metadata,
+    sa.Column("workspace", EXACT, sa.ForeignKey(workspaces.c.name), primary_key=True),
+    sa.Column("folder", EXACT, primary_key=True),
+    sa.Column("name", EXACT, primary_key=True),
+    _text("digest", null=True),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("created", sa.BigInteger, nullable=False),
+    _text("by"),
+    sa.Index(None, "digest"),
+)
+
+# An upload in parts. `digest` is what it became, `receipt` the digest of the list of parts that it was made of: the row
+# stays for a while, so that completing it twice in the same way is no error.
+uploads = sa.Table(
+    "uploads",
+    metadata,
+    _key("id"),
+    sa.Column("workspace", sa.Text, sa.ForeignKey(workspaces.c.name), nullable=False),
+    _text("path"),
+    _text("by"),
+    sa.Column("created", sa.BigInteger, nullable=False),
+    sa.Column("touched", sa.BigInteger, nullable=False),
+    _text("digest", null=True),
+    _text("receipt", null=True),
+    sa.Index(None, "touched"),
+)
+
+upload_parts = sa.Table(
+    "upload_parts",
+    metadata,
+    sa.Column("upload", sa.Text, sa.ForeignKey(uploads.c.id, ondelete="CASCADE"), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    _text("digest"),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Index(None, "digest"),
+)
+
+# Content that nothing named any more, and since when. It may be removed once that is long enough ago; naming it again
+# takes the row away.
+condemned = sa.Table(
+    "condemned",
+    metadata,
+    _key("digest"),
+    sa.Column("since", sa.BigInteger, nullable=False),
+    sa.Index(None, "since"),
 )
 
 # The lease of the one owner process, on PostgreSQL where no file lock reaches every machine.

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 import msgspec
 
 from bedplate.errors import InputError
-from bedplate.store import Transaction
+from bedplate.store import Transaction, pages
 from bedplate.store.metrics import EVERYTHING, Stored
-from bedplate.tracking import pages
 
 
 class History(msgspec.Struct, frozen=True):

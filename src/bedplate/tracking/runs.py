@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from bedplate.errors import InputError, NotFoundError
-from bedplate.store import Transaction
+from bedplate.store import Transaction, pages
 from bedplate.store.filters import parse, parse_order
 from bedplate.store.metrics import Latest, Point
 from bedplate.store.runs import Pairs, RunRow, RunStatus
-from bedplate.tracking import experiments, filters, names, pages, validation
+from bedplate.tracking import experiments, filters, names, validation
 from bedplate.tracking.actors import Actor
 from bedplate.tracking.experiments import LIFECYCLES, View
 from bedplate.tracking.validation import Metric, Param, Tag

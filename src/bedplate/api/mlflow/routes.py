@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from bedplate.api.mlflow import experiments, metrics, runs, server, users, workspaces
+from bedplate.api.mlflow import artifacts, experiments, metrics, runs, server, users, workspaces
 from bedplate.app.site import Site
 from bedplate.http import Route
 
@@ -13,5 +13,6 @@ def routes(site: Site) -> Iterator[Route]:
     yield from experiments.routes(site)
     yield from runs.routes(site)
     yield from metrics.routes(site)
+    yield from artifacts.routes(site)
     yield from workspaces.routes(site)
     yield from users.routes(site)

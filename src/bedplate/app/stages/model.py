@@ -55,7 +55,7 @@ def _train(context: Context) -> Outcome:
         access.reader(context.system, context.use_case),
         {name: result.table for name, result in data.ingested(context).items()},
         made if made.views else None,
-        context.system.blobs,
+        context.system.contents,
         pipeline=inputs.pipeline_path(context.loaded),
         declared=data.described(context),
         on_progress=context.progress,

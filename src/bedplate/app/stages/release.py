@@ -14,7 +14,7 @@ from bedplate.ids import Digest
 from bedplate.policy import values as policy
 from bedplate.records import Approval, Bundle, Fact, GateReport, TrainResult
 from bedplate.release import approval as approvals
-from bedplate.release import gates
+from bedplate.release import gates, line, requests
 from bedplate.release.package import Version, inspect, package
 from bedplate.store.releases import WaiverRow
 
@@ -53,7 +53,7 @@ def _gates(context: Context) -> Outcome:
     environment = context.system.settings.environment
     if environment == gates.WAIVABLE_IN:  # elsewhere a waiver holds nothing, so none is recorded
         _record_waivers(context)
-    files = {name: context.system.blobs.get(digest) for name, digest in training.artifacts.items()}
+    files = {name: context.system.contents.get(digest) for name, digest in training.artifacts.items()}
     security = inspect(files, isolated=training.isolated)
     measured = None
     if not security.refused:
@@ -128,7 +128,7 @@ def _bundle_inputs(context: Context) -> dict[str, str]:
 def _packaged(context: Context, number: int) -> Bundle:
     gates_fact = context.output("gates")
     return package(
-        context.system.blobs,
+        context.system.contents,
         context.loaded,
         context.body("train", TrainResult),
         context.body("gates", GateReport),
@@ -149,12 +149,14 @@ def _packaged(context: Context, number: int) -> Bundle:
 def _bundle(context: Context) -> Outcome:
     name = context.use_case.name
     gates_fact = context.output("gates")
+    ledger, by = context.system.ledger, context.principal
+    assert by is not None, "a stage is run by somebody"
     with context.system.store.transaction() as tx:
-        number = tx.versions.allot(name, gates_fact.digest)
+        number = line.allot(ledger, tx, by, name, gates_fact.digest)
     bundle = _packaged(context, number)
 
     def bind(tx: store.Transaction, _facts: tuple[Fact, ...]) -> None:
-        tx.versions.bind(name, number, bundle.digest)
+        line.bind(ledger, tx, by, name, number, bundle.digest)
 
     parents = (gates_fact.digest, context.output("train").digest)
     evidence = Evidence(kind="bundle", body=bundle, parents=parents)
@@ -206,14 +208,7 @@ def approvers(context: Context) -> tuple[str, ...]:
 
 def _votes(context: Context, bundle: Digest) -> list[approvals.Vote]:
     with context.system.store.read() as tx:
-        rows = tx.approvals.list(context.use_case.name, bundle, context.system.settings.environment)
-        people = {row.name: row for row in tx.principals.list()}
-    return [
-        approvals.Vote(
-            by=row.by, groups=people[row.by].groups if row.by in people else (), state=row.state, reason=row.reason
-        )
-        for row in rows
-    ]
+        return requests.votes(tx, context.use_case.name, bundle, context.system.settings.environment)
 
 
 def _approve_inputs(context: Context) -> dict[str, str]:

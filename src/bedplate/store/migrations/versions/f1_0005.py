@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "f1_0005"
-down_revision = "f1_0002"
+down_revision = "f1_0004"
 
 
 def upgrade() -> None:
