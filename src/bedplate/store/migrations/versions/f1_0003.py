@@ -103,9 +103,7 @@ def _make() -> None:
         "description",
         "fact",
         "bundle",
-        "source",
         "location",
-        "run",
         "run_link",
     )
     optional += ("logged_model", "findings", "content", "onnx", "evidence")
