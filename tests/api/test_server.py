@@ -141,10 +141,15 @@ def test_every_route_but_the_open_ones_needs_a_key(anonymous, served):
         if route.public:
             assert route.name in open_to_all
             continue
-        path = route.path.replace("{digest:digest}", sample.digest("x")).replace("{index:int}", "0")
-        path = "".join("x" if part.startswith("{") else part for part in _parts(path))
+        path = "".join(_fitting(part) if part.startswith("{") else part for part in _parts(route.path))
         answer = anonymous.request(route.method, path)
         assert answer.status_code == 401, f"{route.method} {path}"
+
+
+def _fitting(parameter):
+    """A value that a parameter takes."""
+    kinds = {"digest": sample.digest("x"), "int": "0", "id": f"id_{'0' * 26}"}
+    return kinds.get(parameter.strip("{}").partition(":")[2], "x")
 
 
 def _parts(path):

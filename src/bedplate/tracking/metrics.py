@@ -25,17 +25,19 @@ def history(
     max_results: int | None = None,
     page_token: str | None = None,
 ) -> History:
-    """What was logged of one metric of a run; all of it unless ``max_results`` is given.
+    """What was logged of one metric of a run; all of it unless ``max_results`` is given. Of a run that the workspace
+    does not have: nothing.
 
     Raises:
         InputError: count or token is not as it must be.
-        NotFoundError: the workspace has no such run.
     """
     if max_results is not None and not 1 <= max_results < EVERYTHING:
         raise InputError(f"Invalid value {max_results} for parameter 'max_results' supplied. It must be at least 1")
     query = ("history", workspace, run, key)
     after = pages.position(query, page_token)
-    row = tx.runs.get(workspace, run)
+    row = tx.runs.find(workspace, run)
+    if row is None:
+        return History([], None)
     if max_results is None:
         return History(tx.metrics.history(row.key, key, after=_stored(after)), None)
     found = tx.metrics.history(row.key, key, max_results + 1, _stored(after))
@@ -60,37 +62,37 @@ def histories(
 def sampled(
     tx: Transaction, workspace: str, runs: Sequence[str], key: str, *, steps: tuple[int, int] | None, most: int
 ) -> list[tuple[str, Stored]]:
-    """Some of what was logged of one metric of several runs, by run id: at most about ``most`` steps of each run.
+    """Some of what was logged of one metric of several runs, by run id: at most ``most`` values of each run.
 
-    The steps are those of all runs together, between ``steps``, thinned out evenly; first and last of each run stay.
-    Runs of other workspaces are as good as none.
+    They are spread evenly over the values between ``steps``, first and last included; one alone is the last. Runs of
+    other workspaces are as good as none.
     """
     rows = [row for row in (tx.runs.find(workspace, run) for run in sorted(set(runs))) if row is not None]
-    points = {row.id: tx.metrics.history(row.key, key) for row in rows}
-    if steps is not None:
-        points = {run: [p for p in values if steps[0] <= p[1] <= steps[1]] for run, values in points.items()}
-    shown = _thinned(sorted({p[1] for values in points.values() for p in values}), most)
     found: list[tuple[str, Stored]] = []
-    for run, values in points.items():
-        ends = {min(p[1] for p in values), max(p[1] for p in values)} if values else set()
-        kept = sorted((p for p in values if p[1] in shown or p[1] in ends), key=lambda p: (p[1], p[0], p[2]))
-        found += [(run, point) for point in kept]
+    for row in rows:
+        values = tx.metrics.history(row.key, key)
+        if steps is not None:
+            values = [point for point in values if steps[0] <= point[1] <= steps[1]]
+        values.sort(key=lambda point: (point[1], point[0], point[2], point[3]))
+        found += [(row.id, point) for point in _spread(values, most)]
     return found
 
 
-def _thinned(steps: list[int], most: int) -> set[int]:
-    """At most ``most`` of the steps and the last one, evenly apart."""
-    if len(steps) <= most:
-        return set(steps)
-    apart = len(steps) / most
-    return {steps[int(number * apart)] for number in range(most)} | {steps[-1]}
+def _spread(values: list[Stored], most: int) -> list[Stored]:
+    """The first of each of ``most`` parts that are as good as equal, the last in place of the last part's."""
+    if len(values) <= most:
+        return values
+    size, longer = divmod(len(values), most)
+    kept = [values[part * size + min(part, longer)] for part in range(most)]
+    kept[-1] = values[-1]
+    return kept
 
 
 def _stored(after: tuple[object, ...] | None) -> Stored | None:
     if after is None:
         return None
     try:
-        stored: Stored = msgspec.convert(after, Stored)
+        stored: Stored = msgspec.convert(after, Stored, strict=False)  # SQLite's truth is a number
     except msgspec.ValidationError as error:
         raise InputError("Invalid page token", fix="take the token of the page before, unchanged") from error
     return stored

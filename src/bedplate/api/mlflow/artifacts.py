@@ -16,8 +16,9 @@ from bedplate.app.site import Site
 from bedplate.errors import InputError, NotFoundError
 from bedplate.http import CHANGE, Limits, Request, Response, Route, unaudited
 from bedplate.ids import Digest
+from bedplate.store import pages
 from bedplate.store.artifacts import ArtifactRow
-from bedplate.tracking import pages, paths
+from bedplate.tracking import paths
 from bedplate.tracking.artifacts import folder_of
 from bedplate.tracking.uploads import Part
 

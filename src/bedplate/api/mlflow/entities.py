@@ -104,7 +104,7 @@ def run_info(run: RunRow) -> RunInfo:
         run.user_id,
         run.status,
         run.started,
-        UNSET if run.ended is None else run.ended,
+        run.ended or UNSET,  # MLflow leaves an end at 0 out as well
         run.artifact_uri,
         run.lifecycle,
         run.id,

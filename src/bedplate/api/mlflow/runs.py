@@ -319,6 +319,7 @@ def _looking(site: Site) -> Iterator[Route]:
 
 def _quick(request: Request, decode: Callable[[bytes], Any], of: type[Any]) -> Any:
     """The message of a call that comes often: read in one go where it is as it should be, else with every allowance."""
+    wire.demand_json(request)
     try:
         if not too_deep(request.body, request.depth):
             return decode(request.body)

@@ -61,6 +61,7 @@ _CODES: tuple[tuple[type[BedplateError], str, int], ...] = (
     (UnavailableError, "TEMPORARILY_UNAVAILABLE", 503),
     (StorageError, "INTERNAL_ERROR", 507),
 )
+_ADDRESSES = tuple(f"{prefix}/mlflow" for prefix in PREFIXES)
 _SECOND_PREFIX = re.compile(r"[^a-z0-9]+")
 
 
@@ -96,6 +97,15 @@ def error(caught: BedplateError) -> Response:
     return Response.json(Problem(code, str(caught)), status, headers)
 
 
+def present(request: Request, response: Response) -> Response:
+    """An error about an address that no route has, in the form of the API that the address belongs to."""
+    if request.route is not None or response.status < 400 or not request.path.startswith(_ADDRESSES):
+        return response
+    said = msgspec.json.decode(response.body)["message"]
+    response.body = msgspec.json.encode(Problem(_protocol(response.status), said))
+    return response
+
+
 def _protocol(status: int) -> str:
     return {400: "INVALID_PARAMETER_VALUE", 404: "ENDPOINT_NOT_FOUND", 413: "REQUEST_LIMIT_EXCEEDED"}.get(
         status, "BAD_REQUEST"
@@ -105,17 +115,30 @@ def _protocol(status: int) -> str:
 def decode(request: Request, of: type[Message]) -> Message:
     """The message of a request: its query if it is a GET, else its JSON body.
 
-    As in MLflow, fields that are not known are passed over, numbers may come as text, and null is as good as absent.
+    As in MLflow, fields that are not known are passed over, numbers may come as text, null is as good as absent, and of
+    a query parameter that is given twice the first counts.
 
     Raises:
-        ProtocolError: it does not fit; the text names the field.
+        ProtocolError: it does not fit, the text names the field; or the body is not said to be JSON.
     """
     if request.method in ("GET", "HEAD"):
         return _from_query(request, of)
     if not request.body.strip():
         return _convert({}, of)
+    demand_json(request)
     value = decode_json(request.body, dict[str, Any], request.depth)
     return _convert(_without_nulls(value), of)
+
+
+def demand_json(request: Request) -> None:
+    """A body that is not said to be JSON is not read: pages of other sites can send text and forms, but not this.
+
+    Raises:
+        ProtocolError: 400, as in MLflow.
+    """
+    given = request.headers.get("content-type", "")
+    if given != "application/json" and given.partition(";")[0].strip().lower() != "application/json":
+        raise ProtocolError(400, "the body must be JSON", fix="send content-type: application/json")
 
 
 def _without_nulls(value: Any) -> Any:
@@ -132,7 +155,7 @@ def _from_query(request: Request, of: type[Message]) -> Message:
     for field in msgspec.structs.fields(of):
         given = lists.get(field.encode_name)
         if given is not None:
-            values[field.encode_name] = given if _is_list(field.type) else given[-1]
+            values[field.encode_name] = given if _is_list(field.type) else given[0]
     return _convert(values, of)
 
 
