@@ -86,7 +86,7 @@ def routes(site: Site) -> Iterator[Route]:
         expected = _number(request, "expected")
         workspace, name, alias = (request.params[key] for key in ("workspace", "name", "alias"))
         by = request.principal
-        site.models.write(
+        index = site.models.write(
             lambda tx: site.models.moves.delete_alias(
                 tx, by, workspace, name, alias, expected=UNSAID if expected is None else expected
             )
@@ -94,7 +94,7 @@ def routes(site: Site) -> Iterator[Route]:
         return Response.json(
             AliasMove(
                 workspace=workspace, name=name, alias=alias, version=None,
-                environment=site.models.moves.environment_of(alias), ledger_index=None,
+                environment=site.models.moves.environment_of(alias), ledger_index=index,
             )
         )  # fmt: skip
 

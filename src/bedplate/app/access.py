@@ -11,7 +11,6 @@ from bedplate.policy import values as policy
 from bedplate.policy.values import Decision, Resource
 from bedplate.records import Governance, TableVersion
 from bedplate.store import Transaction, facts
-from bedplate.store.workspaces import DEFAULT
 from bedplate.usecase.types import UseCase
 
 if TYPE_CHECKING:
@@ -29,11 +28,6 @@ def use_case_resource(use_case: UseCase) -> Resource:
     return policy.use_case(
         use_case.name, purpose=use_case.governance.purpose, risk=use_case.risk.level, team=use_case.owner.team
     )
-
-
-def workspace_resource(name: str) -> Resource:
-    """A workspace, as policy knows it."""
-    return policy.workspace(name, shared=name == DEFAULT)
 
 
 def table_name(use_case: str, *parts: str) -> str:

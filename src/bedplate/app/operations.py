@@ -13,16 +13,7 @@ import msgspec
 
 from bedplate import settings as settings_module
 from bedplate import usecase
-from bedplate.app import owned, owner_socket
-from bedplate.app.model_reports import (
-    AliasMove,
-    ApproversSet,
-    Conversion,
-    HistoryPage,
-    LiveView,
-    ModelList,
-    ModelView,
-)
+from bedplate.app import model_noun, nouns, owned, owner_socket
 from bedplate.app.owner_socket import Request
 from bedplate.app.read_models import (
     AuditReport,
@@ -42,7 +33,6 @@ from bedplate.app.read_models import (
 from bedplate.errors import HomeError, UnavailableError
 from bedplate.records import Event
 from bedplate.settings import Home, Settings
-from bedplate.store.workspaces import DEFAULT
 from bedplate.workflow.owner import HeldError
 
 T = TypeVar("T")
@@ -57,7 +47,8 @@ def _quiet(event: Event) -> None:
 
 
 class Bedplate:
-    """Everything Bedplate can do on one home.
+    """Everything Bedplate can do on one home. ``users``, ``keys``, ``workspaces`` and ``policies`` let a team share it;
+    ``models`` is the registry.
 
     Every method returns a struct of :mod:`bedplate.app.read_models` and raises only :class:`BedplateError`.
     """
@@ -65,6 +56,11 @@ class Bedplate:
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings if settings is not None else settings_module.load()
         self.home = Home(self.settings.home)
+        self.users = nouns.Users(self._effect)
+        self.keys = nouns.Keys(self._effect)
+        self.workspaces = nouns.Workspaces(self._effect)
+        self.policies = nouns.Policies(self._effect, self.home.root)
+        self.models = model_noun.Models(self._effect, self.settings)
 
     # ------------------------------------------------------------------------------------------------- the file alone
 
@@ -116,47 +112,6 @@ class Bedplate:
                 pass  # it is starting or ending: what is written down is all there is
         return queries.status(self.settings)
 
-    def models_list(self, workspace: str = DEFAULT, after: str | None = None) -> ModelList:
-        """Registered models, by name."""
-        from bedplate.app import model_views, queries
-
-        with queries.reading(self.settings) as tx:
-            return model_views.models(tx, workspace, after=after)
-
-    def models_show(self, name: str, workspace: str = DEFAULT) -> ModelView:
-        """One registered model with its newest versions."""
-        from bedplate.app import model_views, queries
-
-        with queries.reading(self.settings) as tx:
-            return model_views.model(tx, workspace, name)
-
-    def models_history(
-        self, name: str, version: int | None = None, *, before: int | None = None, workspace: str = DEFAULT
-    ) -> HistoryPage:
-        """What happened to a model, or to one version of it, newest first; also to one that is gone."""
-        from bedplate.app import model_views, queries
-
-        with queries.reading(self.settings) as tx:
-            return model_views.history(tx, workspace, name, version, before=before)
-
-    def models_live(
-        self,
-        name: str,
-        at: str | None = None,
-        *,
-        stage: str | None = None,
-        alias: str | None = None,
-        environment: str | None = None,
-        workspace: str = DEFAULT,
-    ) -> LiveView:
-        """Which version was live at a moment: in a stage (else Production), under an alias, or in an environment."""
-        from bedplate.app import model_views, queries
-
-        by, value = model_views.which(stage, alias, environment)
-        moment = None if at is None else model_views.parse_time(at)
-        with queries.reading(self.settings) as tx:
-            return model_views.live(tx, workspace, name, moment, by, value)
-
     def audit_verify(self, checkpoint: str | Path | None = None) -> AuditReport:
         """Verify the whole ledger offline, against a checkpoint kept elsewhere if one is given."""
         from bedplate.app import auditing
@@ -198,35 +153,6 @@ class Bedplate:
     def waive(self, use_case: str, gate: str, reason: str) -> DecisionReport:
         """Let results of a gate through, in ``dev``, that have too little evidence. Your name stays on it."""
         return self._effect("waive", DecisionReport, use_case=use_case, gate=gate, reason=reason)
-
-    def models_alias(
-        self, name: str, alias: str, version: int | None, *, expected: int | None = None, workspace: str = DEFAULT
-    ) -> AliasMove:
-        """Point an alias of a registered model to a version, or take it away (None).
-
-        With ``expected`` it must point to that version now; 0 stands for none.
-        """
-        return self._effect(
-            "models_alias",
-            AliasMove,
-            workspace=workspace,
-            name=name,
-            alias=alias,
-            version=version,
-            expected=expected,
-        )
-
-    def models_approvers(
-        self, name: str, rule: str, environment: str = "production", workspace: str = DEFAULT
-    ) -> ApproversSet:
-        """Say who must agree to versions of a model that belongs to no use case; an empty rule names nobody."""
-        return self._effect(
-            "models_approvers", ApproversSet, workspace=workspace, name=name, environment=environment, rule=rule
-        )
-
-    def models_convert(self, name: str, version: int, workspace: str = DEFAULT) -> Conversion:
-        """Make ONNX of a version whose files run code when they are loaded, and show that it says the same."""
-        return self._effect("models_convert", Conversion, workspace=workspace, name=name, version=version)
 
     def login_link(self) -> str:
         """A link that lets one browser in, once, within a minute."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bedplate.app import access
+from bedplate.app import access, model_changes, people, policies, workspaces
 from bedplate.app.owner_socket import Listener, Request
 from bedplate.app.read_models import StopReport, UpInfo
 from bedplate.app.system import System
@@ -118,49 +118,6 @@ class OwnedHome:
 
         return decisions.waive(self.system, principal, use_case, gate, reason)
 
-    def models_alias(
-        self,
-        principal: Principal,
-        emit: Emit,
-        workspace: str,
-        name: str,
-        alias: str,
-        version: int | None,
-        expected: int | None = None,
-    ) -> Any:
-        """Point an alias to a version, or take it away; ``expected`` is where it must point now, 0 for nowhere."""
-        from bedplate.app import model_reports, model_views
-        from bedplate.release.changes import UNSAID
-
-        access.demand(self.system, principal, "write", access.workspace_resource(workspace))
-        models = self.system.models
-        believed = UNSAID if expected is None else expected or None
-        environment = models.moves.environment_of(alias)
-        if version is not None:
-            moved = models.set_alias(principal, workspace, name, alias, version, expected=believed)
-            return model_views.alias_move(moved, alias, environment)
-        models.write(lambda tx: models.moves.delete_alias(tx, principal, workspace, name, alias, expected=believed))
-        return model_reports.AliasMove(
-            workspace=workspace, name=name, alias=alias, version=None, environment=environment, ledger_index=None
-        )
-
-    def models_approvers(
-        self, principal: Principal, emit: Emit, workspace: str, name: str, environment: str, rule: str
-    ) -> Any:
-        """Say who must agree to versions of a model in an environment."""
-        from bedplate.app.model_reports import ApproversSet
-
-        access.demand(self.system, principal, "administer", access.workspace_resource(workspace))
-        index = self.system.models.name_approvers(principal, workspace, name, environment, rule)
-        return ApproversSet(workspace=workspace, name=name, environment=environment, rule=rule, ledger_index=index)
-
-    def models_convert(self, principal: Principal, emit: Emit, workspace: str, name: str, version: int) -> Any:
-        """Make ONNX of a version that runs code when loaded."""
-        from bedplate.app import model_views
-
-        access.demand(self.system, principal, "write", access.workspace_resource(workspace))
-        return model_views.conversion(*self.system.models.convert(principal, workspace, name, version))
-
     def login_link(self, principal: Principal, emit: Emit) -> str:
         """A one-time link to the pages."""
         return self.link(principal.id)
@@ -210,6 +167,15 @@ class OwnedHome:
             raise UnavailableError("no pages are being served", fix="start them: bedplate up") from error
 
 
+def _of(function: Callable[..., Any]) -> Callable[..., Any]:
+    """An operation that needs nothing of its owner but the system."""
+
+    def carry_out(home: OwnedHome, principal: Principal, emit: Emit, **arguments: Any) -> Any:
+        return function(home.system, principal, **arguments)
+
+    return carry_out
+
+
 _OPERATIONS: dict[str, Callable[..., Any]] = {
     method.__name__: method
     for method in (
@@ -218,15 +184,32 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
         OwnedHome.approve,
         OwnedHome.refuse,
         OwnedHome.waive,
-        OwnedHome.models_alias,
-        OwnedHome.models_approvers,
-        OwnedHome.models_convert,
         OwnedHome.login_link,
         OwnedHome.up_info,
         OwnedHome.backup,
         OwnedHome.status,
         OwnedHome.stop,
     )
+} | {
+    "add_user": _of(people.add),
+    "list_users": _of(people.listed),
+    "set_groups": _of(people.set_groups),
+    "disable_user": _of(people.disable),
+    "create_key": _of(people.create_key),
+    "list_keys": _of(people.keys),
+    "revoke_key": _of(people.revoke_key),
+    "create_workspace": _of(workspaces.create),
+    "list_workspaces": _of(workspaces.visible),
+    "update_workspace": _of(workspaces.update),
+    "delete_workspace": _of(workspaces.delete),
+    "point_alias": _of(model_changes.point_alias),
+    "name_approvers": _of(model_changes.name_approvers),
+    "convert_version": _of(model_changes.convert_version),
+    "add_policies": _of(policies.add),
+    "compare_policies": _of(policies.compare),
+    "list_policies": _of(policies.listed),
+    "remove_policy": _of(policies.remove),
+    "test_policies": _of(policies.trial),
 }
 
 

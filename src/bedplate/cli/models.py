@@ -52,12 +52,12 @@ def list_(
     as_json: JsonOption = False,
 ) -> None:
     """List registered models by name, with their newest version in each stage and their aliases."""
-    emit(connect(home).models_list(workspace, after), as_json=as_json, text=_listed)
+    emit(connect(home).models.list(workspace, after=after), as_json=as_json, text=_listed)
 
 
 def show(name: Name, workspace: Workspace = "default", home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Show a model and its newest versions: stages, aliases, gates, approvals, and whether their files run code."""
-    emit(connect(home).models_show(name, workspace), as_json=as_json, text=_shown)
+    emit(connect(home).models.show(name, workspace=workspace), as_json=as_json, text=_shown)
 
 
 def history(
@@ -69,7 +69,7 @@ def history(
     as_json: JsonOption = False,
 ) -> None:
     """Show what happened to a model, newest first, also to one that was deleted. Nobody can change these lines."""
-    page = connect(home).models_history(name, version, before=before, workspace=workspace)
+    page = connect(home).models.history(name, version=version, before=before, workspace=workspace)
     emit(page, as_json=as_json, text=_history)
 
 
@@ -88,7 +88,7 @@ def live(
     as_json: JsonOption = False,
 ) -> None:
     """Say which version was live at a moment, and since when. Exit code 1 if none was."""
-    found = connect(home).models_live(name, at, stage=stage, alias=alias, environment=environment, workspace=workspace)
+    found = connect(home).models.live(name, at, stage=stage, alias=alias, environment=environment, workspace=workspace)
     emit(found, as_json=as_json, text=_live)
     if found.version is None:
         raise typer.Exit(1)
@@ -109,7 +109,7 @@ def alias(
     """Point an alias to a version, or take it away. One that stands for an environment asks for a release there."""
     if (version is None) != delete:
         raise typer.BadParameter("give a version, or --delete")
-    moved = connect(home).models_alias(name, alias, version, expected=expected, workspace=workspace)
+    moved = connect(home).models.alias(name, alias, version, expected=expected, workspace=workspace)
     emit(moved, as_json=as_json, text=_aliased)
 
 
@@ -122,14 +122,18 @@ def approvers(
     as_json: JsonOption = False,
 ) -> None:
     """Say who must agree to versions of a model that belongs to no use case. Only administrators may."""
-    emit(connect(home).models_approvers(name, rule, environment, workspace), as_json=as_json, text=_approvers)
+    emit(
+        connect(home).models.approvers(name, rule, environment=environment, workspace=workspace),
+        as_json=as_json,
+        text=_approvers,
+    )
 
 
 def convert(
     name: Name, version: Version, workspace: Workspace = "default", home: HomeOption = None, as_json: JsonOption = False
 ) -> None:
     """Make ONNX of a version that runs code when loaded, in a limited process, and show that it says the same."""
-    emit(connect(home).models_convert(name, version, workspace), as_json=as_json, text=_converted)
+    emit(connect(home).models.convert(name, version, workspace=workspace), as_json=as_json, text=_converted)
 
 
 # ----------------------------------------------------------------------------------------------------------------- text
