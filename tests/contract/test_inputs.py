@@ -11,7 +11,7 @@ from bedplate.errors import InputError, NotFoundError, UnfitError
 from bedplate.ledger import Ledger, Signer, new_key
 from bedplate.store import Store
 from bedplate.store.datasets import CONTEXT, DatasetInput, DatasetRow, DatasetSummary
-from bedplate.store.schema import dataset_input_tags, datasets, model_outputs
+from bedplate.store.model_schema import dataset_input_tags, datasets, model_outputs
 from bedplate.tracking import experiments, inputs, runs
 from bedplate.tracking.actors import Actor
 from bedplate.tracking.appends import Appended, Appends, Linked, verify
