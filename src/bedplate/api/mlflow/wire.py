@@ -233,5 +233,5 @@ def routes(
             method, whole, action, from_path("Workspace", "workspace"), audit, limits, handler,
             name=_SECOND_PREFIX.sub("_", f"{method}{whole}".lower()).strip("_"), summary=summary,
             request_type=request_type, response_type=response_type, headers=(WORKSPACE,), render=error,
-            error_type=Problem, twin=prefix != prefixes[0],
+            error_type=Problem, twin=prefix != prefixes[0], lenient=True,
         )  # fmt: skip
