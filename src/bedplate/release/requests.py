@@ -16,7 +16,7 @@ from bedplate.errors import BedplateError, StateError
 from bedplate.identity import Principal, policy_principal
 from bedplate.ids import Digest, digest_of
 from bedplate.policy import values as policy
-from bedplate.policy.policies import Policies
+from bedplate.policy.policies import Decides
 from bedplate.policy.values import Decision, Resource
 from bedplate.records import Approval, Fact, GateReport, GateResult
 from bedplate.release import approval as approvals
@@ -76,7 +76,7 @@ class Ruling(msgspec.Struct, frozen=True, kw_only=True):
 
 def judge(
     tx: Transaction,
-    policies: Policies,
+    policies: Decides,
     by: Principal,
     model: ModelRow,
     row: VersionRow,
@@ -123,7 +123,7 @@ def votes(tx: Transaction, subject: str, digest: Digest, environment: str) -> li
 
 
 def _may_vote(
-    policies: Policies, asker: policy.Principal, case: Case, context: dict[str, object], by: Principal
+    policies: Decides, asker: policy.Principal, case: Case, context: dict[str, object], by: Principal
 ) -> bool:
     assert case.rule is not None
     named = set(quorums.parse(case.rule).of)
@@ -133,7 +133,7 @@ def _may_vote(
 
 
 def _by_policy(
-    policies: Policies, asker: policy.Principal, case: Case, context: dict[str, object], *, flow: bool
+    policies: Decides, asker: policy.Principal, case: Case, context: dict[str, object], *, flow: bool
 ) -> Decision:
     """With a rule, people decide and policy only has to let the flow look; without one, policy decides alone."""
     if case.rule is not None:
@@ -225,10 +225,10 @@ def security(row: VersionRow, environment: str, seen: Findings | None) -> GateRe
 
 
 def _verdict(row: VersionRow, seen: Findings | None) -> tuple[Verdict, str]:
+    if seen is not None and row.content is not None and row.content != seen.content:
+        return "fail", "its files changed after it was registered; register them as a new version"
     if seen is None or seen.safety == "unknown":
         return "insufficient_evidence", "its files cannot be read here, so nobody knows what is in them"
-    if row.content is not None and row.content != seen.content:
-        return "fail", "its files changed after it was registered; register them as a new version"
     if seen.safety == "safe":
         return "pass", "every file is of a format that runs no code"
     if row.onnx is not None:

@@ -4,7 +4,7 @@ Checked against the server of MLflow 3.17: an error has the status and code of t
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar, get_args, get_origin
 
 import msgspec
@@ -21,8 +21,20 @@ from bedplate.errors import (
     StateError,
     StorageError,
     UnavailableError,
+    UnfitError,
 )
-from bedplate.http import Audit, HeaderParam, Limits, ProtocolError, Request, Response, Route, from_path, unaudited
+from bedplate.http import (
+    Audit,
+    HeaderParam,
+    Limits,
+    ProtocolError,
+    Request,
+    ResourceRef,
+    Response,
+    Route,
+    from_path,
+    unaudited,
+)
 from bedplate.http.messages import decode_json
 from bedplate.http.routes import Handler
 from bedplate.tracking.actors import Actor
@@ -67,6 +79,10 @@ class NotImplementedHereError(BedplateError):
     http_status = 501
 
 
+class BadRequestError(InputError):
+    """A call of which MLflow says no more than that it is bad."""
+
+
 def error(caught: BedplateError) -> Response:
     """An error as MLflow's clients read it."""
     code, status = "INTERNAL_ERROR", 500
@@ -76,6 +92,8 @@ def error(caught: BedplateError) -> Response:
         code, status = "NOT_IMPLEMENTED", 501
     elif isinstance(caught, StateError):
         code, status = "INVALID_STATE", 400
+    elif isinstance(caught, UnfitError | BadRequestError):
+        code, status = "BAD_REQUEST", 400
     else:
         for kind, name, number in _CODES:
             if isinstance(caught, kind):
@@ -166,6 +184,17 @@ def required(name: str, value: T | None) -> T:
     return value
 
 
+def there(name: str, value: T | None) -> T:
+    """A parameter that must be there, but may be empty.
+
+    Raises:
+        InputError: it is not there.
+    """
+    if value is None:
+        raise InputError(f"Missing value for required parameter '{name}'", fix=f"give {name}")
+    return value
+
+
 def run_id(message: Any) -> str:
     """The run that a message is about, under its present or its former name.
 
@@ -225,13 +254,19 @@ def routes(
     request_type: Any = None,
     response_type: Any = None,
     prefixes: tuple[str, ...] = PREFIXES,
+    resource: Callable[[Mapping[str, Any]], ResourceRef] | None = None,
 ) -> Iterator[Route]:
-    """One operation under each of its prefixes. ``action`` is asked of policy about the workspace of the request."""
+    """One operation under each of its prefixes.
+
+    ``action`` is asked of policy about the workspace that the request names in its header, or about ``resource``; then
+    the header means nothing.
+    """
+    of_header = resource is None
     for prefix in prefixes:
         whole = f"{prefix}{path}"
         yield Route(
-            method, whole, action, from_path("Workspace", "workspace"), audit, limits, handler,
+            method, whole, action, resource or from_path("Workspace", WORKSPACE.name), audit, limits, handler,
             name=_SECOND_PREFIX.sub("_", f"{method}{whole}".lower()).strip("_"), summary=summary,
-            request_type=request_type, response_type=response_type, headers=(WORKSPACE,), render=error,
-            error_type=Problem, twin=prefix != prefixes[0], lenient=True,
+            request_type=request_type, response_type=response_type, headers=(WORKSPACE,) if of_header else (),
+            render=error, error_type=Problem, twin=prefix != prefixes[0], lenient=True,
         )  # fmt: skip
