@@ -19,6 +19,7 @@ from bedplate.release.searching import Tagged
 from bedplate.store import Transaction
 from bedplate.store.artifacts import ArtifactRow
 from bedplate.store.models import VersionRow
+from bedplate.tracking import logged_models
 from bedplate.tracking.artifacts import Artifacts, folder_of
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ class ModelRegistry:
 
         def work(tx: Transaction) -> Tagged:
             row = self.rules.create_version(tx, by, workspace, name, new, seen)
+            if row.logged_model is not None:
+                logged_models.add_version(tx, workspace, row.logged_model, name, row.number)
             return searching.get_version(tx, workspace, name, row.number)
 
         return self.write(work)
@@ -202,7 +205,10 @@ class Tracked:
 
     def logged_model(self, tx: Transaction, workspace: str, model: str) -> tuple[str, str | None] | None:
         """Where the artifacts of a logged model lie, and the run that made it; None if there is no such model."""
-        return None
+        found = tx.logged_models.find(workspace, model)
+        if found is None or found.lifecycle != "active":
+            return None
+        return found.artifact_location, found.source_run or None
 
     def content(self, tx: Transaction, workspace: str, folder: str) -> Digest | None:
         """The digest of all files in a folder; None if it is not with this server, or empty."""
