@@ -228,7 +228,7 @@ def test_every_verb_needs_a_key_and_the_right(served, client, root):
 
 
 def test_workspaces_do_not_reach_each_other(served, client, root):
-    team = ids.new_id("team")
+    team = ids.new_id("team").replace("_", "-")
     with served.store.transaction() as tx:
         tx.workspaces.add(team)
     there = {"x-mlflow-workspace": team}
