@@ -5,11 +5,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from bedplate.app import access
 from bedplate.errors import DeniedError, InputError, UnavailableError
 from bedplate.identity import Principal
 from bedplate.ids import Digest
-from bedplate.policy.values import Resource
 from bedplate.release import environments, foreign, searching
 from bedplate.release.changes import UNSAID, version
 from bedplate.release.foreign import Files
@@ -26,6 +24,9 @@ if TYPE_CHECKING:
     from bedplate.app.system import System
 
 T = TypeVar("T")
+
+VERSIONS_TAG = "mlflow.modelVersions"
+"""Tag of a logged model in which clients look for the versions that were made of it."""
 
 
 class ModelRegistry:
@@ -114,17 +115,15 @@ class ModelRegistry:
         _demand(moved)
         return moved
 
-    def name_approvers(
-        self, by: Principal, resource: Resource, workspace: str, name: str, environment: str, rule: str
-    ) -> int:
+    def name_approvers(self, by: Principal, workspace: str, name: str, environment: str, rule: str) -> int:
         """Say who must agree to versions of a model that belongs to no use case; returns the ledger entry.
 
+        The caller MUST have asked policy whether ``by`` may administer the workspace.
+
         Raises:
-            DeniedError: ``by`` may not administer the workspace, which is ``resource``.
             NotFoundError: there is no such model.
             InputError: the rule is malformed.
         """
-        access.demand(self._system, by, "administer", resource)
         return self.write(lambda tx: self.rules.name_approvers(tx, by, workspace, name, environment, rule))
 
     def convert(self, by: Principal, workspace: str, name: str, number: int) -> tuple[VersionRow, dict[str, object]]:
