@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-HEAD = "f1_0006"
+HEAD = "f1_0007"
 """The newest migration. Its first part is the record format of a home, :data:`bedplate.settings.FORMAT`."""
 
 # Named constraints, so that a later migration can alter them on both databases.
@@ -507,6 +507,7 @@ logged_model_metrics = sa.Table(
     _count("position"),
     sa.UniqueConstraint("position"),
     sa.Index(None, "experiment", "key", "is_nan", "value", "model"),
+    sa.Index(None, "run"),
     sqlite_with_rowid=False,
 )
 
@@ -523,6 +524,18 @@ append_segments = sa.Table(
     _count("opened"),
     _count("sealed", null=True),
     _count("entry", null=True),
+)
+
+# What is left of appended rows that were deleted for good: the leaf that the chain has at their position, and the entry
+# of the ledger that vouches for the removal.
+erased_positions = sa.Table(
+    "erased_positions",
+    metadata,
+    sa.Column("position", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("leaf", sa.LargeBinary, nullable=False),
+    _count("entry"),
+    sa.Index(None, "entry", "position"),
+    sqlite_with_rowid=False,
 )
 
 # ----------------------------------------------------------------------------------------------------------- artifacts
