@@ -74,7 +74,7 @@ class _Going:
         self.kept: list[str] = []
         self._gone: set[str] = set()
         self._within: Counter[int] = Counter()
-        """Files of what would have gone before its experiment, by the experiment: a dry run must not count them twice."""
+        """Files of what goes before its experiment, by the experiment: a dry run must not count them twice."""
 
     def all(self) -> None:
         """Runs and models first: an experiment goes when nothing is in it any more."""
