@@ -10,6 +10,7 @@ from bedplate import blobs, store
 from bedplate import settings as settings_module
 from bedplate.api.server import ControlPlane
 from bedplate.app import home as homes
+from bedplate.app import workspaces
 from bedplate.app.models import ModelRegistry
 from bedplate.app.read_models import DecisionReport, Trace
 from bedplate.app.site import Site
@@ -48,6 +49,7 @@ class Plane:
             ledger=self.ledger,
             policies=Policies.load(),
             appends=Appends(self.store, self.ledger),
+            workspaces=workspaces.Known(self.store),
             tickets=Tickets(self.store, self.home.keys),
             artifacts=self.artifacts,
             uploads=Uploads(self.store, self.contents, self.artifacts),

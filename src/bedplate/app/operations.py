@@ -13,7 +13,7 @@ import msgspec
 
 from bedplate import settings as settings_module
 from bedplate import usecase
-from bedplate.app import owned, owner_socket
+from bedplate.app import nouns, owned, owner_socket
 from bedplate.app.owner_socket import Request
 from bedplate.app.read_models import (
     AuditReport,
@@ -48,7 +48,7 @@ def _quiet(event: Event) -> None:
 
 
 class Bedplate:
-    """Everything Bedplate can do on one home.
+    """Everything Bedplate can do on one home. ``users``, ``keys``, ``workspaces`` and ``policies`` let a team share it.
 
     Every method returns a struct of :mod:`bedplate.app.read_models` and raises only :class:`BedplateError`.
     """
@@ -56,6 +56,10 @@ class Bedplate:
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings if settings is not None else settings_module.load()
         self.home = Home(self.settings.home)
+        self.users = nouns.Users(self._effect)
+        self.keys = nouns.Keys(self._effect)
+        self.workspaces = nouns.Workspaces(self._effect)
+        self.policies = nouns.Policies(self._effect, self.home.root)
 
     # ------------------------------------------------------------------------------------------------- the file alone
 

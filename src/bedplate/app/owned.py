@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bedplate.app import access
+from bedplate.app import access, people, policies, workspaces
 from bedplate.app.owner_socket import Listener, Request
 from bedplate.app.read_models import StopReport, UpInfo
 from bedplate.app.system import System
@@ -173,6 +173,15 @@ class OwnedHome:
             raise UnavailableError("no pages are being served", fix="start them: bedplate up") from error
 
 
+def _of(function: Callable[..., Any]) -> Callable[..., Any]:
+    """An operation that needs nothing of its owner but the system."""
+
+    def carry_out(home: OwnedHome, principal: Principal, emit: Emit, **arguments: Any) -> Any:
+        return function(home.system, principal, **arguments)
+
+    return carry_out
+
+
 _OPERATIONS: dict[str, Callable[..., Any]] = {
     method.__name__: method
     for method in (
@@ -188,6 +197,23 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
         OwnedHome.status,
         OwnedHome.stop,
     )
+} | {
+    "add_user": _of(people.add),
+    "list_users": _of(people.listed),
+    "set_groups": _of(people.set_groups),
+    "disable_user": _of(people.disable),
+    "create_key": _of(people.create_key),
+    "list_keys": _of(people.keys),
+    "revoke_key": _of(people.revoke_key),
+    "create_workspace": _of(workspaces.create),
+    "list_workspaces": _of(workspaces.visible),
+    "update_workspace": _of(workspaces.update),
+    "delete_workspace": _of(workspaces.delete),
+    "add_policies": _of(policies.add),
+    "compare_policies": _of(policies.compare),
+    "list_policies": _of(policies.listed),
+    "remove_policy": _of(policies.remove),
+    "test_policies": _of(policies.trial),
 }
 
 

@@ -12,7 +12,7 @@ import msgspec
 from bedplate.errors import ConflictError, InputError
 from bedplate.identity import Principal
 from bedplate.ledger import Ledger
-from bedplate.policy.policies import Policies
+from bedplate.policy.policies import Decides
 from bedplate.release import checks, requests
 from bedplate.release import environments as stages
 from bedplate.release.changes import UNSAID, Change, Origins, model, moment, version, write
@@ -40,7 +40,7 @@ class Moves:
     """Stages and aliases of one home. ``aliases`` are those that stand for an environment."""
 
     def __init__(
-        self, ledger: Ledger, policies: Policies, origins: Origins, aliases: Mapping[str, str] = ALIASES
+        self, ledger: Ledger, policies: Decides, origins: Origins, aliases: Mapping[str, str] = ALIASES
     ) -> None:
         self._ledger, self._policies, self._origins, self._aliases = ledger, policies, origins, aliases
 

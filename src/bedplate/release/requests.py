@@ -16,7 +16,7 @@ from bedplate.errors import BedplateError, StateError
 from bedplate.identity import Principal, policy_principal
 from bedplate.ids import Digest, digest_of
 from bedplate.policy import values as policy
-from bedplate.policy.policies import Policies
+from bedplate.policy.policies import Decides
 from bedplate.policy.values import Decision, Resource
 from bedplate.records import Approval, Fact, GateReport, GateResult
 from bedplate.release import approval as approvals
@@ -76,7 +76,7 @@ class Ruling(msgspec.Struct, frozen=True, kw_only=True):
 
 def judge(
     tx: Transaction,
-    policies: Policies,
+    policies: Decides,
     by: Principal,
     model: ModelRow,
     row: VersionRow,
@@ -123,7 +123,7 @@ def votes(tx: Transaction, subject: str, digest: Digest, environment: str) -> li
 
 
 def _may_vote(
-    policies: Policies, asker: policy.Principal, case: Case, context: dict[str, object], by: Principal
+    policies: Decides, asker: policy.Principal, case: Case, context: dict[str, object], by: Principal
 ) -> bool:
     assert case.rule is not None
     named = set(quorums.parse(case.rule).of)
@@ -133,7 +133,7 @@ def _may_vote(
 
 
 def _by_policy(
-    policies: Policies, asker: policy.Principal, case: Case, context: dict[str, object], *, flow: bool
+    policies: Decides, asker: policy.Principal, case: Case, context: dict[str, object], *, flow: bool
 ) -> Decision:
     """With a rule, people decide and policy only has to let the flow look; without one, policy decides alone."""
     if case.rule is not None:

@@ -29,6 +29,7 @@ from bedplate.store.logged_models import LoggedModels
 from bedplate.store.metrics import Metrics
 from bedplate.store.model_search import ModelSearch
 from bedplate.store.models import Models, Versions
+from bedplate.store.policies import Policies
 from bedplate.store.principals import Keys, Links, Principals, Sessions
 from bedplate.store.registry_search import RegistrySearch
 from bedplate.store.releases import Approvals, Waivers
@@ -148,6 +149,11 @@ class Transaction:
     def links(self) -> Links:
         """One-time login links."""
         return Links(self._connection)
+
+    @cached_property
+    def policies(self) -> Policies:
+        """Policies that users wrote."""
+        return Policies(self._connection)
 
     @cached_property
     def ledger(self) -> LedgerRows:

@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-HEAD = "f1_0007"
+HEAD = "f1_0008"
 """The newest migration. Its first part is the record format of a home, :data:`bedplate.settings.FORMAT`."""
 
 # Named constraints, so that a later migration can alter them on both databases.
@@ -190,6 +190,19 @@ links = sa.Table(
     sa.Index(None, "principal"),
 )
 
+# What users wrote beside the built-in policies, one Cedar policy a row, in the order in which they came.
+policies = sa.Table(
+    "policies",
+    metadata,
+    _key("id"),
+    _text("text"),
+    _text("digest"),
+    _text("by"),
+    _text("created"),
+    sa.Column("position", sa.BigInteger, nullable=False),
+    sa.UniqueConstraint("position"),
+)
+
 # -------------------------------------------------------------------------------------------------------------- ledger
 
 ledger_head = sa.Table(
@@ -265,7 +278,17 @@ def _of_run() -> list[sa.Column[Any]]:
     ]
 
 
-workspaces = sa.Table("workspaces", metadata, _key("name"), _text("description"), _text("created"))
+# A table with a column "workspace" holds things that belong to one: a workspace is empty when none of them does.
+workspaces = sa.Table(
+    "workspaces",
+    metadata,
+    _key("name"),
+    _text("description"),
+    _text("created"),
+    sa.Column("shared", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("readers", sa.Text, nullable=False, server_default="[]"),
+    sa.Column("writers", sa.Text, nullable=False, server_default="[]"),
+)
 
 experiments = sa.Table(
     "experiments",
