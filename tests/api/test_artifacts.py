@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from bedplate import ids
+from bedplate.app import workspaces
 from bedplate.blobs.port import key
 from tests import plane
 from tests.tracking.hostile_paths import CORPUS
@@ -229,8 +230,7 @@ def test_every_verb_needs_a_key_and_the_right(served, client, root):
 
 def test_workspaces_do_not_reach_each_other(served, client, root):
     team = ids.new_id("team").replace("_", "-")
-    with served.store.transaction() as tx:
-        tx.workspaces.add(team)
+    workspaces.create(served.site.system, served.identity.authenticate(served.key), team)
     there = {"x-mlflow-workspace": team}
     put(client, f"{root}/a", b"ours")
     put(client, f"{root}/b", b"theirs", **there)
