@@ -51,6 +51,7 @@ class Plane:
             appends=Appends(self.store, self.ledger),
             workspaces=workspaces.Known(self.store),
             tickets=Tickets(self.store, self.home.keys),
+            contents=self.contents,
             artifacts=self.artifacts,
             uploads=Uploads(self.store, self.contents, self.artifacts),
         )

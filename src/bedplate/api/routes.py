@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from bedplate.api import audit, releases, use_cases
+from bedplate.api import audit, models, releases, use_cases
 from bedplate.app.site import Site
 from bedplate.http import Route
 
@@ -11,4 +11,5 @@ def routes(site: Site) -> Iterator[Route]:
     """The routes under ``/api/v1``, ``/checkpoint`` and ``/tile``."""
     yield from use_cases.routes(site)
     yield from releases.routes(site)
+    yield from models.routes(site)
     yield from audit.routes(site)

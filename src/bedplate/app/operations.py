@@ -13,7 +13,7 @@ import msgspec
 
 from bedplate import settings as settings_module
 from bedplate import usecase
-from bedplate.app import nouns, owned, owner_socket
+from bedplate.app import model_noun, nouns, owned, owner_socket
 from bedplate.app.owner_socket import Request
 from bedplate.app.read_models import (
     AuditReport,
@@ -48,7 +48,8 @@ def _quiet(event: Event) -> None:
 
 
 class Bedplate:
-    """Everything Bedplate can do on one home. ``users``, ``keys``, ``workspaces`` and ``policies`` let a team share it.
+    """Everything Bedplate can do on one home. ``users``, ``keys``, ``workspaces`` and ``policies`` let a team share it;
+    ``models`` is the registry.
 
     Every method returns a struct of :mod:`bedplate.app.read_models` and raises only :class:`BedplateError`.
     """
@@ -60,6 +61,7 @@ class Bedplate:
         self.keys = nouns.Keys(self._effect)
         self.workspaces = nouns.Workspaces(self._effect)
         self.policies = nouns.Policies(self._effect, self.home.root)
+        self.models = model_noun.Models(self._effect, self.settings)
 
     # ------------------------------------------------------------------------------------------------- the file alone
 

@@ -11,23 +11,25 @@ import sqlalchemy as sa
 
 from bedplate.store.experiments import EXPERIMENT_COLUMNS, ExperimentRow
 from bedplate.store.logged_models import MODEL_COLUMNS, LoggedModelRow
-from bedplate.store.registry_schema import model_versions
-from bedplate.store.runs import RUN_COLUMNS, RunRow
-from bedplate.store.schema import (
+from bedplate.store.model_schema import (
     dataset_input_tags,
     dataset_inputs,
     datasets,
-    erased_positions,
-    experiment_tags,
-    experiments,
-    latest_metrics,
     logged_model_metrics,
     logged_model_params,
     logged_model_tags,
     logged_models,
-    metrics,
     model_inputs,
     model_outputs,
+)
+from bedplate.store.registry_schema import model_versions
+from bedplate.store.runs import RUN_COLUMNS, RunRow
+from bedplate.store.schema import (
+    erased_positions,
+    experiment_tags,
+    experiments,
+    latest_metrics,
+    metrics,
     params,
     runs,
     tags,

@@ -9,17 +9,16 @@ import msgspec
 import sqlalchemy as sa
 
 from bedplate.store.experiments import Lifecycle
-from bedplate.store.runs import Pairs, pairs, split
-from bedplate.store.schema import (
-    experiments,
+from bedplate.store.model_schema import (
     logged_model_metrics,
     logged_model_params,
     logged_model_tags,
     logged_models,
     model_inputs,
     model_outputs,
-    runs,
 )
+from bedplate.store.runs import Pairs, pairs, split
+from bedplate.store.schema import experiments, runs
 from bedplate.store.sql import Among, Repository, Row, Upsert, param, plain
 
 UNSPECIFIED, PENDING, READY, UPLOAD_FAILED = range(4)

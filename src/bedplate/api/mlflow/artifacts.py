@@ -5,7 +5,7 @@ A client puts a part of an upload to the address that it was given, without its 
 with a ticket for that one request.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
 import msgspec
@@ -16,8 +16,7 @@ from bedplate.app.site import Site
 from bedplate.errors import InputError, NotFoundError
 from bedplate.http import CHANGE, Limits, Request, Response, Route, unaudited
 from bedplate.ids import Digest
-from bedplate.release import changes
-from bedplate.release.checks import version_number
+from bedplate.release import changes, checks
 from bedplate.store import pages
 from bedplate.store.artifacts import ArtifactRow
 from bedplate.tracking import logged_models, paths
@@ -63,19 +62,19 @@ class FileOfRun(msgspec.Struct, kw_only=True):
     path: str | None = None
 
 
-class ListOfModel(msgspec.Struct, kw_only=True):
-    """Which folder of a model."""
-
-    artifact_directory_path: str = ""
-    page_token: str | None = None
-
-
 class FileOfVersion(msgspec.Struct, kw_only=True):
     """Which file of which version of a registered model."""
 
     name: str | None = None
     version: str | None = None
     path: str | None = None
+
+
+class ListOfModel(msgspec.Struct, kw_only=True):
+    """Which folder of a model."""
+
+    artifact_directory_path: str = ""
+    page_token: str | None = None
 
 
 class FileOfModel(msgspec.Struct, kw_only=True):
@@ -142,6 +141,7 @@ def routes(site: Site) -> Iterator[Route]:
     yield from _in_parts(site)
     yield from _of_runs(site)
     yield from _of_models(site)
+    yield from _of_versions(site)
 
 
 def _proxy(site: Site) -> Iterator[Route]:
@@ -242,7 +242,9 @@ def _of_runs(site: Site) -> Iterator[Route]:
         message = wire.decode(request, FileOfRun)
         run, workspace = wire.run_id(message), request.params["workspace"]
         inside = paths.check(wire.required("path", message.path))
-        return await _hand_over(site, request, inside, lambda: _of_run(site, workspace, run))
+        _, root = await transfer.in_thread(_of_run, site, workspace, run)
+        row = await transfer.in_thread(site.artifacts.find, workspace, f"{root}/{inside}")
+        return await transfer.send(request, row, site.artifacts.read)
 
     async def upload(request: Request) -> Response:
         query = request.query
@@ -279,14 +281,9 @@ def _of_models(site: Site) -> Iterator[Route]:
             raise wire.BadRequestError("Request must specify artifact_file_path.", fix="add it to the query")
         workspace, model = request.params["workspace"], request.params["model"]
         inside = paths.check(message.artifact_file_path)
-        return await _hand_over(site, request, inside, lambda: _of_model(site, workspace, model))
-
-    async def get_of_version(request: Request) -> Response:
-        message = wire.decode(request, FileOfVersion)
-        inside = paths.check(wire.required("path", message.path))
-        name, number = wire.required("name", message.name), wire.required("version", message.version)
-        workspace, version = request.params["workspace"], version_number(number)
-        return await _hand_over(site, request, inside, lambda: _of_version(site, workspace, name, version))
+        _, root = await transfer.in_thread(_of_model, site, workspace, model)
+        row = await transfer.in_thread(site.artifacts.find, workspace, f"{root}/{inside}")
+        return await transfer.send(request, row, site.artifacts.read)
 
     base = "/mlflow/logged-models/{model}/artifacts"
     yield from wire.routes(
@@ -298,17 +295,6 @@ def _of_models(site: Site) -> Iterator[Route]:
         summary="The content of a file of a model", limits=READING, request_type=FileOfModel,
         prefixes=("/ajax-api/2.0",),
     )  # fmt: skip
-    yield from wire.routes(
-        "GET", "/model-versions/get-artifact", "read", HANDED_OVER, get_of_version,
-        summary="The content of a file of a version of a model", limits=READING, request_type=FileOfVersion,
-        prefixes=("",),
-    )  # fmt: skip
-
-
-async def _hand_over(site: Site, request: Request, inside: str, place: Callable[[], tuple[str, str]]) -> Response:
-    _, root = await transfer.in_thread(place)
-    row = await transfer.in_thread(site.artifacts.find, request.params["workspace"], f"{root}/{inside}")
-    return await transfer.send(request, row, site.artifacts.read)
 
 
 async def _receive(site: Site, request: Request, path: str, most: int | None = None) -> None:
@@ -364,6 +350,33 @@ def _of_run(site: Site, workspace: str, run: str) -> tuple[str, str]:
         return _place(tx.runs.get(workspace, run).artifact_uri)
 
 
+def _of_versions(site: Site) -> Iterator[Route]:
+    async def get(request: Request) -> Response:
+        message = wire.decode(request, FileOfVersion)
+        inside = paths.check(wire.required("path", message.path))
+        name = wire.required("name", message.name)
+        number = checks.version_number(wire.required("version", message.version))
+        _, root = await transfer.in_thread(_of_version, site, request.params["workspace"], name, number)
+        row = await transfer.in_thread(site.artifacts.find, request.params["workspace"], f"{root}/{inside}")
+        return await transfer.send(request, row, site.artifacts.read)
+
+    yield from wire.routes(
+        "GET", "/model-versions/get-artifact", "read", HANDED_OVER, get,
+        summary="The content of a file of a version", limits=READING, request_type=FileOfVersion, prefixes=("",),
+    )  # fmt: skip
+
+
+def _of_version(site: Site, workspace: str, name: str, number: int) -> tuple[str, str]:
+    """Where the files of a version lie, as its clients know it and as a folder here.
+
+    Raises:
+        NotFoundError: there is no such version, or its files lie elsewhere.
+    """
+    with site.store.read() as tx:
+        row, _ = changes.version(tx, workspace, name, number)
+    return _place(changes.location_of(row))
+
+
 def _of_model(site: Site, workspace: str, model: str) -> tuple[str, str]:
     """Where the artifacts of a model lie, as its clients know it and as a folder here.
 
@@ -372,17 +385,6 @@ def _of_model(site: Site, workspace: str, model: str) -> tuple[str, str]:
     """
     with site.store.read() as tx:
         return _place(logged_models.active(tx, workspace, model).artifact_location)
-
-
-def _of_version(site: Site, workspace: str, name: str, number: int) -> tuple[str, str]:
-    """Where the files of a version of a registered model lie, as its clients know it and as a folder here.
-
-    Raises:
-        NotFoundError: the workspace has no such version, or its files lie elsewhere.
-    """
-    with site.store.read() as tx:
-        row, _ = changes.version(tx, workspace, name, number)
-    return _place(row.folder or changes.location_of(row))
 
 
 def _place(location: str) -> tuple[str, str]:
