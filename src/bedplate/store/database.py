@@ -18,6 +18,7 @@ from bedplate.store import faults
 from bedplate.store.artifacts import Artifacts, Condemned, Uploads
 from bedplate.store.datasets import Datasets
 from bedplate.store.endpoints import Endpoints
+from bedplate.store.erasure import Erasure
 from bedplate.store.executions import Executions
 from bedplate.store.experiments import Experiments
 from bedplate.store.facts import Facts
@@ -203,6 +204,11 @@ class Transaction:
     def model_search(self) -> ModelSearch:
         """Search among logged models."""
         return ModelSearch(self._connection)
+
+    @cached_property
+    def erasure(self) -> Erasure:
+        """Deleting for good."""
+        return Erasure(self._connection)
 
     @cached_property
     def artifacts(self) -> Artifacts:
