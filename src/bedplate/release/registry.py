@@ -249,7 +249,7 @@ class Registry:
                 source=origin.source,
                 location=origin.location,
                 folder=origin.folder,
-                run=origin.run,
+                run=origin.run or "",  # to MLflow a version of no run has an empty one, which filters find
                 run_link=new.run_link,
                 logged_model=origin.logged_model,
                 creator=by.name,

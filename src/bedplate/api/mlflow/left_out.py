@@ -48,12 +48,12 @@ def present(request: Request, response: Response) -> Response:
     prefix = next((prefix for prefix in wire.PREFIXES if request.path.startswith(f"{prefix}/mlflow")), "")
     name = _family(request.path.removeprefix(prefix))
     if name is not None and response.status == 404:
-        return wire.error(
-            wire.NotImplementedHereError(
-                f"{name}: not part of this server", fix="docs/reference/mlflow.md lists what is"
-            )
+        left_out = wire.NotImplementedHereError(
+            f"{name}: not part of this server", fix="docs/reference/mlflow.md lists what is"
         )
-    if prefix:
+        said = wire.error(left_out)
+        response.status, response.body = said.status, said.body  # the headers stay: one may end the connection
+    elif prefix:
         response.body = wire.unknown(response.status, msgspec.json.decode(response.body)["message"])
     return response
 
