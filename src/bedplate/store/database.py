@@ -25,6 +25,7 @@ from bedplate.store.leases import Leases
 from bedplate.store.ledger import LedgerRows
 from bedplate.store.metrics import Metrics
 from bedplate.store.models import Models, Versions
+from bedplate.store.overview import Overview
 from bedplate.store.principals import Keys, Links, Principals, Sessions
 from bedplate.store.registry_search import RegistrySearch
 from bedplate.store.releases import Approvals, Waivers
@@ -169,6 +170,11 @@ class Transaction:
     def metrics(self) -> Metrics:
         """Logged values."""
         return Metrics(self._connection)
+
+    @cached_property
+    def overview(self) -> Overview:
+        """What pages show of many runs at once."""
+        return Overview(self._connection)
 
     @cached_property
     def search(self) -> Search:

@@ -128,7 +128,7 @@ class Runs(Repository):
 
     def params(self, keys: Iterable[int]) -> Pairs:
         """The params of these runs."""
-        return _pairs(_PARAMS.rows(self._connection, keys))
+        return pairs_of(_PARAMS.rows(self._connection, keys))
 
     def params_between(self, start: int, end: int) -> list[tuple[int, str, str, str]]:
         """Params at these positions, in no order: position, run id, name, value."""
@@ -146,7 +146,7 @@ class Runs(Repository):
 
     def tags(self, keys: Iterable[int]) -> Pairs:
         """The tags of these runs."""
-        return _pairs(_TAGS.rows(self._connection, keys))
+        return pairs_of(_TAGS.rows(self._connection, keys))
 
     def delete_tag(self, run: int, key: str) -> bool:
         """Delete a tag; False if it is not there."""
@@ -157,7 +157,8 @@ def _split(value: str) -> tuple[str, str | None]:
     return (value, None) if len(value) <= HEAD_LENGTH else (value[:HEAD_LENGTH], value[HEAD_LENGTH:])
 
 
-def _pairs(rows: list[tuple[int, str, str, str | None]]) -> Pairs:
+def pairs_of(rows: list[tuple[int, str, str, str | None]]) -> Pairs:
+    """Rows of params or tags (run, name, first part, rest), by run."""
     found: Pairs = {}
     for run, key, head, rest in rows:
         pair = (key, head if rest is None else head + rest)
