@@ -10,6 +10,7 @@ from bedplate import blobs, store
 from bedplate import settings as settings_module
 from bedplate.api.server import ControlPlane
 from bedplate.app import home as homes
+from bedplate.app.models import ModelRegistry
 from bedplate.app.read_models import DecisionReport, Trace
 from bedplate.app.site import Site
 from bedplate.errors import NotFoundError
@@ -51,6 +52,7 @@ class Plane:
             artifacts=self.artifacts,
             uploads=Uploads(self.store, self.contents, self.artifacts),
         )
+        system.models = ModelRegistry(system)
         self.site = Site(system, self.carry_out, lambda: {sample.NAME: sample.endpoint()})
         self.server = ControlPlane(self.site)
         self.address = self.server.address

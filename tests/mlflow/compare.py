@@ -204,8 +204,8 @@ def _step_findings(step: Step, theirs: Reply, ours: Reply) -> Iterator[tuple[str
         yield "internal error" if theirs.status == 500 else "status", _said(theirs), _said(ours)
         return
     if ours.status >= 400:
-        # An error that MLflow's web framework answers by itself is a page or a line of text; ours are always JSON.
-        if theirs.json and theirs.error_code != ours.error_code:
+        # An error that MLflow's web framework answers by itself has no code: a page, a line of text, or other JSON.
+        if theirs.error_code and theirs.error_code != ours.error_code:
             yield "error_code", _said(theirs), _said(ours)
         if not _explained(ours, theirs):
             yield "message", "an error_code and a message", ours.body
@@ -219,7 +219,7 @@ def _explained(ours: Reply, theirs: Reply) -> bool:
     """Whether an error of ours is one: with a code and a text. Outside MLflow's API it has our own form."""
     if not isinstance(ours.body, dict) or not str(ours.body.get("message", "")).strip():
         return False
-    return bool(ours.error_code) or (not theirs.json and "error" in ours.body)
+    return bool(ours.error_code) or (not theirs.error_code and "error" in ours.body)
 
 
 def _declared(step: Step, theirs: Reply, ours: Reply) -> Iterator[tuple[str, Any, Any]]:
@@ -227,7 +227,9 @@ def _declared(step: Step, theirs: Reply, ours: Reply) -> Iterator[tuple[str, Any
     assert step.ours is not None, f"{step.call}: say what our reply is"
     if (ours.status, ours.error_code) != step.ours:
         yield "declared", step.ours, _said(ours)
-    elif (theirs.status, theirs.error_code) == step.ours:
+    elif (theirs.status, theirs.error_code) == step.ours and (
+        ours.status >= 400 or not any(unequal(theirs.body, ours.body, ""))
+    ):
         yield "declared", "this differs no more: take the mark away", _said(ours)
     else:
         yield "differs", _said(theirs), _said(ours)

@@ -125,9 +125,16 @@ class Bedplate:
         loaded = usecase.load(Path(path))  # a broken file is refused before anything is opened
         return self._effect("run", RunSummary, on_event, path=str(loaded.path), only=only)
 
-    def trace(self, prediction_id: str) -> Trace:
-        """Walk from a prediction to the objective, checking every digest on the way."""
-        return self._effect("trace", Trace, prediction_id=prediction_id)
+    def trace(self, prediction_id: str, purpose: str | None = None) -> Trace:
+        """Walk from a prediction to the objective, checking every digest on the way.
+
+        The prediction is read for the ``purpose`` of its use case unless you name another one.
+
+        Raises:
+            DeniedError: policy does not let you see it for that purpose.
+            NotFoundError: no use case has a prediction of that id.
+        """
+        return self._effect("trace", Trace, prediction_id=prediction_id, purpose=purpose)
 
     def approve(self, use_case: str, environment: str, reason: str) -> DecisionReport:
         """Say, as yourself, that the latest bundle may go into an environment."""

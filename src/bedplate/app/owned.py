@@ -94,11 +94,11 @@ class OwnedHome:
 
         return runs.run(self.system, principal, Path(path), only, emit)
 
-    def trace(self, principal: Principal, emit: Emit, prediction_id: str) -> Any:
+    def trace(self, principal: Principal, emit: Emit, prediction_id: str, purpose: str | None = None) -> Any:
         """Walk from a prediction to the objective."""
         from bedplate.app import tracing
 
-        return tracing.trace(self.system, principal, prediction_id)
+        return tracing.trace(self.system, principal, prediction_id, purpose)
 
     def approve(self, principal: Principal, emit: Emit, use_case: str, environment: str, reason: str) -> Any:
         """Approve the latest bundle for an environment."""

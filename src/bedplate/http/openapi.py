@@ -13,7 +13,7 @@ _SCHEMAS: dict[str, dict[str, Any]] = {
     "int": {"type": "integer", "minimum": 0},
     "id": {"type": "string", "pattern": "^[a-z]{1,12}_[0-9a-hjkmnp-tv-z]{26}$"},
     "digest": {"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"},
-    "path": {"type": "string", "maxLength": 2048},
+    "path": {"type": "string", "minLength": 1, "maxLength": 1024},
 }
 _ERROR = {
     "type": "object",

@@ -100,7 +100,7 @@ def inspect(files: Files) -> Findings:
     Raises:
         StorageError: a file cannot be read.
     """
-    content = digest_of({path: file.digest for path, file in files.items()})
+    content = content_of({path: file.digest for path, file in files.items()})
     if len(files) > FILES:
         reason = f"it has {len(files):,} files, and {FILES:,} are looked through"
         return Findings(safety="unsafe", reasons=(reason,), content=content)
@@ -135,6 +135,11 @@ def inspect(files: Files) -> Findings:
         signature=_signature(described),
         example=_example(described),
     )
+
+
+def content_of(digests: Mapping[str, Digest]) -> Digest:
+    """The digest of a folder: of the paths of its files and the digests of their bytes."""
+    return digest_of(dict(digests))
 
 
 def read_mlmodel(data: bytes | None) -> dict[str, Any]:

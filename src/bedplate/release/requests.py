@@ -225,10 +225,10 @@ def security(row: VersionRow, environment: str, seen: Findings | None) -> GateRe
 
 
 def _verdict(row: VersionRow, seen: Findings | None) -> tuple[Verdict, str]:
+    if seen is not None and row.content is not None and row.content != seen.content:
+        return "fail", "its files changed after it was registered; register them as a new version"
     if seen is None or seen.safety == "unknown":
         return "insufficient_evidence", "its files cannot be read here, so nobody knows what is in them"
-    if row.content is not None and row.content != seen.content:
-        return "fail", "its files changed after it was registered; register them as a new version"
     if seen.safety == "safe":
         return "pass", "every file is of a format that runs no code"
     if row.onnx is not None:

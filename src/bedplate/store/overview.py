@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import sqlalchemy as sa
 
 from bedplate.store.metrics import Latest, latest_of
-from bedplate.store.runs import Pairs, pairs_of
+from bedplate.store.runs import Pairs, pairs
 from bedplate.store.schema import latest_metrics, params, runs, tags
 from bedplate.store.sql import Among, Repository, param, plain
 
@@ -91,7 +91,7 @@ class Overview(Repository):
     def newest(self, experiment: int, lifecycle: str = "active") -> tuple[str, int] | None:
         """Id and start of the run that was started last; None if there is none."""
         row = self._execute(_NEWEST, experiment_=experiment, lifecycle_=lifecycle).first()
-        return None if row is None else (row[0], row[1])
+        return None if row is None else (str(row.id), int(row.started))
 
     def keys(self, experiment: int, ids: Sequence[str]) -> list[int]:
         """The keys of those of the runs that the experiment has, in no order."""
@@ -103,8 +103,8 @@ class Overview(Repository):
 
     def params(self, keys: Iterable[int], names: Sequence[str]) -> Pairs:
         """The values of these params of these runs."""
-        return pairs_of(_PAIRS["params"].rows(self._connection, keys, names_=list(names))) if names else {}
+        return pairs(_PAIRS["params"].rows(self._connection, keys, names_=list(names))) if names else {}
 
     def tags(self, keys: Iterable[int], names: Sequence[str]) -> Pairs:
         """The values of these tags of these runs."""
-        return pairs_of(_PAIRS["tags"].rows(self._connection, keys, names_=list(names))) if names else {}
+        return pairs(_PAIRS["tags"].rows(self._connection, keys, names_=list(names))) if names else {}

@@ -3,7 +3,7 @@
 from typing import Any
 
 from tests.mlflow.corpus.runs import NOBODY
-from tests.mlflow.steps import Step, delete, get, patch, post
+from tests.mlflow.steps import Step, delete, differs, get, patch, post
 
 MODEL, VERSION = "registered-models/", "model-versions/"
 
@@ -158,6 +158,13 @@ VERSIONS = (
     get(VERSION + "get", {"name": "ver", "version": "1"}),
     delete(MODEL + "delete", {"name": "ver renamed"}),
     get(VERSION + "get", {"name": "ver renamed", "version": "1"}),
+    # made again under the same name; it goes again, so that searches do not find it
+    make("again"),
+    version("again"),
+    delete(MODEL + "delete", {"name": "again"}),
+    make("again"),
+    version("again"),
+    delete(MODEL + "delete", {"name": "again"}),
 )
 
 
@@ -206,6 +213,8 @@ STAGES = (
     post(MODEL + "get-latest-versions", {}),
     post(MODEL + "get-latest-versions", {"name": "stages", "stages": "Staging"}),
     get(MODEL + "get", {"name": "stages"}),
+    differs(stage("4", "Production"), "release-requests", 403, "PERMISSION_DENIED"),
+    stage("4", "Archived"),
 )
 
 
@@ -250,6 +259,7 @@ ALIASES = (
     delete(VERSION + "delete", {"name": "aliases", "version": "2"}),
     get(MODEL + "alias", {"name": "aliases", "alias": "moves"}),
     get(MODEL + "get", {"name": "aliases"}),
+    *(differs(alias(name), "release-requests", 403, "PERMISSION_DENIED") for name in ("champion", "Production")),
 )
 
 CONVERSATIONS = {"registered models": MODELS, "model versions": VERSIONS, "stages": STAGES, "aliases": ALIASES}

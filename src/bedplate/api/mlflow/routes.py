@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from bedplate.api.mlflow import artifacts, experiments, metrics, runs, server
+from bedplate.api.mlflow import artifacts, experiments, inputs, logged_models, metrics, registry, runs, server
 from bedplate.app.site import Site
 from bedplate.http import Route
 
@@ -13,4 +13,7 @@ def routes(site: Site) -> Iterator[Route]:
     yield from experiments.routes(site)
     yield from runs.routes(site)
     yield from metrics.routes(site)
+    yield from inputs.routes(site)
+    yield from logged_models.routes(site)
     yield from artifacts.routes(site)
+    yield from registry.routes(site)

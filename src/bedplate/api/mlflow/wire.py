@@ -4,7 +4,7 @@ Checked against the server of MLflow 3.17: an error has the status and code of t
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, TypeVar, get_args, get_origin
 
 import msgspec
@@ -21,6 +21,7 @@ from bedplate.errors import (
     StateError,
     StorageError,
     UnavailableError,
+    UnfitError,
 )
 from bedplate.http import Audit, HeaderParam, Limits, ProtocolError, Request, Response, Route, from_path, unaudited
 from bedplate.http.messages import decode_json
@@ -50,7 +51,6 @@ _CODES: tuple[tuple[type[BedplateError], str, int], ...] = (
     (UnavailableError, "TEMPORARILY_UNAVAILABLE", 503),
     (StorageError, "INTERNAL_ERROR", 507),
 )
-_ADDRESSES = tuple(f"{prefix}/mlflow" for prefix in PREFIXES)
 _SECOND_PREFIX = re.compile(r"[^a-z0-9]+")
 
 
@@ -68,6 +68,10 @@ class NotImplementedHereError(BedplateError):
     http_status = 501
 
 
+class BadRequestError(InputError):
+    """A call of which MLflow says no more than that it is bad."""
+
+
 def error(caught: BedplateError) -> Response:
     """An error as MLflow's clients read it."""
     code, status = "INTERNAL_ERROR", 500
@@ -77,6 +81,8 @@ def error(caught: BedplateError) -> Response:
         code, status = "NOT_IMPLEMENTED", 501
     elif isinstance(caught, StateError):
         code, status = "INVALID_STATE", 400
+    elif isinstance(caught, UnfitError | BadRequestError):
+        code, status = "BAD_REQUEST", 400
     else:
         for kind, name, number in _CODES:
             if isinstance(caught, kind):
@@ -86,13 +92,9 @@ def error(caught: BedplateError) -> Response:
     return Response.json(Problem(code, str(caught)), status, headers)
 
 
-def present(request: Request, response: Response) -> Response:
-    """An error about an address that no route has, in the form of the API that the address belongs to."""
-    if request.route is not None or response.status < 400 or not request.path.startswith(_ADDRESSES):
-        return response
-    said = msgspec.json.decode(response.body)["message"]
-    response.body = msgspec.json.encode(Problem(_protocol(response.status), said))
-    return response
+def unknown(status: int, message: str) -> bytes:
+    """The body of an error about an address or method that is not there."""
+    return msgspec.json.encode(Problem(_protocol(status), message))
 
 
 def _protocol(status: int) -> str:
@@ -112,9 +114,10 @@ def decode(request: Request, of: type[Message]) -> Message:
     """
     if request.method in ("GET", "HEAD"):
         return _from_query(request, of)
+    if request.body or request.method in ("POST", "PUT"):
+        demand_json(request)
     if not request.body.strip():
         return _convert({}, of)
-    demand_json(request)
     value = decode_json(request.body, dict[str, Any], request.depth)
     return _convert(_without_nulls(value), of)
 
@@ -166,6 +169,17 @@ def required(name: str, value: T | None) -> T:
         InputError: it is not.
     """
     if value is None or value in ("", [], ()):
+        raise InputError(f"Missing value for required parameter '{name}'", fix=f"give {name}")
+    return value
+
+
+def there(name: str, value: T | None) -> T:
+    """A parameter that must be there, but may be empty.
+
+    Raises:
+        InputError: it is not there.
+    """
+    if value is None:
         raise InputError(f"Missing value for required parameter '{name}'", fix=f"give {name}")
     return value
 
@@ -239,14 +253,3 @@ def routes(
             request_type=request_type, response_type=response_type, headers=(WORKSPACE,), render=error,
             error_type=Problem, twin=prefix != prefixes[0],
         )  # fmt: skip
-
-
-def missing(name: str) -> Callable[[Request], Response]:
-    """The handler of an operation that is left out, and says so."""
-
-    def handler(request: Request) -> Response:
-        raise NotImplementedHereError(
-            f"{name} is not part of this server", fix="docs/reference/mlflow.md lists what is"
-        )
-
-    return handler
