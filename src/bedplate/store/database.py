@@ -29,6 +29,7 @@ from bedplate.store.logged_models import LoggedModels
 from bedplate.store.metrics import Metrics
 from bedplate.store.model_search import ModelSearch
 from bedplate.store.models import Models, Versions
+from bedplate.store.overview import Overview
 from bedplate.store.policies import Policies
 from bedplate.store.principals import Keys, Links, Principals, Sessions
 from bedplate.store.registry_search import RegistrySearch
@@ -179,6 +180,11 @@ class Transaction:
     def metrics(self) -> Metrics:
         """Logged values."""
         return Metrics(self._connection)
+
+    @cached_property
+    def overview(self) -> Overview:
+        """What pages show of many runs at once."""
+        return Overview(self._connection)
 
     @cached_property
     def search(self) -> Search:
