@@ -1,6 +1,7 @@
 """What the registry answers to the command line, the API and the pages."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
@@ -121,7 +122,7 @@ class Conversion(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     onnx: Digest
     evidence: Digest
-    compared: Mapping[str, object]
+    compared: Mapping[str, Any]
 
 
 class AliasMove(msgspec.Struct, frozen=True, kw_only=True):

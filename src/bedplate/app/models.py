@@ -1,6 +1,5 @@
 """The registry as its edges use it: rules, tracking and artifacts brought together, and refusals turned into errors."""
 
-import json
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
@@ -19,9 +18,7 @@ from bedplate.store import Transaction
 from bedplate.store.artifacts import ArtifactRow
 from bedplate.store.models import VersionRow
 from bedplate.tracking import logged_models
-from bedplate.tracking.actors import Actor
 from bedplate.tracking.artifacts import Artifacts, folder_of
-from bedplate.tracking.validation import Tag
 
 if TYPE_CHECKING:
     from bedplate.app.system import System
@@ -63,26 +60,11 @@ class ModelRegistry:
 
         def work(tx: Transaction) -> Tagged:
             row = self.rules.create_version(tx, by, workspace, name, new, seen)
-            if row.logged_model:
-                self._note_version(tx, by, row)
+            if row.logged_model is not None:
+                logged_models.add_version(tx, workspace, row.logged_model, name, row.number)
             return searching.get_version(tx, workspace, name, row.number)
 
         return self.write(work)
-
-    def _note_version(self, tx: Transaction, by: Principal, row: VersionRow) -> None:
-        """Add a version to the tag in which a logged model lists those that were made of it."""
-        assert row.logged_model is not None
-        known = logged_models.get(tx, row.workspace, row.logged_model)
-        tags = dict(known.tags.get(known.models[0].key, ()))
-        try:
-            listed = json.loads(tags.get(VERSIONS_TAG, "[]"))
-        except ValueError:
-            listed = []  # a client wrote something else there
-        made = {"name": row.name, "version": row.number}
-        versions = [*(each for each in listed if each != made), made] if isinstance(listed, list) else [made]
-        actor = Actor(ledger=self._system.ledger, name=by.id, auth=by.auth)
-        tag = Tag(VERSIONS_TAG, json.dumps(versions))
-        logged_models.set_tags(tx, row.workspace, row.logged_model, [tag], by=actor)
 
     def transition(
         self,

@@ -105,17 +105,17 @@ class Registry:
 
         Raises:
             NotFoundError: there is no such model.
-            ConflictError: the name is taken, or belonged to a model whose versions are on record under it.
+            ConflictError: the name is taken, or a version of the same number is on record under it.
             StateError: it is the model of a use case.
         """
         checks.model_name(new, "new_name")
         tx.ledger.head(lock=True)
         row = model(tx, workspace, name)
         refuse_flow(tx, row, "renamed")
-        taken = tx.history.highest_of_others(workspace, new, row.id)
-        if taken:
+        taken = tx.history.shared(workspace, new, row.id)
+        if taken is not None:
             raise ConflictError(
-                f"{new!r} was another model, whose versions up to {taken} are on record", fix="choose another name"
+                f"{new!r} was another model, and version {taken} of it is on record", fix="choose another name"
             )
         time = moment(tx, row)
         tx.models.rename(workspace, name, new, time)
@@ -249,7 +249,7 @@ class Registry:
                 source=origin.source,
                 location=origin.location,
                 folder=origin.folder,
-                run=origin.run or "",
+                run=origin.run or "",  # to MLflow a version of no run has an empty one, which filters find
                 run_link=new.run_link,
                 logged_model=origin.logged_model,
                 creator=by.name,
