@@ -19,6 +19,13 @@ contract test PATH --home --json
 gc --dry-run --home --json --older-than
 init FOLDER --home --json --name
 login --home --json
+models alias NAME ALIAS VERSION --delete --expected --home --json --workspace
+models approvers NAME RULE --environment --home --json --workspace
+models convert NAME VERSION --home --json --workspace
+models history NAME --before --home --json --version --workspace
+models list --after --home --json --workspace
+models live NAME --alias --at --environment --home --json --stage --workspace
+models show NAME --home --json --workspace
 plan PATH --home --json
 refuse USE_CASE --environment --home --json --reason
 restore SOURCE HOME --json
