@@ -17,8 +17,8 @@ def presented(request: Request) -> str:
 
     Clients that know user and password only give the key as the password; :func:`claimed` is who they say they are.
 
-    A change that comes with a cookie through ``/api`` must carry the session's form token as a header as well: the
-    cookie alone proves only which browser asks, not which page.
+    A change that comes with a cookie through ``/api`` or ``/ajax-api`` must carry the session's form token as a header
+    as well: the cookie alone proves only which browser asks, not which page.
 
     Raises:
         AuthenticationError: it carries none.
@@ -32,7 +32,7 @@ def presented(request: Request) -> str:
     token = request.cookie(COOKIE)
     if not token:
         raise AuthenticationError("no key or session was presented", fix="send a key, or sign in: bedplate login")
-    if request.method not in _SAFE and request.path.startswith("/api/"):
+    if request.method not in _SAFE and request.path.startswith(("/api/", "/ajax-api/")):
         check_csrf(token, request.headers.get(CSRF_HEADER, ""))
     return token
 
