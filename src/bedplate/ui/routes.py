@@ -225,7 +225,7 @@ def present(request: Request, response: Response) -> Response:
     """Show errors as pages to whoever asked for a page; programs get the JSON."""
     if response.status < 400 or "text/html" not in request.headers.get("accept", ""):
         return response
-    if request.path.startswith(("/api/", "/static/", "/tile/")) or not response.body:
+    if request.path.startswith(("/api/", "/ajax-api/", "/static/", "/tile/")) or not response.body:
         return response
     fields = decode_json(response.body, dict[str, object])
     kept = [line for line in response.headers if line[0] not in ("content-type", "www-authenticate")]
