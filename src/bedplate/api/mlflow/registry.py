@@ -6,9 +6,10 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from bedplate.api.mlflow import transfer, wire
+from bedplate.api.mlflow import wire
 from bedplate.api.mlflow.artifacts import HANDED_OVER, READING
 from bedplate.api.mlflow.entities import KeyValue
+from bedplate.app import transfer
 from bedplate.app.models import ModelRegistry
 from bedplate.app.site import Site
 from bedplate.errors import NotFoundError
