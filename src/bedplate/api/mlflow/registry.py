@@ -7,20 +7,15 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from bedplate.api.mlflow import wire
-from bedplate.api.mlflow.artifacts import HANDED_OVER, READING
 from bedplate.api.mlflow.entities import KeyValue
-from bedplate.app import transfer
 from bedplate.app.models import ModelRegistry
 from bedplate.app.site import Site
-from bedplate.errors import NotFoundError
 from bedplate.http import CHANGE, Limits, Request, Response, Route
 from bedplate.release import checks, searching
 from bedplate.release.changes import location_of, version
 from bedplate.release.registry import NewVersion, aliased
 from bedplate.release.searching import Tagged, Whole
 from bedplate.store import Transaction
-from bedplate.tracking import paths
-from bedplate.tracking.artifacts import folder_of
 
 LOOKS = Limits(body=1 << 20, depth=16, receipt=10.0, deadline=300.0)
 """Of what may have to look through the files of a model before it answers."""
@@ -106,14 +101,6 @@ class Numbered(msgspec.Struct, kw_only=True):
 
     name: str | None = None
     version: str | None = None
-
-
-class FileOfVersion(msgspec.Struct, kw_only=True):
-    """Which file of which version."""
-
-    name: str | None = None
-    version: str | None = None
-    path: str | None = None
 
 
 class UpdateVersion(msgspec.Struct, kw_only=True):
@@ -404,19 +391,6 @@ def _of_versions(site: Site, registry: ModelRegistry) -> Iterator[Route]:
         registry.write(lambda tx: registry.rules.delete_version_tag(tx, by, workspace, name, number, key))
         return wire.json({})
 
-    async def get_artifact(request: Request) -> Response:
-        wanted = wire.decode(request, FileOfVersion)
-        inside = paths.check(wire.required("path", wanted.path))
-        name, number = _which(wanted)
-        workspace = request.params["workspace"]
-        root = await transfer.in_thread(_folder, site, workspace, name, number)
-        row = await transfer.in_thread(site.artifacts.find, workspace, f"{root}/{inside}")
-        return await transfer.send(request, row, site.artifacts.read)
-
-    yield from wire.routes(
-        "GET", "/model-versions/get-artifact", "read", HANDED_OVER, get_artifact,
-        summary="The content of a file of a version", limits=READING, request_type=FileOfVersion, prefixes=("",),
-    )  # fmt: skip
     base = "/mlflow/model-versions"
     yield from _changes(
         base,
@@ -437,20 +411,6 @@ def _of_versions(site: Site, registry: ModelRegistry) -> Iterator[Route]:
         ("GET", "search", "list", search, Search, "Versions that match"),
         ("GET", "get-download-uri", "read", download_uri, Numbered, "What the files of a version are fetched from"),
     )
-
-
-def _folder(site: Site, workspace: str, name: str, number: int) -> str:
-    """The folder of artifacts that the files of a version lie in.
-
-    Raises:
-        NotFoundError: there is no such version, or its files lie elsewhere.
-    """
-    with site.store.read() as tx:
-        row, _ = version(tx, workspace, name, number)
-    folder = None if row.folder is None else folder_of(row.folder)
-    if folder is None:
-        raise NotFoundError(f"the files of this version lie at {location_of(row)}", fix="read them there")
-    return paths.check(folder)
 
 
 Handler = Callable[[Request], Response]
