@@ -5,6 +5,9 @@
 :mod:`.releases`    approve, refuse, waive
 :mod:`.use_cases`   use cases, their plan, runs and evidence
 :mod:`.audit`       the ledger: entries, checkpoint, tiles, proofs
+:mod:`.people`      users, services and their keys
+:mod:`.workspaces`  workspaces
+:mod:`.policies`    policies that users wrote
 :mod:`.server`      the control plane on one port
 ==================  ====================================================
 """

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from bedplate.api import audit, releases, use_cases
+from bedplate.api import audit, people, policies, releases, use_cases, workspaces
 from bedplate.app.site import Site
 from bedplate.http import Route
 
@@ -12,3 +12,6 @@ def routes(site: Site) -> Iterator[Route]:
     yield from use_cases.routes(site)
     yield from releases.routes(site)
     yield from audit.routes(site)
+    yield from people.routes(site)
+    yield from workspaces.routes(site)
+    yield from policies.routes(site)

@@ -92,6 +92,7 @@ class Registry:
         Raises:
             InputError: name, tags or description cannot be used.
             ConflictError: there is one of this name.
+            NotFoundError: there is no such workspace.
         """
         checks.model_name(name)
         checks.description(description)
@@ -99,6 +100,7 @@ class Registry:
             checks.tag(key, value)
             checks.free_tag(key)
         tx.ledger.head(lock=True)
+        tx.workspaces.get(workspace)
         row = tx.models.add(workspace, name, description=description, time=clock.milliseconds())
         for key, value in tags.items():
             tx.models.set_tag(workspace, name, key, value)
