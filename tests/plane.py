@@ -11,6 +11,7 @@ from bedplate import settings as settings_module
 from bedplate.api.server import ControlPlane
 from bedplate.app import home as homes
 from bedplate.app import workspaces
+from bedplate.app.models import ModelRegistry
 from bedplate.app.read_models import DecisionReport, Trace
 from bedplate.app.site import Site
 from bedplate.errors import NotFoundError
@@ -50,9 +51,11 @@ class Plane:
             appends=Appends(self.store, self.ledger),
             workspaces=workspaces.Known(self.store),
             tickets=Tickets(self.store, self.home.keys),
+            contents=self.contents,
             artifacts=self.artifacts,
             uploads=Uploads(self.store, self.contents, self.artifacts),
         )
+        system.models = ModelRegistry(system)
         self.site = Site(system, self.carry_out, lambda: {sample.NAME: sample.endpoint()})
         self.server = ControlPlane(self.site)
         self.address = self.server.address

@@ -8,7 +8,8 @@ BedplateError                 base; never raised itself
 ├── AuthenticationError       no valid key, session or link (HTTP 401)
 ├── DeniedError               policy does not allow it (HTTP 403)
 ├── ConflictError             it exists already, or somebody changed it meanwhile (HTTP 409)
-│   └── StateError            it does not go together with the state that something is in
+│   ├── StateError            it does not go together with the state that something is in
+│   └── UnfitError            one thing of it is given twice, is there with another value, or names what is not there
 ├── GateError                 a release gate refused (exit 3, HTTP 422)
 ├── IntegrityError            a digest, signature or ledger proof does not match (HTTP 500)
 ├── UserCodeError             code from pipeline.py raised, was killed or was refused
@@ -126,6 +127,13 @@ class StateError(ConflictError):
     """What was asked for does not go together with the state that something is in."""
 
     code = "invalid_state"
+
+
+class UnfitError(ConflictError):
+    """One thing of it is given twice, is there with another value already, or names what is not there."""
+
+    code = "unfit"
+    http_status = 400
 
 
 class GateError(BedplateError):

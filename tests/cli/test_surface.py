@@ -33,7 +33,7 @@ run PATH --home --json --only
 schema
 status --home --json
 stop --home --json
-trace PREDICTION_ID --home --json
+trace PREDICTION_ID --home --json --purpose
 up --detach --home --json
 user add NAME --group --home --json --service
 user disable NAME --home --json

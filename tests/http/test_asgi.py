@@ -308,7 +308,22 @@ def test_a_refusal_reaches_a_client_that_is_still_sending() -> None:
             async with http:
                 late = await http.put("/ignore", content=b"x" * (2 << 20))
                 denied = await http.put("/ignore", content=b"x" * (2 << 20), headers={"authorization": "x"})
-        assert (late.status_code, late.headers["connection"], denied.status_code) == (409, "close", 401)
+        assert (late.status_code, late.headers["connection"]) == (409, "close")
+        assert (denied.status_code, denied.headers["connection"]) == (401, "close")
+
+    serve(test)
+
+
+def test_a_connection_ends_only_where_a_body_was_left_unread() -> None:
+    async def test(port: int) -> None:
+        with client(port) as http:
+            async with http:
+                read = await http.post("/echo", json={"a": 1})
+                none = await http.get("/echo")
+                left = await http.post("/nothing", json={"a": 1})
+                stranger = await http.post("/echo", json={}, headers={"host": "evil.example"})
+        kept = ["connection" in answer.headers for answer in (read, none, left, stranger)]
+        assert kept == [False, False, True, True]
 
     serve(test)
 

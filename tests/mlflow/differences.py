@@ -37,6 +37,13 @@ DIFFERENCES: tuple[Difference, ...] = (
         why="The code says what is wrong, and no statement leaves the server.",
     ),
     Difference(
+        name="left-out",
+        where="Traces, webhooks, evaluation data sets, the gateway and the other families listed above",
+        theirs="They are there",
+        ours="501 `NOT_IMPLEMENTED`",
+        why="They come later; an address that says so is not taken for a mistake in the address.",
+    ),
+    Difference(
         name="strict-types",
         where="A value that is not of its type, a status or view that does not exist, a number out of range",
         theirs="200; the value is dropped, and zero or nothing is kept in its place",
@@ -45,8 +52,8 @@ DIFFERENCES: tuple[Difference, ...] = (
     ),
     Difference(
         name="strict-filters",
-        where="A filter with a comparison missing beside AND, or AND missing between two",
-        theirs="200; AND is added or dropped",
+        where="A filter with a comparison missing beside AND, AND missing between two, or text without quotes",
+        theirs="200; AND is added or dropped, and in searches of logged models quotes are added",
         ours="400 `INVALID_PARAMETER_VALUE`, with the place in the text",
         why="A filter that was cut off would silently find too much.",
     ),
@@ -58,6 +65,13 @@ DIFFERENCES: tuple[Difference, ...] = (
         why="One rule for tags, however they come.",
     ),
     Difference(
+        name="strict-paths",
+        where="Artifact paths with a backslash, a percent sign, an empty segment or `.`",
+        theirs="Taken as they are, or resolved by the file system under them",
+        ours="400 `INVALID_PARAMETER_VALUE`",
+        why="One name for one file on every kind of storage, and none that a second decoding makes another.",
+    ),
+    Difference(
         name="infinity",
         where="Metrics that are infinite",
         theirs="Kept as ±1.7976931348623157e308",
@@ -65,6 +79,23 @@ DIFFERENCES: tuple[Difference, ...] = (
         why="What was logged comes back.",
         fields=(("*", "*value"),),
         values=((1.7976931348623157e308, "Infinity"), (-1.7976931348623157e308, "-Infinity")),
+    ),
+    Difference(
+        name="safety-tags",
+        where="Versions whose files can run code when they are loaded",
+        theirs="No tags but those that were given",
+        ours="`bedplate.safety` and `bedplate.unsafe_because` as well",
+        why="Whoever reads a version sees that it is not to be loaded in a trusted process.",
+        fields=(("POST */model-versions/create", "model_version.tags"),),
+        values=(
+            (
+                "<absent>",
+                [
+                    {"key": "bedplate.safety", "value": "unsafe"},
+                    {"key": "bedplate.unsafe_because", "value": "MLmodel names no flavor"},
+                ],
+            ),
+        ),
     ),
     Difference(
         name="server-info",
@@ -87,6 +118,13 @@ DIFFERENCES: tuple[Difference, ...] = (
         theirs="405",
         ours="The same as by POST",
         why="Experiments can be searched both ways; so can runs.",
+    ),
+    Difference(
+        name="order-by-run-name",
+        where="`Run Name` in the order of a search",
+        theirs="400, though a filter may say it",
+        ours="The same as `run_name`",
+        why="A name that filters take is one for orders too.",
     ),
     Difference(
         name="no-redirects",
@@ -115,5 +153,49 @@ DIFFERENCES: tuple[Difference, ...] = (
         theirs="Read like `artifact_location`; both at once are refused",
         ours="Passed over, like every field that is not known",
         why="One spelling, the one that MLflow documents and its clients send.",
+    ),
+    Difference(
+        name="release-requests",
+        where="transition-stage to Production, and aliases that stand for production",
+        theirs="200 for everybody",
+        ours="403 `PERMISSION_DENIED` with the reason, until gates, approvers and policy let the version in",
+        why="Moving a version into production is a release: docs/explain/registry.md.",
+    ),
+    Difference(
+        name="final-numbers",
+        where="The first version of a model that was deleted and made again",
+        theirs="Version 1",
+        ours="The number after the highest that a version of this name ever had",
+        why="Which version was live at a time is answered for ever, so a number means one version.",
+        fields=(("POST */model-versions/create", "model_version.version"),),
+        values=(("1", "2"),),
+    ),
+    Difference(
+        name="metrics-of-models",
+        where="Two values of one metric of a logged model at the same time and step, such as on two datasets",
+        theirs="`BAD_REQUEST` for the second, with the text of the SQL statement",
+        ours="Both are kept",
+        why="A model is measured on training and test data in the same millisecond.",
+    ),
+    Difference(
+        name="status-words",
+        where="Filters of logged models by `status`",
+        theirs="Compared with numbers; words find nothing",
+        ours="Compared with words as well: PENDING, READY, FAILED, and those of the API",
+        why="Nobody knows the numbers.",
+    ),
+    Difference(
+        name="any-digest",
+        where="Searches of logged models with `datasets` that have a name and no digest",
+        theirs="Only values on datasets without a digest, of which there are none",
+        ours="Values on any dataset of that name",
+        why="That is what the client's documentation says.",
+    ),
+    Difference(
+        name="long-names",
+        where="Names of logged models above 500, keys of their params and tags above 255 characters",
+        theirs="Kept in SQLite, refused by other databases",
+        ours="400 `INVALID_PARAMETER_VALUE`",
+        why="One rule for every database.",
     ),
 )

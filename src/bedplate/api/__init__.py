@@ -4,6 +4,7 @@
 :mod:`.routes`      every route of ``/api/v1``, with its declaration
 :mod:`.releases`    approve, refuse, waive
 :mod:`.use_cases`   use cases, their plan, runs and evidence
+:mod:`.models`      registered models: history, what was live, approvers, conversion
 :mod:`.audit`       the ledger: entries, checkpoint, tiles, proofs
 :mod:`.people`      users, services and their keys
 :mod:`.workspaces`  workspaces

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from bedplate import files
-from bedplate.app import endpoints, owned, owner_socket
+from bedplate.app import access, endpoints, owned, owner_socket
 from bedplate.app import home as homes
 from bedplate.app.owner_socket import Request
 from bedplate.app.read_models import StopReport, UpInfo
@@ -80,13 +80,15 @@ def _until_stopped(home: owned.OwnedHome) -> None:
 
 def ship_all(home: owned.OwnedHome) -> None:
     """Move sealed predictions of every endpoint into their tables, one ledger entry for each segment."""
-    from bedplate.observe.ship import ship
-
     system = home.system
     with system.store.read() as tx:
         rows = tx.endpoints.list()
+    if not rows:
+        return
+    from bedplate.observe.ship import ship  # tables take a hundred megabytes: not for a home that serves no model
+
     for row in rows:
-        folder, table = endpoints.journal_of(system, row.name), endpoints.predictions_table(row.use_case)
+        folder, table = endpoints.journal_of(system, row.name), access.predictions_table(row.use_case)
         with system.lock(row.use_case):
             ship(folder, system.tables, table, on_segment=endpoints.recorder(system))
 

@@ -6,7 +6,6 @@ from pathlib import Path
 import msgspec
 
 from bedplate import bundle as bundles
-from bedplate.app import access
 from bedplate.app.read_models import EndpointStatus
 from bedplate.app.system import System
 from bedplate.errors import IntegrityError
@@ -96,11 +95,6 @@ def restore(system: System) -> list[str]:
 def journal_of(system: System, name: str) -> Path:
     """Where the replicas of an endpoint write predictions: a folder named by nothing that a user typed."""
     return system.home.journal / digest_of(name)[7:39]
-
-
-def predictions_table(use_case: str) -> str:
-    """The table that predictions of a use case are shipped to."""
-    return access.table_name(use_case, "predictions")
 
 
 def recorder(system: System, purpose: str = "") -> Callable[[Segment, TableVersion], None]:

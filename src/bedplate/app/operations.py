@@ -13,7 +13,7 @@ import msgspec
 
 from bedplate import settings as settings_module
 from bedplate import usecase
-from bedplate.app import nouns, owned, owner_socket
+from bedplate.app import model_noun, nouns, owned, owner_socket
 from bedplate.app.owner_socket import Request
 from bedplate.app.read_models import (
     AuditReport,
@@ -47,7 +47,8 @@ def _quiet(event: Event) -> None:
 
 
 class Bedplate:
-    """Everything Bedplate can do on one home. ``users``, ``keys``, ``workspaces`` and ``policies`` let a team share it.
+    """Everything Bedplate can do on one home. ``users``, ``keys``, ``workspaces`` and ``policies`` let a team share it;
+    ``models`` is the registry.
 
     Every method returns a struct of :mod:`bedplate.app.read_models` and raises only :class:`BedplateError`.
     """
@@ -59,6 +60,7 @@ class Bedplate:
         self.keys = nouns.Keys(self._effect)
         self.workspaces = nouns.Workspaces(self._effect)
         self.policies = nouns.Policies(self._effect, self.home.root)
+        self.models = model_noun.Models(self._effect, self.settings)
 
     # ------------------------------------------------------------------------------------------------- the file alone
 
@@ -129,9 +131,16 @@ class Bedplate:
         loaded = usecase.load(Path(path))  # a broken file is refused before anything is opened
         return self._effect("run", RunSummary, on_event, path=str(loaded.path), only=only)
 
-    def trace(self, prediction_id: str) -> Trace:
-        """Walk from a prediction to the objective, checking every digest on the way."""
-        return self._effect("trace", Trace, prediction_id=prediction_id)
+    def trace(self, prediction_id: str, purpose: str | None = None) -> Trace:
+        """Walk from a prediction to the objective, checking every digest on the way.
+
+        The prediction is read for the ``purpose`` of its use case unless you name another one.
+
+        Raises:
+            DeniedError: policy does not let you see it for that purpose.
+            NotFoundError: no use case has a prediction of that id.
+        """
+        return self._effect("trace", Trace, prediction_id=prediction_id, purpose=purpose)
 
     def approve(self, use_case: str, environment: str, reason: str) -> DecisionReport:
         """Say, as yourself, that the latest bundle may go into an environment."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bedplate.app import access, people, policies, workspaces
+from bedplate.app import access, model_changes, people, policies, workspaces
 from bedplate.app.owner_socket import Listener, Request
 from bedplate.app.read_models import StopReport, UpInfo
 from bedplate.app.system import System
@@ -94,11 +94,11 @@ class OwnedHome:
 
         return runs.run(self.system, principal, Path(path), only, emit)
 
-    def trace(self, principal: Principal, emit: Emit, prediction_id: str) -> Any:
+    def trace(self, principal: Principal, emit: Emit, prediction_id: str, purpose: str | None = None) -> Any:
         """Walk from a prediction to the objective."""
         from bedplate.app import tracing
 
-        return tracing.trace(self.system, principal, prediction_id)
+        return tracing.trace(self.system, principal, prediction_id, purpose)
 
     def approve(self, principal: Principal, emit: Emit, use_case: str, environment: str, reason: str) -> Any:
         """Approve the latest bundle for an environment."""
@@ -202,6 +202,9 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
     "list_workspaces": _of(workspaces.visible),
     "update_workspace": _of(workspaces.update),
     "delete_workspace": _of(workspaces.delete),
+    "point_alias": _of(model_changes.point_alias),
+    "name_approvers": _of(model_changes.name_approvers),
+    "convert_version": _of(model_changes.convert_version),
     "add_policies": _of(policies.add),
     "compare_policies": _of(policies.compare),
     "list_policies": _of(policies.listed),

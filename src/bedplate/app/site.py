@@ -38,6 +38,7 @@ class Site:
         self.store = system.store
         self.settings = system.settings
         self.appends = system.appends
+        self.models = system.models
         self.artifacts = system.artifacts
         self.uploads = system.uploads
         self.tickets = system.tickets

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from bedplate import blobs, clock, store
 from bedplate.app import home as homes
 from bedplate.app import policies, rights, workspaces
+from bedplate.app.models import ModelRegistry
 from bedplate.identity import Identity, Tickets
 from bedplate.ledger import Ledger
 from bedplate.policy.policies import InForce
@@ -122,6 +123,11 @@ class System:
         """The lock under which one use case changes."""
         with self._guard:
             return self._locks.setdefault(name, threading.Lock())
+
+    @cached_property
+    def models(self) -> ModelRegistry:
+        """The registry."""
+        return ModelRegistry(self)
 
     @cached_property
     def engine(self) -> "Engine":

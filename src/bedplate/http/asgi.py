@@ -78,11 +78,13 @@ class Application:
             self._hosts.check(request.host)
             self._origin.check(request)
         except BedplateError as error:
-            await _send(Response.error(error), scope["method"], send, receive)
+            refused = Response.error(error)
+            refused.headers.append(("connection", "close"))
+            await _send(refused, scope["method"], send, receive)
             return
         response = await dispatch(self._table, request, self._authenticate, self._authorise)
-        if isinstance(request.pieces, Pieces) and not request.pieces.ended:
-            response.headers.append(("connection", "close"))  # nobody reads the rest
+        if request.unread and not (isinstance(request.pieces, Pieces) and request.pieces.ended):
+            response.headers.append(("connection", "close"))  # nobody reads what is left of the body
         if self._present is not None:
             response = self._present(request, response)
         await _send(response, request.method, send, receive)
@@ -111,7 +113,9 @@ def _request(scope: Scope, receive: Receive) -> Request:
             raise ProtocolError(413, f"the body is larger than {most} bytes")
         try:
             async with asyncio.timeout(seconds):
-                return await _body(receive, most)
+                body = await _body(receive, most)
+            request.unread = False
+            return body
         except TimeoutError as error:
             raise ProtocolError(408, f"the body did not arrive within {seconds:g} s") from error
 
@@ -121,7 +125,7 @@ def _request(scope: Scope, receive: Receive) -> Request:
         return Pieces(receive, most, seconds, expected if "content-length" in headers else None)
 
     client = scope.get("client")
-    return Request(
+    request = Request(
         scope["method"],
         scope["path"],
         headers=headers,
@@ -131,6 +135,8 @@ def _request(scope: Scope, receive: Receive) -> Request:
         read=read,
         stream=stream,
     )
+    request.unread = expected > 0 or "transfer-encoding" in headers
+    return request
 
 
 async def _body(receive: Receive, most: int) -> bytes:
@@ -154,8 +160,6 @@ async def _send(response: Response, method: str, send: Send, receive: Receive) -
     lines = response.headers + [line for line in security_headers(page=page) if line[0] not in set_already]
     if response.stream is None:
         lines.append(("content-length", str(len(response.body))))
-    if response.status in (408, 413, 431):  # what is left of the body is not read, so the connection ends here
-        lines.append(("connection", "close"))
     headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in lines]
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
     if response.stream is None or method == "HEAD":

@@ -93,6 +93,7 @@ class Request:
         "scheme",
         "state",
         "stream",
+        "unread",
     )
 
     def __init__(
@@ -120,6 +121,8 @@ class Request:
         # stream(most bytes, most seconds for each piece) hands it over in pieces instead, on routes that ask for it
         self.stream = stream
         self.pieces: AsyncIterator[bytes] | None = None
+        # whether there is a body on the connection that was not received to its end
+        self.unread = False
         self.depth = 64
         self.params: dict[str, Any] = {}
         self.principal: Any = None

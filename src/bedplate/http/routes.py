@@ -94,7 +94,7 @@ class Route(msgspec.Struct, frozen=True):
     decides about; ``handler`` runs in the event loop when it is a coroutine function and in a thread otherwise.
     ``public`` routes are reached without authentication, and still declare everything. ``render`` gives errors the
     form of a protocol that has its own, ``error_type`` says which. ``twin`` marks a second address of a route that is
-    documented under its first.
+    documented under its first. ``lenient``: its handler takes null for absent, and numbers as text.
     """
 
     method: str
@@ -113,6 +113,7 @@ class Route(msgspec.Struct, frozen=True):
     render: Callable[[BedplateError], Response] = Response.error
     error_type: Any = None
     twin: bool = False
+    lenient: bool = False
 
 
 def fixed(type_: str, id_: str) -> Callable[[Mapping[str, Any]], ResourceRef]:

@@ -10,7 +10,7 @@ import logging
 import re
 from functools import lru_cache
 from importlib import resources as package_files
-from typing import Any
+from typing import Any, Protocol
 
 import cedarpy
 
@@ -128,6 +128,16 @@ class Policies:
         return Decision(
             allowed=True, policies=policies, reasons=tuple(self._reasons.get(policy, policy) for policy in policies)
         )
+
+
+class Decides(Protocol):
+    """Whatever decides: one set of policies, or the set that is in force at the moment."""
+
+    def decide(
+        self, principal: Principal, action: str, resource: Resource, context: dict[str, Any] | None = None
+    ) -> Decision:
+        """Whether ``principal`` may do ``action`` to ``resource``."""
+        ...
 
 
 class InForce:

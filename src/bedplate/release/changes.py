@@ -5,13 +5,14 @@ can be held against each other; see :func:`bedplate.release.past.verify`.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 from bedplate import clock
 from bedplate.errors import NotFoundError, StateError
 from bedplate.identity import Principal
+from bedplate.ids import Digest
 from bedplate.ledger import Ledger
 from bedplate.release import environments as stages
 from bedplate.store import Transaction
@@ -20,6 +21,25 @@ from bedplate.store.models import ModelRow, VersionRow
 
 UNSAID = -1
 """``expected`` was not given: whatever an alias points to may be replaced."""
+
+
+class Origins(Protocol):
+    """Where tracking keeps what versions are made from."""
+
+    def run(self, tx: Transaction, workspace: str, run: str) -> str | None:
+        """Where the artifacts of a run lie; None if there is no such run."""
+        ...
+
+    def content(self, tx: Transaction, workspace: str, folder: str) -> Digest | None:
+        """The digest of all files in a folder, as :func:`bedplate.release.foreign.content_of` makes it.
+
+        None if the folder is not with this server.
+        """
+        ...
+
+    def logged_model(self, tx: Transaction, workspace: str, model: str) -> tuple[str, str | None] | None:
+        """Where the artifacts of a logged model lie, and the run that made it; None if there is no such model."""
+        ...
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):

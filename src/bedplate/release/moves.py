@@ -12,10 +12,10 @@ import msgspec
 from bedplate.errors import ConflictError, InputError
 from bedplate.identity import Principal
 from bedplate.ledger import Ledger
-from bedplate.policy.policies import Policies
+from bedplate.policy.policies import Decides
 from bedplate.release import checks, requests
 from bedplate.release import environments as stages
-from bedplate.release.changes import UNSAID, Change, model, moment, version, write
+from bedplate.release.changes import UNSAID, Change, Origins, model, moment, version, write
 from bedplate.release.environments import ALIASES
 from bedplate.release.foreign import Findings
 from bedplate.release.requests import Ruling
@@ -39,8 +39,10 @@ class Moved(msgspec.Struct, frozen=True, kw_only=True):
 class Moves:
     """Stages and aliases of one home. ``aliases`` are those that stand for an environment."""
 
-    def __init__(self, ledger: Ledger, policies: Policies, aliases: Mapping[str, str] = ALIASES) -> None:
-        self._ledger, self._policies, self._aliases = ledger, policies, aliases
+    def __init__(
+        self, ledger: Ledger, policies: Decides, origins: Origins, aliases: Mapping[str, str] = ALIASES
+    ) -> None:
+        self._ledger, self._policies, self._origins, self._aliases = ledger, policies, origins, aliases
 
     def transition(
         self,
@@ -53,7 +55,6 @@ class Moves:
         *,
         archive_existing: bool = False,
         expected: str | None = None,
-        seen: Findings | None = None,
     ) -> Moved:
         """Move a version to a stage, if it may go into the environment that the stage stands for.
 
@@ -78,7 +79,7 @@ class Moves:
             raise ConflictError(f"version {number} of {name} is in {row.stage}, not {expected}", fix="look again")
         ruling = None
         if environment is not None and row.stage != wanted:
-            ruling = requests.judge(tx, self._policies, by, of, row, environment, seen)
+            ruling = requests.judge(tx, self._policies, by, of, row, environment, self._seen(tx, row))
             if not ruling.allowed:
                 return self._refused(tx, by, of, row, ruling, f"stage {wanted}")
         others = tx.versions.in_stage(workspace, name, wanted) if archive_existing else ()
@@ -105,7 +106,6 @@ class Moves:
         number: int,
         *,
         expected: int | None = UNSAID,
-        seen: Findings | None = None,
     ) -> Moved:
         """Point an alias to a version, if it may go into the environment that the alias stands for.
 
@@ -127,7 +127,7 @@ class Moves:
         environment = stages.of_alias(alias, self._aliases)
         ruling = None
         if environment is not None and before != number and row.source not in checks.PROMPT_SOURCES:
-            ruling = requests.judge(tx, self._policies, by, of, row, environment, seen)
+            ruling = requests.judge(tx, self._policies, by, of, row, environment, self._seen(tx, row))
             if not ruling.allowed:
                 return self._refused(tx, by, of, row, ruling, f"alias {alias}")
         tx.models.set_alias(workspace, name, alias, number)
@@ -144,8 +144,10 @@ class Moves:
 
     def delete_alias(
         self, tx: Transaction, by: Principal, workspace: str, name: str, alias: str, *, expected: int | None = UNSAID
-    ) -> None:
-        """Remove an alias; nothing happens if there is none. With ``expected`` it must point to that version.
+    ) -> int | None:
+        """Remove an alias and return the ledger entry; nothing happens, None, if there is no such alias.
+
+        With ``expected`` it must point to that version.
 
         Raises:
             NotFoundError: there is no such model.
@@ -157,14 +159,24 @@ class Moves:
         before = tx.models.aliases(workspace, [name])[name].get(alias)
         if expected != UNSAID and before != expected:
             raise ConflictError(f"the alias {alias} of {name} points elsewhere", fix="look again, then decide")
-        if before is not None:
-            tx.models.delete_alias(workspace, name, alias)
-            change = Change(kind="alias-removed", number=before, value=alias, before=str(before))
-            write(self._ledger, tx, by, "model.unalias", row, [change])
+        if before is None:
+            return None
+        tx.models.delete_alias(workspace, name, alias)
+        change = Change(kind="alias-removed", number=before, value=alias, before=str(before))
+        return write(self._ledger, tx, by, "model.unalias", row, [change])
 
     def environment_of(self, alias: str) -> str | None:
         """The environment that an alias stands for; None for a label."""
         return stages.of_alias(alias, self._aliases)
+
+    def _seen(self, tx: Transaction, row: VersionRow) -> Findings | None:
+        """What is in the files of a client's version, if they are still those that were looked at."""
+        content = None if row.folder is None else self._origins.content(tx, row.workspace, row.folder)
+        if content is None:
+            return None
+        if row.findings is None or content != row.content:
+            return Findings(safety="unknown", content=content)
+        return msgspec.json.decode(row.findings, type=Findings)
 
     def _refused(
         self, tx: Transaction, by: Principal, of: ModelRow, row: VersionRow, ruling: Ruling, what: str

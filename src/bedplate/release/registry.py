@@ -6,7 +6,7 @@ happen one after the other on both databases.
 
 import urllib.parse
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
@@ -19,6 +19,7 @@ from bedplate.release import checks
 from bedplate.release import environments as stages
 from bedplate.release.changes import (
     Change,
+    Origins,
     location_of,
     model,
     moment,
@@ -33,18 +34,6 @@ from bedplate.store.models import ModelRow, VersionRow
 from bedplate.usecase import approvals as quorums
 
 
-class Origins(Protocol):
-    """Where tracking keeps what versions are made from."""
-
-    def run(self, tx: Transaction, workspace: str, run: str) -> str | None:
-        """Where the artifacts of a run lie; None if there is no such run."""
-        ...
-
-    def logged_model(self, tx: Transaction, workspace: str, model: str) -> tuple[str, str | None] | None:
-        """Where the artifacts of a logged model lie, and the run that made it; None if there is no such model."""
-        ...
-
-
 class NewVersion(msgspec.Struct, frozen=True, kw_only=True):
     """What a client says about a version that it registers."""
 
@@ -57,10 +46,14 @@ class NewVersion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a version comes from: its source in the end, where its files lie, the run and logged model behind it."""
+    """Where a version comes from: its source in the end, the run and the logged model behind it.
+
+    ``location`` is what clients fetch its files from, ``folder`` where they lie with this server, if they do.
+    """
 
     source: str
     location: str
+    folder: str | None = None
     run: str | None
     logged_model: str | None
 
@@ -99,6 +92,7 @@ class Registry:
         for key, value in tags.items():
             checks.tag(key, value)
             checks.free_tag(key)
+        tx.workspaces.get(workspace)
         tx.ledger.head(lock=True)
         tx.workspaces.get(workspace)
         row = tx.models.add(workspace, name, description=description, time=clock.milliseconds())
@@ -128,7 +122,8 @@ class Registry:
         time = moment(tx, row)
         tx.models.rename(workspace, name, new, time)
         renamed = msgspec.structs.replace(row, name=new, updated=time)
-        self._write(tx, by, "model.rename", renamed, [Change(kind="model-renamed", before=name, after=new)])
+        changes = [Change(kind="model-renamed", before=name, after=new)] if new != name else []
+        self._write(tx, by, "model.rename", renamed, changes, before=name, after=new)
         return renamed
 
     def describe_model(
@@ -255,7 +250,8 @@ class Registry:
                 description=new.description,
                 source=origin.source,
                 location=origin.location,
-                run=origin.run,
+                folder=origin.folder,
+                run=origin.run or "",  # to MLflow a version of no run has an empty one, which filters find
                 run_link=new.run_link,
                 logged_model=origin.logged_model,
                 creator=by.name,
@@ -293,13 +289,15 @@ class Registry:
                 raise _not_of(new.source, "run_id")
             root = self._origins.run(tx, workspace, source.name)
             below = urllib.parse.urlsplit(new.source).path.lstrip("/").partition("/")[2]
-            return origin if root is None else msgspec.structs.replace(origin, location=f"{root.rstrip('/')}/{below}")
+            folder = None if root is None else f"{root.rstrip('/')}/{below}".rstrip("/")
+            return msgspec.structs.replace(origin, folder=folder)
         if new.logged_model or source.kind == "logged":
             return self._of_logged(tx, workspace, new, source, origin)
         if source.kind == "artifacts":
             root = self._origins.run(tx, workspace, new.run) if new.run else None
             if root is None or not checks.within(new.source, root):
                 raise _not_of(new.source, "run_id")
+            return msgspec.structs.replace(origin, folder=new.source)
         return origin
 
     def _of_logged(
@@ -315,7 +313,8 @@ class Registry:
         if source.kind == "artifacts" and not checks.within(new.source, root):
             raise _not_of(new.source, "model_id")
         location = root if source.kind == "logged" else origin.location
-        return msgspec.structs.replace(origin, location=location, run=new.run or run)
+        folder = None if source.kind == "elsewhere" else location
+        return msgspec.structs.replace(origin, location=location, folder=folder, run=new.run or run)
 
     def _of_registered(self, tx: Transaction, workspace: str, new: NewVersion, source: checks.Source) -> Origin:
         of = version_at(tx, workspace, source.name, source.suffix)
@@ -330,7 +329,11 @@ class Registry:
                 fix="leave them out",
             )
         return Origin(
-            source=f"models:/{of.name}/{of.number}", location=location_of(of), run=of.run, logged_model=of.logged_model
+            source=f"models:/{of.name}/{of.number}",
+            location=location_of(of),
+            folder=of.folder,
+            run=of.run,
+            logged_model=of.logged_model,
         )
 
     def describe_version(
@@ -401,6 +404,17 @@ class Registry:
         row, of = version(tx, workspace, name, number)
         if tx.versions.delete_tag(row, key):
             self._write(tx, by, "model_version.untag", of, [], number=number, key=key)
+
+    def keep_findings(self, tx: Transaction, by: Principal, row: VersionRow, seen: Findings) -> None:
+        """Keep what is in the files of a version that could not be looked at when it was registered."""
+        tx.ledger.head(lock=True)
+        now, of = version(tx, row.workspace, row.name, row.number)
+        if now.findings is not None or seen.safety == "unknown":
+            return
+        tx.versions.found(now, msgspec.json.encode(seen).decode(), seen.content)
+        for key, value in _safety_tags(seen).items():
+            tx.versions.set_tag(now, key, value)
+        self._write(tx, by, "model_version.inspect", of, [], number=now.number, content=seen.content, found=seen.safety)
 
     def keep_conversion(
         self, tx: Transaction, by: Principal, row: VersionRow, seen: Findings, onnx: Digest, evidence: dict[str, Any]

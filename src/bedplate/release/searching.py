@@ -17,7 +17,7 @@ MODELS = Grammar(
     aliases={"timestamp": "last_updated_timestamp"},
     comparators={"tag": TEXTS},
     listed=frozenset({"name"}),
-    order_attributes=frozenset({"name", "creation_timestamp", "last_updated_timestamp"}),
+    order_attributes=frozenset({"name", "last_updated_timestamp"}),
 )
 VERSIONS = Grammar(
     kinds=_KINDS,  # type: ignore[arg-type]

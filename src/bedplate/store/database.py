@@ -16,6 +16,7 @@ from bedplate.errors import HomeError, StorageError, UnavailableError
 from bedplate.settings import FORMAT
 from bedplate.store import faults
 from bedplate.store.artifacts import Artifacts, Condemned, Uploads
+from bedplate.store.datasets import Datasets
 from bedplate.store.endpoints import Endpoints
 from bedplate.store.executions import Executions
 from bedplate.store.experiments import Experiments
@@ -23,7 +24,9 @@ from bedplate.store.facts import Facts
 from bedplate.store.history import History
 from bedplate.store.leases import Leases
 from bedplate.store.ledger import LedgerRows
+from bedplate.store.logged_models import LoggedModels
 from bedplate.store.metrics import Metrics
+from bedplate.store.model_search import ModelSearch
 from bedplate.store.models import Models, Versions
 from bedplate.store.policies import Policies
 from bedplate.store.principals import Keys, Links, Principals, Sessions
@@ -185,6 +188,21 @@ class Transaction:
     def segments(self) -> Segments:
         """Segments of appended rows."""
         return Segments(self._connection)
+
+    @cached_property
+    def datasets(self) -> Datasets:
+        """Datasets, and which runs read them."""
+        return Datasets(self._connection)
+
+    @cached_property
+    def logged_models(self) -> LoggedModels:
+        """Logged models, what was logged of them, and which runs used and made them."""
+        return LoggedModels(self._connection)
+
+    @cached_property
+    def model_search(self) -> ModelSearch:
+        """Search among logged models."""
+        return ModelSearch(self._connection)
 
     @cached_property
     def artifacts(self) -> Artifacts:

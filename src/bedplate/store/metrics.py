@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -69,17 +69,11 @@ Latest = dict[int, list[tuple[str, float, int, int]]]
 """For each run that has some, by its key: metric, value, timestamp, step."""
 
 
-class Point(NamedTuple):
-    """One value to log. ``experiment`` and ``started`` are the run's; ``position`` is its number among all appends."""
+Point = tuple[int, int, int, str, float, int, int, int]
+"""One value to log: run, experiment, when the run started, metric, value, timestamp, step, position.
 
-    run: int
-    experiment: int
-    started: int
-    key: str
-    value: float
-    timestamp: int
-    step: int
-    position: int
+``position`` is its number among all appends. A plain tuple, because there are thousands in a call.
+"""
 
 
 class Metrics(Repository):
@@ -103,7 +97,7 @@ class Metrics(Repository):
         _LATEST.many(self._connection, list(latest.values()))
         if kept == len(rows):
             return []
-        positions = [point.position for point in points]
+        positions = [point[-1] for point in points]
         there = {row[0] for row in _AT.rows(self._connection, positions)}
         return [position for position in positions if position not in there]
 

@@ -122,7 +122,8 @@ class VersionRow(msgspec.Struct, frozen=True, kw_only=True):
     """One version of a model.
 
     A version that the flow made has ``fact``, what it was made from, and ``bundle`` once it is packaged. One that a
-    client registered has ``source``, where that client says its files are, and ``location``, where they lie.
+    client registered has ``source``, where that client says its files are, ``location``, what clients fetch them from,
+    and ``folder``, where they lie with this server, if they do.
     ``findings`` is what was seen in those files, as JSON; ``content`` the digest of all of them; ``onnx`` the blob that
     they were converted to, and ``evidence`` the fact about that.
     """
@@ -138,6 +139,7 @@ class VersionRow(msgspec.Struct, frozen=True, kw_only=True):
     bundle: Digest | None = None
     source: str | None = None
     location: str | None = None
+    folder: str | None = None
     run: str | None = None
     run_link: str | None = None
     logged_model: str | None = None
@@ -176,9 +178,9 @@ class Models(Repository):
         """Give a model another name; versions, tags and aliases go with it.
 
         Raises:
-            ConflictError: the name is taken.
+            ConflictError: the name is taken by another one.
         """
-        if self.find(workspace, new) is not None:
+        if new != name and self.find(workspace, new) is not None:
             raise ConflictError(f"there is a registered model {new!r} already", fix="choose another name")
         self._execute(_TOUCH_VERSIONS, workspace_=workspace, name_=name, updated_=time)
         self._execute(_RENAME, workspace_=workspace, name_=name, new_=new, updated_=time)

@@ -75,9 +75,10 @@ model_versions = sa.Table(
     # Of a version that the flow made: the fact it was made from, and its bundle once it is packaged.
     _text("fact", null=True),
     _text("bundle", null=True),
-    # Of a version that a client registered: where it says its files are, and where they lie.
+    # Of a version that a client registered: where it says its files are, what it gets them from, and where they lie.
     _exact("source"),
     _text("location", null=True),
+    _exact("folder"),
     _exact("run"),
     _text("run_link", null=True),
     _text("logged_model", null=True),
@@ -95,6 +96,7 @@ model_versions = sa.Table(
     sa.Index(None, "workspace", "created", "name", "number"),
     sa.Index(None, "workspace", "run"),
     sa.Index(None, "workspace", "source"),
+    sa.Index(None, "workspace", "folder"),
     sa.Index(None, "workspace", "name", "stage", "number"),
 )
 

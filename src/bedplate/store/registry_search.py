@@ -25,7 +25,6 @@ IS_PROMPT = "mlflow.prompt.is_prompt"
 
 _MODELS: Mapping[str, ColumnElement[Any]] = {
     "name": registered_models.c.name,
-    "creation_timestamp": registered_models.c.created,
     "last_updated_timestamp": registered_models.c.updated,
 }
 _VERSIONS: Mapping[str, ColumnElement[Any]] = {

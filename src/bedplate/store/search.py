@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.sql.elements import ColumnElement
 
+from bedplate.store import datasets
 from bedplate.store.experiments import ExperimentRow, Lifecycle
 from bedplate.store.filters import Clause, Comparator, Order
 from bedplate.store.schema import HEAD_LENGTH, experiment_tags, experiments, latest_metrics, params, runs, tags
@@ -138,7 +139,7 @@ class Search(Repository):
     def _matches(self, clause: Clause) -> ColumnElement[bool]:
         """Whether the run at hand matches."""
         if clause.kind == "dataset":
-            return sa.false()  # no run has datasets yet
+            return datasets.was_read(clause, postgresql=self._postgresql)
         if clause.kind == "attribute":
             if clause.key == "run_name":
                 return self._matches(Clause("tag", _RUN_NAME_TAG, clause.comparator, clause.value))

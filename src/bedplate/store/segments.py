@@ -69,7 +69,7 @@ class Segments(Repository):
             head_=after.head,
             actors_=dump(after.actors),
         )
-        return found.rowcount == 1
+        return found == 1
 
     def seal(self, number: int, *, entry: int, at: int) -> bool:
         """Close a segment for ever; False if it was closed before."""

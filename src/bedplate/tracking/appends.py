@@ -1,4 +1,4 @@
-"""Appending to runs: metrics and params. Rows are chained by hash, and each sealed segment is one ledger entry.
+"""Appending to runs: metrics, params, inputs, outputs. Rows are chained by hash, a sealed segment is one ledger entry.
 
 What a run logs is appended and never changed, so it is audited by segment, where a change of a run has an entry of its
 own. Every row gets the next position of one counter and extends the chain ``head = sha256(head + sha256(row))``. A
@@ -13,14 +13,17 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from bedplate import clock
-from bedplate.errors import BedplateError
+from bedplate.errors import BedplateError, ConflictError
 from bedplate.ledger import Ledger
 from bedplate.store import Store, Transaction
+from bedplate.store.logged_models import ModelPoint
 from bedplate.store.metrics import Point
 from bedplate.store.runs import RunRow
 from bedplate.store.segments import Segment
+from bedplate.tracking import inputs, logged_models
+from bedplate.tracking.inputs import Links
+from bedplate.tracking.logged_models import Measured
 from bedplate.tracking.runs import active, new_params
-from bedplate.tracking.runs import points as points_of
 from bedplate.tracking.validation import Metric, Param
 
 T = TypeVar("T")
@@ -46,6 +49,25 @@ class Appended(NamedTuple):
     actor: str
     metrics: Sequence[Metric] = ()
     params: Sequence[Param] = ()
+    measured: Sequence[Measured] = ()
+    """Those of the metrics that are about models."""
+
+
+class Linked(NamedTuple):
+    """What one call says that a run read, used and made; it was checked before."""
+
+    workspace: str
+    run: str
+    actor: str
+    links: Links
+
+
+class _Accepted(NamedTuple):
+    """What an active run is to get: params that it does not have, and values about models that are there."""
+
+    run: RunRow
+    item: Appended
+    models: Sequence[ModelPoint]
 
 
 class Appends:
@@ -70,22 +92,43 @@ class Appends:
     def write(self, tx: Transaction, items: Sequence[Appended]) -> list[BedplateError | None]:
         """Append within ``tx``, and say for each item what was wrong with it, if anything was."""
         answers: list[BedplateError | None] = []
-        accepted: list[tuple[RunRow, Appended]] = []
+        accepted: list[_Accepted] = []
         fresh: dict[tuple[int, str], str] = {}
         for item in items:
             try:
                 run = self._run(tx, item.workspace, item.run)
+                models = logged_models.points(tx, item.workspace, run, item.measured) if item.measured else ()
                 params = new_params(tx, run, item.params, fresh) if item.params else ()
             except BedplateError as error:
                 answers.append(error)
                 continue
             answers.append(None)
-            accepted.append((run, item._replace(params=params)))
-        if any(item.metrics or item.params for _, item in accepted):
+            accepted.append(_Accepted(run, item._replace(params=params), models))
+        if any(each.item.metrics or each.item.params for each in accepted):
             self._extend(tx, accepted)
         return answers
 
-    def _extend(self, tx: Transaction, accepted: Sequence[tuple[RunRow, Appended]]) -> None:
+    def write_links(self, tx: Transaction, item: Linked) -> None:
+        """Append what a run read, used and made within ``tx``; what is said of it already is left alone.
+
+        Raises:
+            NotFoundError: the workspace has no such run.
+            InputError: the run is deleted.
+            UnfitError: the run made one of the outputs already.
+            ConflictError: another process appends to the same home.
+        """
+        run = self._run(tx, item.workspace, item.run)
+        segment = self._open(tx)
+        rows = inputs.log(tx, run, item.links, segment.next)
+        if not rows:
+            return
+        leaves = {row[0]: row_leaf(row) for row in rows}
+        extended = _Rows([], [], [], leaves, {item.actor: len(rows)}, segment.next + len(rows)).after(segment, leaves)
+        if not tx.segments.extend(segment, extended):
+            raise ConflictError("something else appends to this home", fix="try again")
+        tx.after_commit(lambda: self._remember(extended))
+
+    def _extend(self, tx: Transaction, accepted: Sequence[_Accepted]) -> None:
         segment = self._newest or self._open(tx)
         while True:
             if segment.rows >= SEGMENT_ROWS:
@@ -97,7 +140,9 @@ class Appends:
             segment = self._open(tx)  # somebody else appended or sealed since it was seen last
         for run, params in rows.params:
             tx.runs.add_params(run, params)
-        known = tx.metrics.log(rows.points) if rows.points else ()
+        known = tx.metrics.log(rows.points) if rows.points else []
+        if rows.models:
+            known = [*known, *tx.logged_models.log(rows.models)]
         if known:  # an equal row is there already, and keeps its own place in the chain
             leaves = {position: leaf for position, leaf in rows.leaves.items() if position not in known}
             kept = rows.after(segment, leaves)
@@ -172,6 +217,7 @@ class _Rows(NamedTuple):
     """Rows with their positions, as the store keeps them, and the leaf of each by its position."""
 
     points: list[Point]
+    models: list[ModelPoint]
     params: list[tuple[RunRow, list[tuple[str, str, int]]]]
     leaves: dict[int, bytes]
     actors: dict[str, int]
@@ -188,23 +234,28 @@ class _Rows(NamedTuple):
         return segment._replace(next=self.next, rows=segment.rows + len(leaves), head=head, actors=actors)
 
 
-def _numbered(position: int, accepted: Sequence[tuple[RunRow, Appended]]) -> _Rows:
+def _numbered(position: int, accepted: Sequence[_Accepted]) -> _Rows:
     points: list[Point] = []
+    models: list[ModelPoint] = []
     params: list[tuple[RunRow, list[tuple[str, str, int]]]] = []
     leaves: dict[int, bytes] = {}
     actors: dict[str, int] = {}
-    for run, item in accepted:
-        for point in points_of(run, item.metrics, position):
-            points.append(point)
-            leaves[position] = metric_leaf(position, run.id, *point[3:7])
+    for run, item, measured in accepted:
+        for key, value, timestamp, step in item.metrics:
+            points.append((run.key, run.experiment, run.started, key, value, timestamp, step, position))
+            leaves[position] = metric_leaf(position, run.id, key, value, timestamp, step)
             position += 1
         if item.params:
             numbered = [(each.key, each.value, number) for number, each in enumerate(item.params, position)]
             params.append((run, numbered))
             leaves |= {number: param_leaf(number, run.id, key, value) for key, value, number in numbered}
             position += len(numbered)
-        actors[item.actor] = actors.get(item.actor, 0) + len(item.metrics) + len(item.params)
-    return _Rows(points, params, leaves, actors, position)
+        for point in measured:
+            models.append(point._replace(position=position))
+            leaves[position] = model_metric_leaf(position, run.id, point.model_id, *point[4:10])
+            position += 1
+        actors[item.actor] = actors.get(item.actor, 0) + len(item.metrics) + len(item.params) + len(measured)
+    return _Rows(points, models, params, leaves, actors, position)
 
 
 def metric_leaf(position: int, run: str, key: str, value: float, timestamp: int, step: int) -> bytes:
@@ -217,6 +268,20 @@ def metric_leaf(position: int, run: str, key: str, value: float, timestamp: int,
 def param_leaf(position: int, run: str, key: str, value: str) -> bytes:
     """The hash of a param's row."""
     return hashlib.sha256(_pack((position, "param", run, key, value))).digest()
+
+
+def model_metric_leaf(
+    position: int, run: str, model: str, key: str, value: float, timestamp: int, step: int, dataset: str, digest: str
+) -> bytes:
+    """The hash of the row of a metric about a model."""
+    exact = _NAN if value != value else value
+    row = (position, "model_metric", run, model, key, exact, timestamp, step, dataset, digest)
+    return hashlib.sha256(_pack(row)).digest()
+
+
+def row_leaf(row: tuple[Any, ...]) -> bytes:
+    """The hash of any other row, which begins with its position and its kind."""
+    return hashlib.sha256(_pack(row)).digest()
 
 
 def verify(tx: Transaction) -> list[str]:
@@ -239,7 +304,8 @@ def verify(tx: Transaction) -> list[str]:
         if segment.entry is not None:
             problems += _recorded(tx, segment, name)
         head, position = segment.head, segment.next
-    last = max(tx.metrics.last_position(), tx.runs.last_position())
+    repositories = (tx.metrics, tx.runs, tx.datasets, tx.logged_models)
+    last = max(repository.last_position() for repository in repositories)
     if last >= position:
         problems.append(f"rows up to position {last} are in no runs segment, the last of which ends at {position}")
     return problems
@@ -248,6 +314,8 @@ def verify(tx: Transaction) -> list[str]:
 def _leaves(tx: Transaction, start: int, end: int) -> list[bytes]:
     found = {row[0]: metric_leaf(*row) for row in tx.metrics.between(start, end)}
     found |= {row[0]: param_leaf(*row) for row in tx.runs.params_between(start, end)}
+    found |= {row[0]: model_metric_leaf(*row) for row in tx.logged_models.metrics_between(start, end)}
+    found |= {row[0]: row_leaf(row) for row in inputs.between(tx, start, end)}
     return [found[position] for position in sorted(found)]
 
 

@@ -60,8 +60,8 @@ def _problem(name: str) -> str | None:
             return "it holds a character that is not plain text"
         if any(not segment.strip(". ") for segment in segments):
             return "it has a segment that is empty or leads elsewhere"
-        if _DRIVE.match(form):
-            return "it begins with a drive"
+        if any(_DRIVE.match(segment) for segment in segments):
+            return "it has a segment that begins like a drive"
     if any(len(segment) > SEGMENT for segment in name.split("/")):
         return f"a segment is longer than {SEGMENT} characters"
     if len(name.encode("utf-8")) > LONGEST:

@@ -1,19 +1,19 @@
 """Runs: begun, found, logged to, ended, deleted and restored as in MLflow, each within one workspace."""
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
 from bedplate.errors import InputError, NotFoundError
 from bedplate.store import Transaction, pages
 from bedplate.store.filters import parse, parse_order
-from bedplate.store.metrics import Latest, Point
+from bedplate.store.metrics import Latest
 from bedplate.store.runs import Pairs, RunRow, RunStatus
 from bedplate.tracking import experiments, filters, names, validation
 from bedplate.tracking.actors import Actor
 from bedplate.tracking.experiments import LIFECYCLES, View
-from bedplate.tracking.validation import Metric, Param, Tag
+from bedplate.tracking.validation import Param, Tag
 
 NAME_TAG = "mlflow.runName"
 USER_TAG = "mlflow.user"
@@ -235,14 +235,6 @@ def new_params(tx: Transaction, row: RunRow, params: Sequence[Param], fresh: dic
     new = [each for each in params if each.key not in known and (row.key, each.key) not in fresh]
     fresh.update({(row.key, each.key): each.value for each in new})
     return new
-
-
-def points(row: RunRow, metrics: Iterable[Metric], position: int) -> list[Point]:
-    """Checked values as the store keeps them, numbered from ``position`` on."""
-    return [
-        Point(row.key, row.experiment, row.started, each.key, float(each.value), each.timestamp, each.step, number)
-        for number, each in enumerate(metrics, position)
-    ]
 
 
 def _update(

@@ -24,7 +24,7 @@ def folders() -> None:
         "deep/b.bin": bytes(range(256)),
         "deep/er/c": b"",
         "deep/sp ace ☃.txt": b"x",
-        "deep/100%.txt": b"%",
+        "deep/(1), [2] & '3'.txt": b"%",
     }
     for name, data in contents.items():
         (source / name).write_bytes(data)
@@ -37,7 +37,7 @@ def folders() -> None:
     assert mlflow.artifacts.load_text(f"runs:/{run.info.run_id}/a.txt") == "a"
     assert [f.path for f in client.list_artifacts(run.info.run_id)] == ["a.txt", "twice", "up"]
     assert [(f.path, f.is_dir, f.file_size) for f in client.list_artifacts(run.info.run_id, "up/deep")][:2] == [
-        ("up/deep/100%.txt", False, 1),
+        ("up/deep/(1), [2] & '3'.txt", False, 1),
         ("up/deep/b.bin", False, 256),
     ]
     listed = mlflow.artifacts.list_artifacts(run_id=run.info.run_id, artifact_path="up")

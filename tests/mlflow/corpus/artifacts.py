@@ -3,14 +3,16 @@
 from typing import Any
 
 from tests.mlflow.corpus.runs import NOBODY
-from tests.mlflow.steps import Step, delete, get, post, put
+from tests.mlflow.steps import Step, delete, differs, get, post, put
 
 PROXY = "/api/2.0/mlflow-artifacts/artifacts"
 AJAX = "/ajax-api/2.0/mlflow-artifacts/artifacts"
 MULTIPART = "/api/2.0/mlflow-artifacts/mpu"
 UPLOAD = "/ajax-api/2.0/mlflow/upload-artifact"
 OCTETS = (("content-type", "application/octet-stream"),)
-_BAD = ("../x", "a/../../x", "a/../x", "/etc/passwd", "..", "a\\b", "a//b", "./a", "%2e%2e/x", "%252e%252e/x", "a/%2e%2e/%2e%2e/x", "c:/x", "file:///etc/passwd", "a?b", "a#b")
+_OUTSIDE = ("../x", "a/../../x", "a/../x", "..", "%2e%2e/x", "%252e%252e/x", "a/%2e%2e/%2e%2e/x")
+_ELSEWHERE = ("/etc/passwd", "file:///etc/passwd", "a?b", "a#b")
+_UNUSUAL = ("a\\b", "a//b", "./a", "c:/x")
 
 
 def listing(**query: Any) -> Step:
@@ -62,11 +64,16 @@ FILES = (
     post(UPLOAD + "?run_uuid=$r&path=../x", raw=b"page", headers=OCTETS),
     post(UPLOAD + f"?run_uuid={NOBODY}&path=x", raw=b"page", headers=OCTETS),
     # paths that lead elsewhere
-    *(listing(path=path) for path in _BAD),
-    *(get(PROXY, {"path": f"$e/$r/artifacts/{path}"}) for path in _BAD[:9]),
-    *(get(f"{PROXY}/$e/$r/artifacts/{path}") for path in _BAD[:9]),
-    *(put(f"{PROXY}/$e/$r/artifacts/{path}", b"x", headers=OCTETS) for path in _BAD[:9]),
-    *(delete(f"{PROXY}/$e/$r/artifacts/{path}") for path in _BAD[:9]),
+    *(listing(path=path) for path in (*_OUTSIDE, *_ELSEWHERE, "c:/x")),
+    *(differs(listing(path=path), "strict-paths") for path in (*_UNUSUAL[:3], "100%")),
+    *(get(PROXY, {"path": f"$e/$r/artifacts/{path}"}) for path in _OUTSIDE),
+    *(differs(get(PROXY, {"path": f"$e/$r/artifacts/{path}"}), "strict-paths") for path in (*_UNUSUAL, "/etc/passwd")),
+    *(get(f"{PROXY}/$e/$r/artifacts/{path}") for path in _OUTSIDE),
+    *(differs(get(f"{PROXY}/$e/$r/artifacts/{path}"), "strict-paths") for path in (*_UNUSUAL, "/etc/passwd")),
+    *(put(f"{PROXY}/$e/$r/artifacts/{path}", b"x", headers=OCTETS) for path in (*_OUTSIDE, "./a", "/etc/passwd")),
+    *(differs(put(f"{PROXY}/$e/$r/artifacts/{path}", b"x", headers=OCTETS), "strict-paths") for path in _UNUSUAL[:2]),
+    *(delete(f"{PROXY}/$e/$r/artifacts/{path}") for path in _OUTSIDE),
+    *(differs(delete(f"{PROXY}/$e/$r/artifacts/{path}"), "strict-paths") for path in (*_UNUSUAL, "/etc/passwd")),
     listing(),
     # delete
     delete(PROXY + "/$e/$r/artifacts/a.txt"),

@@ -47,8 +47,8 @@ INPUTS = (
     # limits
     given({"dataset": data("n" * 500, "7")}),
     given({"dataset": data("n" * 501, "7")}),
-    given({"dataset": data("digest", "d" * 36)}),
-    given({"dataset": data("digest", "d" * 37)}),
+    given({"dataset": data("digest", "w" * 36)}),
+    given({"dataset": data("digest", "w" * 37)}),
     given({"dataset": data("tags", "8"), "tags": [{"key": "k" * 255, "value": "v" * 500}]}),
     given({"dataset": data("tags", "9"), "tags": [{"key": "k" * 256, "value": "v"}]}),
     given({"dataset": data("tags", "9"), "tags": [{"key": "k", "value": "v" * 501}]}),

@@ -3,7 +3,7 @@
 from typing import Any
 
 from tests.mlflow.corpus.runs import NOBODY
-from tests.mlflow.steps import Step, delete, get, patch, post
+from tests.mlflow.steps import Step, delete, differs, get, patch, post, strict
 
 NO_MODEL = "m-" + NOBODY
 
@@ -27,10 +27,9 @@ LIFE = (
     post("logged-models", {"name": "x"}),
     post("logged-models", {"experiment_id": "424242", "name": "x"}),
     post("logged-models", {"experiment_id": "abc", "name": "x"}),
-    *(create(name) for name in ("a/b", "a:b", "a.b", "a%b", "a\"b", "a'b", "x" * 256, "x" * 501)),
+    *(create(name) for name in ("a/b", "a:b", "a.b", "a%b", "a\"b", "a'b", "x" * 256)),
     create("x", params=[{"key": "p" * 251, "value": "v"}]),
     create("x", params=[{"key": "p", "value": "v" * 6001}]),
-    create("x", params=[{"key": "p", "value": "1"}, {"key": "p", "value": "2"}]),
     create("x", tags=[{"key": "t" * 251, "value": "v"}]),
     create("x", tags=[{"key": "t", "value": "v" * 8001}]),
     create("x", tags="t"),
@@ -42,7 +41,8 @@ LIFE = (
     patch("logged-models/$plain", {"model_id": "$plain", "status": "LOGGED_MODEL_READY"}),
     patch("logged-models/$whole", {"model_id": "$whole", "status": "LOGGED_MODEL_UPLOAD_FAILED"}),
     patch("logged-models/$unnamed", {"model_id": "$unnamed", "status": 1}),
-    patch("logged-models/$plain", {"model_id": "$plain", "status": "DONE"}),
+    strict(patch("logged-models/$plain", {"model_id": "$plain", "status": "DONE"})),
+    patch("logged-models/$plain", {"model_id": "$plain", "status": "LOGGED_MODEL_READY"}),
     patch("logged-models/$plain", {"model_id": "$plain"}),
     patch("logged-models/$plain", {"status": "LOGGED_MODEL_READY"}),
     patch(f"logged-models/{NO_MODEL}", {"model_id": NO_MODEL, "status": "LOGGED_MODEL_READY"}),
@@ -85,6 +85,12 @@ LIFE = (
     patch("logged-models/$whole", {"model_id": "$whole", "status": "LOGGED_MODEL_READY"}),
     delete(f"logged-models/{NO_MODEL}"),
     post("logged-models/search", {"experiment_ids": ["$e"], "order_by": [{"field_name": "name"}]}, unordered=True),
+    # what it answers with a statement that holds an id, the same moment again, and what is too long for an index
+    create("x", params=[{"key": "p", "value": "1"}, {"key": "p", "value": "2"}]),
+    differs(post("runs/log-metric", {"run_id": "$r", "key": "acc", "value": 0.25, "timestamp": 1000, "step": 1, "model_id": "$plain"}), "metrics-of-models", 200, None),
+    differs(create("x" * 501), "long-names"),
+    differs(create("x", params=[{"key": "p" * 256, "value": "v"}]), "long-names"),
+    differs(patch("logged-models/$plain/tags", {"tags": [{"key": "k" * 256, "value": "1"}]}), "long-names"),
 )
 
 _FILTERS = (
@@ -96,9 +102,7 @@ _FILTERS = (
     "attribute.name IN ('m1', 'm3')",
     "name NOT IN ('m1', 'm3')",
     "model_type = 'agent'",
-    "status = 'READY'",
-    "status = 'PENDING'",
-    "status != 'READY'",
+    "status = '2'",
     "source_run_id = '$r'",
     "creation_timestamp > 1000",
     "creation_time > 1000",
@@ -119,7 +123,6 @@ _FILTERS = (
 _BAD_FILTERS = (
     "name",
     "name > 'a'",
-    "name = 5",
     "name = 'a' or name = 'b'",
     "name = 'a'; drop table x",
     "metrics.acc = 'x'",
@@ -164,7 +167,7 @@ SEARCH = (
     post("runs/log-batch", {"run_id": "$r", "metrics": [
         {"key": "acc", "value": 0.5, "timestamp": 1, "step": 1, "model_id": "$one"},
         {"key": "acc", "value": 0.75, "timestamp": 1, "step": 1, "model_id": "$two"},
-        {"key": "acc", "value": 0.9, "timestamp": 1, "step": 1, "model_id": "$one", "dataset_name": "d", "dataset_digest": "1"},
+        {"key": "acc", "value": 0.9, "timestamp": 1, "step": 2, "model_id": "$one", "dataset_name": "d", "dataset_digest": "1"},
         {"key": "loss", "value": 2.0, "timestamp": 1, "step": 1, "model_id": "$one"},
         {"key": "loss", "value": 1.0, "timestamp": 2, "step": 2, "model_id": "$two"},
     ]}),
@@ -175,7 +178,9 @@ SEARCH = (
     *(search(filter=text) for text in _BAD_FILTERS),
     *(search(order_by=order) for order in _ORDERS),
     *(search(order_by=order) for order in _BAD_ORDERS),
-    search(datasets=[{"dataset_name": "d"}], filter="metrics.acc > 0.1"),
+    *(differs(search(filter=text), "status-words", 200, None) for text in ("status = 'READY'", "status = 'PENDING'", "status != 'READY'")),
+    differs(search(filter="name = 5"), "strict-filters"),
+    differs(search(datasets=[{"dataset_name": "d"}], filter="metrics.acc > 0.1"), "any-digest", 200, None),
     search(datasets=[{"dataset_name": "d", "dataset_digest": "1"}], filter="metrics.acc > 0.1"),
     search(datasets=[{"dataset_name": "d", "dataset_digest": "2"}], filter="metrics.acc > 0.1"),
     search(datasets=[{"dataset_name": "never"}], filter="metrics.acc > 0.1"),

@@ -62,7 +62,7 @@ def _wrong(method: str, path: str) -> Step:
         case "GET":
             return get(path)
         case "PUT":
-            return put("/api/2.0/mlflow/" + path, b"{}", headers=JSON)
+            return put(path if path.startswith("/") else f"/api/2.0/mlflow/{path}", b"{}", headers=JSON)
         case "PATCH":
             return patch(path, {})
         case "DELETE":
@@ -75,6 +75,19 @@ METHODS = (
     differs(get("runs/search", {"experiment_ids": ["0"], "max_results": 1}), "search-by-get", 200, None),
 )
 
+# One operation of each family, and those outside of families.
+_LEFT_OUT: tuple[tuple[str, str], ...] = (
+    ("GET", "/api/2.0/mlflow/traces"), ("POST", "/api/3.0/mlflow/traces/search"), ("GET", "/api/3.0/mlflow/traces/get"), ("PATCH", "/api/3.0/mlflow/traces/tr-1/tags"),
+    ("GET", "/api/2.0/mlflow/webhooks"), ("POST", "/api/3.0/mlflow/datasets/create"), ("GET", "/api/3.0/mlflow/datasets/d-1"), ("GET", "/api/3.0/mlflow/gateway/endpoints/list"),
+    ("POST", "/api/3.0/mlflow/issues/search"), ("GET", "/api/3.0/mlflow/label-schemas/list"), ("GET", "/api/3.0/mlflow/prompt-optimization/jobs/search"),
+    ("GET", "/api/3.0/mlflow/review-queues/list"), ("GET", "/api/3.0/mlflow/scorers/list"), ("POST", "/ajax-api/3.0/mlflow/scorer/invoke"), ("GET", "/ajax-api/3.0/mlflow/jobs/1"),
+    ("GET", "/ajax-api/2.0/mlflow/gateway-proxy"), ("GET", "/ajax-api/2.0/mlflow/get-trace-artifact"), ("POST", "/ajax-api/2.0/mlflow/runs/create-promptlab-run"),
+    ("POST", "/ajax-api/3.0/mlflow/genai/evaluate/invoke"), ("GET", "/ajax-api/3.0/mlflow/ui-telemetry"), ("POST", "/graphql"),
+    ("POST", "/api/2.0/mlflow/artifacts/presigned-upload-url"), ("POST", "/api/2.0/mlflow/artifacts/presigned-download-url"),
+    ("POST", "/api/2.0/mlflow/webhooks"), ("DELETE", "/api/2.0/mlflow/webhooks/1"), ("GET", "/api/2.0/mlflow/unified-traces"),
+)
+LEFT_OUT = tuple(differs(_wrong(method, path), "left-out", 501, "NOT_IMPLEMENTED") for method, path in _LEFT_OUT)
+
 PROBES = (
     get("/health"),
     get("/version"),
@@ -84,4 +97,4 @@ PROBES = (
     post("/version", {}),
 )
 
-CONVERSATIONS = {"prefixes": PREFIXES, "bodies": BODIES, "methods": METHODS, "probes": PROBES}
+CONVERSATIONS = {"prefixes": PREFIXES, "bodies": BODIES, "methods": METHODS, "left out": LEFT_OUT, "probes": PROBES}

@@ -3,7 +3,7 @@
 from typing import Any
 
 from tests.mlflow.corpus.runs import NOBODY
-from tests.mlflow.steps import Step, delete, get, patch, post
+from tests.mlflow.steps import Step, delete, differs, get, patch, post
 
 MODEL, VERSION = "registered-models/", "model-versions/"
 
@@ -88,11 +88,14 @@ VERSIONS = (
     post("experiments/create", {"name": "versions"}, keep={"e": "experiment_id"}),
     *_RUN,
     make("ver"),
+    make("ver2"),
     version("ver"),
     version("ver", description="second", tags=[{"key": "a", "value": "1"}], run_link="http://example.com/run"),
     version("ver", unknown=5),
     post(VERSION + "create", {"name": "ver", "source": "mlflow-artifacts:/$e/$r/artifacts/other"}),
     post(VERSION + "create", {"name": "ver", "source": "s3://bucket/path", "run_id": "$r"}),
+    post(VERSION + "create", {"name": "ver2", "source": "s3://bucket/path"}),
+    get(VERSION + "get", {"name": "ver2", "version": "1"}),
     post("logged-models", {"experiment_id": "$e", "name": "logged", "source_run_id": "$r"}, keep={"m": "model.info.model_id", "at": "model.info.artifact_uri"}),
     post(VERSION + "create", {"name": "ver", "source": "models:/$m", "run_id": "$r", "model_id": "$m"}),
     post(VERSION + "create", {"name": "ver", "source": "$at", "model_id": "$m"}),
@@ -158,6 +161,13 @@ VERSIONS = (
     get(VERSION + "get", {"name": "ver", "version": "1"}),
     delete(MODEL + "delete", {"name": "ver renamed"}),
     get(VERSION + "get", {"name": "ver renamed", "version": "1"}),
+    # made again under the same name; it goes again, so that searches do not find it
+    make("again"),
+    version("again"),
+    delete(MODEL + "delete", {"name": "again"}),
+    make("again"),
+    version("again"),
+    delete(MODEL + "delete", {"name": "again"}),
 )
 
 
@@ -206,6 +216,8 @@ STAGES = (
     post(MODEL + "get-latest-versions", {}),
     post(MODEL + "get-latest-versions", {"name": "stages", "stages": "Staging"}),
     get(MODEL + "get", {"name": "stages"}),
+    differs(stage("4", "Production"), "release-requests", 403, "PERMISSION_DENIED"),
+    stage("4", "Archived"),
 )
 
 
@@ -250,6 +262,7 @@ ALIASES = (
     delete(VERSION + "delete", {"name": "aliases", "version": "2"}),
     get(MODEL + "alias", {"name": "aliases", "alias": "moves"}),
     get(MODEL + "get", {"name": "aliases"}),
+    *(differs(alias(name), "release-requests", 403, "PERMISSION_DENIED") for name in ("champion", "Production")),
 )
 
 CONVERSATIONS = {"registered models": MODELS, "model versions": VERSIONS, "stages": STAGES, "aliases": ALIASES}

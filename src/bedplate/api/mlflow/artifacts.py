@@ -16,9 +16,10 @@ from bedplate.app.site import Site
 from bedplate.errors import InputError, NotFoundError
 from bedplate.http import CHANGE, Limits, Request, Response, Route, unaudited
 from bedplate.ids import Digest
+from bedplate.release import changes, checks
 from bedplate.store import pages
 from bedplate.store.artifacts import ArtifactRow
-from bedplate.tracking import paths
+from bedplate.tracking import logged_models, paths
 from bedplate.tracking.artifacts import folder_of
 from bedplate.tracking.uploads import Part
 
@@ -61,8 +62,29 @@ class FileOfRun(msgspec.Struct, kw_only=True):
     path: str | None = None
 
 
+class FileOfVersion(msgspec.Struct, kw_only=True):
+    """Which file of which version of a registered model."""
+
+    name: str | None = None
+    version: str | None = None
+    path: str | None = None
+
+
+class ListOfModel(msgspec.Struct, kw_only=True):
+    """Which folder of a model."""
+
+    artifact_directory_path: str = ""
+    page_token: str | None = None
+
+
+class FileOfModel(msgspec.Struct, kw_only=True):
+    """Which file of a model."""
+
+    artifact_file_path: str = ""
+
+
 class FileInfo(msgspec.Struct):
-    """One file or folder; a folder has no size."""
+    """One file or folder; a folder has no size, and MLflow's messages leave out that of an empty file."""
 
     path: str
     is_dir: bool
@@ -118,6 +140,8 @@ def routes(site: Site) -> Iterator[Route]:
     yield from _proxy(site)
     yield from _in_parts(site)
     yield from _of_runs(site)
+    yield from _of_models(site)
+    yield from _of_versions(site)
 
 
 def _proxy(site: Site) -> Iterator[Route]:
@@ -152,11 +176,6 @@ def _proxy(site: Site) -> Iterator[Route]:
             method, f"{base}/{{path:path}}", action, audit, handler,
             summary=summary, limits=limits, prefixes=PREFIXES,
         )  # fmt: skip
-    yield from wire.routes(
-        "GET", "/mlflow-artifacts/presigned/{path:path}", "read", HANDED_OVER,
-        wire.missing("an address to download from directly"),
-        summary="Not here: an address to download a file from directly", limits=READING, prefixes=PREFIXES,
-    )  # fmt: skip
 
 
 def _in_parts(site: Site) -> Iterator[Route]:
@@ -217,13 +236,7 @@ def _of_runs(site: Site) -> Iterator[Route]:
         message = wire.decode(request, ListOfRun)
         run, workspace = wire.run_id(message), request.params["workspace"]
         inside = paths.check(message.path) if message.path else ""
-        location, root = _of_run(site, workspace, run)
-        query = ("artifacts", workspace, run, inside)
-        after = pages.position(query, message.page_token)
-        folder = f"{root}/{inside}" if inside else root
-        rows = site.artifacts.list(workspace, folder, after=str(after[0]) if after else "", limit=LISTED + 1)
-        more = pages.token(query, (rows[LISTED - 1].name,)) if len(rows) > LISTED else None
-        return _files(rows[:LISTED], f"{inside}/" if inside else "", root_uri=location, next_page_token=more)
+        return _page(site, workspace, _of_run(site, workspace, run), inside, message.page_token)
 
     async def get(request: Request) -> Response:
         message = wire.decode(request, FileOfRun)
@@ -255,6 +268,35 @@ def _of_runs(site: Site) -> Iterator[Route]:
     )  # fmt: skip
 
 
+def _of_models(site: Site) -> Iterator[Route]:
+    def list_(request: Request) -> Response:
+        message = wire.decode(request, ListOfModel)
+        workspace, model = request.params["workspace"], request.params["model"]
+        inside = paths.check(message.artifact_directory_path) if message.artifact_directory_path else ""
+        return _page(site, workspace, _of_model(site, workspace, model), inside, message.page_token)
+
+    async def get(request: Request) -> Response:
+        message = wire.decode(request, FileOfModel)
+        if not message.artifact_file_path:
+            raise wire.BadRequestError("Request must specify artifact_file_path.", fix="add it to the query")
+        workspace, model = request.params["workspace"], request.params["model"]
+        inside = paths.check(message.artifact_file_path)
+        _, root = await transfer.in_thread(_of_model, site, workspace, model)
+        row = await transfer.in_thread(site.artifacts.find, workspace, f"{root}/{inside}")
+        return await transfer.send(request, row, site.artifacts.read)
+
+    base = "/mlflow/logged-models/{model}/artifacts"
+    yield from wire.routes(
+        "GET", f"{base}/directories", "list", wire.SHOWS, list_,
+        summary="Files and folders of a model", limits=READING, request_type=ListOfModel,
+    )  # fmt: skip
+    yield from wire.routes(
+        "GET", f"{base}/files", "read", HANDED_OVER, get,
+        summary="The content of a file of a model", limits=READING, request_type=FileOfModel,
+        prefixes=("/ajax-api/2.0",),
+    )  # fmt: skip
+
+
 async def _receive(site: Site, request: Request, path: str, most: int | None = None) -> None:
     workspace, by = request.params["workspace"], wire.actor(site, request)
     name = await transfer.in_thread(site.artifacts.expect, workspace, path)
@@ -281,10 +323,21 @@ def _files(rows: Sequence[ArtifactRow], within: str = "", **also: str | None) ->
     value: dict[str, object] = {name: text for name, text in also.items() if text is not None}
     if rows:
         value["files"] = [
-            FileInfo(f"{within}{row.name}", row.digest is None, msgspec.UNSET if row.digest is None else row.size)
+            FileInfo(f"{within}{row.name}", row.digest is None, (row.digest and row.size) or msgspec.UNSET)
             for row in rows
         ]
     return wire.json(value)
+
+
+def _page(site: Site, workspace: str, place: tuple[str, str], inside: str, token: str | None) -> Response:
+    """One page of what lies in a folder of a run or a model."""
+    location, root = place
+    query = ("artifacts", workspace, root, inside)
+    after = pages.position(query, token)
+    folder = f"{root}/{inside}" if inside else root
+    rows = site.artifacts.list(workspace, folder, after=str(after[0]) if after else "", limit=LISTED + 1)
+    more = pages.token(query, (rows[LISTED - 1].name,)) if len(rows) > LISTED else None
+    return _files(rows[:LISTED], f"{inside}/" if inside else "", root_uri=location, next_page_token=more)
 
 
 def _of_run(site: Site, workspace: str, run: str) -> tuple[str, str]:
@@ -294,10 +347,50 @@ def _of_run(site: Site, workspace: str, run: str) -> tuple[str, str]:
         NotFoundError: the workspace has no such run, or its artifacts lie elsewhere.
     """
     with site.store.read() as tx:
-        location = tx.runs.get(workspace, run).artifact_uri
+        return _place(tx.runs.get(workspace, run).artifact_uri)
+
+
+def _of_versions(site: Site) -> Iterator[Route]:
+    async def get(request: Request) -> Response:
+        message = wire.decode(request, FileOfVersion)
+        inside = paths.check(wire.required("path", message.path))
+        name = wire.required("name", message.name)
+        number = checks.version_number(wire.required("version", message.version))
+        _, root = await transfer.in_thread(_of_version, site, request.params["workspace"], name, number)
+        row = await transfer.in_thread(site.artifacts.find, request.params["workspace"], f"{root}/{inside}")
+        return await transfer.send(request, row, site.artifacts.read)
+
+    yield from wire.routes(
+        "GET", "/model-versions/get-artifact", "read", HANDED_OVER, get,
+        summary="The content of a file of a version", limits=READING, request_type=FileOfVersion, prefixes=("",),
+    )  # fmt: skip
+
+
+def _of_version(site: Site, workspace: str, name: str, number: int) -> tuple[str, str]:
+    """Where the files of a version lie, as its clients know it and as a folder here.
+
+    Raises:
+        NotFoundError: there is no such version, or its files lie elsewhere.
+    """
+    with site.store.read() as tx:
+        row, _ = changes.version(tx, workspace, name, number)
+    return _place(changes.location_of(row))
+
+
+def _of_model(site: Site, workspace: str, model: str) -> tuple[str, str]:
+    """Where the artifacts of a model lie, as its clients know it and as a folder here.
+
+    Raises:
+        NotFoundError: the workspace has no such model, or it is deleted, or its artifacts lie elsewhere.
+    """
+    with site.store.read() as tx:
+        return _place(logged_models.active(tx, workspace, model).artifact_location)
+
+
+def _place(location: str) -> tuple[str, str]:
     folder = folder_of(location)
     if folder is None:
-        raise NotFoundError(f"the artifacts of this run lie at {location}", fix="read them there")
+        raise NotFoundError(f"these artifacts lie at {location}", fix="read them there")
     return location, paths.check(folder)
 
 

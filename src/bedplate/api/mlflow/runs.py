@@ -4,21 +4,24 @@ Calls that a training makes thousands of times (a metric, a batch, a new run) st
 writer's next commit; those that look run in a thread.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
 
 from bedplate.api.mlflow import entities, wire
 from bedplate.api.mlflow.entities import KeyValue
+from bedplate.api.mlflow.inputs import run_inputs, run_outputs
 from bedplate.app.site import Site
 from bedplate.errors import InputError
 from bedplate.http import APPEND, CHANGE, Request, Response, Route
 from bedplate.http.messages import too_deep
 from bedplate.store import Transaction
 from bedplate.store.runs import RunRow, RunStatus
-from bedplate.tracking import runs, validation
+from bedplate.tracking import inputs, logged_models, runs, validation
 from bedplate.tracking.appends import Appended
+from bedplate.tracking.inputs import RunLinks
+from bedplate.tracking.logged_models import Measured
 from bedplate.tracking.runs import RunPage
 from bedplate.tracking.validation import Metric, Param, Tag
 
@@ -234,7 +237,14 @@ def _logging(site: Site) -> Iterator[Route]:
         )
         run = wire.run_id(given)
         validation.metric(metric)
-        await site.appends.append(Appended(request.params["workspace"], run, request.principal.id, metrics=(metric,)))
+        item = Appended(
+            request.params["workspace"],
+            run,
+            request.principal.id,
+            metrics=(metric,),
+            measured=_measured((metric,), (given,)),
+        )
+        await site.appends.append(item)
         return Response(headers=[wire.JSON], body=_DONE)
 
     async def log_param(request: Request) -> Response:
@@ -247,21 +257,22 @@ def _logging(site: Site) -> Iterator[Route]:
     async def log_batch(request: Request) -> Response:
         given = _quick(request, _log_batch, LogBatch)
         run = wire.required("run_id", given.run_id)
+        for index, each in enumerate(given.metrics):
+            if each.key is None or each.value is None or each.timestamp is None:
+                for name in ("key", "value", "timestamp"):
+                    wire.required(f"metrics[{index}].{name}", getattr(each, name))
         batch = validation.batch(
-            [
-                Metric(
-                    wire.required(f"metrics[{index}].key", each.key),
-                    wire.required(f"metrics[{index}].value", each.value),
-                    wire.required(f"metrics[{index}].timestamp", each.timestamp),
-                    each.step,
-                )
-                for index, each in enumerate(given.metrics)
-            ],
+            [Metric(each.key, each.value, each.timestamp, each.step) for each in given.metrics],
             [Param(wire.required(f"params[{i}].key", each.key), each.value) for i, each in enumerate(given.params)],
             [Tag(wire.required(f"tags[{i}].key", each.key), each.value) for i, each in enumerate(given.tags)],
         )
         item = Appended(
-            request.params["workspace"], run, request.principal.id, metrics=batch.metrics, params=batch.params
+            request.params["workspace"],
+            run,
+            request.principal.id,
+            metrics=batch.metrics,
+            params=batch.params,
+            measured=_measured(batch.metrics, given.metrics),
         )
         if batch.tags:
             by = wire.actor(site, request)
@@ -292,7 +303,8 @@ def _looking(site: Site) -> Iterator[Route]:
         run = wire.run_id(wire.decode(request, RunId))
         with site.store.read() as tx:
             page = runs.get(tx, request.params["workspace"], run)
-        return wire.json({"run": _runs(page)[0]})
+            links = inputs.of_runs(tx, [page.runs[0].key])
+        return wire.json({"run": _runs(page, links)[0]})
 
     def search(request: Request) -> Response:
         wanted = wire.decode(request, SearchRuns)
@@ -307,7 +319,8 @@ def _looking(site: Site) -> Iterator[Route]:
                 max_results=wanted.max_results,
                 page_token=wanted.page_token or None,
             )
-        return wire.page("runs", _runs(page), page.next_page_token)
+            links = inputs.of_runs(tx, [row.key for row in page.runs], models_used=False)
+        return wire.page("runs", _runs(page, links), page.next_page_token)
 
     yield from wire.routes("GET", "/mlflow/runs/get", "read", wire.SHOWS, get, summary="One run", request_type=RunId)
     for method in ("POST", "GET"):
@@ -328,14 +341,24 @@ def _quick(request: Request, decode: Callable[[bytes], Any], of: type[Any]) -> A
     return wire.decode(request, of)
 
 
-def _runs(page: RunPage) -> list[entities.Run]:
+def _measured(metrics: Sequence[Metric], given: Sequence[LogMetric | BatchMetric]) -> Sequence[Measured]:
+    """Those of the metrics that are about models. Most calls have none."""
+    told = [
+        logged_models.measured(metric, each.model_id, each.dataset_name, each.dataset_digest)
+        for metric, each in zip(metrics, given, strict=True)
+        if each.model_id or each.dataset_name or each.dataset_digest
+    ]
+    return [each for each in told if each is not None]
+
+
+def _runs(page: RunPage, links: dict[int, RunLinks]) -> list[entities.Run]:
     metrics, params, tags = page.metrics, page.params, page.tags
     return [
         entities.Run(
             entities.run_info(row),
             entities.run_data(metrics.get(row.key, ()), params.get(row.key, ()), tags.get(row.key, ())),
-            {},
-            {},
+            run_inputs(links.get(row.key)),
+            run_outputs(links.get(row.key)),
         )
         for row in page.runs
     ]

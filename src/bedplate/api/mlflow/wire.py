@@ -21,6 +21,7 @@ from bedplate.errors import (
     StateError,
     StorageError,
     UnavailableError,
+    UnfitError,
 )
 from bedplate.http import (
     Audit,
@@ -61,7 +62,6 @@ _CODES: tuple[tuple[type[BedplateError], str, int], ...] = (
     (UnavailableError, "TEMPORARILY_UNAVAILABLE", 503),
     (StorageError, "INTERNAL_ERROR", 507),
 )
-_ADDRESSES = tuple(f"{prefix}/mlflow" for prefix in PREFIXES)
 _SECOND_PREFIX = re.compile(r"[^a-z0-9]+")
 
 
@@ -79,6 +79,10 @@ class NotImplementedHereError(BedplateError):
     http_status = 501
 
 
+class BadRequestError(InputError):
+    """A call of which MLflow says no more than that it is bad."""
+
+
 def error(caught: BedplateError) -> Response:
     """An error as MLflow's clients read it."""
     code, status = "INTERNAL_ERROR", 500
@@ -88,6 +92,8 @@ def error(caught: BedplateError) -> Response:
         code, status = "NOT_IMPLEMENTED", 501
     elif isinstance(caught, StateError):
         code, status = "INVALID_STATE", 400
+    elif isinstance(caught, UnfitError | BadRequestError):
+        code, status = "BAD_REQUEST", 400
     else:
         for kind, name, number in _CODES:
             if isinstance(caught, kind):
@@ -97,13 +103,9 @@ def error(caught: BedplateError) -> Response:
     return Response.json(Problem(code, str(caught)), status, headers)
 
 
-def present(request: Request, response: Response) -> Response:
-    """An error about an address that no route has, in the form of the API that the address belongs to."""
-    if request.route is not None or response.status < 400 or not request.path.startswith(_ADDRESSES):
-        return response
-    said = msgspec.json.decode(response.body)["message"]
-    response.body = msgspec.json.encode(Problem(_protocol(response.status), said))
-    return response
+def unknown(status: int, message: str) -> bytes:
+    """The body of an error about an address or method that is not there."""
+    return msgspec.json.encode(Problem(_protocol(status), message))
 
 
 def _protocol(status: int) -> str:
@@ -123,9 +125,10 @@ def decode(request: Request, of: type[Message]) -> Message:
     """
     if request.method in ("GET", "HEAD"):
         return _from_query(request, of)
+    if request.body or request.method in ("POST", "PUT"):
+        demand_json(request)
     if not request.body.strip():
         return _convert({}, of)
-    demand_json(request)
     value = decode_json(request.body, dict[str, Any], request.depth)
     return _convert(_without_nulls(value), of)
 
@@ -177,6 +180,17 @@ def required(name: str, value: T | None) -> T:
         InputError: it is not.
     """
     if value is None or value in ("", [], ()):
+        raise InputError(f"Missing value for required parameter '{name}'", fix=f"give {name}")
+    return value
+
+
+def there(name: str, value: T | None) -> T:
+    """A parameter that must be there, but may be empty.
+
+    Raises:
+        InputError: it is not there.
+    """
+    if value is None:
         raise InputError(f"Missing value for required parameter '{name}'", fix=f"give {name}")
     return value
 
@@ -254,16 +268,5 @@ def routes(
             method, whole, action, resource or from_path("Workspace", WORKSPACE.name), audit, limits, handler,
             name=_SECOND_PREFIX.sub("_", f"{method}{whole}".lower()).strip("_"), summary=summary,
             request_type=request_type, response_type=response_type, headers=(WORKSPACE,) if of_header else (),
-            render=error, error_type=Problem, twin=prefix != prefixes[0],
+            render=error, error_type=Problem, twin=prefix != prefixes[0], lenient=True,
         )  # fmt: skip
-
-
-def missing(name: str) -> Callable[[Request], Response]:
-    """The handler of an operation that is left out, and says so."""
-
-    def handler(request: Request) -> Response:
-        raise NotImplementedHereError(
-            f"{name} is not part of this server", fix="docs/reference/mlflow.md lists what is"
-        )
-
-    return handler

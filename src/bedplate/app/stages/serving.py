@@ -172,7 +172,7 @@ def _observe(context: Context) -> Outcome:
 
     system, use_case = context.system, context.use_case
     name = use_case.name
-    table = endpoints.predictions_table(name)
+    table = access.predictions_table(name)
     journal = endpoints.journal_of(system, name)
     _keep_serving(context)
     plan, refresh = _replay_plan(context)

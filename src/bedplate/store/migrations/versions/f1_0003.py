@@ -98,27 +98,20 @@ def _make() -> None:
         _of("registered_model_tags", "registered_models", "workspace", "name"),
     )
     _index("registered_model_tags", "workspace", "key", "name")
-    optional: tuple[str, ...] = (
-        "status_message",
-        "description",
-        "fact",
-        "bundle",
-        "location",
-        "run_link",
-    )
+    optional: tuple[str, ...] = ("status_message", "description", "fact", "bundle", "location", "run_link")
     optional += ("logged_model", "findings", "content", "onnx", "evidence")
     op.create_table(
         "model_versions",
         *_key(_number(), *(_text(name) for name in ("stage", "status", "creator"))),
         *(_text(name, null=True) for name in optional),
-        *(sa.Column(name, _NAMED, nullable=True) for name in ("source", "run")),
+        *(sa.Column(name, _NAMED, nullable=True) for name in ("source", "folder", "run")),
         _big("created"),
         _big("updated"),
         sa.PrimaryKeyConstraint("workspace", "name", "number", name=op.f("pk_model_versions")),
         sa.UniqueConstraint("workspace", "name", "fact", name=op.f("uq_model_versions_workspace_name_fact")),
         _of("model_versions", "registered_models", "workspace", "name"),
     )
-    for columns in (("updated", "name", "number"), ("created", "name", "number"), ("run",), ("source",)):
+    for columns in (("updated", "name", "number"), ("created", "name", "number"), ("run",), ("source",), ("folder",)):
         _index("model_versions", "workspace", *columns)
     _index("model_versions", "workspace", "name", "stage", "number")
     op.create_table(

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "f1_0007"
-down_revision = "f1_0005"
+down_revision = "f1_0006"
 
 _WORKSPACES = sa.table("workspaces", sa.column("name"), sa.column("shared"))
 
