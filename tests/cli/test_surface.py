@@ -16,6 +16,7 @@ backup DESTINATION --home --json
 check PATH --home --json
 completion SHELL
 contract test PATH --home --json
+gc --dry-run --home --json --older-than
 init FOLDER --home --json --name
 key create NAME --expires --home --json --label
 key list NAME --home --json

@@ -176,6 +176,14 @@ def test_the_upload_ends_and_each_change_is_one_entry(store: Store, by: Actor) -
         logged_models.get(tx, "default", model)
 
 
+def test_an_id_that_is_no_text_is_nobodys(store: Store) -> None:
+    """PostgreSQL cannot even be asked for it."""
+    with store.read() as tx:
+        for name in ("", "nul\0", "half \ud800"):
+            assert tx.logged_models.find("default", name) is None
+            assert tx.runs.find("default", name) is None
+
+
 def test_params_never_change(store: Store, by: Actor) -> None:
     """A param that is there is refused, whatever its value, and so are those beside it."""
     model = create(store, by, params=[Param("p", "1")])

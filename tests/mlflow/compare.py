@@ -28,7 +28,10 @@ _DAY = 86_400_000
 _EXPERIMENTS = frozenset({"experiment_id", "experiment_ids"})
 _TOKENS = frozenset({"next_page_token", "upload_id"})
 _NO_ORDER = frozenset(
-    {"dataset_inputs", "model_inputs", "model_outputs", "aliases", "latest_versions", "dataset_summaries"}
+    {
+        *("dataset_inputs", "model_inputs", "model_outputs", "dataset_summaries"),
+        *("aliases", "latest_versions", "latest_version"),
+    }
 )
 """Lists that a server may give in any order, besides every list of entries with a ``key`` of their own."""
 

@@ -21,6 +21,7 @@ from bedplate.app.read_models import (
     CheckReport,
     ContractTestReport,
     DecisionReport,
+    GcReport,
     InitReport,
     PlanReport,
     RestoreReport,
@@ -161,6 +162,10 @@ class Bedplate:
     def backup(self, destination: str | Path) -> BackupReport:
         """Write a consistent, verified copy of the home, also while it is in use."""
         return self._effect("backup", BackupReport, destination=str(Path(destination).absolute()))
+
+    def gc(self, older_than: str = "30 d", *, dry_run: bool = False) -> GcReport:
+        """Delete for good what was deleted so long ago, and content that nothing names; a dry run only says what."""
+        return self._effect("gc", GcReport, older_than=older_than, dry_run=dry_run)
 
     def restore(self, source: str | Path, home: str | Path | None = None) -> RestoreReport:
         """Make a home from a backup, after checking every digest in it."""

@@ -137,6 +137,12 @@ class OwnedHome:
             )
         return backup.backup(self.system.home, Path(destination))
 
+    def gc(self, principal: Principal, emit: Emit, older_than: str, dry_run: bool) -> Any:
+        """Delete for good what was deleted long enough ago."""
+        from bedplate.app import collecting
+
+        return collecting.gc(self.system, principal, older_than, dry_run=dry_run)
+
     def status(self, principal: Principal, emit: Emit) -> Any:
         """What this owner is doing now."""
         from bedplate.app import endpoints, queries
@@ -187,6 +193,7 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
         OwnedHome.login_link,
         OwnedHome.up_info,
         OwnedHome.backup,
+        OwnedHome.gc,
         OwnedHome.status,
         OwnedHome.stop,
     )

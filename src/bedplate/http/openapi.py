@@ -89,6 +89,10 @@ def _operation(route: Route, by_type: dict[int, dict[str, Any]]) -> dict[str, An
         {"name": given.header, "in": "header", "schema": {"type": "string", "maxLength": 200, "default": given.default}}
         for given in route.headers
     ]
+    parameters += [
+        {"name": given.name, "in": "query", "schema": {"type": "string", "maxLength": 200, "default": given.default}}
+        for given in route.queries
+    ]
     in_query = route.request_type is not None and route.method == "GET"
     if in_query:
         parameters += _query(route.request_type)

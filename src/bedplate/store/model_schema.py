@@ -157,5 +157,6 @@ logged_model_metrics = sa.Table(
     _count("position"),
     sa.UniqueConstraint("position"),
     sa.Index(None, "experiment", "key", "is_nan", "value", "model"),
+    sa.Index(None, "run"),
     sqlite_with_rowid=False,
 )

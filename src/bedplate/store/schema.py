@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-HEAD = "f1_0007"
+HEAD = "f1_0008"
 """The newest migration. Its first part is the record format of a home, :data:`bedplate.settings.FORMAT`."""
 
 # Named constraints, so that a later migration can alter them on both databases.
@@ -409,6 +409,18 @@ append_segments = sa.Table(
     _count("opened"),
     _count("sealed", null=True),
     _count("entry", null=True),
+)
+
+# What is left of appended rows that were deleted for good: the leaf that the chain has at their position, and the entry
+# of the ledger that vouches for the removal.
+erased_positions = sa.Table(
+    "erased_positions",
+    metadata,
+    sa.Column("position", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("leaf", sa.LargeBinary, nullable=False),
+    _count("entry"),
+    sa.Index(None, "entry", "position"),
+    sqlite_with_rowid=False,
 )
 
 # ----------------------------------------------------------------------------------------------------------- artifacts

@@ -10,7 +10,8 @@ from datetime import timedelta
 
 import msgspec
 
-from bedplate.api.mlflow import transfer, wire
+from bedplate.api.mlflow import wire
+from bedplate.app import transfer
 from bedplate.app.session import TICKET_HEADER
 from bedplate.app.site import Site
 from bedplate.errors import InputError, NotFoundError
