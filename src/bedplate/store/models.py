@@ -35,6 +35,7 @@ _mt, _vt, _a = registered_model_tags.c, model_version_tags.c, model_aliases.c
 _ADD_MODEL = sa.insert(registered_models)
 _THE_MODEL = (_m.workspace == _workspace, _m.name == _name)
 _MODEL = sa.select(registered_models).where(*_THE_MODEL)
+_MODEL_OF_ID = sa.select(registered_models).where(_m.workspace == _workspace, _m.id == param("id_"))
 _RENAME = sa.update(registered_models).where(*_THE_MODEL).values(name=param("new_"), updated=param("updated_"))
 _DESCRIBE_MODEL = (
     sa.update(registered_models).where(*_THE_MODEL).values(description=param("description_"), updated=param("updated_"))
@@ -195,6 +196,11 @@ class Models(Repository):
     def find(self, workspace: str, name: str) -> ModelRow | None:
         """The model of this name, if there is one."""
         row = self._execute(_MODEL, workspace_=workspace, name_=name).first()
+        return None if row is None else msgspec.convert(fields(row), ModelRow)
+
+    def of_id(self, workspace: str, identifier: str) -> ModelRow | None:
+        """The model of this id, if the workspace has it."""
+        row = self._execute(_MODEL_OF_ID, workspace_=workspace, id_=identifier).first()
         return None if row is None else msgspec.convert(fields(row), ModelRow)
 
     def rename(self, workspace: str, name: str, new: str, time: int) -> None:
