@@ -144,7 +144,7 @@ class Runs(Repository):
 
 
 def _split(value: str) -> tuple[str, str | None]:
-    return (value, None) if len(value) <= HEAD_LENGTH else (value[:HEAD_LENGTH], value[HEAD_LENGTH:])
+    return (value, None) if len(value) < HEAD_LENGTH else (value[:HEAD_LENGTH], value[HEAD_LENGTH:])
 
 
 def _pairs(rows: list[tuple[int, str, str, str | None]]) -> Pairs:
