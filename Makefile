@@ -2,10 +2,11 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+TORCH ?= 2.13.0
 PYTEST_ARGS ?= -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test crash check fix docs lock bench clean
+.PHONY: help demo test crash clients check fix docs lock bench clean
 
 help: ## List the recipes
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -14,12 +15,15 @@ demo: $(VENV)/.demo ## Set up, run the retail use case end to end, leave the pag
 	@$(BIN)/bedplate run examples/retail
 	@$(BIN)/bedplate up --detach
 
-test: $(VENV)/.test ## Set up with everything the tests need, then run the suite
+test: $(VENV)/.test $(VENV)/.mlflow ## Set up with everything the tests need, then run the suite
 	@$(BIN)/python scripts/browser.py
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 crash: $(VENV)/.test ## Run the long crash sweeps
 	$(BIN)/python -m pytest -m crash --timeout 1200 $(PYTEST_ARGS)
+
+clients: $(VENV)/.test $(VENV)/.torch ## Run what PyTorch and Lightning log through the MLflow client (1 GB and more to install)
+	$(BIN)/python -m pytest -m torch --timeout 600
 
 check: $(VENV)/.test ## Lint, types, import rules, generated reference
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -60,4 +64,19 @@ $(VENV)/.demo: $(VENV)/.uv requirements/demo.txt pyproject.toml
 $(VENV)/.test: $(VENV)/.demo requirements/test.txt
 	@echo "Setting up: installing what the tests need"
 	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --quiet --compile-bytecode --no-deps --require-hashes -r requirements/test.txt
+	@touch $@
+
+# The stock MLflow client and server, which tests and benchmarks compare with, apart from ours: their pins are not ours.
+$(VENV)/.mlflow: $(VENV)/.uv requirements/mlflow.txt
+	@echo "Setting up: installing the MLflow client and server that the tests compare with"
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)/mlflow
+	@$(BIN)/uv pip install --quiet --compile-bytecode --no-deps --require-hashes --python $(VENV)/mlflow -r requirements/mlflow.txt
+	@touch $@
+
+# The same with PyTorch and Lightning. pip chooses the build of torch: the one it was told of, or the registry's.
+$(VENV)/.torch: $(VENV)/.uv requirements/torch.txt
+	@echo "Setting up: installing PyTorch and Lightning with the MLflow client"
+	@$(BIN)/python -m venv --clear $(VENV)/torch
+	@$(BIN)/uv pip install --quiet --compile-bytecode --no-deps --require-hashes --python $(VENV)/torch -r requirements/torch.txt
+	@$(VENV)/torch/bin/python -m pip install --quiet torch==$(TORCH)
 	@touch $@

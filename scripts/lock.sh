@@ -3,7 +3,10 @@
 set -eu
 uv=$1
 compile() { "$uv" pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
-    --no-emit-index-url --no-header --no-annotate --override requirements/overrides.in "$@"; }
-compile pyproject.toml requirements/build.in --extra demo -o requirements/demo.txt
-compile pyproject.toml requirements/build.in --extra demo --group dev -c requirements/demo.txt -o requirements/test.txt
-echo uv | compile - -o requirements/uv.txt
+    --no-emit-index-url --no-header --no-annotate "$@"; }
+ours() { compile --override requirements/overrides.in "$@"; }
+ours pyproject.toml requirements/build.in --extra demo -o requirements/demo.txt
+ours pyproject.toml requirements/build.in --extra demo --group dev -c requirements/demo.txt -o requirements/test.txt
+echo uv | ours - -o requirements/uv.txt
+compile requirements/mlflow.in -o requirements/mlflow.txt
+compile --override requirements/torch-overrides.in requirements/torch.in -c requirements/mlflow.txt -o requirements/torch.txt

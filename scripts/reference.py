@@ -94,16 +94,48 @@ def api() -> Iterator[str]:
     yield from head(
         "HTTP API",
         "Send a key as `Authorization: Bearer KEY`. Each route declares an action, a resource and an audit class; one "
-        "that does not cannot be mounted.",
+        "that does not cannot be mounted. What stands under `/api` for MLflow's clients stands under `/ajax-api` too.",
     )
     any_site: Any = None  # routes close over the site and use it only when they are called
     mounted = RouteTable(route for routes in plugins("bedplate.routes") for route in routes(any_site))
     for route in mounted.routes:
+        if route.twin:
+            continue
         yield from ("", f"## {route.method} {route.path}", "", f"{route.summary}.", "")
         audit = route.audit.kind + (f": {route.audit.reason}" if route.audit.reason else "")
         body = route.request_type.__name__ if route.request_type is not None else "none"
         access = "everybody" if route.public else f"who may `{route.action}`"
         yield from table(("Access", "Audit class", "Body"), [(access, audit, f"`{body}`" if body != "none" else body)])
+
+
+def mlflow() -> Iterator[str]:
+    """What of MLflow's API is here, what is left out, and which replies are not MLflow's."""
+    # The table of differences lies beside the test that holds every reply against it.
+    sys.path.insert(0, str(FOLDER.parent.parent))
+    from tests.mlflow.differences import DIFFERENCES
+
+    from bedplate.api.mlflow import left_out, wire
+
+    yield from head(
+        "MLflow's REST API",
+        "The clients of MLflow 3.17 speak to a home unchanged: [how](../how-to/mlflow.md). `tests/mlflow` plays "
+        "the same calls on `mlflow server` and here, and compares the replies field by field.",
+    )
+    any_site: Any = None  # as above
+    mounted = RouteTable(route for routes in plugins("bedplate.routes") for route in routes(any_site))
+    here = [route for route in mounted.routes if route.render is wire.error and not route.twin]
+    yield from ("", "## Here", "", "Each is under `/api` for clients and `/ajax-api` for pages.", "")
+    yield from table(
+        ("Method", "Path", "What it does"), [(route.method, f"`{route.path}`", route.summary) for route in here]
+    )
+    yield from ("", "## Left out", "", "What begins like this answers 501 `NOT_IMPLEMENTED`.", "")
+    families: dict[str, list[str]] = {}
+    for path, name in left_out.FAMILIES.items():
+        families.setdefault(name, []).append(f"`{path}`")
+    yield from table(("What", "Paths"), [(name, ", ".join(paths)) for name, paths in sorted(families.items())])
+    yield from ("", "## Other replies than MLflow's", "", "Beside ids, times, page tokens and texts of errors.", "")
+    rows = [(entry.where, entry.theirs, entry.ours, entry.why) for entry in DIFFERENCES]
+    yield from table(("Where", "MLflow", "Bedplate", "Why"), rows)
 
 
 def usecase() -> Iterator[str]:
@@ -178,6 +210,7 @@ PAGES = {
     "errors.md": errors_page,
     "events.md": events,
     "api.md": api,
+    "mlflow.md": mlflow,
     "schema.md": usecase,
 }
 

@@ -6,17 +6,23 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from bedplate import blobs, store
 from bedplate import settings as settings_module
-from bedplate import store
 from bedplate.api.server import ControlPlane
 from bedplate.app import home as homes
+from bedplate.app import workspaces
+from bedplate.app.models import ModelRegistry
 from bedplate.app.read_models import DecisionReport, Trace
 from bedplate.app.site import Site
 from bedplate.errors import NotFoundError
-from bedplate.identity import Identity
+from bedplate.identity import Identity, Tickets
 from bedplate.ledger import Ledger
 from bedplate.policy.policies import Policies
 from bedplate.settings import Home, Settings
+from bedplate.tracking.appends import Appends
+from bedplate.tracking.artifacts import Artifacts
+from bedplate.tracking.contents import Contents
+from bedplate.tracking.uploads import Uploads
 from tests import sample
 
 
@@ -34,13 +40,21 @@ class Plane:
         self.key = self.identity.administrator_key()
         self.changes: list[tuple[str, dict[str, Any]]] = []
         fill(self, **texts)
+        self.contents = Contents(self.store, blobs.open(self.home.blobs))
+        self.artifacts = Artifacts(self.store, self.contents)
         system: Any = SimpleNamespace(
             store=self.store,
             settings=self.settings,
             identity=self.identity,
             ledger=self.ledger,
             policies=Policies.load(),
+            appends=Appends(self.store, self.ledger),
+            workspaces=workspaces.Known(self.store),
+            tickets=Tickets(self.store, self.home.keys),
+            artifacts=self.artifacts,
+            uploads=Uploads(self.store, self.contents, self.artifacts),
         )
+        system.models = ModelRegistry(system)
         self.site = Site(system, self.carry_out, lambda: {sample.NAME: sample.endpoint()})
         self.server = ControlPlane(self.site)
         self.address = self.server.address

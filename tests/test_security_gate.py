@@ -82,6 +82,11 @@ def test_the_gate_leaves_ordinary_code_alone(source):
     assert list(findings(source)) == []
 
 
+def test_only_the_converter_may_unpickle():
+    assert not list(findings("import joblib", "train/conversion.py"))
+    assert list(findings("import joblib", "train/run.py"))
+
+
 def test_settings_may_read_the_environment_and_cli_may_print():
     assert not list(findings("import os\nos.environ", "settings.py"))
     assert not list(findings("print(1)", "cli/output.py"))

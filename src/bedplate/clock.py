@@ -3,8 +3,9 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _frozen: datetime | None = None
 
 
@@ -16,6 +17,11 @@ def now() -> datetime:
 def timestamp() -> str:
     """:func:`now` as RFC 3339 text with microseconds and ``Z``."""
     return text(now())
+
+
+def milliseconds(moment: datetime | None = None) -> int:
+    """A moment, or :func:`now`, in whole milliseconds since 1970."""
+    return ((now() if moment is None else moment) - _EPOCH) // timedelta(milliseconds=1)
 
 
 def text(moment: datetime) -> str:

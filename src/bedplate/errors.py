@@ -8,13 +8,15 @@ BedplateError                 base; never raised itself
 ├── AuthenticationError       no valid key, session or link (HTTP 401)
 ├── DeniedError               policy does not allow it (HTTP 403)
 ├── ConflictError             it exists already, or somebody changed it meanwhile (HTTP 409)
-│   └── StateError            it does not go together with the state that something is in
+│   ├── StateError            it does not go together with the state that something is in
+│   └── UnfitError            one thing of it is given twice, is there with another value, or names what is not there
 ├── GateError                 a release gate refused (exit 3, HTTP 422)
 ├── IntegrityError            a digest, signature or ledger proof does not match (HTTP 500)
 ├── UserCodeError             code from pipeline.py raised, was killed or was refused
 ├── HomeError                 the home folder is missing, foreign, of another version, or owned by another process
 ├── StorageError              disk full, I/O error, object store refused (HTTP 507)
 ├── UnavailableError          a server or network is not there now; trying again may help (HTTP 503)
+│   └── FencedError           another owner has taken the database over: this one writes nothing any more
 ├── InternalError             a fault of ours: the log holds more under the id that it names (HTTP 500)
 └── MissingExtraError         an optional dependency is not installed; carries the install line
 """
@@ -127,6 +129,13 @@ class StateError(ConflictError):
     code = "invalid_state"
 
 
+class UnfitError(ConflictError):
+    """One thing of it is given twice, is there with another value already, or names what is not there."""
+
+    code = "unfit"
+    http_status = 400
+
+
 class GateError(BedplateError):
     """A release gate refused the candidate."""
 
@@ -166,6 +175,12 @@ class UnavailableError(BedplateError):
 
     code = "unavailable"
     http_status = 503
+
+
+class FencedError(UnavailableError):
+    """Another owner has taken the database over, so this one may not write any more."""
+
+    code = "fenced"
 
 
 class MissingExtraError(BedplateError):

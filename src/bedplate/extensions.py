@@ -10,8 +10,8 @@ from bedplate.errors import MissingExtraError
 
 BUILT_IN: Mapping[str, tuple[str, ...]] = {
     "bedplate.control_plane": ("bedplate.api.server:ControlPlane",),
-    "bedplate.presenters": ("bedplate.ui.routes:present",),
-    "bedplate.routes": ("bedplate.api.routes:routes", "bedplate.ui.routes:routes"),
+    "bedplate.presenters": ("bedplate.ui.routes:present", "bedplate.api.mlflow.left_out:present"),
+    "bedplate.routes": ("bedplate.api.routes:routes", "bedplate.api.mlflow.routes:routes", "bedplate.ui.routes:routes"),
 }
 """Our own plugins, by entry-point group: the product uses the interface that it offers to others."""
 

@@ -50,6 +50,13 @@ class Objective(msgspec.Struct, frozen=True, kw_only=True):
     risk: str = ""
 
 
+class Governance(msgspec.Struct, frozen=True, kw_only=True):
+    """Fact ``governance``: what rows of the use case are for, and the columns hidden from who may not unmask them."""
+
+    purpose: str
+    sensitive: tuple[str, ...]
+
+
 # --------------------------------------------------------------------------------------------------------------- data
 
 

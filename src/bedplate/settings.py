@@ -28,6 +28,11 @@ SETTINGS = (
     Setting("BEDPLATE_HOST", "127.0.0.1", "Address that the API, the pages and the endpoints listen on."),
     Setting("BEDPLATE_PORT", "8700", "Port of the API and the pages. Endpoints take the free ports that follow it."),
     Setting("BEDPLATE_ENVIRONMENT", "dev", "Environment that releases go to: dev approves by policy, production asks."),
+    Setting(
+        "BEDPLATE_ALIASES",
+        "",
+        "Aliases of registered models that stand for an environment: canary=staging adds one, live= makes it a label.",
+    ),
     Setting("BEDPLATE_LOG", "info", "Least severe log line that is written: debug, info, warning or error."),
 )
 
@@ -38,10 +43,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     home: Path
     database: str
     storage: str
+    endpoint: str
+    """Where object storage answers, if not at Amazon: ``AWS_ENDPOINT_URL``, as other programs read it too."""
     host: str
     port: int
     environment: str
     log: str
+    aliases: str = ""
 
 
 def load(environ: Mapping[str, str] | None = None) -> Settings:
@@ -66,10 +74,12 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         home=Path(values["BEDPLATE_HOME"]).expanduser().absolute(),
         database=values["BEDPLATE_DATABASE"],
         storage=values["BEDPLATE_STORAGE"],
+        endpoint=source.get("AWS_ENDPOINT_URL_S3", "") or source.get("AWS_ENDPOINT_URL", ""),
         host=values["BEDPLATE_HOST"],
         port=int(port),
         environment=values["BEDPLATE_ENVIRONMENT"],
         log=values["BEDPLATE_LOG"],
+        aliases=values["BEDPLATE_ALIASES"],
     )
 
 
@@ -84,6 +94,7 @@ def child_environment(settings: Settings) -> dict[str, str]:
         "BEDPLATE_PORT": str(settings.port),
         "BEDPLATE_ENVIRONMENT": settings.environment,
         "BEDPLATE_LOG": settings.log,
+        "BEDPLATE_ALIASES": settings.aliases,
     }
 
 

@@ -136,15 +136,20 @@ def test_a_cookie_alone_changes_nothing_through_the_api(anonymous, served):
 def test_every_route_but_the_open_ones_needs_a_key(anonymous, served):
     from bedplate.api.server import application
 
-    open_to_all = {"health", "page_login", "static", "static_vendor"}
+    open_to_all = {"health", "mlflow_health", "mlflow_version", "page_login", "static", "static_vendor"}
     for route in application(served.site)._table.routes:
         if route.public:
             assert route.name in open_to_all
             continue
-        path = route.path.replace("{digest:digest}", sample.digest("x")).replace("{index:int}", "0")
-        path = "".join("x" if part.startswith("{") else part for part in _parts(path))
+        path = "".join(_fitting(part) if part.startswith("{") else part for part in _parts(route.path))
         answer = anonymous.request(route.method, path)
         assert answer.status_code == 401, f"{route.method} {path}"
+
+
+def _fitting(parameter):
+    """A value that a parameter takes."""
+    kinds = {"digest": sample.digest("x"), "int": "0", "id": f"id_{'0' * 26}"}
+    return kinds.get(parameter.strip("{}").partition(":")[2], "x")
 
 
 def _parts(path):
@@ -191,3 +196,9 @@ def test_stopping_frees_the_port(tmp_path: Path):
         assert httpx.get(f"{address}/api/v1/health").status_code == 200
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{address}/api/v1/health")
+
+
+def test_the_server_describes_its_routes(client):
+    paths = client.get("/api/v1/openapi.json").json()["paths"]
+
+    assert "/api/v1/use-cases" in paths

@@ -70,7 +70,7 @@ class Answers:
     def login_link(self):
         return f"{sample.ADDRESS}/login/x"
 
-    def trace(self, prediction_id):
+    def trace(self, prediction_id, purpose=None):
         return sample.trace()
 
     def audit_verify(self, checkpoint):

@@ -25,7 +25,7 @@ run PATH --home --json --only
 schema
 status --home --json
 stop --home --json
-trace PREDICTION_ID --home --json
+trace PREDICTION_ID --home --json --purpose
 up --detach --home --json
 version --json
 waive USE_CASE GATE --home --json --reason

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from bedplate import store as stores
 from bedplate.store import Store, search
 from bedplate.store.filters import Clause, Order
-from bedplate.store.metrics import Point
 from bedplate.store.schema import HEAD_LENGTH
 
 RUNS = 160
@@ -54,7 +53,7 @@ def fill(store: Store, chance: random.Random) -> dict[int, list[Known]]:
         for number in range(RUNS):
             experiment = other if number % 8 == 0 else 0
             name, started = f"run {chance.randrange(20)}", chance.choice((0, 5, 5, 5, 9, chance.randrange(100)))
-            identifier = "%032x" % chance.getrandbits(128)
+            identifier = f"{chance.getrandbits(128):032x}"
             row = tx.runs.add(
                 identifier, experiment, name=name, user_id="ana", started=started, artifact_uri="s3://b/" + name
             )
@@ -85,7 +84,7 @@ def fill(store: Store, chance: random.Random) -> dict[int, list[Known]]:
             tx.runs.add_params(row, [(key, value, position + n) for n, (key, value) in enumerate(run.params.items())])
             tx.metrics.log(
                 [
-                    Point(row.key, experiment, started, key, value, 1, 0, position + n)
+                    (row.key, experiment, started, key, value, 1, 0, position + n)
                     for n, (key, value) in enumerate(run.metrics.items())
                 ]
             )

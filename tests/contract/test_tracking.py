@@ -11,6 +11,7 @@ from bedplate.ledger import Ledger, Signer, new_key
 from bedplate.store import Store
 from bedplate.tracking import experiments, metrics, runs
 from bedplate.tracking.actors import Actor
+from bedplate.tracking.appends import Appended, Appends
 from bedplate.tracking.validation import Metric, Param, Tag, batch
 
 KEY = new_key("bedplate/test")
@@ -78,7 +79,9 @@ def test_a_logged_batch_comes_back(store: Store, by: Actor) -> None:
     ]
     checked = batch(values, [Param("p", "1"), Param("long", "x" * 5000)], [Tag("t", "é")])
     with store.transaction() as tx:
-        assert runs.log(tx, "default", run, checked, position=7, by=by) == 13
+        item = Appended("default", run, "eva", checked.metrics, checked.params)
+        assert Appends(store, by.ledger).write(tx, [item]) == [None]
+        runs.set_tags(tx, "default", runs.active(tx, "default", run), checked.tags, by=by)
     with store.read() as tx:
         page = runs.get(tx, "default", run)
         key = page.runs[0].key

@@ -12,10 +12,11 @@ from bedplate.errors import InputError
 KEY = b"0123456789abcdef"
 MASK = st.builds(
     Mask,
-    kind=st.sampled_from(["drop", "null", "hash", "generalise", "truncate"]),
+    kind=st.sampled_from(["drop", "null", "hash", "generalise", "redact", "truncate"]),
     keep=st.integers(0, 5),
     step=st.sampled_from([0, 1, 5, 10, 2.5]),
     unit=st.sampled_from(["day", "month", "quarter", "year"]),
+    members=st.lists(st.sampled_from(["a", "b", "c"]), unique=True).map(lambda names: tuple(sorted(names))),
 )
 
 
@@ -32,13 +33,14 @@ def test_the_strictest_mask_wins_in_any_order(masks: list[Mask]) -> None:
 
 @given(st.lists(MASK, min_size=1, max_size=4), MASK)
 def test_another_mask_never_shows_more(masks: list[Mask], more: Mask) -> None:
-    order = ["truncate", "generalise", "hash", "null", "drop"]
+    order = ["truncate", "redact", "generalise", "hash", "null", "drop"]
     before, after = strictest(masks), strictest([*masks, more])
     assert before is not None
     assert after is not None
     assert order.index(after.kind) >= order.index(before.kind)
     if after.kind == before.kind:
         assert after.keep <= before.keep
+        assert set(after.members) >= set(before.members)
         assert after.step == 0 or after.step >= before.step > 0
     assert after.with_(before) == after
 
@@ -59,6 +61,19 @@ def test_masks_by_column_and_by_tag_meet() -> None:
 def test_a_dropped_column_is_not_there_and_a_null_one_is_empty() -> None:
     assert _masked(pa.array([1, 2]), Mask(kind="drop")).to_pydict() == {"n": [0, 1]}
     assert _masked(pa.array([1, 2]), Mask(kind="null")).to_pydict() == {"a": [None, None], "n": [0, 1]}
+
+
+def test_members_of_json_texts_are_emptied_at_any_depth() -> None:
+    mask = Mask(kind="redact", members=("age", "income"))
+    texts = ['{"age":34,"id":7,"more":[{"income":[1,2],"x":null}]}', "[]", None, '"age"', "age: 34"]
+    assert _masked(pa.array(texts), mask).column("a").to_pylist() == [
+        '{"age":null,"id":7,"more":[{"income":null,"x":null}]}',
+        "[]",
+        None,
+        '"age"',
+        None,
+    ]
+    assert _masked(pa.array([1, 2]), mask).column("a").to_pylist() == [None, None]
 
 
 def test_codes_are_the_same_for_the_same_value_and_key_only() -> None:

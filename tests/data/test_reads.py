@@ -156,3 +156,18 @@ def test_protection_that_does_not_fit_the_table_shows_nothing(tables: Tables, ve
     with pytest.raises(DeniedError, match="age, which this version has not"):
         _protected(tables, ENGINEER, seen).read(older)
     assert seen[-1].allowed is False
+
+
+def test_rows_can_be_looked_up_by_what_is_not_hidden(tables: Tables, version: TableVersion) -> None:
+    seen: list[ReadRecord] = []
+    reader = _protected(tables, ENGINEER, seen)
+    assert reader.read(version, ["id"], where={"id": 3}).read_all().to_pydict() == {"id": [3]}
+    assert reader.read(version, where={"id": 1}).read_all().num_rows == 0  # a row policy keeps it in
+    for hidden in ({"name": "ana"}, {"id": 2, "age": 42}):
+        with pytest.raises(DeniedError, match="is masked"):
+            reader.read(version, ["id"], where=hidden)
+    with pytest.raises(InputError, match="no column 'nane'"):
+        reader.read(version, where={"nane": "ana"})
+    assert [record.allowed for record in seen] == [True, True, False, False]
+    found = _protected(tables, ADMIN, seen).read(version, ["id"], where={"name": "ana"}).read_all()
+    assert found.to_pydict() == {"id": [1]}

@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 
 from bedplate.data.tables import Tables
-from bedplate.errors import InputError, IntegrityError, NotFoundError
+from bedplate.errors import FencedError, InputError, IntegrityError, NotFoundError
 
 ROWS = pa.table({"a": pa.array([1, 2, 3], pa.int64()), "s": ["x", "y", None]})
 
@@ -105,3 +105,20 @@ def test_appending_other_columns_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="other columns"):
         tables.write("t", pa.table({"b": [1]}), mode="append")
     assert tables.verify("t").files == 1
+
+
+def test_what_is_asked_before_a_commit_can_stop_it(tmp_path: Path) -> None:
+    allowed = Tables(tmp_path).write("t", ROWS, mode="append")
+
+    def refuse() -> None:
+        raise FencedError("another owner has taken over")
+
+    refused = Tables(tmp_path, before_commit=refuse)
+    with pytest.raises(FencedError):
+        refused.write("t", ROWS, mode="append")
+    with pytest.raises(FencedError):
+        refused.write("new", ROWS, mode="append")
+    assert refused.current("t") == allowed
+    assert len(list(tmp_path.rglob("*.parquet"))) == 1
+    with pytest.raises(NotFoundError):
+        refused.current("new")

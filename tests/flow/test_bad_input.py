@@ -32,6 +32,13 @@ BAD = {
         2,
         "paid_tardily",
     ),
+    "a sensitive column that is none": (
+        lambda folder: spoil(
+            folder, "usecase.yaml", (r"purpose: credit_control", "purpose: credit_control\n  sensitive: [paid_lat]")
+        ),
+        2,
+        "did you mean 'paid_late'",
+    ),
     "empty table": (
         lambda folder: (folder / "data/invoices.csv").write_text(
             (folder / "data/invoices.csv").read_text().splitlines()[0] + "\n"

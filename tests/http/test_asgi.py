@@ -12,7 +12,7 @@ import pytest
 from granian.constants import Interfaces
 from granian.server.embed import Server
 
-from bedplate.errors import AuthenticationError
+from bedplate.errors import AuthenticationError, ConflictError, IntegrityError
 from bedplate.http import (
     CHANGE,
     READ,
@@ -28,6 +28,9 @@ from bedplate.http import (
 from bedplate.http.asgi import Application
 
 closed: list[str] = []
+received: list[int] = []
+sent: list[int] = []
+MEBIBYTES = 32
 
 
 def authenticate(request: Request) -> str:
@@ -61,12 +64,40 @@ async def page(request: Request) -> Response:
     return Response.html("<p>hi</p>")
 
 
+async def count(request: Request) -> Response:
+    sizes = [len(piece) async for piece in request.pieces]
+    received.append(sum(sizes))
+    return Response.json({"size": sum(sizes), "pieces": len(sizes)})
+
+
+async def ignore(request: Request) -> Response:
+    raise ConflictError("not now")
+
+
+async def file(request: Request) -> Response:
+    async def source() -> AsyncIterator[bytes]:
+        try:
+            for number in range(MEBIBYTES):
+                if number == MEBIBYTES - 1 and request.params["path"] == "damaged":
+                    raise IntegrityError("the last piece is not what it should be")
+                sent.append(number)
+                yield b"x" * (1 << 20)
+        finally:
+            closed.append("file")
+
+    return Response(headers=[("content-length", str(MEBIBYTES << 20))], stream=source())
+
+
 def application() -> Application:
     thing, none = fixed("Thing", "t"), unaudited("a page without data")
     limits = Limits(body=1000, receipt=0.3)
+    streamed = Limits(body=3 << 20, receipt=0.3, stream=True)
     return Application(
         RouteTable(
             [
+                Route("PUT", "/count/{path:path}", "count", thing, CHANGE, streamed, count),
+                Route("PUT", "/ignore", "ignore", thing, CHANGE, streamed, ignore),
+                Route("GET", "/file/{path:path}", "file", thing, READ, limits, file),
                 Route("POST", "/echo", "echo", thing, CHANGE, limits, echo),
                 Route("GET", "/ticks", "ticks", thing, READ, limits, ticks),
                 Route("GET", "/", "page", thing, none, limits, page, public=True),
@@ -213,3 +244,114 @@ def test_a_failing_start_hook_stops_the_server() -> None:
         return sent
 
     assert asyncio.run(main()) == ["lifespan.startup.failed"]
+
+
+def test_a_streamed_body_reaches_its_handler_in_pieces() -> None:
+    async def test(port: int) -> None:
+        with client(port) as http:
+            async with http:
+                whole = await http.put("/count/a/b", content=b"x" * (2 << 20))
+                empty = await http.put("/count/a", content=b"")
+
+                async def chunks() -> AsyncIterator[bytes]:
+                    for _ in range(5):
+                        yield b"y" * 100_000
+
+                chunked = await http.put("/count/a", content=chunks())
+        assert whole.json()["size"] == 2 << 20
+        assert 1 < whole.json()["pieces"] <= 8
+        assert (empty.json(), chunked.json()["size"]) == ({"size": 0, "pieces": 0}, 500_000)
+
+    serve(test)
+
+
+def test_a_streamed_body_is_limited_in_size_and_time() -> None:
+    async def test(port: int) -> None:
+        received.clear()
+        start = b"PUT /count/a HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer key\r\n"
+        declared = await raw(port, start + b"content-length: 4000000\r\n\r\n")
+        chunks = b"transfer-encoding: chunked\r\n\r\n" + (b"100000\r\n" + b" " * (1 << 20) + b"\r\n") * 4
+        undeclared = await raw(port, start + chunks)
+        slow = await raw(port, start + b"content-length: 100\r\n\r\n{")
+        assert [answer.split(b"\r\n")[0].split()[1] for answer in (declared, undeclared, slow)] == [
+            b"413",
+            b"413",
+            b"408",
+        ]
+        assert all(b"connection: close" in answer for answer in (declared, undeclared, slow))
+        assert received == []
+
+    serve(test)
+
+
+@pytest.mark.parametrize(
+    "framing", [b"content-length: 100\r\n\r\nhalf", b"transfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n"]
+)
+def test_half_a_body_never_counts_as_one(framing: bytes) -> None:
+    async def test(port: int) -> None:
+        received.clear()
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"PUT /count/a HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer key\r\n" + framing)
+        await writer.drain()
+        writer.write_eof()
+        await asyncio.sleep(0.1)
+        writer.close()
+        await asyncio.sleep(0.5)
+        assert received == []
+
+    serve(test)
+
+
+def test_a_refusal_reaches_a_client_that_is_still_sending() -> None:
+    async def test(port: int) -> None:
+        with client(port) as http:
+            async with http:
+                late = await http.put("/ignore", content=b"x" * (2 << 20))
+                denied = await http.put("/ignore", content=b"x" * (2 << 20), headers={"authorization": "x"})
+        assert (late.status_code, late.headers["connection"]) == (409, "close")
+        assert (denied.status_code, denied.headers["connection"]) == (401, "close")
+
+    serve(test)
+
+
+def test_a_connection_ends_only_where_a_body_was_left_unread() -> None:
+    async def test(port: int) -> None:
+        with client(port) as http:
+            async with http:
+                read = await http.post("/echo", json={"a": 1})
+                none = await http.get("/echo")
+                left = await http.post("/nothing", json={"a": 1})
+                stranger = await http.post("/echo", json={}, headers={"host": "evil.example"})
+        kept = ["connection" in answer.headers for answer in (read, none, left, stranger)]
+        assert kept == [False, False, True, True]
+
+    serve(test)
+
+
+def test_what_fails_on_the_way_never_looks_complete() -> None:
+    async def test(port: int) -> None:
+        with client(port) as http:
+            async with http:
+                whole = await http.get("/file/whole")
+                with pytest.raises(httpx.RemoteProtocolError):
+                    await http.get("/file/damaged")
+                head = await http.head("/file/whole")
+        assert len(whole.content) == MEBIBYTES << 20
+        assert (head.content, head.headers["content-length"]) == (b"", str(MEBIBYTES << 20))
+
+    serve(test)
+
+
+def test_a_slow_reader_holds_the_source_back() -> None:
+    async def test(port: int) -> None:
+        sent.clear()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+        writer.write(b"GET /file/whole HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer key\r\n\r\n")
+        await writer.drain()
+        await reader.readline()
+        await asyncio.sleep(0.5)
+        held = list(sent)
+        writer.close()
+        assert len(held) < MEBIBYTES // 2
+
+    serve(test)

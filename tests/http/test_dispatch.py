@@ -119,3 +119,29 @@ def test_a_handler_that_is_late_is_503() -> None:
         return Response()
 
     assert Canary().run(handler=late, limits=Limits(deadline=0.05)).status == 503
+
+
+async def _pieces(request: Request) -> Response:
+    return Response.json([piece.decode() async for piece in request.pieces])
+
+
+def test_a_streamed_body_is_left_to_the_handler() -> None:
+    canary = Canary()
+
+    response = canary.run(handler=_pieces, limits=Limits(stream=True))
+
+    assert (response.status, json.loads(response.body)) == (200, [])
+    assert canary.seen == ["authenticate", ALLOWED]
+
+
+def test_a_body_that_is_here_already_is_one_piece_within_the_limit() -> None:
+    def run(body: bytes, most: int) -> Response:
+        limits = Limits(stream=True, body=most)
+        route = Route("PUT", "/x", "put", from_path("Thing"), CHANGE, limits, _pieces)
+        canary = Canary()
+        request = Request("PUT", "/x", body=body)
+        return asyncio.run(dispatch(RouteTable([route]), request, canary.authenticate, canary.authorise))
+
+    assert json.loads(run(b"all", 3).body) == ["all"]
+    assert json.loads(run(b"", 3).body) == []
+    assert run(b"more", 3).status == 413

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from bedplate.http import CHANGE, Limits, Request, Response, Route, RouteTable, from_path
+from bedplate.http import CHANGE, HeaderParam, Limits, Request, Response, Route, RouteTable, from_path
 from bedplate.http.openapi import document
 
 
@@ -42,3 +42,29 @@ def test_the_document_lists_every_route_with_action_and_audit_class() -> None:
     )
     assert operation["requestBody"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Thing"}
     assert api["components"]["schemas"]["Thing"]["required"] == ["name"]
+
+
+class Question(msgspec.Struct):
+    thing: str
+    most: int = 10
+
+
+def test_a_query_and_a_header_are_parameters_and_twins_are_left_out() -> None:
+    """What a GET takes stands among its parameters; a second address of the same route is not listed again."""
+
+    def route(path: str, *, twin: bool) -> Route:
+        return Route(
+            "GET", path, "view_thing", from_path("Place", "place"), CHANGE, Limits(), handler, name=path,
+            request_type=Question, headers=(HeaderParam("place", "x-place", "here"),), twin=twin,
+        )  # fmt: skip
+
+    api = document(RouteTable([route("/first", twin=False), route("/second", twin=True)]), title="t", version="1")
+
+    assert list(api["paths"]) == ["/first"]
+    operation = api["paths"]["/first"]["get"]
+    assert [(p["in"], p["name"], p.get("required", False)) for p in operation["parameters"]] == [
+        ("header", "x-place", False),
+        ("query", "thing", True),
+        ("query", "most", False),
+    ]
+    assert "requestBody" not in operation

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from bedplate.errors import NotFoundError
 from bedplate.http import CHANGE, READ, Audit, Limits, ProtocolError, Request, Response, Route, RouteTable, fixed
-from bedplate.http.routes import ResourceRef, from_path, unaudited
+from bedplate.http.routes import RefusedTailError, ResourceRef, from_path, unaudited
 
 
 def handler(request: Request) -> Response:
@@ -43,6 +43,8 @@ UNDECLARED = [
     ("path", "/things/{Thing}"),
     ("path", "/things/{thing:float}"),
     ("path", "/things/pre{thing}"),
+    ("path", "/things/{thing:path}/more"),
+    ("limits", Limits(stream=True)),
 ]
 
 
@@ -155,3 +157,65 @@ def test_whatever_matches_is_one_clean_segment(text: str) -> None:
 
 def test_resources_come_from_the_path() -> None:
     assert from_path("Model", "a", "b")({"a": "x", "b": 3}) == ResourceRef("Model", "x/3")
+
+
+TAILS = ["/", "//", "a//b", "/a", "a//", "../a", "a/../b", "a/..", "./a", "a/.", "a\\b", "a/%2e%2e", "a/b\x00", "a\n/b"]
+
+
+@pytest.mark.parametrize("tail", TAILS)
+def test_a_tail_refuses_what_a_segment_refuses(tail: str) -> None:
+    table = RouteTable([route(path="/files/{path:path}", resource=fixed("T", "t"), name="tail")])
+
+    with pytest.raises(RefusedTailError) as caught:
+        table.match("GET", f"/files/{tail}")
+
+    assert (caught.value.status, caught.value.route.name) == (400, "tail")
+
+
+@pytest.mark.parametrize("path", ["/files/", "/files", "/files/..", "/other/a"])
+def test_a_tail_is_not_empty_and_begins_where_it_is_mounted(path: str) -> None:
+    table = RouteTable([route(path="/files/more/{path:path}", resource=fixed("T", "t"))])
+
+    with pytest.raises(NotFoundError):
+        table.match("GET", path)
+
+
+def test_a_tail_takes_every_segment_that_is_left_and_is_tried_last() -> None:
+    files = fixed("T", "t")
+    table = RouteTable(
+        [
+            route(path="/files/{path:path}", resource=files, name="tail"),
+            route(path="/files/{number:int}", resource=files, name="int"),
+            route(path="/files/list", resource=files, name="literal"),
+        ]
+    )
+
+    found = {path: table.match("GET", path) for path in ("/files/list", "/files/7", "/files/a", "/files/a/7/list/")}
+
+    assert {path: hit.name for path, (hit, _) in found.items()} == {
+        "/files/list": "literal",
+        "/files/7": "int",
+        "/files/a": "tail",
+        "/files/a/7/list/": "tail",
+    }
+    assert found["/files/a/7/list/"][1] == {"path": "a/7/list"}
+
+
+@given(st.lists(st.text(min_size=1, max_size=20), min_size=1, max_size=6))
+def test_a_tail_is_what_was_asked_for_or_nothing(segments: list[str]) -> None:
+    table = RouteTable([route(path="/files/{path:path}", resource=fixed("T", "t"))])
+    path = "/".join(segments)
+    try:
+        params = table.match("GET", f"/files/{path}")[1]
+    except (NotFoundError, ProtocolError):
+        return
+
+    assert params == {"path": path.removesuffix("/")}
+    assert not {"", ".", ".."} & set(params["path"].split("/"))
+
+
+def test_two_tails_of_one_place_have_one_name() -> None:
+    table = RouteTable([route(path="/files/{path:path}", resource=fixed("T", "t"))])
+
+    with pytest.raises(ValueError, match="is called"):
+        table.mount(route("PUT", path="/files/{name:path}", resource=fixed("T", "t"), audit=CHANGE))

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from bedplate import clock, ids
+from bedplate.data.reads import Reader
 from bedplate.data.tables import Tables
 from bedplate.errors import InputError, NotFoundError, UnavailableError
 from bedplate.ids import Digest, digest_bytes
@@ -28,6 +29,9 @@ from bedplate.observe import (
     ship,
 )
 from bedplate.observe.ship import SCHEMA
+from bedplate.policy import values as policy
+from bedplate.policy.policies import Policies
+from bedplate.policy.values import FLOW, Resource
 from bedplate.records import Prediction
 
 BUNDLE = digest_bytes(b"bundle")
@@ -162,14 +166,19 @@ def test_a_prediction_is_found_as_it_was_logged(tmp_path: Path) -> None:
     version = ship(journal, tables, "predictions").table
     assert version is not None
     name = next(iter(tables.scan(version, ["id"]))).column(0)[0].as_py()
-    found = find(tables, "predictions", name)
+    rows = Reader(tables, Policies.load(), FLOW, "care", lambda record: None, resource_of=governed)
+    found = find(rows, version, name)
     assert found.id == name
     assert found.outputs == {"product_id": [1, 2]}
-    newest = latest(tables, "predictions")
+    newest = latest(rows, version)
     assert newest is not None
     assert all(newest.time >= row for batch in tables.scan(version, ["time"]) for row in stamps(batch))
     with pytest.raises(NotFoundError, match="no prediction"):
-        find(tables, "predictions", "pred_nothing")
+        find(rows, version, "pred_nothing")
+
+
+def governed(name: str) -> Resource:
+    return policy.table(name, use_case="shop", purposes=("care",))
 
 
 def stamps(batch: pa.RecordBatch) -> list[str]:

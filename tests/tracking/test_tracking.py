@@ -8,6 +8,7 @@ import pytest
 from bedplate import store
 from bedplate.errors import NotFoundError
 from bedplate.tracking import code_of, environment_digest, experiments, of_training, runs, save
+from bedplate.tracking.appends import Appends
 from tests.release import sample
 
 
@@ -15,7 +16,8 @@ def test_a_training_is_kept_once_as_a_run(tmp_path):
     run = of_training("retail", sample.training())
     with closing(store.open(tmp_path / "bedplate.db")) as opened:
         with opened.transaction() as tx:
-            first, again = save(tx, run), save(tx, run)
+            appends = Appends(opened, ledger=None)  # what is appended is recorded only when a segment is sealed
+            first, again = save(tx, appends, run, actor="flow"), save(tx, appends, run, actor="flow")
         with opened.read() as tx:
             page = runs.get(tx, "default", first)
             kept = page.runs[0]

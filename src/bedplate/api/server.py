@@ -6,6 +6,7 @@ import logging
 import socket
 import threading
 from collections.abc import Callable
+from importlib import metadata
 from typing import Any
 
 from granian._granian import SocketHolder
@@ -17,7 +18,18 @@ from bedplate.app import session
 from bedplate.app.site import Site
 from bedplate.errors import AuthenticationError, UnavailableError
 from bedplate.extensions import plugins
-from bedplate.http import HostGuard, Request, ResourceRef, Response, RouteTable
+from bedplate.http import (
+    HostGuard,
+    Limits,
+    Request,
+    ResourceRef,
+    Response,
+    Route,
+    RouteTable,
+    fixed,
+    openapi,
+    unaudited,
+)
 from bedplate.http.asgi import Application
 from bedplate.identity import Principal
 from bedplate.policy.values import Decision
@@ -32,8 +44,12 @@ _log = logging.getLogger(__name__)
 def application(site: Site) -> Application:
     """The ASGI application of a home: every route that is registered, ours and those of installed packages."""
     table = RouteTable(route for routes in plugins("bedplate.routes") for route in routes(site))
+    table.mount(_description(table))
 
     def authenticate(request: Request) -> Principal:
+        ticket = session.ticket(request)
+        if ticket is not None:
+            return site.tickets.accept(ticket, request.method, request.path)
         principal = site.authenticate(session.presented(request))
         user = session.claimed(request)
         if user is not None and user != principal.name:
@@ -52,6 +68,19 @@ def application(site: Site) -> Application:
 
     hosts = HostGuard(("127.0.0.1", "localhost", "[::1]", site.settings.host))
     return Application(table, authenticate, authorise, hosts=hosts, present=present)
+
+
+def _description(table: RouteTable) -> Route:
+    """The route that describes the others."""
+
+    def handler(request: Request) -> Response:
+        return Response.json(openapi.document(table, title="Bedplate", version=metadata.version("bedplate")))
+
+    audit = unaudited("describes the routes, the same for everybody")
+    return Route(
+        "GET", "/api/v1/openapi.json", "list", fixed("Home", "home"), audit, Limits(), handler,
+        name="openapi", summary="This description",
+    )  # fmt: skip
 
 
 class ControlPlane:
@@ -96,7 +125,9 @@ class ControlPlane:
             await self._server.serve()
 
         try:
-            asyncio.run(serve())
+            import uvloop
+
+            uvloop.run(serve())
         except BaseException as error:  # noqa: BLE001 handed to the thread that waits for the start
             self._failure = error
             _log.exception("the control plane ended")

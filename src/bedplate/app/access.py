@@ -4,26 +4,23 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from bedplate.errors import DeniedError
-from bedplate.identity import Principal
+from bedplate.errors import DeniedError, InputError
+from bedplate.identity import Principal, policy_principal
+from bedplate.ids import Digest
 from bedplate.policy import values as policy
 from bedplate.policy.values import Decision, Resource
-from bedplate.store.principals import PrincipalRow
+from bedplate.records import Governance, TableVersion
+from bedplate.store import Transaction, facts
 from bedplate.usecase.types import UseCase
 
 if TYPE_CHECKING:
     from bedplate.app.system import System
-    from bedplate.data.reads import Reader, ReadRecord
+    from bedplate.data.reads import Protection, Reader, ReadRecord
 
-
-def policy_principal(principal: Principal | PrincipalRow) -> policy.Principal:
-    """Somebody who signed in, or could, as policy knows them."""
-    return policy.Principal(
-        kind="User" if principal.kind == "user" else "Service",
-        id=principal.id,
-        name=principal.name,
-        groups=principal.groups,
-    )
+GOVERNANCE = "governance"
+"""The kind of the fact that says what rows of a use case are for."""
+LOGGED = ("inputs", "features", "outputs")
+"""The columns of a logged prediction that hold values by name, as JSON."""
 
 
 def use_case_resource(use_case: UseCase) -> Resource:
@@ -65,18 +62,56 @@ def demand(system: "System", principal: Principal, action: str, resource: Resour
     return decision
 
 
-def reader(
-    system: "System", use_case: UseCase, principal: policy.Principal = policy.FLOW, purpose: str | None = None
+def governance_of(use_case: UseCase) -> Governance:
+    """What the file says about the use of its rows."""
+    return Governance(purpose=use_case.governance.purpose, sensitive=use_case.governance.sensitive)
+
+
+def governance_digest(use_case: UseCase) -> Digest:
+    """The digest of the fact that says it."""
+    return facts.digest_of(GOVERNANCE, use_case.name, (), msgspec.to_builtins(governance_of(use_case)))
+
+
+def governance(tx: Transaction, use_case: str) -> Governance:
+    """What the file said about the use of its rows when it was last checked.
+
+    Raises:
+        InputError: it was never checked, or by a version of Bedplate that did not write this down.
+    """
+    checked = tx.stages.latest(use_case, "check")
+    digest = checked.inputs.get(GOVERNANCE) if checked is not None else None
+    if digest is None:
+        raise InputError(f"what the rows of {use_case} are for is not known yet", fix="run the use case")
+    return msgspec.convert(tx.facts.get(Digest(digest)).body, Governance)
+
+
+def predictions_table(use_case: str) -> str:
+    """The table that predictions of a use case are shipped to."""
+    return table_name(use_case, "predictions")
+
+
+def reader(system: "System", use_case: UseCase) -> "Reader":
+    """The flow's governed reads of the tables of its use case, for the purpose that the file names."""
+    return reader_for(system, use_case.name, governance_of(use_case), policy.FLOW)
+
+
+def reader_for(
+    system: "System",
+    use_case: str,
+    governance: Governance,
+    principal: policy.Principal,
+    purpose: str | None = None,
 ) -> "Reader":
-    """Governed reads of the tables of a use case; each scan, allowed or denied, is one ledger entry."""
+    """Governed reads of the tables of a use case, for its own purpose unless another one is given.
+
+    Each scan, allowed or denied, is one ledger entry. Sensitive columns are null for whoever may not unmask them, and
+    so are the values of that name inside a logged prediction.
+    """
     from bedplate.data.reads import Reader
 
     def resource_of(name: str) -> Resource:
         return policy.table(
-            name,
-            use_case=use_case.name,
-            purposes=(use_case.governance.purpose,),
-            sensitive=bool(use_case.governance.sensitive),
+            name, use_case=use_case, purposes=(governance.purpose,), sensitive=bool(governance.sensitive)
         )
 
     def on_read(record: "ReadRecord") -> None:
@@ -102,7 +137,23 @@ def reader(
         system.tables,
         system.policies,
         principal,
-        use_case.governance.purpose if purpose is None else purpose,
+        governance.purpose if purpose is None else purpose,
         on_read,
         resource_of=resource_of,
+        protection_of=lambda version: _protection(system, use_case, governance, version),
     )
+
+
+def _protection(system: "System", use_case: str, governance: Governance, version: TableVersion) -> "Protection":
+    """The masks on the columns of this version that the use case calls sensitive, by name."""
+    from bedplate.data.masks import Mask, Masks
+    from bedplate.data.reads import Protection
+
+    if not governance.sensitive:
+        return Protection()
+    columns = system.tables.schema(version).names
+    # A line of a source that is no row was set aside as it stood, in ``_text``: nobody can tell what is in it.
+    masks = {name: [Mask(kind="null")] for name in (*governance.sensitive, "_text") if name in columns}
+    if version.name == predictions_table(use_case):
+        masks |= {name: [Mask(kind="redact", members=governance.sensitive)] for name in LOGGED if name in columns}
+    return Protection(masks=Masks(columns=masks))

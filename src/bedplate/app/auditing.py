@@ -1,15 +1,17 @@
-"""Verifying the ledger of a home, offline."""
+"""Verifying the ledger of a home, and against it what runs logged and how model versions moved, offline."""
 
 from pathlib import Path
 
-from bedplate import ledger
+from bedplate import ledger, store
 from bedplate.app.read_models import AuditReport
 from bedplate.errors import NotFoundError
+from bedplate.release import past
 from bedplate.settings import Home, Settings
+from bedplate.tracking import appends
 
 
 def verify(settings: Settings, checkpoint: Path | None) -> AuditReport:
-    """Check entries, tree, tiles and signatures; against a checkpoint kept elsewhere, if one is given.
+    """Check entries, tree, tiles, signatures and the rows of runs; against a checkpoint kept elsewhere if there is one.
 
     Raises:
         NotFoundError: there is no home, or no such checkpoint file.
@@ -20,11 +22,23 @@ def verify(settings: Settings, checkpoint: Path | None) -> AuditReport:
     if checkpoint is not None and not checkpoint.is_file():
         raise NotFoundError("there is no such checkpoint", where=str(checkpoint), fix="name a file with a signed note")
     report = ledger.verify(home, checkpoint, database=settings.database or None)
+    problems = report.problems
+    if report.ok:  # else the database is not one to read further
+        problems = _kept(settings, home)
     return AuditReport(
-        verified=report.ok,
+        verified=report.ok and not problems,
         entries=report.entries,
         root=report.root,
         checkpoint=f"{report.origin}, {report.signed:,} signed, {report.unsigned:,} since",
         against=str(checkpoint) if checkpoint is not None else None,
-        problems=report.problems,
+        problems=problems,
     )
+
+
+def _kept(settings: Settings, home: Home) -> tuple[str, ...]:
+    opened = store.open(settings.database or home.database, read_only=True)
+    try:
+        with opened.read() as tx:
+            return (*past.verify(tx), *appends.verify(tx))
+    finally:
+        opened.close()

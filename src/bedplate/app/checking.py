@@ -4,7 +4,10 @@ from pathlib import Path
 
 from bedplate import usecase
 from bedplate.app.read_models import CheckReport, ContractResult, ContractTestReport
+from bedplate.errors import InputError
 from bedplate.retrain.conditions import parse, parse_worth
+from bedplate.usecase import Loaded
+from bedplate.usecase.problems import nearest
 
 
 def check(path: Path) -> CheckReport:
@@ -23,6 +26,7 @@ def check(path: Path) -> CheckReport:
     parse_worth(use_case.retrain.if_)
     for data in use_case.data.values():
         contracts.load(loaded.folder / data.contract)
+    sensitive(loaded)
     return CheckReport(
         name=use_case.name,
         path=str(loaded.path),
@@ -32,6 +36,32 @@ def check(path: Path) -> CheckReport:
         features=use_case.features,
         gates=use_case.release.gates,
     )
+
+
+def sensitive(loaded: Loaded) -> None:
+    """Refuse a sensitive column that no contract has: a mistyped name would leave its column open.
+
+    Raises:
+        InputError: there is one.
+        ContractError: a contract is not one.
+    """
+    from bedplate.data import contracts
+
+    named = loaded.use_case.governance.sensitive
+    if not named:
+        return
+    known: dict[str, None] = {}
+    for data in loaded.use_case.data.values():
+        for model in contracts.load(loaded.folder / data.contract).models:
+            known |= dict.fromkeys(column.name for column in model.columns)
+    for column in named:
+        if column not in known:
+            like = nearest(column, known)
+            raise InputError(
+                f"governance.sensitive names {column!r}, which is a column of no contract",
+                where=f"{loaded.path}:{loaded.line('governance', 'sensitive')}",
+                fix=f"did you mean {like!r}?" if like else "name columns of the contracts",
+            )
 
 
 def contract_test(path: Path) -> ContractTestReport:

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from bedplate import files
-from bedplate.app import endpoints, owned, owner_socket
+from bedplate.app import access, endpoints, owned, owner_socket
 from bedplate.app import home as homes
 from bedplate.app.owner_socket import Request
 from bedplate.app.read_models import StopReport, UpInfo
@@ -20,6 +20,7 @@ from bedplate.errors import BedplateError, HomeError, UnavailableError
 from bedplate.extensions import plugins
 from bedplate.records import Event
 from bedplate.settings import Home, Settings, child_environment
+from bedplate.workflow import lease as leases
 from bedplate.workflow import owner as owners
 
 _START = 60.0
@@ -32,14 +33,18 @@ def _quiet(event: Event) -> None:
     """Show no progress."""
 
 
-def serve_forever(settings: Settings, on_ready: Callable[[UpInfo], None]) -> None:
+def serve_forever(
+    settings: Settings, on_ready: Callable[[UpInfo], None], *, lease_seconds: float = leases.SECONDS
+) -> None:
     """Own the home, bring its endpoints back, serve API and pages until a signal or ``bedplate stop``.
 
     Raises:
         HeldError: another process owns the home.
+        LeasedError: the owner of another home holds the database.
+        FencedError: another owner has taken the database over meanwhile.
         UnavailableError: the port is taken.
     """
-    with owned.open_home(settings) as home:
+    with owned.open_home(settings, lease_seconds=lease_seconds) as home:
         previous = {
             number: signal.signal(number, lambda *_: home.stopping.set()) for number in (signal.SIGTERM, signal.SIGINT)
         }
@@ -54,6 +59,7 @@ def serve_forever(settings: Settings, on_ready: Callable[[UpInfo], None]) -> Non
                 sys.stderr.write(f"{problem}\n")
             on_ready(UpInfo(address=plane.address, link=home.link(), pid=os.getpid()))
             _until_stopped(home)
+            home.system.check_owner()
         finally:
             address.unlink(missing_ok=True)
             plane.stop()
@@ -62,10 +68,11 @@ def serve_forever(settings: Settings, on_ready: Callable[[UpInfo], None]) -> Non
 
 
 def _until_stopped(home: owned.OwnedHome) -> None:
-    """Wait; meanwhile ship what replicas logged and sign what the ledger took in."""
+    """Wait; meanwhile ship what replicas logged, seal what runs logged and sign what the ledger took in."""
     while not home.stopping.wait(_SHIP_EVERY):
         try:
             ship_all(home)
+            home.system.appends.seal_if_due()
             home.system.ledger.checkpoint()
         except BedplateError as error:
             sys.stderr.write(f"{error}\n")
@@ -73,13 +80,15 @@ def _until_stopped(home: owned.OwnedHome) -> None:
 
 def ship_all(home: owned.OwnedHome) -> None:
     """Move sealed predictions of every endpoint into their tables, one ledger entry for each segment."""
-    from bedplate.observe.ship import ship
-
     system = home.system
     with system.store.read() as tx:
         rows = tx.endpoints.list()
+    if not rows:
+        return
+    from bedplate.observe.ship import ship  # tables take a hundred megabytes: not for a home that serves no model
+
     for row in rows:
-        folder, table = endpoints.journal_of(system, row.name), endpoints.predictions_table(row.use_case)
+        folder, table = endpoints.journal_of(system, row.name), access.predictions_table(row.use_case)
         with system.lock(row.use_case):
             ship(folder, system.tables, table, on_segment=endpoints.recorder(system))
 

@@ -5,36 +5,66 @@ from pathlib import Path
 
 import msgspec
 
-from bedplate.app import access
+from bedplate import bundle as bundles
 from bedplate.app.read_models import EndpointStatus
 from bedplate.app.system import System
+from bedplate.errors import IntegrityError
+from bedplate.identity import policy_principal
 from bedplate.ids import digest_of
 from bedplate.journal import Segment
+from bedplate.policy.policies import Policies
 from bedplate.records import TableVersion
 from bedplate.serve import snapshot
 from bedplate.serve.spec import ReplicaSpec
+from bedplate.store import Transaction
 from bedplate.store.endpoints import EndpointRow
 
 
+def access_path(system: System) -> Path:
+    """The file that replicas read; it is there once an endpoint was started."""
+    return system.home.run / "access.json"
+
+
 def publish_access(system: System) -> None:
-    """Write what replicas decide by: the keys in force and their principals. They take it up within a second."""
+    """Write what replicas decide by: keys in force, their principals, policies. They take it up within a second."""
+    with system.store.transaction() as tx:
+        write_access(system, tx, system.policies.now)
+
+
+def write_access(system: System, tx: Transaction, policies: Policies) -> None:
+    """:func:`publish_access` with what ``tx`` sees: who writes the file later has seen more."""
+    tx.ledger.head(lock=True)
     signer = snapshot.make_key(system.home.keys / "access.key", system.home.keys / "access.pub")
-    keys: dict[str, snapshot.Key] = {}
-    with system.store.read() as tx:
-        for principal in tx.principals.list():
-            if principal.disabled is not None:
-                continue
-            known = access.policy_principal(principal)
-            for key in tx.keys.of(principal.id):
-                if key.ended is None:
-                    name = snapshot.key_name(key.id, key.secret_hash)
-                    keys[name] = snapshot.Key(principal=known, expires=key.expires)
-    snapshot.write(system.home.run / "access.json", snapshot.new(keys), signer)
+    active = {row.id: policy_principal(row) for row in tx.principals.list() if row.disabled is None}
+    keys = {
+        snapshot.key_name(key.id, key.secret_hash): snapshot.Key(principal=active[key.principal], expires=key.expires)
+        for key in tx.keys.list()
+        if key.ended is None and key.principal in active
+    }
+    path = access_path(system)
+    try:
+        before = snapshot.read(path, signer.public_key()).number
+    except IntegrityError:
+        before = 0  # there is none yet, or none that a replica would take
+    snapshot.write(path, snapshot.new(keys, policies.texts, before), signer)
 
 
 def spec_of(row: EndpointRow) -> ReplicaSpec:
     """What the supervisor starts a replica of this endpoint from."""
     return msgspec.convert(row.spec, ReplicaSpec, dec_hook=lambda kind, value: kind(value))
+
+
+def here(system: System, spec: ReplicaSpec) -> ReplicaSpec:
+    """The spec with the paths of this home: the one that wrote it may lie elsewhere, as a copy of it that took over."""
+    return msgspec.structs.replace(
+        spec,
+        bundle=bundles.path_of(system.home.bundles, spec.digest),
+        public_key=system.opened.signing_public,
+        snapshot=system.home.run / "access.json",
+        snapshot_key=system.home.keys / "access.pub",
+        journal=journal_of(system, spec.name),
+        online=system.home.online,
+    )
 
 
 def as_row(spec: ReplicaSpec) -> dict[str, object]:
@@ -56,7 +86,7 @@ def restore(system: System) -> list[str]:
         rows = [row for row in tx.endpoints.list() if row.state == "running"]
     for row in rows:
         try:
-            start(system, spec_of(row))
+            start(system, here(system, spec_of(row)))
         except Exception as error:  # noqa: BLE001 one endpoint that cannot start must not keep the others down
             failed.append(f"{row.name}: {error}")
     return failed
@@ -65,11 +95,6 @@ def restore(system: System) -> list[str]:
 def journal_of(system: System, name: str) -> Path:
     """Where the replicas of an endpoint write predictions: a folder named by nothing that a user typed."""
     return system.home.journal / digest_of(name)[7:39]
-
-
-def predictions_table(use_case: str) -> str:
-    """The table that predictions of a use case are shipped to."""
-    return access.table_name(use_case, "predictions")
 
 
 def recorder(system: System, purpose: str = "") -> Callable[[Segment, TableVersion], None]:

@@ -13,7 +13,7 @@ import msgspec
 
 from bedplate import settings as settings_module
 from bedplate import usecase
-from bedplate.app import owned, owner_socket
+from bedplate.app import nouns, owned, owner_socket
 from bedplate.app.owner_socket import Request
 from bedplate.app.read_models import (
     AuditReport,
@@ -47,7 +47,7 @@ def _quiet(event: Event) -> None:
 
 
 class Bedplate:
-    """Everything Bedplate can do on one home.
+    """Everything Bedplate can do on one home. ``users``, ``keys``, ``workspaces`` and ``policies`` let a team share it.
 
     Every method returns a struct of :mod:`bedplate.app.read_models` and raises only :class:`BedplateError`.
     """
@@ -55,6 +55,10 @@ class Bedplate:
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings if settings is not None else settings_module.load()
         self.home = Home(self.settings.home)
+        self.users = nouns.Users(self._effect)
+        self.keys = nouns.Keys(self._effect)
+        self.workspaces = nouns.Workspaces(self._effect)
+        self.policies = nouns.Policies(self._effect, self.home.root)
 
     # ------------------------------------------------------------------------------------------------- the file alone
 
@@ -125,9 +129,16 @@ class Bedplate:
         loaded = usecase.load(Path(path))  # a broken file is refused before anything is opened
         return self._effect("run", RunSummary, on_event, path=str(loaded.path), only=only)
 
-    def trace(self, prediction_id: str) -> Trace:
-        """Walk from a prediction to the objective, checking every digest on the way."""
-        return self._effect("trace", Trace, prediction_id=prediction_id)
+    def trace(self, prediction_id: str, purpose: str | None = None) -> Trace:
+        """Walk from a prediction to the objective, checking every digest on the way.
+
+        The prediction is read for the ``purpose`` of its use case unless you name another one.
+
+        Raises:
+            DeniedError: policy does not let you see it for that purpose.
+            NotFoundError: no use case has a prediction of that id.
+        """
+        return self._effect("trace", Trace, prediction_id=prediction_id, purpose=purpose)
 
     def approve(self, use_case: str, environment: str, reason: str) -> DecisionReport:
         """Say, as yourself, that the latest bundle may go into an environment."""

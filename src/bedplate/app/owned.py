@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bedplate.app import access
+from bedplate.app import access, people, policies, workspaces
 from bedplate.app.owner_socket import Listener, Request
 from bedplate.app.read_models import StopReport, UpInfo
 from bedplate.app.system import System
@@ -15,6 +15,7 @@ from bedplate.identity import Principal
 from bedplate.policy import values as policy
 from bedplate.records import Event
 from bedplate.settings import Home, Settings
+from bedplate.workflow import lease as leases
 
 Emit = Callable[[Event], None]
 
@@ -42,9 +43,11 @@ def local_token(home: Home) -> str:
 class OwnedHome:
     """An owner at work: its system, and the socket over which other commands reach it."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.system = System(settings)
+    def __init__(self, settings: Settings, *, lease_seconds: float = leases.SECONDS) -> None:
+        self.system = System(settings, lease_seconds=lease_seconds)
         self.stopping = threading.Event()
+        if self.system.lease is not None:
+            self.system.lease.when_lost(self.stopping.set)
         try:
             self._listener = Listener(self.system.home.socket, self._on_request)
         except BaseException:
@@ -91,11 +94,11 @@ class OwnedHome:
 
         return runs.run(self.system, principal, Path(path), only, emit)
 
-    def trace(self, principal: Principal, emit: Emit, prediction_id: str) -> Any:
+    def trace(self, principal: Principal, emit: Emit, prediction_id: str, purpose: str | None = None) -> Any:
         """Walk from a prediction to the objective."""
         from bedplate.app import tracing
 
-        return tracing.trace(self.system, principal, prediction_id)
+        return tracing.trace(self.system, principal, prediction_id, purpose)
 
     def approve(self, principal: Principal, emit: Emit, use_case: str, environment: str, reason: str) -> Any:
         """Approve the latest bundle for an environment."""
@@ -164,6 +167,15 @@ class OwnedHome:
             raise UnavailableError("no pages are being served", fix="start them: bedplate up") from error
 
 
+def _of(function: Callable[..., Any]) -> Callable[..., Any]:
+    """An operation that needs nothing of its owner but the system."""
+
+    def carry_out(home: OwnedHome, principal: Principal, emit: Emit, **arguments: Any) -> Any:
+        return function(home.system, principal, **arguments)
+
+    return carry_out
+
+
 _OPERATIONS: dict[str, Callable[..., Any]] = {
     method.__name__: method
     for method in (
@@ -178,14 +190,32 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
         OwnedHome.status,
         OwnedHome.stop,
     )
+} | {
+    "add_user": _of(people.add),
+    "list_users": _of(people.listed),
+    "set_groups": _of(people.set_groups),
+    "disable_user": _of(people.disable),
+    "create_key": _of(people.create_key),
+    "list_keys": _of(people.keys),
+    "revoke_key": _of(people.revoke_key),
+    "create_workspace": _of(workspaces.create),
+    "list_workspaces": _of(workspaces.visible),
+    "update_workspace": _of(workspaces.update),
+    "delete_workspace": _of(workspaces.delete),
+    "add_policies": _of(policies.add),
+    "compare_policies": _of(policies.compare),
+    "list_policies": _of(policies.listed),
+    "remove_policy": _of(policies.remove),
+    "test_policies": _of(policies.trial),
 }
 
 
-def open_home(settings: Settings) -> OwnedHome:
+def open_home(settings: Settings, *, lease_seconds: float = leases.SECONDS) -> OwnedHome:
     """Become the owner of a home.
 
     Raises:
         HeldError: another process owns it.
+        LeasedError: the owner of another home holds the database.
         HomeError: the folder cannot be a home.
     """
-    return OwnedHome(settings)
+    return OwnedHome(settings, lease_seconds=lease_seconds)

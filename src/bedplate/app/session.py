@@ -8,6 +8,7 @@ from bedplate.http import Request
 
 COOKIE = "bedplate_session"
 CSRF_HEADER = "x-bedplate-csrf"
+TICKET_HEADER = "x-bedplate-ticket"
 _SAFE = ("GET", "HEAD")
 
 
@@ -34,6 +35,11 @@ def presented(request: Request) -> str:
     if request.method not in _SAFE and request.path.startswith("/api/"):
         check_csrf(token, request.headers.get(CSRF_HEADER, ""))
     return token
+
+
+def ticket(request: Request) -> str | None:
+    """The ticket that a request carries instead of a key or a session."""
+    return None if "authorization" in request.headers else request.headers.get(TICKET_HEADER)
 
 
 def claimed(request: Request) -> str | None:

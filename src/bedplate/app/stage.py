@@ -73,7 +73,12 @@ class Context:
         return msgspec.convert(self.outputs[stage].body, kind)
 
     def progress(self, message: str, done: float | None = None, total: float | None = None) -> None:
-        """Tell how far the stage is."""
+        """Tell how far the stage is.
+
+        Raises:
+            FencedError: another owner has taken over meanwhile, so it need not go on.
+        """
+        self.system.check_owner()
         self._emit(Event(stage=self.stage, state="progress", message=message, done=done, total=total))
 
 

@@ -6,14 +6,14 @@ from typing import Any
 import msgspec
 
 from bedplate import bundle as bundles
-from bedplate.app import access, endpoints
+from bedplate.app import access
 from bedplate.app.read_models import Trace, TraceNode
 from bedplate.app.system import System
-from bedplate.errors import BedplateError, IntegrityError, NotFoundError
-from bedplate.identity import Principal
+from bedplate.errors import BedplateError, DeniedError, IntegrityError, NotFoundError
+from bedplate.identity import Principal, policy_principal
 from bedplate.ids import Digest, digest_of
 from bedplate.policy import values as policy
-from bedplate.records import Bundle, Fact, IngestResult, Objective, Prediction
+from bedplate.records import Bundle, Fact, Governance, IngestResult, Objective, Prediction
 
 ORDER = ("approval", "bundle", "gates", "training", "features", "dataset", "data", "plan", "requirements", "objective")
 """The kinds of evidence on the way, nearest to the prediction first."""
@@ -32,21 +32,32 @@ TITLES = {
 }
 
 
-def trace(system: System, principal: Principal, prediction_id: str) -> Trace:
-    """Find a prediction and walk it back.
+def trace(system: System, principal: Principal, prediction_id: str, purpose: str | None = None) -> Trace:
+    """Find a prediction and walk it back, for the purpose of its use case unless another one is given.
+
+    Looking for it reads the predictions of each use case in turn, as the principal may see them: each such read stands
+    in the ledger, allowed or denied.
 
     Raises:
         NotFoundError: no use case has a prediction of that id.
-        DeniedError: policy does not allow to look at it.
+        DeniedError: policy does not allow to look at it, or at the predictions of a use case that may have it.
     """
     from bedplate.observe.ship import find
 
     with system.store.read() as tx:
         names = [row.name for row in tx.use_cases.list()]
+    denied: DeniedError | None = None
     for name in names:
         try:
-            prediction = find(system.tables, endpoints.predictions_table(name), prediction_id)
+            version = system.tables.current(access.predictions_table(name))
+            with system.store.read() as tx:
+                governance = access.governance(tx, name)
+            rows = access.reader_for(system, name, governance, policy_principal(principal), purpose)
+            prediction = find(rows, version, prediction_id)
         except NotFoundError:
+            continue
+        except DeniedError as error:
+            denied = error
             continue
         decision = access.demand(system, principal, "read", policy.use_case(name))
         with system.store.transaction() as tx:
@@ -58,7 +69,9 @@ def trace(system: System, principal: Principal, prediction_id: str) -> Trace:
                 policies=decision.policies,
                 auth=principal.auth,
             )
-        return walk(system, prediction)
+        return walk(system, prediction, _withheld(prediction, governance))
+    if denied is not None:
+        raise denied
     raise NotFoundError(
         f"no prediction {prediction_id!r}",
         where=f"home {system.home.root}",
@@ -66,9 +79,15 @@ def trace(system: System, principal: Principal, prediction_id: str) -> Trace:
     )
 
 
-def walk(system: System, prediction: Prediction) -> Trace:
+def _withheld(prediction: Prediction, governance: Governance) -> tuple[str, ...]:
+    """The sensitive values that the prediction has, and does not show to who asked."""
+    shown = (prediction.inputs, prediction.features, prediction.outputs)
+    return tuple(name for name in governance.sensitive if any(name in part and part[name] is None for part in shown))
+
+
+def walk(system: System, prediction: Prediction, withheld: tuple[str, ...] = ()) -> Trace:
     """The line of a prediction: itself, then every fact that it rests on, nearest first."""
-    nodes = [_prediction(prediction)]
+    nodes = [_prediction(prediction, withheld)]
     with system.store.read() as tx:
         approval = tx.facts.get(prediction.evidence)
         facts = [approval, *tx.facts.ancestors(prediction.evidence)]
@@ -90,12 +109,13 @@ def walk(system: System, prediction: Prediction) -> Trace:
     )
 
 
-def _prediction(prediction: Prediction) -> TraceNode:
+def _prediction(prediction: Prediction, withheld: tuple[str, ...]) -> TraceNode:
     replayed = ", replayed" if prediction.replayed else ""
+    hidden = f"; withheld: {', '.join(withheld)}" if withheld else ""
     return TraceNode(
         kind="prediction",
         title="Prediction",
-        summary=f"for {prediction.entity or 'one row'} in {prediction.latency_ms:.1f} ms{replayed}",
+        summary=f"for {prediction.entity or 'one row'} in {prediction.latency_ms:.1f} ms{replayed}{hidden}",
         digest=digest_of(prediction),
         verified=True,  # its page checksums were verified as the row was read
         created=prediction.time,

@@ -3,15 +3,15 @@
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from bedplate import files, ids
-from bedplate.blobs.port import check, key
+from bedplate.blobs.incoming import Incoming, leftovers
+from bedplate.blobs.port import BLOCK, Content, check, key, part, take
 from bedplate.errors import NotFoundError, StorageError
 from bedplate.ids import Digest
-
-_BLOCK = 1 << 20
 
 
 class DiskBlobs:
@@ -30,19 +30,23 @@ class DiskBlobs:
 
     def put_file(self, path: Path) -> Digest:
         try:
-            files.make_folder(self._root)
-            temporary = self._root / f".{os.getpid()}.{ids.new_id('tmp')}"
-            digest = _copy(path, temporary)
-            target = self._root / key(digest)
-            try:
-                files.make_folder(target.parent)
-                temporary.replace(target)
-                files.sync_folder(target.parent)
-            finally:
-                files.discard(temporary)
+            with path.open("rb") as reader:
+                return self.put_pieces(iter(lambda: reader.read(BLOCK), b""))
         except OSError as error:
             raise _refused(error, path) from error
-        return digest
+
+    def put_pieces(self, pieces: Iterable[bytes]) -> Digest:
+        return take(self.receive(), pieces)
+
+    def receive(self) -> Incoming:
+        return Incoming(self._root, self._place)
+
+    def _place(self, file: Path, digest: Digest, size: int) -> None:
+        # What is there already is replaced: it is the same content, or was damaged and is mended.
+        target = self._root / key(digest)
+        files.make_folder(target.parent)
+        file.replace(target)
+        files.sync_folder(target.parent)
 
     def get(self, digest: Digest) -> bytes:
         path = self._root / key(digest)
@@ -70,6 +74,31 @@ class DiskBlobs:
         finally:
             files.discard(temporary)
 
+    def read(self, digest: Digest, start: int = 0, stop: int | None = None) -> Content:
+        path = self._root / key(digest)
+        try:
+            reader = path.open("rb")
+        except FileNotFoundError as error:
+            raise _missing(digest, self._root) from error
+        except OSError as error:
+            raise _refused(error, path) from error
+        try:
+            size = os.fstat(reader.fileno()).st_size
+            begin, end = part(size, start, stop)
+            reader.seek(begin)
+        except BaseException:
+            reader.close()
+            raise
+        whole = (begin, end) == (0, size)
+        pieces = _pieces(reader, end - begin, path)
+        return Content(pieces, size, digest=digest if whole else None, where=str(path), close=reader.close)
+
+    def size(self, digest: Digest) -> int:
+        try:
+            return (self._root / key(digest)).stat().st_size
+        except FileNotFoundError as error:
+            raise _missing(digest, self._root) from error
+
     def has(self, digest: Digest) -> bool:
         return (self._root / key(digest)).is_file()
 
@@ -83,6 +112,21 @@ class DiskBlobs:
             path.unlink()
             files.sync_folder(path.parent)
 
+    def tidy(self, seconds: float) -> int:
+        folders = (self._root, *self._root.glob("??/??"))
+        return sum(leftovers(folder, seconds) for folder in folders)
+
+
+def _pieces(reader: BinaryIO, length: int, path: Path) -> Iterator[bytes]:
+    try:
+        while length > 0 and (block := reader.read(min(BLOCK, length))):
+            length -= len(block)
+            yield block
+    except OSError as error:
+        raise _refused(error, path) from error
+    finally:
+        reader.close()
+
 
 def _copy(source: Path, target: Path) -> Digest:
     """Copy and sync a file, and say its digest: each byte is read once."""
@@ -90,7 +134,7 @@ def _copy(source: Path, target: Path) -> Digest:
     try:
         descriptor = os.open(target, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
         with source.open("rb") as reader, os.fdopen(descriptor, "wb") as writer:
-            while block := reader.read(_BLOCK):
+            while block := reader.read(BLOCK):
                 hashed.update(block)
                 writer.write(block)
             writer.flush()

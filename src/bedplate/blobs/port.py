@@ -1,12 +1,66 @@
 """What every place for artifacts offers."""
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
 from bedplate import ids
+from bedplate.blobs.incoming import Incoming
 from bedplate.errors import InputError, IntegrityError
 from bedplate.ids import Digest
+
+BLOCK = 1 << 20
+"""Bytes of one piece when content is read."""
+
+
+class Content:
+    """The bytes of one artifact, or a part of them, as an iterator of pieces. ``size`` is that of the whole artifact.
+
+    Read from its beginning to its end it is checked before the last piece is handed over: whoever got every piece got
+    the artifact. It is opened when it is made, so deleting the artifact does not end a read that has begun.
+    """
+
+    def __init__(
+        self, pieces: Iterator[bytes], size: int, *, digest: Digest | None, where: str, close: Callable[[], None]
+    ) -> None:
+        """``digest`` is None for a part of an artifact, which cannot be checked."""
+        self.size = size
+        self._pieces = pieces if digest is None else _checked(pieces, digest, where)
+        self._on_close = [close]
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        """The next piece.
+
+        Raises:
+            IntegrityError: the artifact is damaged; its last piece is withheld.
+            StorageError: it cannot be read any further.
+        """
+        return next(self._pieces)
+
+    def on_close(self, action: Callable[[], None]) -> None:
+        """Call ``action``, once, when the content is closed."""
+        self._on_close.append(action)
+
+    def close(self) -> None:
+        """Give back what was opened. Doing it twice is fine."""
+        while self._on_close:
+            self._on_close.pop()()
+
+
+def _checked(pieces: Iterator[bytes], digest: Digest, where: str) -> Iterator[bytes]:
+    hashed, held = hashlib.sha256(), b""
+    for piece in pieces:
+        if held:
+            yield held
+        hashed.update(piece)
+        held = piece
+    check(digest, Digest(f"sha256:{hashed.hexdigest()}"), where)
+    if held:
+        yield held
 
 
 class Blobs(Protocol):
@@ -18,6 +72,14 @@ class Blobs(Protocol):
 
     def put_file(self, path: Path) -> Digest:
         """Keep the content of a file, without holding it in memory."""
+        ...
+
+    def put_pieces(self, pieces: Iterable[bytes]) -> Digest:
+        """Keep content of any size that comes in pieces, without holding it in memory."""
+        ...
+
+    def receive(self) -> Incoming:
+        """Begin to take content in, for a caller that learns the digest before the content is put in place."""
         ...
 
     def get(self, digest: Digest) -> bytes:
@@ -33,6 +95,23 @@ class Blobs(Protocol):
         """Write the bytes to a file, checked; the file appears whole or not at all."""
         ...
 
+    def read(self, digest: Digest, start: int = 0, stop: int | None = None) -> Content:
+        """The bytes in pieces, all of them or those from ``start`` up to, not including, ``stop``.
+
+        Raises:
+            NotFoundError: they are not here.
+            InputError: there are no such bytes.
+        """
+        ...
+
+    def size(self, digest: Digest) -> int:
+        """How many bytes there are.
+
+        Raises:
+            NotFoundError: they are not here.
+        """
+        ...
+
     def has(self, digest: Digest) -> bool:
         """Whether the bytes are here."""
         ...
@@ -44,6 +123,32 @@ class Blobs(Protocol):
     def delete(self, digest: Digest) -> None:
         """Remove the bytes; nothing happens if they are not here."""
         ...
+
+    def tidy(self, seconds: float) -> int:
+        """Remove what killed writers left and did not touch for so long; returns how many files that were."""
+        ...
+
+
+def take(incoming: Incoming, pieces: Iterable[bytes]) -> Digest:
+    """Receive every piece, then keep the whole."""
+    with incoming:
+        for piece in pieces:
+            incoming.write(piece)
+        digest = incoming.seal()
+        incoming.keep()
+    return digest
+
+
+def part(size: int, start: int, stop: int | None) -> tuple[int, int]:
+    """Where a part of ``size`` bytes begins and ends.
+
+    Raises:
+        InputError: there are no such bytes.
+    """
+    end = size if stop is None else stop
+    if not 0 <= start <= end <= size:
+        raise InputError(f"there are no bytes {start} to {end} in {size}", fix="ask for bytes that are there")
+    return start, end
 
 
 def key(digest: Digest) -> str:

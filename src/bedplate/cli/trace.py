@@ -23,11 +23,12 @@ def register(app: typer.Typer) -> None:
 
 def trace(
     prediction_id: Annotated[str, typer.Argument(metavar="PREDICTION_ID", help="Id that an answer carried.")],
+    purpose: Annotated[str | None, typer.Option(help="What you look at it for, if not for its use case.")] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Walk from a prediction to its objective; every digest on the way is computed again."""
-    report = connect(home).trace(prediction_id)
+    report = connect(home).trace(prediction_id, purpose)
     emit(report, as_json=as_json, text=_walk)
     if not report.verified:
         raise typer.Exit(4)

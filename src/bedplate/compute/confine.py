@@ -117,6 +117,13 @@ def confine(*, readable: Sequence[Path], scratch: Path) -> Isolation:
     return _isolation(version, filtered)
 
 
+def confined() -> bool:
+    """Whether this process has given up what :func:`confine` takes: no new privileges, and system calls filtered."""
+    lines = Path("/proc/self/status").read_text("ascii", errors="replace").splitlines()
+    known = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+    return known.get("NoNewPrivs") == "1" and known.get("Seccomp") == "2"
+
+
 def _drop_capabilities(libc: ctypes.CDLL) -> None:
     """Empty all capability sets: as root a process would otherwise read past file modes and raise its own limits."""
     head = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)

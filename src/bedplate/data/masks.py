@@ -4,7 +4,7 @@ import functools
 import hashlib
 import hmac
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import pyarrow as pa
@@ -14,7 +14,7 @@ from bedplate.errors import InputError
 
 Unit = Literal["day", "month", "quarter", "year"]
 _UNITS: tuple[Unit, ...] = ("day", "month", "quarter", "year")
-_STRICTNESS = ("truncate", "generalise", "hash", "null", "drop")
+_STRICTNESS = ("truncate", "redact", "generalise", "hash", "null", "drop")
 _REMEMBERED = 1 << 20
 """Most codes kept from one batch to the next."""
 
@@ -26,15 +26,17 @@ class Mask(msgspec.Struct, frozen=True, kw_only=True):
     - ``null``: every value is null;
     - ``hash``: a keyed code (HMAC-SHA-256, 128 bits, hex), the same for the same value under the same key;
     - ``generalise``: numbers are rounded down to a multiple of ``step``, times to the start of their ``unit``;
+    - ``redact``: of a JSON text, the ``members`` of these names are null, at any depth;
     - ``truncate``: the first ``keep`` characters of a text.
 
     A mask on a type that it does not fit gives nulls.
     """
 
-    kind: Literal["drop", "null", "hash", "generalise", "truncate"]
+    kind: Literal["drop", "null", "hash", "generalise", "redact", "truncate"]
     keep: int = 0
     step: float = 0
     unit: Unit = "year"
+    members: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.keep < 0 or not 0 <= self.step < float("inf"):
@@ -50,6 +52,7 @@ class Mask(msgspec.Struct, frozen=True, kw_only=True):
             keep=min(self.keep, other.keep),
             step=0 if 0 in (self.step, other.step) else max(self.step, other.step),
             unit=max(self.unit, other.unit, key=_UNITS.index),
+            members=tuple(sorted({*self.members, *other.members})),
         )
 
 
@@ -119,12 +122,28 @@ def _apply(mask: Mask, values: pa.Array, key: bytes, codes: dict[str, str]) -> p
         return nothing if pa.types.is_nested(values.type) else _hashed(values, key, codes)
     if mask.kind == "truncate" and pa.types.is_string(values.type):
         return pc.utf8_slice_codeunits(values, 0, mask.keep)
+    if mask.kind == "redact" and pa.types.is_string(values.type):
+        return pa.array([None if text is None else _redacted(text, mask.members) for text in values.to_pylist()])
     if mask.kind == "generalise":
         if pa.types.is_date(values.type) or pa.types.is_timestamp(values.type):
             return pc.floor_temporal(values, unit=mask.unit).cast(values.type)
         if mask.step and (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
             return _floored(values, mask.step)
     return nothing
+
+
+def _redacted(text: str, members: Sequence[str]) -> str | None:
+    try:
+        value = msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return None  # no JSON: what it says cannot be told apart
+    return msgspec.json.encode(_without(value, members)).decode()
+
+
+def _without(value: Any, members: Sequence[str]) -> Any:
+    if isinstance(value, dict):
+        return {key: None if key in members else _without(item, members) for key, item in value.items()}
+    return [_without(item, members) for item in value] if isinstance(value, list) else value
 
 
 def _floored(values: pa.Array, step: float) -> pa.Array:

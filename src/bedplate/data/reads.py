@@ -1,17 +1,20 @@
 """Governed reads: policy is applied where bytes become rows, and every scan is recorded before a row goes out."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NoReturn
+from functools import reduce
+from operator import and_
+from typing import Any, NoReturn
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from bedplate.data import predicates
 from bedplate.data.masks import Mask, Masks, mask_stream
 from bedplate.data.tables import Tables
-from bedplate.errors import DeniedError
+from bedplate.errors import DeniedError, InputError
 from bedplate.policy.filters import RowFilter, RowPolicies
-from bedplate.policy.policies import Policies
+from bedplate.policy.policies import InForce, Policies
 from bedplate.policy.values import Decision, Principal, Resource
 from bedplate.records import TableVersion
 
@@ -45,20 +48,20 @@ class Reader:
     """Reads tables for one principal and one purpose.
 
     ``resource_of`` names what a table is to policy: its use case and the purposes its rows may be used for.
-    ``on_read`` is called before any row is read; if it raises, nothing is read. ``protection_of`` gives row policies
-    and masks by table; ``mask_key`` keys the codes of masks that hash, so the same key gives codes that join.
+    ``on_read`` is called before any row is read; if it raises, nothing is read. ``protection_of`` gives the row
+    policies and masks of a version; ``mask_key`` keys the codes of masks that hash: the same key, codes that join.
     """
 
     def __init__(
         self,
         tables: Tables,
-        policies: Policies,
+        policies: Policies | InForce,
         principal: Principal,
         purpose: str,
         on_read: Callable[[ReadRecord], object],
         *,
         resource_of: Callable[[str], Resource],
-        protection_of: Callable[[str], Protection] | None = None,
+        protection_of: Callable[[TableVersion], Protection] | None = None,
         mask_key: bytes = b"",
     ) -> None:
         self._tables = tables
@@ -70,23 +73,30 @@ class Reader:
         self._protection_of = protection_of
         self._mask_key = mask_key
 
-    def read(self, version: TableVersion, columns: Sequence[str] | None = None) -> pa.RecordBatchReader:
+    def read(
+        self, version: TableVersion, columns: Sequence[str] | None = None, *, where: Mapping[str, Any] | None = None
+    ) -> pa.RecordBatchReader:
         """Stream the rows and columns of ``version`` that policy lets this principal see for this purpose.
 
-        Columns that are masked by ``drop`` are left out; naming one is denied.
+        Only rows in which each column of ``where`` has that value, if given. Columns that are masked by ``drop`` are
+        left out; naming one is denied, and so is looking for a value of any column that is masked.
 
         Raises:
             DeniedError: policy does not allow it.
-            InputError: a mask names a column that the table has not, or hashes without a key.
+            InputError: a column that the table has not, in ``where`` or in a mask; a mask that hashes without a key.
             NotFoundError, IntegrityError: as :meth:`Tables.scan`.
         """
         decision = self._decide("read", version)
         if not decision.allowed:
             self._refuse(version, decision)
-        protection = Protection() if self._protection_of is None else self._protection_of(version.name)
+        protection = Protection() if self._protection_of is None else self._protection_of(version)
         schema = self._tables.schema(version)
-        asked = tuple(schema.names if columns is None else columns)
-        masks = self._masks(version, protection, schema, asked)
+        asked, wanted = tuple(schema.names if columns is None else columns), dict(where or {})
+        if strange := sorted(wanted.keys() - set(schema.names)):
+            raise InputError(f"table {version.name} has no column {strange[0]!r}")
+        masks = self._masks(version, protection, schema, [*asked, *wanted])
+        if hidden := sorted(masks.keys() & wanted.keys()):
+            self._refuse(version, Decision(allowed=False, reasons=(f"{', '.join(hidden)} is masked",)))
         dropped = [name for name, mask in masks.items() if mask.kind == "drop"]
         if dropped and columns is not None:
             self._refuse(version, Decision(allowed=False, reasons=(f"{', '.join(dropped)} is withheld",)))
@@ -95,7 +105,9 @@ class Reader:
             self._refuse(version, Decision(allowed=False, reasons=("every column is withheld",)))
         rows = self._rows(version, protection, schema)
         self._record(version, decision, names, masks, () if rows is None else rows.policies)
-        stream = self._tables.scan(version, list(names), None if rows is None else predicates.arrow(rows.condition))
+        conditions = [] if rows is None else [predicates.arrow(rows.condition)]
+        conditions += [pc.field(name) == value for name, value in wanted.items()]
+        stream = self._tables.scan(version, list(names), reduce(and_, conditions) if conditions else None)
         return mask_stream(stream, masks, self._mask_key) if masks else stream
 
     def _decide(self, action: str, version: TableVersion) -> Decision:

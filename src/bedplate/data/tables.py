@@ -96,9 +96,19 @@ class Staged:
 
 
 class Tables:
-    """All tables under one location. Any number of threads may share it; so may processes."""
+    """All tables under one location. Any number of threads may share it; so may processes.
 
-    def __init__(self, location: Path | str, storage_options: Mapping[str, str] | None = None) -> None:
+    ``before_commit`` is called right before a version is made; if it raises, none is.
+    """
+
+    def __init__(
+        self,
+        location: Path | str,
+        storage_options: Mapping[str, str] | None = None,
+        *,
+        before_commit: Callable[[], None] | None = None,
+    ) -> None:
+        self._before_commit = before_commit
         self._options = {
             f"aws_{key.lower().removeprefix('aws_')}": value for key, value in (storage_options or {}).items()
         }
@@ -345,6 +355,8 @@ class Tables:
                     if made is not None:
                         return self._describe(staged.name, self._at(folder, made, locked=True))
                 target = 0 if delta is None else delta.version() + 1
+                if self._before_commit is not None:
+                    self._before_commit()
                 if self._try_commit(folder, delta, staged, mode, key, token, target):
                     self._acknowledge(folder, target)
                     return self._describe(staged.name, self._at(folder, target, locked=True))

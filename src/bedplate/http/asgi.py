@@ -9,6 +9,7 @@ from bedplate.http.dispatch import Authenticate, Authorise, dispatch
 from bedplate.http.guards import HostGuard, OriginGuard, security_headers
 from bedplate.http.messages import ProtocolError, Request, Response
 from bedplate.http.routes import RouteTable
+from bedplate.http.streams import Pieces
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -77,9 +78,13 @@ class Application:
             self._hosts.check(request.host)
             self._origin.check(request)
         except BedplateError as error:
-            await _send(Response.error(error), scope["method"], send, receive)
+            refused = Response.error(error)
+            refused.headers.append(("connection", "close"))
+            await _send(refused, scope["method"], send, receive)
             return
         response = await dispatch(self._table, request, self._authenticate, self._authorise)
+        if request.unread and not (isinstance(request.pieces, Pieces) and request.pieces.ended):
+            response.headers.append(("connection", "close"))  # nobody reads what is left of the body
         if self._present is not None:
             response = self._present(request, response)
         await _send(response, request.method, send, receive)
@@ -108,12 +113,19 @@ def _request(scope: Scope, receive: Receive) -> Request:
             raise ProtocolError(413, f"the body is larger than {most} bytes")
         try:
             async with asyncio.timeout(seconds):
-                return await _body(receive, most)
+                body = await _body(receive, most)
+            request.unread = False
+            return body
         except TimeoutError as error:
             raise ProtocolError(408, f"the body did not arrive within {seconds:g} s") from error
 
+    def stream(most: int, seconds: float) -> Pieces:
+        if expected > most:
+            raise ProtocolError(413, f"the body is larger than {most} bytes")
+        return Pieces(receive, most, seconds, expected if "content-length" in headers else None)
+
     client = scope.get("client")
-    return Request(
+    request = Request(
         scope["method"],
         scope["path"],
         headers=headers,
@@ -121,7 +133,10 @@ def _request(scope: Scope, receive: Receive) -> Request:
         client=str(client[0]) if client else "",
         scheme=scope.get("scheme", "http"),
         read=read,
+        stream=stream,
     )
+    request.unread = expected > 0 or "transfer-encoding" in headers
+    return request
 
 
 async def _body(receive: Receive, most: int) -> bytes:
@@ -145,13 +160,12 @@ async def _send(response: Response, method: str, send: Send, receive: Receive) -
     lines = response.headers + [line for line in security_headers(page=page) if line[0] not in set_already]
     if response.stream is None:
         lines.append(("content-length", str(len(response.body))))
-    if response.status in (408, 413, 431):  # what is left of the body is not read, so the connection ends here
-        lines.append(("connection", "close"))
     headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in lines]
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
     if response.stream is None or method == "HEAD":
         body = b"" if method == "HEAD" else response.body
         await send({"type": "http.response.body", "body": body, "more_body": False})
+        await _close(response)
         return
     await _stream(response, send, receive)
 
@@ -177,8 +191,12 @@ async def _stream(response: Response, send: Send, receive: Receive) -> None:
         for task in tasks:
             task.cancel()
         results = await asyncio.gather(*tasks, return_exceptions=True)
-        closer = getattr(response.stream, "aclose", None)
-        if closer is not None:
-            await closer()
+        await _close(response)
     if isinstance(results[0], Exception):
         raise results[0]
+
+
+async def _close(response: Response) -> None:
+    closer = getattr(response.stream, "aclose", None)
+    if closer is not None:
+        await closer()

@@ -8,7 +8,7 @@ from typing import Any
 
 from bedplate.errors import AuthenticationError, BedplateError, InternalError, UnavailableError
 from bedplate.http.messages import ProtocolError, Request, Response
-from bedplate.http.routes import HeaderParam, ResourceRef, Route, RouteTable
+from bedplate.http.routes import HeaderParam, RefusedTailError, ResourceRef, Route, RouteTable
 from bedplate.ids import new_id
 
 Authenticate = Callable[[Request], Any | Awaitable[Any]]
@@ -29,7 +29,9 @@ async def dispatch(table: RouteTable, request: Request, authenticate: Authentica
             request.params[parameter.name] = _header(request, parameter)
         if not route.public:
             await _admit(route, request, authenticate, authorise)
-        if request.read is not None:
+        if route.limits.stream:
+            request.open_stream(route.limits.body, route.limits.receipt)
+        elif request.read is not None:
             request.body = await request.read(route.limits.body, route.limits.receipt)
         elif len(request.body) > route.limits.body:
             raise ProtocolError(413, f"the body is larger than {route.limits.body} bytes")
@@ -39,6 +41,8 @@ async def dispatch(table: RouteTable, request: Request, authenticate: Authentica
         if not any(name == "www-authenticate" for name, _ in response.headers):
             response.headers.append(("www-authenticate", "Bearer"))
         return response
+    except RefusedTailError as error:
+        return error.route.render(error)
     except BedplateError as error:
         return render(error)
     except Exception:  # noqa: BLE001  the last line of defence: log it under an id, tell nobody what it was

@@ -71,8 +71,9 @@ class Response(msgspec.Struct, kw_only=True):
 class Request:
     """A request. ``body`` stays empty until the caller was authenticated and authorised.
 
-    ``path`` was percent-decoded once by the server; header names are lower case. ``params``, ``principal`` and
-    ``decision`` are filled in by :func:`bedplate.http.dispatch`.
+    On routes that stream it stays empty, and ``pieces`` hands it over as it arrives. ``path`` was percent-decoded once
+    by the server; header names are lower case. ``params``, ``principal`` and ``decision`` are filled in by
+    :func:`bedplate.http.dispatch`.
     """
 
     __slots__ = (
@@ -84,12 +85,15 @@ class Request:
         "method",
         "params",
         "path",
+        "pieces",
         "principal",
         "query_string",
         "read",
         "route",
         "scheme",
         "state",
+        "stream",
+        "unread",
     )
 
     def __init__(
@@ -103,6 +107,7 @@ class Request:
         scheme: str = "http",
         body: bytes = b"",
         read: Callable[[int, float], Awaitable[bytes]] | None = None,
+        stream: Callable[[int, float], AsyncIterator[bytes]] | None = None,
     ) -> None:
         self.method = method
         self.path = path
@@ -113,12 +118,30 @@ class Request:
         self.body = body
         # read(most bytes, most seconds) fetches the body from the connection; None: `body` holds it already
         self.read = read
+        # stream(most bytes, most seconds for each piece) hands it over in pieces instead, on routes that ask for it
+        self.stream = stream
+        self.pieces: AsyncIterator[bytes] | None = None
+        # whether there is a body on the connection that was not received to its end
+        self.unread = False
         self.depth = 64
         self.params: dict[str, Any] = {}
         self.principal: Any = None
         self.decision: Any = None
         self.route: Any = None
         self.state: dict[str, Any] = {}
+
+    def open_stream(self, most: int, seconds: float) -> None:
+        """Let ``pieces`` hand the body over as it arrives; :func:`bedplate.http.dispatch` calls it once.
+
+        Raises:
+            ProtocolError: 413, the body is declared or known to be larger than ``most`` bytes.
+        """
+        if self.stream is not None:
+            self.pieces = self.stream(most, seconds)
+        elif len(self.body) > most:
+            raise ProtocolError(413, f"the body is larger than {most} bytes")
+        else:
+            self.pieces = _whole(self.body)
 
     @property
     def host(self) -> str:
@@ -207,6 +230,11 @@ class Request:
         if len(fields) != len(pairs):
             raise ProtocolError(400, "a form field is given twice")
         return fields
+
+
+async def _whole(body: bytes) -> AsyncIterator[bytes]:
+    if body:
+        yield body
 
 
 def too_deep(body: bytes, limit: int) -> bool:

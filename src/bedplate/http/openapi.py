@@ -13,6 +13,7 @@ _SCHEMAS: dict[str, dict[str, Any]] = {
     "int": {"type": "integer", "minimum": 0},
     "id": {"type": "string", "pattern": "^[a-z]{1,12}_[0-9a-hjkmnp-tv-z]{26}$"},
     "digest": {"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"},
+    "path": {"type": "string", "minLength": 1, "maxLength": 1024},
 }
 _ERROR = {
     "type": "object",
@@ -26,13 +27,18 @@ _ERROR = {
 }
 
 
+_ERROR_REFERENCE = {"$ref": "#/components/schemas/Error"}
+
+
 def document(table: RouteTable, *, title: str, version: str) -> dict[str, Any]:
     """The OpenAPI 3.1 document of ``table``. Each operation carries ``x-action`` and ``x-audit``."""
-    types = [t for route in table.routes for t in (route.request_type, route.response_type) if t is not None]
+    routes = [route for route in table.routes if not route.twin]
+    shown = [(route.request_type, route.response_type, route.error_type) for route in routes]
+    types = [kind for kinds in shown for kind in kinds if kind is not None]
     schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     by_type = {id(kind): schema for kind, schema in zip(types, schemas, strict=True)}
     paths: dict[str, dict[str, Any]] = {}
-    for route in table.routes:
+    for route in routes:
         path = _PARAMETER.sub(lambda m: f"{{{m[1]}}}", route.path)
         paths.setdefault(path, {})[route.method.lower()] = _operation(route, by_type)
     return {
@@ -51,12 +57,19 @@ def _operation(route: Route, by_type: dict[int, dict[str, Any]]) -> dict[str, An
         {"name": m[1], "in": "path", "required": True, "schema": _SCHEMAS[m[2] or "str"]}
         for m in _PARAMETER.finditer(route.path)
     ]
+    parameters += [
+        {"name": given.header, "in": "header", "schema": {"type": "string", "maxLength": 200, "default": given.default}}
+        for given in route.headers
+    ]
+    in_query = route.request_type is not None and route.method == "GET"
+    if in_query:
+        parameters += _query(route.request_type)
     success: dict[str, Any] = {"description": "Done"}
     if route.response_type is not None:
         success["content"] = {"application/json": {"schema": by_type[id(route.response_type)]}}
     failure = {
         "description": "Error",
-        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
+        "content": {"application/json": {"schema": by_type.get(id(route.error_type), _ERROR_REFERENCE)}},
     }
     operation: dict[str, Any] = {
         "summary": route.summary or route.name or route.action,
@@ -67,9 +80,20 @@ def _operation(route: Route, by_type: dict[int, dict[str, Any]]) -> dict[str, An
         "x-action": route.action,
         "x-audit": route.audit.kind,
     }
-    if route.request_type is not None:
+    if route.request_type is not None and not in_query:
         operation["requestBody"] = {
             "required": True,
             "content": {"application/json": {"schema": by_type[id(route.request_type)]}},
         }
     return operation
+
+
+def _query(kind: Any) -> list[dict[str, Any]]:
+    """The fields of a message as parameters of a query."""
+    (schema,), components = msgspec.json.schema_components([kind], ref_template="#/components/schemas/{name}")
+    properties = components[schema["$ref"].rpartition("/")[2]]
+    needed = properties.get("required", ())
+    return [
+        {"name": name, "in": "query", "required": name in needed, "schema": given}
+        for name, given in properties["properties"].items()
+    ]

@@ -3,8 +3,13 @@
 Paths are matched segment by segment on text that the server percent-decoded exactly once; nothing here decodes again,
 so the path that is authorised is the path that is served. An empty segment (double or trailing slash), ``.``, ``..``, a
 backslash, a percent sign or a control character in a segment matches nothing.
+
+``{name:path}`` ends a path and takes one or more segments under the same rules, joined by ``/``. One slash may follow
+them, because clients write one after the name of a folder; it is dropped. What breaks the rules there is 400 in the
+form of the route's errors: it is a name that was given, not a place that does not exist.
 """
 
+import inspect
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Literal
@@ -23,6 +28,14 @@ _ACTION = re.compile(r"[A-Za-z][A-Za-z0-9_.:-]{0,63}")
 _TEMPLATE = re.compile(r"\{([a-z][a-z0-9_]*)(?::([a-z]+))?\}")
 _LITERAL = re.compile(r"[A-Za-z0-9._~-]+")
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f\\/%]")
+
+
+class RefusedTailError(ProtocolError):
+    """The rest of a path breaks the rules of a segment; ``route`` is the one that would have taken it."""
+
+    def __init__(self, route: "Route") -> None:
+        super().__init__(400, "Invalid path", fix="use relative names of plain text, joined by single slashes")
+        self.route = route
 
 
 class ResourceRef(msgspec.Struct, frozen=True):
@@ -53,12 +66,17 @@ def unaudited(reason: str) -> Audit:
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What one request may cost: body size in bytes, JSON nesting, seconds to receive it and to answer it."""
+    """What one request may cost: body size in bytes, JSON nesting, seconds to receive it and to answer it.
+
+    With ``stream`` the handler, a coroutine function, receives the body itself from ``request.pieces``; ``receipt``
+    then holds for each piece, and ``deadline`` for receiving and answering together.
+    """
 
     body: int = 1 << 20
     depth: int = 64
     receipt: float = 15.0
     deadline: float = 30.0
+    stream: bool = False
 
 
 class HeaderParam(msgspec.Struct, frozen=True):
@@ -75,7 +93,8 @@ class Route(msgspec.Struct, frozen=True):
     ``action`` is a Cedar action; ``resource`` maps the parameters (those of the path, and ``headers``) to what policy
     decides about; ``handler`` runs in the event loop when it is a coroutine function and in a thread otherwise.
     ``public`` routes are reached without authentication, and still declare everything. ``render`` gives errors the
-    form of a protocol that has its own.
+    form of a protocol that has its own, ``error_type`` says which. ``twin`` marks a second address of a route that is
+    documented under its first.
     """
 
     method: str
@@ -92,6 +111,8 @@ class Route(msgspec.Struct, frozen=True):
     response_type: Any = None
     headers: tuple[HeaderParam, ...] = ()
     render: Callable[[BedplateError], Response] = Response.error
+    error_type: Any = None
+    twin: bool = False
 
 
 def fixed(type_: str, id_: str) -> Callable[[Mapping[str, Any]], ResourceRef]:
@@ -130,12 +151,22 @@ PARSERS: dict[str, Callable[[str], Any]] = {
 }
 
 
-class _Node:
-    """One segment of the tree: literal children first, then typed parameters in the order they were mounted."""
+TAIL = "path"
+"""The parameter type that takes the rest of a path."""
+_REFUSED = ""
+"""The name under which a tail that breaks the rules is found: no parameter can have it."""
 
-    __slots__ = ("literals", "parameters", "routes")
+
+class _Node:
+    """One segment of the tree: literal children first, then typed parameters in the order they were mounted.
+
+    ``tail`` is tried last: the name and node of a parameter that takes every segment that is left.
+    """
+
+    __slots__ = ("literals", "parameters", "routes", "tail")
 
     def __init__(self) -> None:
+        self.tail: tuple[str, _Node] | None = None
         self.literals: dict[str, _Node] = {}
         self.parameters: list[tuple[str, str, Callable[[str], Any], _Node]] = []
         self.routes: dict[str, Route] = {}
@@ -163,8 +194,9 @@ class RouteTable:
         """
         _check(route)
         node = self._root
-        for segment in _segments_of(route.path):
-            node = _descend(node, segment, route)
+        segments = _segments_of(route.path)
+        for number, segment in enumerate(segments, start=1):
+            node = _descend(node, segment, route, last=number == len(segments))
         if route.method in node.routes:
             raise ValueError(f"{route.method} {route.path} is mounted twice")
         node.routes[route.method] = route
@@ -175,7 +207,8 @@ class RouteTable:
 
         Raises:
             NotFoundError: no route has this path.
-            ProtocolError: 405, the path exists under other methods; 414, the path is too long.
+            ProtocolError: 405, the path exists under other methods; 414, the path is too long; 400, a tail parameter
+                (a :class:`RefusedTailError`) breaks the rules.
         """
         if len(path) > 2048:
             raise ProtocolError(414, "the path is longer than 2048 characters")
@@ -187,6 +220,8 @@ class RouteTable:
         if route is None:
             allowed = ", ".join(sorted(node.routes))
             raise ProtocolError(405, f"{method[:16]} is not possible here", headers=(("allow", allowed),))
+        if _REFUSED in params:
+            raise RefusedTailError(route)
         return route, params
 
     def _find(self, path: str) -> tuple[_Node, dict[str, Any]] | None:
@@ -195,20 +230,33 @@ class RouteTable:
         node, params = self._root, dict[str, Any]()
         if path == "/":
             return (node, params) if node.routes else None
-        for segment in path[1:].split("/"):
+        segments = path[1:].split("/")
+        for position, segment in enumerate(segments):
             child = node.literals.get(segment)
             if child is None:
-                if segment in ("", ".", "..") or _UNSAFE.search(segment):
-                    return None
+                if _unsafe(segment):
+                    return self._tail(node, segments[position:], params)
                 for name, _, parse, candidate in node.parameters:
                     value = parse(segment)
                     if value is not None:
                         params[name], child = value, candidate
                         break
                 else:
-                    return None
+                    return self._tail(node, segments[position:], params)
             node = child
         return (node, params) if node.routes else None
+
+    def _tail(self, node: _Node, segments: list[str], params: dict[str, Any]) -> tuple[_Node, dict[str, Any]] | None:
+        if node.tail is None or segments == [""]:
+            return None
+        name, end = node.tail
+        rest = segments[:-1] if segments[-1] == "" else segments
+        params[_REFUSED if any(map(_unsafe, rest)) else name] = "/".join(rest)
+        return end, params
+
+
+def _unsafe(segment: str) -> bool:
+    return segment in ("", ".", "..") or _UNSAFE.search(segment) is not None
 
 
 def _check(route: Route) -> None:
@@ -227,6 +275,8 @@ def _check(route: Route) -> None:
         raise ValueError(f"{where}: no limits are declared")
     if not callable(route.handler):
         raise ValueError(f"{where}: no handler is declared")  # noqa: TRY004
+    if route.limits.stream and not inspect.iscoroutinefunction(route.handler):
+        raise ValueError(f"{where}: a body that is streamed needs a coroutine function as its handler")
 
 
 def _segments_of(path: str) -> list[str]:
@@ -235,15 +285,17 @@ def _segments_of(path: str) -> list[str]:
     return [] if path == "/" else path[1:].split("/")
 
 
-def _descend(node: _Node, segment: str, route: Route) -> _Node:
+def _descend(node: _Node, segment: str, route: Route, *, last: bool) -> _Node:
     if _LITERAL.fullmatch(segment) and segment not in (".", ".."):
         return node.literals.setdefault(segment, _Node())
     template = _TEMPLATE.fullmatch(segment)
     if template is None:
         raise ValueError(f"{route.path}: {segment!r} is neither plain text nor {{name}} nor {{name:type}}")
     name, kind = template[1], template[2] or "str"
+    if kind == TAIL:
+        return _tail(node, name, route, last=last)
     if kind not in PARSERS:
-        raise ValueError(f"{route.path}: {kind!r} is not a parameter type; use {', '.join(PARSERS)}")
+        raise ValueError(f"{route.path}: {kind!r} is not a parameter type; use {', '.join(PARSERS)} or {TAIL}")
     for known, known_kind, _, child in node.parameters:
         if known_kind == kind:
             if known != name:
@@ -253,3 +305,13 @@ def _descend(node: _Node, segment: str, route: Route) -> _Node:
     node.parameters.append((name, kind, PARSERS[kind], child))
     node.parameters.sort(key=lambda entry: entry[1] == "str")  # text takes anything, so it is tried last
     return child
+
+
+def _tail(node: _Node, name: str, route: Route, *, last: bool) -> _Node:
+    if not last:
+        raise ValueError(f"{route.path}: {{{name}:{TAIL}}} takes the rest of the path, so it must end it")
+    if node.tail is None:
+        node.tail = (name, _Node())
+    elif node.tail[0] != name:
+        raise ValueError(f"{route.path}: {{{name}}} is called {{{node.tail[0]}}} in another route")
+    return node.tail[1]

@@ -1,5 +1,6 @@
 """Appending to the ledger, in the transaction of the change itself, and signing what was appended."""
 
+import contextlib
 import hashlib
 import os
 import threading
@@ -10,7 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from bedplate import clock, files, ids
-from bedplate.errors import InputError, IntegrityError, NotFoundError
+from bedplate.errors import InputError, IntegrityError, NotFoundError, StorageError, UnavailableError
 from bedplate.ledger import merkle
 from bedplate.ledger.notes import Checkpoint, Signer, Verifier
 from bedplate.ledger.tiles import Tiles
@@ -168,7 +169,9 @@ class Ledger:
     def _due(self) -> None:
         with self._lock:
             self._timer = None
-            self._checkpoint()
+            # In a thread that nobody waits for: what cannot be signed now is so after the next entry, or at the end.
+            with contextlib.suppress(UnavailableError, StorageError):
+                self._checkpoint()
 
     def _checkpoint(self) -> str:
         before, note = self._last()

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bedplate import clock, journal
+from bedplate.data.reads import Reader
 from bedplate.data.tables import Tables
 from bedplate.errors import IntegrityError, NotFoundError
 from bedplate.journal import Segment
@@ -104,33 +105,35 @@ def answered(folder: Path, tables: Tables, name: str, among: Container[str] | No
     return found
 
 
-def find(tables: Tables, name: str, prediction_id: str) -> Prediction:
-    """The prediction of that id.
+def find(rows: Reader, version: TableVersion, prediction_id: str) -> Prediction:
+    """The prediction of that id, as ``rows`` lets it be seen.
 
     Raises:
+        DeniedError: policy does not allow it.
         NotFoundError: it is not in the table; it may still lie in the journal, for a minute at most.
     """
-    version = tables.current(name)
-    for batch in tables.scan(version, filter=pc.field("id") == prediction_id):
+    for batch in rows.read(version, where={"id": prediction_id}):
         for row in batch.to_pylist():
             return _restore(row)
     raise NotFoundError(
-        f"there is no prediction {prediction_id!r}", where=f"table {name}", fix="see the page of the endpoint for ids"
+        f"there is no prediction {prediction_id!r}",
+        where=f"table {version.name}",
+        fix="see the page of the endpoint for ids",
     )
 
 
-def latest(tables: Tables, name: str) -> Prediction | None:
+def latest(rows: Reader, version: TableVersion) -> Prediction | None:
     """The newest prediction, to show one that can be traced; None if there is none.
 
     Raises:
-        NotFoundError: no prediction was ever shipped.
+        DeniedError: policy does not allow it.
     """
     newest: dict[str, Any] | None = None
-    for batch in tables.scan(tables.current(name), ["id", "time"]):
+    for batch in rows.read(version, ["id", "time"]):
         for row in batch.sort_by([("time", "descending")]).slice(0, 1).to_pylist():
             if newest is None or row["time"] > newest["time"]:
                 newest = row
-    return None if newest is None else find(tables, name, newest["id"])
+    return None if newest is None else find(rows, version, newest["id"])
 
 
 def _row(segment: Segment, record: bytes) -> dict[str, object]:

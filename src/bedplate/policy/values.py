@@ -24,7 +24,7 @@ class Parent(msgspec.Struct, frozen=True):
 class Resource(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked for. ``attributes`` are exactly those of its entity in ``schema.cedarschema``."""
 
-    kind: Literal["Home", "UseCase", "Table", "Run", "Bundle", "Endpoint", "Ledger", "Workspace"]
+    kind: Literal["Home", "UseCase", "Table", "Run", "Bundle", "Endpoint", "Ledger", "Workspace", "Model"]
     id: str
     attributes: dict[str, Any] = {}
     parents: tuple[Parent, ...] = ()
@@ -89,6 +89,16 @@ def workspace(name: str, *, shared: bool, readers: tuple[str, ...] = (), writers
     """A workspace, with the groups that may read and write in it."""
     attributes = {"name": name, "shared": shared, "readers": _groups(readers), "writers": _groups(writers)}
     return Resource(kind="Workspace", id=name, attributes=attributes, parents=(Parent("Home", "home"),))
+
+
+def model(identifier: str, *, name: str, workspace: str, approvers: tuple[str, ...] = ()) -> Resource:
+    """A registered model that belongs to no use case, with the groups that may let its versions into production."""
+    return Resource(
+        kind="Model",
+        id=identifier,
+        attributes={"name": name, "approvers": _groups(approvers)},
+        parents=(Parent("Workspace", workspace),),
+    )
 
 
 def _groups(names: tuple[str, ...]) -> list[dict[str, Any]]:

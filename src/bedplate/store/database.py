@@ -1,5 +1,6 @@
 """Opening the database, and its transactions."""
 
+import contextlib
 import os
 import sqlite3
 import threading
@@ -14,18 +15,27 @@ import sqlalchemy as sa
 from bedplate.errors import HomeError, StorageError, UnavailableError
 from bedplate.settings import FORMAT
 from bedplate.store import faults
+from bedplate.store.artifacts import Artifacts, Condemned, Uploads
+from bedplate.store.datasets import Datasets
 from bedplate.store.endpoints import Endpoints
 from bedplate.store.executions import Executions
 from bedplate.store.experiments import Experiments
 from bedplate.store.facts import Facts
+from bedplate.store.history import History
 from bedplate.store.leases import Leases
 from bedplate.store.ledger import LedgerRows
+from bedplate.store.logged_models import LoggedModels
 from bedplate.store.metrics import Metrics
+from bedplate.store.model_search import ModelSearch
+from bedplate.store.models import Models, Versions
+from bedplate.store.policies import Policies
 from bedplate.store.principals import Keys, Links, Principals, Sessions
-from bedplate.store.releases import Approvals, Versions, Waivers
+from bedplate.store.registry_search import RegistrySearch
+from bedplate.store.releases import Approvals, Waivers
 from bedplate.store.runs import Runs
 from bedplate.store.schema import HEAD
 from bedplate.store.search import Search
+from bedplate.store.segments import Segments
 from bedplate.store.stages import Stages
 from bedplate.store.use_cases import UseCases
 from bedplate.store.workspaces import Workspaces
@@ -85,6 +95,21 @@ class Transaction:
         return Executions(self._connection)
 
     @cached_property
+    def models(self) -> Models:
+        """Registered models."""
+        return Models(self._connection)
+
+    @cached_property
+    def registry_search(self) -> RegistrySearch:
+        """Searching the registry."""
+        return RegistrySearch(self._connection)
+
+    @cached_property
+    def history(self) -> History:
+        """What happened to models and their versions."""
+        return History(self._connection)
+
+    @cached_property
     def versions(self) -> Versions:
         """Model versions."""
         return Versions(self._connection)
@@ -125,6 +150,11 @@ class Transaction:
         return Links(self._connection)
 
     @cached_property
+    def policies(self) -> Policies:
+        """Policies that users wrote."""
+        return Policies(self._connection)
+
+    @cached_property
     def ledger(self) -> LedgerRows:
         """Rows of the audit ledger."""
         return LedgerRows(self._connection)
@@ -155,6 +185,41 @@ class Transaction:
         return Search(self._connection)
 
     @cached_property
+    def segments(self) -> Segments:
+        """Segments of appended rows."""
+        return Segments(self._connection)
+
+    @cached_property
+    def datasets(self) -> Datasets:
+        """Datasets, and which runs read them."""
+        return Datasets(self._connection)
+
+    @cached_property
+    def logged_models(self) -> LoggedModels:
+        """Logged models, what was logged of them, and which runs used and made them."""
+        return LoggedModels(self._connection)
+
+    @cached_property
+    def model_search(self) -> ModelSearch:
+        """Search among logged models."""
+        return ModelSearch(self._connection)
+
+    @cached_property
+    def artifacts(self) -> Artifacts:
+        """Names of artifacts."""
+        return Artifacts(self._connection)
+
+    @cached_property
+    def uploads(self) -> Uploads:
+        """Uploads in parts."""
+        return Uploads(self._connection)
+
+    @cached_property
+    def condemned(self) -> Condemned:
+        """Content that nothing names any more."""
+        return Condemned(self._connection)
+
+    @cached_property
     def leases(self) -> Leases:
         """Leases of owners."""
         return Leases(self._connection)
@@ -165,6 +230,7 @@ class Store:
 
     def __init__(self, engine: sa.Engine, where: str, wait: float = 30.0) -> None:
         self._engine = engine
+        self._fence: Callable[[Transaction], None] | None = None
         self.where = where
         # SQLite lets one write at a time, and who waits there sleeps and looks again. Within a process we queue.
         self._one = None if self.postgresql else threading.Lock()
@@ -180,20 +246,48 @@ class Store:
         """Whether this is a PostgreSQL server, which several machines can share."""
         return self._engine.dialect.name == "postgresql"
 
+    def fence(self, check: Callable[[Transaction], None]) -> None:
+        """Ask ``check`` at the beginning of every write transaction from now on; if it raises, nothing is written."""
+        self._fence = check
+
+    def check_fence(self) -> None:
+        """Ask the fence now: for what is written elsewhere than in the database.
+
+        Raises:
+            FencedError: another owner has taken over.
+            UnavailableError: the database cannot be asked.
+        """
+        if self._fence is not None:
+            with self.transaction():
+                pass
+
     @contextmanager
-    def transaction(self) -> Iterator[Transaction]:
+    def connection(self) -> Iterator[sa.Connection]:
+        """A connection for many transactions."""
+        with self.translated(), self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def transaction(self, connection: sa.Connection | None = None) -> Iterator[Transaction]:
         """One write transaction: committed and on disk when the block ends, undone if it raises.
+
+        It takes a connection of its own unless one is given.
 
         Raises:
             StorageError: disk full, damaged or unwritable.
             UnavailableError: locked by another process for too long, or the server is gone.
+            FencedError: another owner has taken over.
             ConflictError: a constraint was violated.
         """
         transaction: Transaction | None = None
-        with self._turn(), self.translated(), self._engine.connect() as connection:
-            connection.execution_options(**{_WRITE: True})
-            with connection.begin():
-                transaction = Transaction(connection)
+        held = self._engine.connect() if connection is None else contextlib.nullcontext(connection)
+        with self._turn(), self.translated(), held as used:
+            if _WRITE not in used.get_execution_options():
+                used.execution_options(**{_WRITE: True})
+            with used.begin():
+                transaction = Transaction(used)
+                if self._fence is not None:
+                    self._fence(transaction)
                 yield transaction
         for action in transaction._after:
             action()
@@ -293,8 +387,11 @@ def _sqlite_engine(path: Path, wait: float, *, read_only: bool) -> sa.Engine:
     def _begin(connection: sa.Connection) -> None:
         # A write takes its lock first, so it can wait for it; a read that turned into a write could only fail.
         write = connection.get_execution_options().get(_WRITE, False)
-        connection.exec_driver_sql("PRAGMA query_only=OFF" if write else "PRAGMA query_only=ON")
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+        raw: Any = connection.connection.dbapi_connection
+        if connection.info.get(_WRITE) is not write:
+            raw.execute("PRAGMA query_only=OFF" if write else "PRAGMA query_only=ON").close()
+            connection.info[_WRITE] = write
+        raw.execute("BEGIN IMMEDIATE" if write else "BEGIN").close()
 
     return engine
 
@@ -305,9 +402,11 @@ def _postgresql_engine(address: str, wait: float) -> tuple[sa.Engine, str]:
     # Compiling a plan, or dividing it among processes, takes longer than any statement of ours should.
     quick = "-c jit=off -c max_parallel_workers_per_gather=0"
     options = f"-c lock_timeout={milliseconds} -c idle_in_transaction_session_timeout=600000 {quick}"
-    engine = sa.create_engine(
-        url, pool_pre_ping=True, connect_args={"connect_timeout": max(2, int(wait)), "options": options}
-    )
+    # A network that is gone says nothing: after about ``wait`` a connection counts as lost.
+    connect: dict[str, Any] = {"connect_timeout": max(2, int(wait)), "options": options}
+    connect |= {"tcp_user_timeout": milliseconds, "keepalives_idle": 5, "keepalives_interval": 5}
+    connect |= {"keepalives_count": max(1, int(wait) // 5 - 1)}
+    engine = sa.create_engine(url, pool_pre_ping=True, connect_args=connect)
     return engine, url.render_as_string(hide_password=True)
 
 

@@ -22,7 +22,8 @@ def translate(error: sa.exc.SQLAlchemyError | sqlite3.Error, where: str) -> Bedp
         return StorageError("the database server is out of space", where=where, fix=_FULL)
     if state.startswith(("XX", "58")):
         return StorageError(f"the database is damaged: {_first_line(original)}", where=where, fix=_RESTORE)
-    if isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError | sa.exc.TimeoutError):
+    # 25P03: the server ended a session that stood still in the middle of a transaction.
+    if state == "25P03" or isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError | sa.exc.TimeoutError):
         fix = "check that the server runs and the address is right, then try again"
         return UnavailableError(f"the database does not answer: {_first_line(original)}", where=where, fix=fix)
     return StorageError(f"the database refused: {_first_line(original)}", where=where)

@@ -7,15 +7,17 @@ import sqlalchemy as sa
 
 from bedplate import clock
 from bedplate.store.schema import ledger_checkpoints, ledger_entries, ledger_head, ledger_payloads
-from bedplate.store.sql import Repository, Upsert, param
+from bedplate.store.sql import Direct, Repository, Upsert, param
 
 _position = param("position_")
 _HEAD = sa.select(ledger_head.c.size, ledger_head.c.frontier).where(ledger_head.c.id == 0)
 _LOCK = _HEAD.with_for_update()
 _BEGIN = Upsert(ledger_head)
-_ADVANCE = sa.update(ledger_head).where(ledger_head.c.id == 0).values(size=param("size_"), frontier=param("frontier_"))
-_ENTRY = sa.insert(ledger_entries)
-_PAYLOAD = sa.insert(ledger_payloads)
+_ADVANCE = Direct(
+    sa.update(ledger_head).where(ledger_head.c.id == 0).values(size=param("size_"), frontier=param("frontier_"))
+)
+_ENTRY = Direct(sa.insert(ledger_entries))
+_PAYLOAD = Direct(sa.insert(ledger_payloads))
 _ENTRIES = (
     sa.select(ledger_entries.c.position, ledger_entries.c.leaf, ledger_entries.c.entry)
     .where(ledger_entries.c.position >= _position, ledger_entries.c.position < param("end_"))
@@ -70,8 +72,8 @@ class LedgerRows(Repository):
         self, row: EntryRow, *, actor: str, action: str, resource: str, salt: bytes, payload: bytes, frontier: bytes
     ) -> None:
         """Add the entry at ``row.position`` and move the head past it."""
-        self._execute(
-            _ENTRY,
+        _ENTRY.run(
+            self._connection,
             position=row.position,
             leaf=row.leaf,
             entry=row.entry,
@@ -79,8 +81,8 @@ class LedgerRows(Repository):
             action=action,
             resource=resource,
         )
-        self._execute(_PAYLOAD, position=row.position, salt=salt, payload=payload)
-        self._execute(_ADVANCE, size_=row.position + 1, frontier_=frontier)
+        _PAYLOAD.run(self._connection, position=row.position, salt=salt, payload=payload)
+        _ADVANCE.run(self._connection, size_=row.position + 1, frontier_=frontier)
 
     def entries(self, start: int, end: int) -> Iterator[EntryRow]:
         """Entries from ``start`` up to, not including, ``end``."""

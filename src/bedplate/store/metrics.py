@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import sqlalchemy as sa
 
-from bedplate.store.schema import latest_metrics, metrics
+from bedplate.store.schema import latest_metrics, metrics, runs
 from bedplate.store.sql import Among, Repository, Upsert, param, plain
 
 _run, _metric, _limit = param("run_"), param("metric_"), param("limit_")
@@ -47,6 +47,19 @@ _BY_RUN = Among(
 )
 _AT = Among(sa.select(metrics.c.position), metrics.c.position)
 _LAST = sa.select(sa.func.max(metrics.c.position))
+_BETWEEN = (
+    sa.select(
+        metrics.c.position,
+        runs.c.id,
+        metrics.c.key,
+        metrics.c.value,
+        metrics.c.is_nan,
+        metrics.c.timestamp,
+        metrics.c.step,
+    )
+    .join(runs, runs.c.key == metrics.c.run)
+    .where(metrics.c.position >= param("start_"), metrics.c.position < param("end_"))
+)
 EVERYTHING = 2**62
 
 Stored = tuple[int, int, float, bool]
@@ -56,17 +69,11 @@ Latest = dict[int, list[tuple[str, float, int, int]]]
 """For each run that has some, by its key: metric, value, timestamp, step."""
 
 
-class Point(NamedTuple):
-    """One value to log. ``experiment`` and ``started`` are the run's; ``position`` is its number among all appends."""
+Point = tuple[int, int, int, str, float, int, int, int]
+"""One value to log: run, experiment, when the run started, metric, value, timestamp, step, position.
 
-    run: int
-    experiment: int
-    started: int
-    key: str
-    value: float
-    timestamp: int
-    step: int
-    position: int
+``position`` is its number among all appends. A plain tuple, because there are thousands in a call.
+"""
 
 
 class Metrics(Repository):
@@ -90,7 +97,7 @@ class Metrics(Repository):
         _LATEST.many(self._connection, list(latest.values()))
         if kept == len(rows):
             return []
-        positions = [point.position for point in points]
+        positions = [point[-1] for point in points]
         there = {row[0] for row in _AT.rows(self._connection, positions)}
         return [position for position in positions if position not in there]
 
@@ -117,6 +124,11 @@ class Metrics(Repository):
             else:
                 found[run] = [point]
         return found
+
+    def between(self, start: int, end: int) -> list[tuple[int, str, str, float, int, int]]:
+        """Rows at these positions, in no order: position, run id, metric, value, timestamp, step."""
+        found = plain(self._execute(_BETWEEN, start_=start, end_=end))
+        return [(row[0], row[1], row[2], math.nan if row[4] else row[3], row[5], row[6]) for row in found]
 
     def last_position(self) -> int:
         """The greatest position of a value; 0 if there is none."""

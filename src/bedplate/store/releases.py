@@ -1,4 +1,4 @@
-"""Model versions, their approvals, and waivers of gates."""
+"""Approvals of model versions, and waivers of gates."""
 
 from typing import Literal
 
@@ -6,26 +6,12 @@ import msgspec
 import sqlalchemy as sa
 
 from bedplate import clock, ids
-from bedplate.errors import ConflictError, NotFoundError
+from bedplate.errors import NotFoundError
 from bedplate.ids import Digest
-from bedplate.store.schema import approvals, versions, waivers
+from bedplate.store.schema import approvals, waivers
 from bedplate.store.sql import Repository, Row, dump, fields, param, parse
 
 _use_case = param("use_case_")
-_NUMBER = sa.select(versions.c.number).where(versions.c.use_case == _use_case, versions.c.source == param("source_"))
-_NEXT = sa.select(sa.func.coalesce(sa.func.max(versions.c.number), 0) + 1).where(versions.c.use_case == _use_case)
-_ALLOT = sa.insert(versions)
-_VERSION = sa.select(versions).where(versions.c.use_case == _use_case, versions.c.number == param("number_"))
-_BIND = (
-    sa.update(versions)
-    .where(
-        versions.c.use_case == _use_case,
-        versions.c.number == param("number_"),
-        sa.or_(versions.c.bundle.is_(None), versions.c.bundle == param("bundle_")),
-    )
-    .values(bundle=param("bundle_"))
-)
-_VERSIONS = sa.select(versions).where(versions.c.use_case == _use_case).order_by(versions.c.number.desc())
 _APPROVE = sa.insert(approvals)
 _APPROVALS = (
     sa.select(approvals)
@@ -50,16 +36,6 @@ _WAIVERS = (
     .where(waivers.c.use_case == _use_case, waivers.c.withdrawn.is_(None))
     .order_by(waivers.c.created, waivers.c.id)
 )
-
-
-class VersionRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One model version. ``source`` is the fact it was made from; ``bundle`` is None until it is packaged."""
-
-    use_case: str
-    number: int
-    source: Digest
-    bundle: Digest | None
-    created: str
 
 
 class ApprovalRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,45 +63,6 @@ class WaiverRow(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     created: str
     withdrawn: str | None = None
-
-
-class Versions(Repository):
-    """``tx.versions``."""
-
-    def allot(self, use_case: str, source: Digest) -> int:
-        """The version number of what was made from ``source``: the next free one, or the one it already has."""
-        number = self._execute(_NUMBER, use_case_=use_case, source_=source).scalar()
-        if number is None:
-            number = self._execute(_NEXT, use_case_=use_case).scalar_one()
-            values = {"use_case": use_case, "number": number, "source": source}
-            self._execute(_ALLOT, **values, bundle=None, created=clock.timestamp())
-        return int(number)
-
-    def bind(self, use_case: str, number: int, bundle: Digest) -> None:
-        """Say which bundle the version is. A version is never bound to a second bundle.
-
-        Raises:
-            ConflictError: it is bound to another bundle.
-        """
-        if self._execute(_BIND, use_case_=use_case, number_=number, bundle_=bundle).rowcount != 1:
-            where = f"{use_case} version {number}"
-            raise ConflictError("this version is another bundle already", where=where, fix="allot a new version")
-
-    def get(self, use_case: str, number: int) -> VersionRow:
-        """One version.
-
-        Raises:
-            NotFoundError: there is none of this number.
-        """
-        row = self._execute(_VERSION, use_case_=use_case, number_=number).first()
-        if row is None:
-            raise NotFoundError(f"{use_case} has no version {number}")
-        return msgspec.convert(fields(row), VersionRow)
-
-    def list(self, use_case: str) -> list[VersionRow]:
-        """All versions, newest first."""
-        rows = self._execute(_VERSIONS, use_case_=use_case)
-        return [msgspec.convert(fields(row), VersionRow) for row in rows]
 
 
 class Approvals(Repository):

@@ -48,6 +48,11 @@ _PARAMS = Among(sa.select(params.c.run, params.c.key, params.c.value, params.c.r
 _SET_TAGS = Upsert(tags, update=("value", "rest"))
 _TAGS = Among(sa.select(tags.c.run, tags.c.key, tags.c.value, tags.c.rest), tags.c.run)
 _DELETE_TAG = sa.delete(tags).where(tags.c.run == _key, tags.c.key == param("tag_"))
+_PARAMS_BETWEEN = (
+    sa.select(params.c.position, runs.c.id, params.c.key, params.c.value, params.c.rest)
+    .join(runs, runs.c.key == params.c.run)
+    .where(params.c.position >= param("start_"), params.c.position < param("end_"))
+)
 _LAST_PARAM = sa.select(sa.func.max(params.c.position))
 
 Pairs = dict[int, list[tuple[str, str]]]
@@ -116,14 +121,17 @@ class Runs(Repository):
 
     def add_params(self, run: RunRow, values: Iterable[tuple[str, str, int]]) -> None:
         """Log (key, value, position). A key that is there keeps its value: look first where that matters."""
-        rows = [
-            (run.key, key, run.experiment, run.started, *_split(value), position) for key, value, position in values
-        ]
+        rows = [(run.key, key, run.experiment, run.started, *split(value), position) for key, value, position in values]
         _ADD_PARAMS.many(self._connection, rows)
 
     def params(self, keys: Iterable[int]) -> Pairs:
         """The params of these runs."""
-        return _pairs(_PARAMS.rows(self._connection, keys))
+        return pairs(_PARAMS.rows(self._connection, keys))
+
+    def params_between(self, start: int, end: int) -> list[tuple[int, str, str, str]]:
+        """Params at these positions, in no order: position, run id, name, value."""
+        found = self._execute(_PARAMS_BETWEEN, start_=start, end_=end)
+        return [(row.position, row.id, row.key, row.value + (row.rest or "")) for row in found]
 
     def last_position(self) -> int:
         """The greatest position of a param; 0 if there is none."""
@@ -131,23 +139,25 @@ class Runs(Repository):
 
     def set_tags(self, run: RunRow, values: Iterable[tuple[str, str]]) -> None:
         """Set tags; one that is there gets the new value."""
-        rows = [(run.key, key, run.experiment, run.started, *_split(value)) for key, value in values]
+        rows = [(run.key, key, run.experiment, run.started, *split(value)) for key, value in values]
         _SET_TAGS.many(self._connection, rows)
 
     def tags(self, keys: Iterable[int]) -> Pairs:
         """The tags of these runs."""
-        return _pairs(_TAGS.rows(self._connection, keys))
+        return pairs(_TAGS.rows(self._connection, keys))
 
     def delete_tag(self, run: int, key: str) -> bool:
         """Delete a tag; False if it is not there."""
         return self._execute(_DELETE_TAG, key_=run, tag_=key).rowcount == 1
 
 
-def _split(value: str) -> tuple[str, str | None]:
+def split(value: str) -> tuple[str, str | None]:
+    """A text as tables hold it: the part that is searched, and what is left of a longer one."""
     return (value, None) if len(value) < HEAD_LENGTH else (value[:HEAD_LENGTH], value[HEAD_LENGTH:])
 
 
-def _pairs(rows: list[tuple[int, str, str, str | None]]) -> Pairs:
+def pairs(rows: list[tuple[int, str, str, str | None]]) -> Pairs:
+    """What such a table holds, by its first column, each text whole again."""
     found: Pairs = {}
     for run, key, head, rest in rows:
         pair = (key, head if rest is None else head + rest)

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.sql.elements import ColumnElement
 
 from bedplate.errors import InputError
-from bedplate.store import matching
+from bedplate.store import datasets, matching
 from bedplate.store.experiments import ExperimentRow, Lifecycle
 from bedplate.store.filters import Clause, Kind, Order, is_storable
 from bedplate.store.matching import Condition
@@ -438,8 +438,8 @@ class Search(Repository):
                 asked = matching.text(column, comparator, value, postgresql=self._postgresql)
             return _Test(asked, sa.select(runs.c.key).where(part.there, asked) if key in _INDEXED else None)
         if kind == "dataset":
-            nothing = sa.false()  # no run has a data set yet
-            return _Test(nothing, sa.select(runs.c.key).where(nothing))
+            asked = datasets.was_read(clause, postgresql=self._postgresql)
+            return _Test(asked, datasets.readers(clause, part.experiment, postgresql=self._postgresql))
         table = _VALUES[kind]
         own = sa.select(_ONE).where(table.c.run == runs.c.key, table.c.key == key)
         found = sa.select(table.c.run).where(table.c.experiment == part.experiment, table.c.key == key)

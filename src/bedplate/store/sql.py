@@ -1,5 +1,6 @@
 """What every repository shares: a connection, JSON columns, and statements that both databases understand."""
 
+import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -62,8 +63,11 @@ class Upsert:
         """
         if not rows:
             return 0
-        text = self._texts[connection.dialect.name == "postgresql"]
-        return connection.exec_driver_sql(text, list(rows)).rowcount
+        if connection.dialect.name == "postgresql":
+            return connection.exec_driver_sql(self._texts[1], list(rows)).rowcount
+        cursor = _sqlite_of(connection).executemany(self._texts[0], rows)
+        cursor.close()
+        return cursor.rowcount
 
 
 def _upsert(statement: Any, table: sa.Table, update: tuple[str, ...], when: Set | None) -> Any:
@@ -75,6 +79,36 @@ def _upsert(statement: Any, table: sa.Table, update: tuple[str, ...], when: Set 
         set_={name: statement.excluded[name] for name in update},
         where=when(statement.excluded) if when is not None else None,
     )
+
+
+class Direct:
+    """A statement that goes to the driver as it is, for those that run thousands of times a second."""
+
+    def __init__(self, statement: "sa.Update | sa.Insert | sa.Delete") -> None:
+        forms = [
+            statement.compile(dialect=sqlite.dialect(paramstyle="qmark")),
+            statement.compile(dialect=_PSYCOPG(paramstyle="format")),
+        ]
+        self._forms = [(str(form), tuple(form.positiontup or ())) for form in forms]
+        self._constants = {name: value for name, value in forms[0].params.items() if value is not None}
+
+    def run(self, connection: sa.Connection, **values: Any) -> int:
+        """Run it with these values bound, and return how many rows it changed."""
+        text, order = self._forms[connection.dialect.name == "postgresql"]
+        values |= self._constants
+        bound = tuple([values[name] for name in order])
+        if connection.dialect.name == "postgresql":
+            return connection.exec_driver_sql(text, bound).rowcount
+        cursor = _sqlite_of(connection).execute(text, bound)
+        cursor.close()
+        return cursor.rowcount
+
+
+def _sqlite_of(connection: sa.Connection) -> sqlite3.Connection:
+    """The driver's own connection: it shares the transaction, and its errors are translated like the others."""
+    own: Any = connection.connection.dbapi_connection
+    assert isinstance(own, sqlite3.Connection)
+    return own
 
 
 class Among:

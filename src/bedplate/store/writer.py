@@ -5,6 +5,8 @@ nothing but itself, commits once, and only then answers. A sync costs as much fo
 nobody waits for a lock.
 """
 
+import asyncio
+import contextlib
 import queue
 import threading
 from collections.abc import Callable, Sequence
@@ -14,10 +16,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from bedplate.errors import UnavailableError
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from bedplate.store.database import Store, Transaction
 
 T = TypeVar("T")
-Item = TypeVar("Item")
 
 MOST = 512
 """How many pieces go into one transaction at most, so that the first does not wait for ever."""
@@ -27,16 +30,19 @@ Batch = Callable[["Transaction", Sequence[Any]], Sequence[Any]]
 
 
 class _Piece:
-    __slots__ = ("future", "item", "work")
+    """Work on its way to the writer, and who waits for its answer: a thread, or a coroutine of ``loop``."""
 
-    def __init__(self, work: Any, item: Any) -> None:
+    __slots__ = ("future", "item", "loop", "work")
+
+    def __init__(self, work: Any, item: Any, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self.work = work
         self.item = item
-        self.future: Future[Any] = Future()
+        self.loop = loop
+        self.future: Future[Any] | asyncio.Future[Any] = Future() if loop is None else loop.create_future()
 
 
 class _Alone:
-    """Marks a piece that is a function of the transaction."""
+    """Marks a piece whose work is a function of the transaction."""
 
 
 class Writer:
@@ -55,7 +61,8 @@ class Writer:
         Raises:
             UnavailableError: the writer is closed.
         """
-        return self._put(_Piece(work, _Alone))
+        future: Future[T] = self._put(_Piece(work, _Alone))
+        return future
 
     def append(self, batch: Batch, item: Any) -> "Future[Any]":
         """Have ``item`` written by ``batch``, together with the items beside it that have the same ``batch``.
@@ -63,7 +70,17 @@ class Writer:
         Raises:
             UnavailableError: the writer is closed.
         """
-        return self._put(_Piece(batch, item))
+        future: Future[Any] = self._put(_Piece(batch, item))
+        return future
+
+    async def submitted(self, work: "Callable[[Transaction], T]") -> T:
+        """:meth:`submit`, for coroutines."""
+        found: T = await self._put(_Piece(work, _Alone, asyncio.get_running_loop()))
+        return found
+
+    async def appended(self, batch: Batch, item: Any) -> Any:
+        """:meth:`append`, for coroutines."""
+        return await self._put(_Piece(batch, item, asyncio.get_running_loop()))
 
     def close(self) -> None:
         """Write what waits, then stop. Doing it twice is fine."""
@@ -75,7 +92,7 @@ class Writer:
                 self._pieces.put(None)
             thread.join()
 
-    def _put(self, piece: _Piece) -> "Future[Any]":
+    def _put(self, piece: _Piece) -> Any:
         with self._guard:
             if self._closed:
                 raise UnavailableError("this home is being closed", fix="try again when it is up")
@@ -86,50 +103,56 @@ class Writer:
         return piece.future
 
     def _run(self) -> None:
-        open_ = True
-        while open_:
-            first = self._pieces.get()
-            if first is None:
-                return
-            pieces = [first]
-            while len(pieces) < MOST:
-                try:
-                    piece = self._pieces.get_nowait()
-                except queue.Empty:
-                    break
-                if piece is None:
-                    open_ = False
-                    break
-                pieces.append(piece)
-            self._commit([piece for piece in pieces if piece.future.set_running_or_notify_cancel()])
+        with self._store.connection() as connection:
+            open_ = True
+            while open_:
+                pieces, open_ = self._gather()
+                if pieces:
+                    _answer(self._commit(connection, pieces))
 
-    def _commit(self, pieces: list[_Piece]) -> None:
+    def _gather(self) -> tuple[list[_Piece], bool]:
+        """What waits, at least one piece; and whether more may come."""
+        pieces: list[_Piece] = []
+        while len(pieces) < MOST:
+            try:
+                piece = self._pieces.get() if not pieces else self._pieces.get_nowait()
+            except queue.Empty:
+                break
+            if piece is None:
+                return pieces, False
+            if piece.loop is not None or piece.future.set_running_or_notify_cancel():  # type: ignore[union-attr]
+                pieces.append(piece)
+        return pieces, True
+
+    def _commit(self, connection: "Connection", pieces: list[_Piece]) -> list[tuple[_Piece, Any]]:
         answers: list[tuple[_Piece, Any]] = []
         try:
-            with self._store.transaction() as tx:
+            with self._store.transaction(connection) as tx:
                 start = 0
                 while start < len(pieces):
                     end = _run_of(pieces, start)
-                    answers += self._together(tx, pieces[start:end])
+                    answers += self._together(tx, pieces[start:end], alone=end - start == len(pieces))
                     start = end
         except Exception as error:  # noqa: BLE001 handed to everybody who waits for this transaction
-            answers = [(piece, error) for piece in pieces]
-        for piece, answer in answers:
-            if isinstance(answer, Exception):
-                piece.future.set_exception(answer)
-            else:
-                piece.future.set_result(answer)
+            return [(piece, error) for piece in pieces]
+        return answers
 
-    def _together(self, tx: "Transaction", pieces: list[_Piece]) -> list[tuple[_Piece, Any]]:
+    def _together(self, tx: "Transaction", pieces: list[_Piece], *, alone: bool) -> list[tuple[_Piece, Any]]:
         work = pieces[0].work
+        if alone:  # the transaction is savepoint enough
+            return list(zip(pieces, _do(tx, work, pieces), strict=True))
         try:
             with self._store.translated(), tx.savepoint():
-                found = [work(tx)] if pieces[0].item is _Alone else work(tx, [piece.item for piece in pieces])
+                found = _do(tx, work, pieces)
         except Exception as error:
             if tx.lost:
                 raise  # nothing of this transaction will be there, so nobody may be told otherwise
             found = [error] * len(pieces)
         return list(zip(pieces, found, strict=True))
+
+
+def _do(tx: "Transaction", work: Any, pieces: list[_Piece]) -> Sequence[Any]:
+    return [work(tx)] if pieces[0].item is _Alone else work(tx, [piece.item for piece in pieces])
 
 
 def _run_of(pieces: list[_Piece], start: int) -> int:
@@ -140,3 +163,29 @@ def _run_of(pieces: list[_Piece], start: int) -> int:
     while end < len(pieces) and pieces[end].item is not _Alone and pieces[end].work == first.work:
         end += 1
     return end
+
+
+def _answer(answers: list[tuple[_Piece, Any]]) -> None:
+    """Answer everybody; each event loop is woken once, however many of its coroutines wait."""
+    loops: dict[asyncio.AbstractEventLoop, list[tuple[_Piece, Any]]] = {}
+    for piece, answer in answers:
+        if piece.loop is None:
+            _settle(piece, answer)
+        else:
+            loops.setdefault(piece.loop, []).append((piece, answer))
+    for loop, waiting in loops.items():
+        with contextlib.suppress(RuntimeError):  # the loop ended, and who waited with it
+            loop.call_soon_threadsafe(_settle_all, waiting)
+
+
+def _settle_all(answers: list[tuple[_Piece, Any]]) -> None:
+    for piece, answer in answers:
+        if not piece.future.done():  # a coroutine may have been cancelled meanwhile
+            _settle(piece, answer)
+
+
+def _settle(piece: _Piece, answer: Any) -> None:
+    if isinstance(answer, Exception):
+        piece.future.set_exception(answer)
+    else:
+        piece.future.set_result(answer)

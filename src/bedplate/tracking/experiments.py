@@ -8,11 +8,11 @@ import msgspec
 
 from bedplate import clock
 from bedplate.errors import InputError, NotFoundError, StateError
-from bedplate.store import Transaction
+from bedplate.store import Transaction, pages
 from bedplate.store.experiments import ExperimentRow, Lifecycle
 from bedplate.store.filters import Clause, Grammar, parse, parse_order
 from bedplate.store.workspaces import DEFAULT
-from bedplate.tracking import filters, pages, validation
+from bedplate.tracking import filters, validation
 from bedplate.tracking.actors import Actor
 from bedplate.tracking.validation import Tag
 

@@ -1,6 +1,6 @@
-"""What can be searched and ordered by in runs and in experiments."""
+"""What can be searched and ordered by in runs, in experiments and in logged models."""
 
-from bedplate.store.filters import KINDS, NUMBERS, PRESENCE, TEXTS, Grammar
+from bedplate.store.filters import KINDS, LISTS, NUMBERS, PRESENCE, TEXTS, Grammar
 
 RUNS = Grammar(
     kinds=KINDS,
@@ -40,4 +40,41 @@ EXPERIMENTS = Grammar(
     listed=frozenset({"experiment_id"}),
     nullable=frozenset({"tag"}),
     order_attributes=frozenset({"name", "experiment_id", "creation_time", "last_update_time"}),
+)
+
+LOGGED_MODELS = Grammar(
+    kinds={"attributes": "attribute", "metrics": "metric", "params": "param", "tags": "tag"},
+    attributes={
+        "model_id": "text",
+        "name": "text",
+        "model_type": "text",
+        "source_run_id": "text",
+        "artifact_location": "text",
+        "status_message": "text",
+        "lifecycle_stage": "text",
+        "status": "identifier",
+        "experiment_id": "identifier",
+        "creation_timestamp": "number",
+        "last_updated_timestamp": "number",
+    },
+    aliases={
+        "creation_time": "creation_timestamp",
+        "creation_timestamp_ms": "creation_timestamp",
+        "last_updated_timestamp_ms": "last_updated_timestamp",
+    },
+    comparators={"metric": NUMBERS, "param": TEXTS | LISTS, "tag": TEXTS | LISTS},
+    listed=frozenset(
+        {
+            "model_id",
+            "name",
+            "model_type",
+            "source_run_id",
+            "artifact_location",
+            "status_message",
+            "lifecycle_stage",
+            "status",
+            "experiment_id",
+        }
+    ),
+    order_kinds=frozenset({"attribute", "metric"}),
 )

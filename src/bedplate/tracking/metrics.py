@@ -5,9 +5,8 @@ from collections.abc import Sequence
 import msgspec
 
 from bedplate.errors import InputError
-from bedplate.store import Transaction
+from bedplate.store import Transaction, pages
 from bedplate.store.metrics import EVERYTHING, Stored
-from bedplate.tracking import pages
 
 
 class History(msgspec.Struct, frozen=True):
@@ -26,17 +25,19 @@ def history(
     max_results: int | None = None,
     page_token: str | None = None,
 ) -> History:
-    """What was logged of one metric of a run; all of it unless ``max_results`` is given.
+    """What was logged of one metric of a run; all of it unless ``max_results`` is given. Of a run that the workspace
+    does not have: nothing.
 
     Raises:
         InputError: count or token is not as it must be.
-        NotFoundError: the workspace has no such run.
     """
     if max_results is not None and not 1 <= max_results < EVERYTHING:
         raise InputError(f"Invalid value {max_results} for parameter 'max_results' supplied. It must be at least 1")
     query = ("history", workspace, run, key)
     after = pages.position(query, page_token)
-    row = tx.runs.get(workspace, run)
+    row = tx.runs.find(workspace, run)
+    if row is None:
+        return History([], None)
     if max_results is None:
         return History(tx.metrics.history(row.key, key, after=_stored(after)), None)
     found = tx.metrics.history(row.key, key, max_results + 1, _stored(after))
@@ -58,11 +59,40 @@ def histories(
     return found
 
 
+def sampled(
+    tx: Transaction, workspace: str, runs: Sequence[str], key: str, *, steps: tuple[int, int] | None, most: int
+) -> list[tuple[str, Stored]]:
+    """Some of what was logged of one metric of several runs, by run id: at most ``most`` values of each run.
+
+    They are spread evenly over the values between ``steps``, first and last included; one alone is the last. Runs of
+    other workspaces are as good as none.
+    """
+    rows = [row for row in (tx.runs.find(workspace, run) for run in sorted(set(runs))) if row is not None]
+    found: list[tuple[str, Stored]] = []
+    for row in rows:
+        values = tx.metrics.history(row.key, key)
+        if steps is not None:
+            values = [point for point in values if steps[0] <= point[1] <= steps[1]]
+        values.sort(key=lambda point: (point[1], point[0], point[2], point[3]))
+        found += [(row.id, point) for point in _spread(values, most)]
+    return found
+
+
+def _spread(values: list[Stored], most: int) -> list[Stored]:
+    """The first of each of ``most`` parts that are as good as equal, the last in place of the last part's."""
+    if len(values) <= most:
+        return values
+    size, longer = divmod(len(values), most)
+    kept = [values[part * size + min(part, longer)] for part in range(most)]
+    kept[-1] = values[-1]
+    return kept
+
+
 def _stored(after: tuple[object, ...] | None) -> Stored | None:
     if after is None:
         return None
     try:
-        stored: Stored = msgspec.convert(after, Stored)
+        stored: Stored = msgspec.convert(after, Stored, strict=False)  # SQLite's truth is a number
     except msgspec.ValidationError as error:
         raise InputError("Invalid page token", fix="take the token of the page before, unchanged") from error
     return stored

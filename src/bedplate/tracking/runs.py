@@ -1,19 +1,19 @@
 """Runs: begun, found, logged to, ended, deleted and restored as in MLflow, each within one workspace."""
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
 from bedplate.errors import InputError, NotFoundError
-from bedplate.store import Transaction
+from bedplate.store import Transaction, pages
 from bedplate.store.filters import parse, parse_order
-from bedplate.store.metrics import Latest, Point
+from bedplate.store.metrics import Latest
 from bedplate.store.runs import Pairs, RunRow, RunStatus
-from bedplate.tracking import experiments, filters, names, pages, validation
+from bedplate.tracking import experiments, filters, names, validation
 from bedplate.tracking.actors import Actor
 from bedplate.tracking.experiments import LIFECYCLES, View
-from bedplate.tracking.validation import Batch, Metric, Param, Tag
+from bedplate.tracking.validation import Param, Tag
 
 NAME_TAG = "mlflow.runName"
 USER_TAG = "mlflow.user"
@@ -218,50 +218,23 @@ def delete_tag(tx: Transaction, workspace: str, run: str, key: str, *, by: Actor
     by.record(tx, "run.untag", _resource(row), workspace=workspace, tags=[key])
 
 
-def new_params(tx: Transaction, row: RunRow, params: Sequence[Param]) -> list[Param]:
-    """Those of the params that the run does not have yet.
+def new_params(tx: Transaction, row: RunRow, params: Sequence[Param], fresh: dict[tuple[int, str], str]) -> list[Param]:
+    """Those of the params that the run does not have yet. ``fresh`` are those about to be logged, and gets them too.
 
     Raises:
         InputError: one has another value already; a param never changes.
     """
-    if not params:
-        return []
     known = dict(tx.runs.params([row.key]).get(row.key, ()))
-    changed = [each for each in params if known.get(each.key, each.value) != each.value]
-    if changed:
-        key, value = changed[0]
-        raise InputError(
-            f"Changing param values is not allowed. Param with key='{key}' was already logged with "
-            f"value='{known[key]}' for run ID='{row.id}'. Attempted logging new value '{value}'.",
-            fix="log it to another run, such as a nested one",
-        )
-    return [each for each in params if each.key not in known]
-
-
-def points(row: RunRow, metrics: Iterable[Metric], position: int) -> list[Point]:
-    """Checked values as the store keeps them, numbered from ``position`` on."""
-    return [
-        Point(row.key, row.experiment, row.started, each.key, float(each.value), each.timestamp, each.step, number)
-        for number, each in enumerate(metrics, position)
-    ]
-
-
-def log(tx: Transaction, workspace: str, run: str, batch: Batch, *, position: int, by: Actor) -> int:
-    """Log a checked batch to a run; params and metrics are numbered from ``position`` on. Returns the next number.
-
-    Params and metrics that are there already are left alone. Tags are a change, recorded in the audit ledger.
-
-    Raises:
-        InputError: the run is deleted, or a param has another value.
-        NotFoundError: the workspace has no such run.
-    """
-    row = active(tx, workspace, run)
-    fresh = new_params(tx, row, batch.params)
-    tx.runs.add_params(row, [(each.key, each.value, number) for number, each in enumerate(fresh, position)])
-    position += len(fresh)
-    tx.metrics.log(points(row, batch.metrics, position))
-    set_tags(tx, workspace, row, batch.tags, by=by)
-    return position + len(batch.metrics)
+    for key, value in params:
+        there = known.get(key, fresh.get((row.key, key), value))
+        if there != value:
+            raise InputError(
+                f"the param {key!r} of run {row.id} is {there!r} already and cannot become {value!r}",
+                fix="log it under another name, to another run, or as a tag",
+            )
+    new = [each for each in params if each.key not in known and (row.key, each.key) not in fresh]
+    fresh.update({(row.key, each.key): each.value for each in new})
+    return new
 
 
 def _update(

@@ -10,9 +10,10 @@ from bedplate.records import TrainResult
 from bedplate.store import Transaction
 from bedplate.store.filters import Clause
 from bedplate.store.workspaces import DEFAULT
-from bedplate.tracking.runs import NAME_TAG, points
+from bedplate.tracking.appends import Appended, Appends
+from bedplate.tracking.runs import NAME_TAG
 from bedplate.tracking.system import Code
-from bedplate.tracking.validation import Metric
+from bedplate.tracking.validation import Metric, Param
 
 RUN_TAG = "bedplate.run"
 
@@ -52,7 +53,7 @@ def of_training(use_case: str, training: TrainResult, code: Code | None = None) 
     )
 
 
-def save(tx: Transaction, run: Run) -> str:
+def save(tx: Transaction, appends: Appends, run: Run, *, actor: str) -> str:
     """Keep a finished run within the caller's transaction and return its id; the same run twice is kept once.
 
     It stands in the experiment named like the use case, in the default workspace.
@@ -76,13 +77,16 @@ def save(tx: Transaction, run: Run) -> str:
         started=now,
         artifact_uri=f"mlflow-artifacts:/{found.id}/{identifier}/artifacts",
     )
-    position = max(tx.runs.last_position(), tx.metrics.last_position()) + 1
     tx.runs.set_tags(row, {**run.tags, NAME_TAG: run.name}.items())
-    tx.runs.add_params(
-        row, [(key, str(value), number) for number, (key, value) in enumerate(run.parameters.items(), position)]
+    item = Appended(
+        DEFAULT,
+        identifier,
+        actor,
+        metrics=[Metric(name, value, now, step) for name, step, value in run.metrics],
+        params=[Param(key, str(value)) for key, value in run.parameters.items()],
     )
-    position += len(run.parameters)
-    tx.metrics.log(points(row, [Metric(name, value, now, step) for name, step, value in run.metrics], position))
+    (error,) = appends.write(tx, [item])
+    assert error is None, "a run that was just begun can be logged to"
     tx.runs.update(row.key, name=row.name, status="FINISHED", ended=now)
     return row.id
 

@@ -18,6 +18,9 @@ LONGEST_TAG = 8_000
 LONGEST_EXPERIMENT_TAG = 20_000
 LONGEST_EXPERIMENT_NAME = 500
 LONGEST_LOCATION = 2_048
+_MOST_SEEN = 10_000
+_seen: set[str] = set()
+"""Names of metrics that were checked and found good."""
 _NAME = re.compile(r"[/\w.\- :]*")
 _RUN_ID = re.compile(r"[a-zA-Z0-9][\w\-]{0,255}")
 
@@ -60,7 +63,8 @@ def batch(metrics: Sequence[Metric] = (), params: Sequence[Param] = (), tags: Se
         InputError: a name, number or count is out of bounds, or a param comes twice; the message says which.
     """
     for index, each in enumerate(metrics):
-        metric(each, f"metrics[{index}]")
+        if not _plain(each):
+            metric(each, f"metrics[{index}]")
     params = [param(each, f"params[{index}]") for index, each in enumerate(params)]
     tags = [tag(each, f"tags[{index}]") for index, each in enumerate(tags)]
     _count("metrics", MOST_METRICS, len(metrics))
@@ -80,6 +84,8 @@ def metric(given: Metric, path: str = "") -> Metric:
     Raises:
         InputError: its name, value, time or step is not as it must be.
     """
+    if _plain(given):
+        return given
     key, value, timestamp, step = given
     name(key, _join(path, "name"))
     _length(_join(path, "name"), key, LONGEST_KEY)
@@ -89,7 +95,23 @@ def metric(given: Metric, path: str = "") -> Metric:
         raise _invalid(_join(path, "timestamp"), timestamp, "it must be a whole number of milliseconds, not negative")
     if isinstance(step, bool) or not isinstance(step, int) or not -(2**63) <= step < 2**63:
         raise _invalid(_join(path, "step"), step, "it must be a 64-bit integer")
+    if len(_seen) >= _MOST_SEEN:
+        _seen.clear()
+    _seen.add(key)
     return given
+
+
+def _plain(given: Metric) -> bool:
+    """Whether it is as it must be, told quickly: a run logs the same names thousands of times."""
+    key, value, timestamp, step = given
+    return (
+        key in _seen
+        and type(value) is float
+        and type(timestamp) is int
+        and type(step) is int
+        and 0 <= timestamp < 2**63
+        and -(2**63) <= step < 2**63
+    )
 
 
 def param(given: Param, path: str = "") -> Param:

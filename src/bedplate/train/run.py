@@ -4,12 +4,11 @@ import importlib.metadata
 import platform
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 from bedplate import ids
-from bedplate.blobs.port import Blobs
 from bedplate.compute import sandbox
 from bedplate.errors import InputError, UserCodeError
 from bedplate.ids import Digest
@@ -24,6 +23,14 @@ if TYPE_CHECKING:
 
 RECIPES = {"recommender": "bedplate.train.recommender:train", "tabular": "bedplate.train.tabular:train"}
 _LIBRARIES = ("bedplate", "lightgbm", "implicit", "numpy", "onnx", "onnxruntime", "pyarrow", "scikit-learn", "scipy")
+
+
+class Artifacts(Protocol):
+    """Where files are kept under their digest."""
+
+    def put(self, data: bytes, /) -> Digest:
+        """Keep the bytes of one file."""
+        ...
 
 
 class _Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,7 +49,7 @@ def run(
     reader: "Reader",
     inputs: Mapping[str, TableVersion],
     features: FeatureSet | None,
-    blobs: Blobs,
+    artifacts: Artifacts,
     *,
     pipeline: Path | None = None,
     declared: Iterable[sandbox.Declared] = (),
@@ -85,7 +92,7 @@ def run(
     return TrainResult(
         run_id=ids.new_id("run"),
         workload=use_case.workload.kind,
-        artifacts={name: blobs.put(data) for name, data in sorted(reply.files.items())},
+        artifacts={name: artifacts.put(data) for name, data in sorted(reply.files.items())},
         signature=answer.signature,
         parameters=answer.parameters,
         metrics=answer.metrics,

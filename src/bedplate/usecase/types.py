@@ -159,7 +159,10 @@ class DataSet(_Section, frozen=True, kw_only=True):
 
 
 class Governance(_Section, frozen=True, kw_only=True):
-    """What the data may be used for, for how long, and what is sensitive in it."""
+    """What the data may be used for, for how long, and what is sensitive in it.
+
+    ``sensitive`` names columns of the contracts. The flow uses them; people see them only if policy lets them unmask.
+    """
 
     purpose: str
     retention: Seconds | None = None

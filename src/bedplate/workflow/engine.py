@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Self
 import msgspec
 
 from bedplate import clock
-from bedplate.errors import BedplateError, ConflictError, HomeError, StorageError, UnavailableError
+from bedplate.errors import BedplateError, ConflictError, FencedError, HomeError, StorageError, UnavailableError
 from bedplate.records import Event
 from bedplate.settings import FORMAT
 from bedplate.workflow.serializer import JsonSerializer
@@ -219,8 +219,9 @@ class Engine:
                 on_event(Event(stage=step.name, state="finished", message="", seconds=seconds))
             except BaseException as error:
                 call.error = offer.failure = error
-                if not isinstance(error, Exception):
-                    # An interrupt is no outcome of the step: the workflow stays pending and can be taken up.
+                if not isinstance(error, Exception) or isinstance(error, FencedError):
+                    # An interrupt is no outcome of the step, nor is that another owner has taken over and may be
+                    # running it: the workflow stays pending and can be taken up.
                     with self._lock:
                         self._turned_away.add(workflow_id)
                     call.error = _NobodyAskedError(workflow_id)

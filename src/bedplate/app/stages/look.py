@@ -2,7 +2,7 @@
 
 import msgspec
 
-from bedplate.app import endpoints, queries, tracing
+from bedplate.app import access, queries, tracing
 from bedplate.app.stage import Context, Evidence, Outcome, Stage
 from bedplate.errors import IntegrityError
 from bedplate.ids import Digest
@@ -68,7 +68,8 @@ def _trace_inputs(context: Context) -> dict[str, str]:
 def _trace(context: Context) -> Outcome:
     from bedplate.observe.ship import latest
 
-    newest = latest(context.system.tables, endpoints.predictions_table(context.use_case.name))
+    version = context.system.tables.current(access.predictions_table(context.use_case.name))
+    newest = latest(access.reader(context.system, context.use_case), version)
     if newest is None:
         raise IntegrityError("no prediction was logged", where=f"use case {context.use_case.name}")
     walked = tracing.walk(context.system, newest)

@@ -6,7 +6,9 @@ from bedplate.app.inputs import section
 from bedplate.app.stage import Context, Evidence, Outcome, Stage
 from bedplate.app.stages import data
 from bedplate.ids import Digest
-from bedplate.records import FeatureSet, TrainResult
+from bedplate.records import Fact, FeatureSet, TrainResult
+from bedplate.store import Transaction
+from bedplate.tracking import code_of, of_training, save
 from bedplate.train import run
 
 PRIMARY = {"recommender": "recall@20"}
@@ -53,13 +55,20 @@ def _train(context: Context) -> Outcome:
         access.reader(context.system, context.use_case),
         {name: result.table for name, result in data.ingested(context).items()},
         made if made.views else None,
-        context.system.blobs,
+        context.system.contents,
         pipeline=inputs.pipeline_path(context.loaded),
         declared=data.described(context),
         on_progress=context.progress,
     )
+    code = code_of(context.loaded.folder) if inputs.pipeline_path(context.loaded) is not None else None
+    tracked = of_training(context.use_case.name, body, code)
+
+    def track(tx: Transaction, _facts: tuple[Fact, ...]) -> None:
+        save(tx, context.system.appends, tracked, actor=context.actor)
+
     parents = (context.output("features").digest, context.output("ingest").digest, context.output("plan").digest)
-    return Outcome(evidence=(Evidence(kind="training", body=body, parents=parents),), summary=headline(body))
+    evidence = Evidence(kind="training", body=body, parents=parents)
+    return Outcome(evidence=(evidence,), summary=headline(body), apply=track)
 
 
 def primary(training: TrainResult) -> str:

@@ -3,7 +3,7 @@
 import msgspec
 
 from bedplate import ids
-from bedplate.app import planning
+from bedplate.app import access, checking, planning
 from bedplate.app.inputs import contract_digests, section
 from bedplate.app.stage import Context, Evidence, Halt, Outcome, Stage
 from bedplate.ids import Digest
@@ -13,11 +13,17 @@ from bedplate.store import Transaction
 
 
 def _check_inputs(context: Context) -> dict[str, str]:
-    return {"usecase.yaml": context.loaded.digest, **contract_digests(context.loaded)}
+    # The governance is named by its fact: whichever check counts now, reads made for people find it by that.
+    return {
+        "usecase.yaml": context.loaded.digest,
+        **contract_digests(context.loaded),
+        access.GOVERNANCE: access.governance_digest(context.use_case),
+    }
 
 
 def _check(context: Context) -> Outcome:
     use_case, loaded = context.use_case, context.loaded
+    checking.sensitive(loaded)
     objective = Objective(
         name=use_case.name,
         statement=use_case.objective.statement,
@@ -39,7 +45,9 @@ def _check(context: Context) -> Outcome:
             objective=facts[-1].digest,
         )
 
-    return Outcome(evidence=(Evidence(kind="objective", body=objective),), summary=_checked(context), apply=known)
+    governance = Evidence(kind=access.GOVERNANCE, body=access.governance_of(use_case))
+    evidence = (governance, Evidence(kind="objective", body=objective))
+    return Outcome(evidence=evidence, summary=_checked(context), apply=known)
 
 
 def _checked(context: Context) -> str:

@@ -3,19 +3,20 @@
 import tempfile
 from pathlib import Path
 
+from bedplate import bundle as bundles
 from bedplate import ids, store
-from bedplate.app import access
+from bedplate.app import access, decisions
 from bedplate.app.inputs import section
 from bedplate.app.measure import latency
 from bedplate.app.stage import Context, Evidence, Halt, Outcome, Stage
+from bedplate.errors import IntegrityError
 from bedplate.ids import Digest
 from bedplate.policy import values as policy
 from bedplate.records import Approval, Bundle, Fact, GateReport, TrainResult
 from bedplate.release import approval as approvals
-from bedplate.release import gates
+from bedplate.release import gates, line, requests
 from bedplate.release.package import Version, inspect, package
 from bedplate.store.releases import WaiverRow
-from bedplate.usecase import approvals as quorums
 
 TENANT = "local"
 """The one tenant of a home; bundles are signed for it."""
@@ -52,7 +53,7 @@ def _gates(context: Context) -> Outcome:
     environment = context.system.settings.environment
     if environment == gates.WAIVABLE_IN:  # elsewhere a waiver holds nothing, so none is recorded
         _record_waivers(context)
-    files = {name: context.system.blobs.get(digest) for name, digest in training.artifacts.items()}
+    files = {name: context.system.contents.get(digest) for name, digest in training.artifacts.items()}
     security = inspect(files, isolated=training.isolated)
     measured = None
     if not security.refused:
@@ -124,19 +125,16 @@ def _bundle_inputs(context: Context) -> dict[str, str]:
     return {"training": context.output("train").digest, "gates": context.output("gates").digest}
 
 
-def _bundle(context: Context) -> Outcome:
-    name = context.use_case.name
+def _packaged(context: Context, number: int) -> Bundle:
     gates_fact = context.output("gates")
-    with context.system.store.transaction() as tx:
-        number = tx.versions.allot(name, gates_fact.digest)
-    bundle = package(
-        context.system.blobs,
+    return package(
+        context.system.contents,
         context.loaded,
         context.body("train", TrainResult),
         context.body("gates", GateReport),
         Version(
             tenant=TENANT,
-            name=name,
+            name=context.use_case.name,
             version=number,
             training=context.output("train").digest,
             gates=gates_fact.digest,
@@ -147,8 +145,18 @@ def _bundle(context: Context) -> Outcome:
         public_key=context.system.opened.signing_public,
     )
 
+
+def _bundle(context: Context) -> Outcome:
+    name = context.use_case.name
+    gates_fact = context.output("gates")
+    ledger, by = context.system.ledger, context.principal
+    assert by is not None, "a stage is run by somebody"
+    with context.system.store.transaction() as tx:
+        number = line.allot(ledger, tx, by, name, gates_fact.digest)
+    bundle = _packaged(context, number)
+
     def bind(tx: store.Transaction, _facts: tuple[Fact, ...]) -> None:
-        tx.versions.bind(name, number, bundle.digest)
+        line.bind(ledger, tx, by, name, number, bundle.digest)
 
     parents = (gates_fact.digest, context.output("train").digest)
     evidence = Evidence(kind="bundle", body=bundle, parents=parents)
@@ -159,6 +167,26 @@ def _bundled_as(bundle: Bundle) -> str:
     return f"version {bundle.version}, {bundle.size / 1e6:.1f} MB, {len(bundle.files)} files, signed and verified"
 
 
+def _bundle_here(context: Context) -> None:
+    """Make the bundle again where this home has not got it: a copy of it, elsewhere, was the owner meanwhile.
+
+    Raises:
+        IntegrityError: it comes out otherwise, since other versions of packages are installed here.
+    """
+    made = context.body("bundle", Bundle)
+    folder = bundles.path_of(context.system.home.bundles, made.digest)
+    if folder.exists():
+        return
+    context.progress("made again: this home has not got it")
+    again = _packaged(context, made.version)
+    if again.digest != made.digest:
+        raise IntegrityError(
+            f"version {made.version} cannot be made again here: it came out as {again.digest}",
+            where=str(folder),
+            fix="copy this folder and the .sig.json beside it from the home that made them",
+        )
+
+
 BUNDLE = Stage(
     name="bundle",
     title="Sign the model version",
@@ -166,6 +194,7 @@ BUNDLE = Stage(
     inputs=_bundle_inputs,
     run=_bundle,
     summarise=lambda context: _bundled_as(context.body("bundle", Bundle)),
+    resume=_bundle_here,
 )
 
 
@@ -174,20 +203,12 @@ BUNDLE = Stage(
 
 def approvers(context: Context) -> tuple[str, ...]:
     """The groups and people whom the file names for the environment at hand."""
-    rule = context.use_case.release.approvals.get(context.system.settings.environment)
-    return () if rule is None else tuple(quorums.parse(rule).of)
+    return decisions.approvers(context.use_case, context.system.settings.environment)
 
 
 def _votes(context: Context, bundle: Digest) -> list[approvals.Vote]:
     with context.system.store.read() as tx:
-        rows = tx.approvals.list(context.use_case.name, bundle, context.system.settings.environment)
-        people = {row.name: row for row in tx.principals.list()}
-    return [
-        approvals.Vote(
-            by=row.by, groups=people[row.by].groups if row.by in people else (), state=row.state, reason=row.reason
-        )
-        for row in rows
-    ]
+        return requests.votes(tx, context.use_case.name, bundle, context.system.settings.environment)
 
 
 def _approve_inputs(context: Context) -> dict[str, str]:
@@ -197,7 +218,7 @@ def _approve_inputs(context: Context) -> dict[str, str]:
         "environment": context.system.settings.environment,
         "approvals in the file": ids.digest_of(context.use_case.release.approvals),
         "approvals given": ids.digest_of(_votes(context, bundle.digest)),
-        "policies": ids.digest_of(context.system.policies.ids),
+        "policies": context.system.policies.version,
     }
 
 

@@ -26,6 +26,7 @@ from bedplate.records import (
     TableVersion,
     TrainResult,
 )
+from bedplate.release import line
 from bedplate.retrain.decide import Signals
 from bedplate.retrain.decide import decide as weigh
 from bedplate.serve.spec import ReplicaSpec
@@ -97,7 +98,9 @@ def _serve(context: Context) -> Outcome:
         key=system.token,
         limit_p99_ms=use_case.requirements.latency.p99 * 1e3,
     )
+    assert context.principal is not None, "a stage is run by somebody"
     with system.store.transaction() as tx:
+        line.serve(system.ledger, tx, context.principal, use_case.name, spec.digest, system.settings.environment)
         row = tx.endpoints.put(use_case.name, use_case=use_case.name, bundle=spec.digest, spec=endpoints.as_row(spec))
     body = Endpoint(
         name=use_case.name,
@@ -169,7 +172,7 @@ def _observe(context: Context) -> Outcome:
 
     system, use_case = context.system, context.use_case
     name = use_case.name
-    table = endpoints.predictions_table(name)
+    table = access.predictions_table(name)
     journal = endpoints.journal_of(system, name)
     _keep_serving(context)
     plan, refresh = _replay_plan(context)

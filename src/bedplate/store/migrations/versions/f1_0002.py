@@ -103,7 +103,7 @@ def _ms(written: str) -> int:
 
 
 def _text(value: str) -> dict[str, str | None]:
-    return {"value": value[:HEAD_LENGTH], "rest": value[HEAD_LENGTH:] if len(value) >= HEAD_LENGTH else None}
+    return {"value": value[:HEAD_LENGTH], "rest": value[HEAD_LENGTH:] or None}
 
 
 def _make() -> None:
@@ -194,12 +194,6 @@ def _make() -> None:
         unique=False,
     )
     op.create_index(
-        op.f("ix_runs_experiment_lifecycle_name_started_id"),
-        "runs",
-        ["experiment", "lifecycle", "name", sa.literal_column("started DESC"), "id"],
-        unique=False,
-    )
-    op.create_index(
         op.f("ix_runs_experiment_lifecycle_started_id"),
         "runs",
         ["experiment", "lifecycle", sa.literal_column("started DESC"), "id"],
@@ -249,8 +243,3 @@ def _make() -> None:
         ["experiment", "key", "value", sa.literal_column("started DESC"), "run"],
         unique=False,
     )
-    long = sa.text("rest IS NOT NULL")
-    for table in ("params", "tags"):
-        op.create_index(
-            f"ix_{table}_long", table, ["experiment", "key"], unique=False, sqlite_where=long, postgresql_where=long
-        )

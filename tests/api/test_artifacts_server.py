@@ -1,0 +1,189 @@
+"""Artifacts of a server in a process of its own: acknowledged ones survive kill -9, large ones do not fill it."""
+
+import contextlib
+import hashlib
+import itertools
+import os
+import random
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import psutil
+import pytest
+
+from bedplate.settings import Home
+from tests import retail
+
+pytestmark = pytest.mark.slow
+
+BASE = "/api/2.0/mlflow-artifacts/artifacts"
+MPU = "/api/2.0/mlflow-artifacts/mpu"
+START = 60.0
+
+
+class Server:
+    """``bedplate up`` on a home, and a client that has the administrator's key."""
+
+    def __init__(self, path):
+        self.home = Home(path)
+        (self.home.run / "address").unlink(missing_ok=True)
+        self.process = retail.start(path, "up")
+        deadline = time.monotonic() + START
+        while True:
+            with contextlib.suppress(OSError, httpx.TransportError):
+                address = (self.home.run / "address").read_text()
+                if httpx.get(f"{address}/health").status_code == 200:
+                    break
+            assert self.process.poll() is None, self.process.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        key = (self.home.keys / "admin.key").read_text().strip()
+        self.client = httpx.Client(base_url=address, headers={"authorization": f"Bearer {key}"}, timeout=60)
+
+    def kill(self):
+        """Kill -9 the server, and nothing else."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self._ended()
+
+    def stop(self):
+        """Let it end by itself."""
+        self.process.terminate()
+        self._ended()
+
+    def _ended(self):
+        self.process.communicate(timeout=60)
+        self.client.close()
+
+
+@pytest.fixture
+def server(tmp_path):
+    """Starts a server on the same home, as often as it is called; the last one is stopped in the end."""
+    started = []
+
+    def start():
+        started.append(Server(tmp_path / "home"))
+        return started[-1]
+
+    yield start
+    if started[-1].process.poll() is None:
+        started[-1].stop()
+
+
+def content(name):
+    """What an artifact of this name holds: a size and bytes of its own."""
+    chance = random.Random(name)
+    return chance.randbytes(chance.randrange(1, 400_000))
+
+
+def test_kill_9_loses_nothing_that_was_acknowledged(server):
+    """Files and parts that were answered are there and whole after each kill; uploads are carried on and completed."""
+    first = server()
+    created = first.client.post(f"{MPU}/create/kill", json={"path": "big.bin", "num_parts": 1000}).json()
+    first.client.close()
+    upload, numbers = created["upload_id"], itertools.count(1)
+    files, parts, names = [], {}, itertools.count()
+    running = first
+    for _ in range(3):
+        stop = threading.Event()
+
+        def work(served, stop=stop):
+            with httpx.Client(base_url=served.client.base_url, headers=served.client.headers, timeout=10) as client:
+                while not stop.is_set():
+                    name, number = f"kill/{next(names)}", next(numbers)
+                    try:
+                        if client.put(f"{BASE}/{name}", content=content(name)).status_code == 200:
+                            files.append(name)
+                        answer = client.put(f"{MPU}/part/{upload}/{number}", content=content(str(number)))
+                        if answer.status_code == 200:
+                            parts[number] = answer.headers["etag"]
+                    except httpx.TransportError:
+                        return
+
+        with ThreadPoolExecutor(4) as pool:
+            for _ in range(4):
+                pool.submit(work, running)
+            time.sleep(random.uniform(0.4, 1.0))
+            running.kill()
+            stop.set()
+        running = server()
+        for name in files:
+            assert running.client.get(f"{BASE}/{name}").content == content(name)
+
+    assert len(files) > 20
+    assert len(parts) > 20
+    listed = [{"part_number": number, "etag": parts[number]} for number in sorted(parts)]
+    done = {"path": "big.bin", "upload_id": upload, "parts": listed}
+    answer = running.client.post(f"{MPU}/complete/kill", json=done)
+    assert answer.status_code == 200, answer.text
+    whole = running.client.get(f"{BASE}/kill/big.bin").content
+    assert whole == b"".join(content(str(number)) for number in sorted(parts))
+    shown = {file["path"] for file in running.client.get(BASE, params={"path": "kill"}).json()["files"]}
+    assert {name.removeprefix("kill/") for name in files} | {"big.bin"} <= shown
+
+
+def pieces(size):
+    """Bytes that no two pieces have in common, and their digest once they were all sent."""
+    hashed, block = hashlib.sha256(), random.Random(7).randbytes(1 << 20)
+
+    def generate():
+        for number in range(size >> 20):
+            piece = number.to_bytes(8, "big") + block[8:]
+            hashed.update(piece)
+            yield piece
+
+    return generate(), hashed
+
+
+class Peak:
+    """The greatest resident memory of a process within the block, above what it was before, in bytes."""
+
+    def __init__(self, pid):
+        self._process, self._stop = psutil.Process(pid), threading.Event()
+        self.growth = 0
+
+    def __enter__(self):
+        self._before = self._process.memory_info().rss
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def _watch(self):
+        while not self._stop.wait(0.005):
+            self.growth = max(self.growth, self._process.memory_info().rss - self._before)
+
+    def __exit__(self, *error):
+        self._stop.set()
+        self._thread.join()
+
+
+def test_large_files_pass_through_little_memory(server):
+    """200 MB go in, and out, and in again in parts, while the server grows by less than 50 MB."""
+    running, size = server(), 200 << 20
+    client = running.client
+    client.put(f"{BASE}/warm", content=b"x" * 2_000_000)
+    client.get(f"{BASE}/warm")
+    with Peak(running.process.pid) as putting:
+        body, hashed = pieces(size)
+        assert client.put(f"{BASE}/large", content=body).status_code == 200
+    with Peak(running.process.pid) as getting:
+        got = hashlib.sha256()
+        with client.stream("GET", f"{BASE}/large") as answer:
+            for piece in answer.iter_bytes():
+                got.update(piece)
+    assert got.digest() == hashed.digest()
+    with Peak(running.process.pid) as joining:
+        created = client.post(f"{MPU}/create/x", json={"path": "parts", "num_parts": 4}).json()
+        sent = []
+        for credential in created["credentials"]:
+            body, _ = pieces(size // 4)
+            sent.append(httpx.put(credential["url"], content=body, headers=credential["headers"], timeout=60))
+        listed = [{"part_number": n, "etag": answer.headers["etag"]} for n, answer in enumerate(sent, 1)]
+        done = {"path": "parts", "upload_id": created["upload_id"], "parts": listed}
+        assert client.post(f"{MPU}/complete/x", json=done).status_code == 200
+
+    growth = {name: peak.growth >> 20 for name, peak in (("put", putting), ("get", getting), ("parts", joining))}
+    print(growth)
+    assert max(growth.values()) < 50, growth

@@ -1,0 +1,1 @@
+"""The stock MLflow client and the stock ``mlflow server``, held against Bedplate."""

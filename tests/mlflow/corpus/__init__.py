@@ -1,0 +1,34 @@
+"""The corpus: for each noun one conversation, in which later calls see what earlier ones did."""
+
+from tests.mlflow.corpus import (
+    artifacts,
+    batches,
+    experiments,
+    inputs,
+    logged_models,
+    metrics,
+    protocol,
+    registry,
+    registry_search,
+    runs,
+    search,
+)
+from tests.mlflow.steps import Step
+
+CONVERSATIONS: dict[str, tuple[Step, ...]] = {
+    name: conversation
+    for module in (
+        artifacts,
+        batches,
+        experiments,
+        inputs,
+        logged_models,
+        metrics,
+        protocol,
+        registry,
+        registry_search,
+        runs,
+        search,
+    )
+    for name, conversation in module.CONVERSATIONS.items()
+}

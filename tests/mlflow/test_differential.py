@@ -1,0 +1,70 @@
+"""The same calls against ``mlflow server`` and against Bedplate give the same replies, but for known differences."""
+
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.mlflow import environment
+from tests.mlflow.compare import Finding, Server, Tidy, findings, play, report, unequal
+from tests.mlflow.conftest import Bedplate
+from tests.mlflow.corpus import CONVERSATIONS
+from tests.mlflow.differences import DIFFERENCES
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+Played = Callable[[str], list[Finding]]
+
+
+@pytest.fixture(scope="module")
+def played(reference: str, bedplate: Bedplate) -> Iterator[Played]:
+    """What differs in a conversation. Each is played once on each of the two servers, at the same time."""
+    servers = (Server(reference), Server(bedplate.address, bedplate.headers()))
+    done: dict[str, list[Finding]] = {}
+    with ThreadPoolExecutor(2) as pool:
+
+        def play_once(name: str) -> list[Finding]:
+            if name not in done:
+                steps = CONVERSATIONS[name]
+                theirs, ours = pool.map(lambda server: play(server, steps), servers)
+                done[name] = findings(steps, theirs, ours)
+            return done[name]
+
+        yield play_once
+
+
+@pytest.mark.parametrize("name", CONVERSATIONS)
+def test_replies_are_the_same(played: Played, name: str):
+    differing = [finding for finding in played(name) if finding.allowed is None]
+
+    assert not differing, (
+        f"{len({f.number for f in differing})} of {len(CONVERSATIONS[name])} calls\n{report(differing)}"
+    )
+
+
+def test_every_difference_in_the_table_is_still_there(played: Played):
+    shown = {finding.allowed for name in CONVERSATIONS for finding in played(name)}
+
+    assert {entry.name for entry in DIFFERENCES} - shown == set()
+
+
+def test_the_stock_client_gives_the_same_entities(reference: str, bedplate: Bedplate, tmp_path: Path):
+    def entities(name: str, settings: dict[str, str]) -> list[dict[str, object]]:
+        folder = tmp_path / name
+        folder.mkdir()
+        environment.run("client_round.py", "seen.json", folder=folder, **settings)
+        seen: list[dict[str, object]] = Tidy()(json.loads((folder / "seen.json").read_text()))
+        return seen
+
+    with ThreadPoolExecutor(2) as pool:
+        theirs, ours = pool.map(entities, ("theirs", "ours"), ({"MLFLOW_TRACKING_URI": reference}, bedplate.settings()))
+
+    assert [entry["call"] for entry in ours] == [entry["call"] for entry in theirs]
+    differing = [
+        f"{a['call']}: {field}: MLflow {their!r}, Bedplate {our!r}"
+        for a, b in zip(theirs, ours, strict=True)
+        for field, their, our in unequal(a, b, "")
+    ]
+    assert not differing, "\n".join(differing)
