@@ -23,7 +23,7 @@ from bedplate.store.experiments import ExperimentRow, Lifecycle
 from bedplate.store.filters import Clause, Kind, Order, is_storable
 from bedplate.store.matching import Condition
 from bedplate.store.schema import experiment_tags, experiments, latest_metrics, params, runs, tags
-from bedplate.store.sql import Repository
+from bedplate.store.sql import Repository, plain
 
 _Keys = sa.Select[Any] | sa.CompoundSelect[Any]
 Position = tuple[Any, ...]
@@ -31,8 +31,8 @@ Position = tuple[Any, ...]
 
 FEW, FEW_PAGES = 2_000, 4
 """So many runs, or so many pages if that is more, are gathered and sorted rather than looked for along an index."""
-STRETCH = 8
-"""A walk gives up asking run by run after so many pages' worth of runs."""
+STRETCHES, STRETCHES_POSTGRESQL = (8, 56), (8,)
+"""A walk gives up asking run by run after stretches of so many pages' worth of runs."""
 TIED = 2_000
 """So many runs of one value are a search of their own, as sorting them anew for each page would take too long."""
 SET = 50_000
@@ -80,7 +80,6 @@ class _Test:
         # Where a walk is along the very rows that are compared, the comparison is with the row itself: ``on``.
         self.of = of
         self.on = on
-        self.count: tuple[int, int] | None = None
 
 
 class _Term:
@@ -196,9 +195,9 @@ class _Walk(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, begin=matching.after(pairs), begin_along=matching.from_(*pairs[0]))
 
     def beyond(self, value: Any) -> "_Walk":
-        """The walk after the runs that have this value."""
-        assert self.lead is not None
-        begin = self.lead.value > value if self.lead.ascending else self.lead.value < value
+        """The walk after the runs that have this value for what the walk is ordered by."""
+        lead = self.lead or self.rest[0]
+        begin = lead.value > value if lead.ascending else lead.value < value
         return msgspec.structs.replace(self, begin=begin, begin_along=begin)
 
     def ahead(self, skip: int = 0) -> sa.Select[Any]:
@@ -249,18 +248,14 @@ class Search(Repository):
         """The first rows of a part: the key of a run, then rank and value of every term."""
         alive = _Test(runs.c.lifecycle == part.lifecycle, sa.select(runs.c.key).where(part.there))
         most = max(FEW, FEW_PAGES * limit)
-        few: list[tuple[int, _Test]] = []
-        for test in (alive, *tests):
-            if test.found is not None:
-                count = self._counted(test, most + 1)
-                if count == 0:
-                    return []
-                if count <= most:
-                    few.append((count, test))
+        counts = self._counts([alive, *tests], most + 1)
+        fewest = min((alive, *tests), key=lambda test: counts.get(test, most + 1))
+        least = counts.get(fewest, most + 1)
+        if least == 0:
+            return []
         first, rest = terms[0], terms[1:]
-        if few or (first.kind == "attribute" and first.key not in _WALKED):
-            fewest = min(few, key=lambda pair: pair[0])[1] if few else None
-            return self._gather(part, fewest, [alive, *tests], terms, limit, after)
+        if least <= most or (first.kind == "attribute" and first.key not in _WALKED):
+            return self._gather(part, fewest if least <= most else None, [alive, *tests], terms, limit, after)
         rows: list[tuple[Any, ...]] = []
         for rank, walk in self._walks(part, first, rest, tests):
             if after is None or after[0] <= rank:
@@ -350,7 +345,7 @@ class Search(Repository):
                     rest=rest_here,
                     columns=[(_ZERO, _ONE)[rank], table.value, *(column for term in rest for column in term.columns())],
                     tests=left,
-                    tie=partial(_tie, part, first, rank),
+                    tie=partial(self._tie, part, first, rank),
                 ),
             )
 
@@ -362,10 +357,12 @@ class Search(Repository):
         if any(test.of == (first.kind, first.key) for test in tests):
             return None
         table = _VALUES[first.kind]
-        having = sa.select(table.c.run).where(table.c.experiment == part.experiment, table.c.key == first.key)
-        if self._count(having) == self._count(sa.select(runs.c.key).where(runs.c.experiment == part.experiment)):
+        having = sa.select(sa.func.count()).where(table.c.experiment == part.experiment, table.c.key == first.key)
+        everybody = sa.select(sa.func.count()).where(runs.c.experiment == part.experiment)
+        if self._connection.execute(sa.select(having.scalar_subquery() == everybody.scalar_subquery())).scalar():
             return None
-        return _Test(~sa.select(_ONE).where(table.c.run == runs.c.key, table.c.key == first.key).exists())
+        own = sa.select(_ONE).where(table.c.run == runs.c.key, table.c.key == first.key)
+        return _Test(self._exists(own, there=False))
 
     def _follow(
         self,
@@ -381,15 +378,14 @@ class Search(Repository):
         rows: list[tuple[Any, ...]] = []
         whole, walk = walk, walk.after(position)
         while True:
-            value = self._connection.execute(walk.ahead()).scalar()
+            value, further = self._look(walk, 0, TIED)
             if value is None:
                 return rows
-            equal = whole.at(value)
-            if self._count(sa.select(equal.key).select_from(equal.along).where(*equal.within), TIED) < TIED:
+            if further is None or further != value:
                 return rows + self._scan(walk, limit - len(rows))
             begin = position if position is not None and position[1] == value else None
             if whole.goes_on:
-                rows += self._scan(equal.after(begin), limit - len(rows))
+                rows += self._scan(whole.at(value).after(begin), limit - len(rows))
             else:
                 after = None if begin is None else begin[2:]
                 found = self._ordered(part, [*tests, whole.tie(value)], rest, limit - len(rows), after)
@@ -399,31 +395,38 @@ class Search(Repository):
             walk = whole.beyond(value)
 
     def _scan(self, walk: _Walk, limit: int) -> list[tuple[Any, ...]]:
+        """The first rows of a walk: stretch by stretch each run is asked, then the findings of the tests are used."""
         asked = [test.asked for test in walk.tests]
         if not any(test.found is not None for test in walk.tests):
             return self._rows(walk.statement(asked, limit))
-        end = self._end(walk, limit)
-        rows = self._rows(walk.statement([*end, *asked], limit))
-        if len(rows) >= limit or not end:
-            return rows
+        rows: list[tuple[Any, ...]] = []
+        lead = walk.lead or walk.rest[0]
+        for pages in STRETCHES_POSTGRESQL if self._postgresql else STRETCHES:
+            (end,) = self._look(walk, pages * limit)
+            if end is None:
+                return rows + self._rows(walk.statement(asked, limit - len(rows)))
+            within = matching.from_(lead.value, not lead.ascending, end)
+            rows += self._rows(walk.statement([within, *asked], limit - len(rows)))
+            if len(rows) >= limit:
+                return rows
+            walk = walk.beyond(end)
         if self._postgresql:
             self._connection.execute(_MORE_MEMORY)
-        return self._rows(walk.statement([self._within(walk.key, test) for test in walk.tests], limit))
+        counts = {} if self._postgresql else self._counts(walk.tests, SET + 1)
+        sets = [self._within(walk.key, test, counts.get(test, 0)) for test in walk.tests]
+        return rows + self._rows(walk.statement(sets, limit - len(rows)))
 
-    def _end(self, walk: _Walk, limit: int) -> list[Condition]:
-        """Where a first stretch of the walk ends; nothing if the whole walk is no longer."""
-        lead = walk.lead or walk.rest[0]
-        value = self._connection.execute(walk.ahead(STRETCH * limit)).scalar()
-        return [] if value is None else [matching.from_(lead.value, not lead.ascending, value)]
+    def _look(self, walk: _Walk, *skips: int) -> tuple[Any, ...]:
+        """The values after so many rows along the index."""
+        ahead = sa.select(*(walk.ahead(skip).scalar_subquery() for skip in skips))
+        return tuple(self._connection.execute(ahead).one())
 
-    def _within(self, key: ColumnElement[Any], test: _Test) -> Condition:
+    def _within(self, key: ColumnElement[Any], test: _Test, count: int) -> Condition:
         """The test by what it finds in its index, where that makes a set quickly enough."""
-        if test.found is None:
+        if test.found is None or count > SET:
             return test.asked
         if self._postgresql:
             return key.in_(test.found).is_(True)  # so written, it is a set to look in, not a join to be planned
-        if self._counted(test, SET + 1) > SET:
-            return test.asked
         return (key + 0).in_(test.found)  # so written, it does not choose the index
 
     def _test(self, clause: Clause, part: _Part) -> _Test:
@@ -444,9 +447,9 @@ class Search(Repository):
         own = sa.select(_ONE).where(table.c.run == runs.c.key, table.c.key == key)
         found = sa.select(table.c.run).where(table.c.experiment == part.experiment, table.c.key == key)
         if comparator == "IS NULL":
-            return _Test(~own.exists())
+            return _Test(self._exists(own, there=False))
         if comparator == "IS NOT NULL":
-            return _Test(own.exists(), found, of=(kind, key), on=lambda _: sa.true())
+            return _Test(self._exists(own), found, of=(kind, key), on=lambda _: sa.true())
 
         def on(values: Any) -> Condition:
             if kind == "param" or kind == "tag":
@@ -456,25 +459,37 @@ class Search(Repository):
             # NaN is stored as 0, and equals nothing.
             return sa.or_(compared, values.c.is_nan) if comparator == "!=" else sa.and_(compared, ~values.c.is_nan)
 
-        asked = own.where(on(table)).exists()
+        asked = self._exists(own.where(on(table)))
         if comparator in ("LIKE", "ILIKE"):
             parts = matching.patterns(table, comparator, str(value), postgresql=self._postgresql)
             return _Test(asked, sa.union_all(*(found.where(part) for part in parts)), of=(kind, key), on=on)
         return _Test(asked, found.where(on(table)), of=(kind, key), on=on)
 
-    def _counted(self, test: _Test, most: int) -> int:
-        """How many runs a test finds, counted up to ``most``."""
-        assert test.found is not None
-        if test.count is None or (test.count[0] < most and test.count[1] >= test.count[0]):
-            test.count = (most, self._count(test.found, most))
-        return test.count[1]
+    def _tie(self, part: _Part, term: _Term, rank: int, value: Any) -> _Test:
+        """The test that a run has just this value for the key of a term."""
+        table = _VALUES[term.kind]
+        same = [table.c.key == term.key, table.c.value == value, *_marks(term, table, rank)]
+        asked = self._exists(sa.select(_ONE).where(table.c.run == runs.c.key, *same))
+        return _Test(asked, sa.select(table.c.run).where(table.c.experiment == part.experiment, *same))
 
-    def _count(self, found: _Keys, most: int | None = None) -> int:
-        counted = found.limit(most) if most is not None else found
-        return int(self._connection.execute(sa.select(sa.func.count()).select_from(counted.subquery())).scalar_one())
+    def _exists(self, own: sa.Select[Any], *, there: bool = True) -> Condition:
+        found = own.exists()
+        if self._postgresql:
+            # So written, it is asked for each run, or looked up in a set; else it may become a join of all runs.
+            return found.is_(there)
+        return found if there else ~found
+
+    def _counts(self, tests: Sequence[_Test], most: int) -> dict[_Test, int]:
+        """How many runs each of the tests finds that can, counted up to ``most``."""
+        finding = [test for test in tests if test.found is not None]
+        counted = [sa.select(sa.func.count()).select_from(_limited(test, most)) for test in finding]
+        if not counted:
+            return {}
+        row = self._connection.execute(sa.select(*(each.scalar_subquery() for each in counted))).one()
+        return dict(zip(finding, row, strict=True))
 
     def _rows(self, statement: sa.Select[Any]) -> list[tuple[Any, ...]]:
-        return [tuple(row) for row in self._connection.execute(statement)]
+        return plain(self._connection.execute(statement))
 
     # ----------------------------------------------------------------------------------------------------- experiments
 
@@ -544,12 +559,9 @@ def _marks(term: _Term, table: Any, rank: int) -> list[Condition]:
     return [table.c.is_nan == (sa.true() if rank else sa.false())] if term.kind == "metric" else []
 
 
-def _tie(part: _Part, term: _Term, rank: int, value: Any) -> _Test:
-    """The test that a run has just this value for the key of a term."""
-    table = _VALUES[term.kind]
-    same = [table.c.key == term.key, table.c.value == value, *_marks(term, table, rank)]
-    asked = sa.select(_ONE).where(table.c.run == runs.c.key, *same).exists()
-    return _Test(asked, sa.select(table.c.run).where(table.c.experiment == part.experiment, *same))
+def _limited(test: _Test, most: int) -> sa.FromClause:
+    assert test.found is not None
+    return test.found.limit(most).subquery()
 
 
 def _names(orders: Sequence[Order], wanted: Order) -> bool:
