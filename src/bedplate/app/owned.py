@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bedplate.app import access, people, policies, workspaces
+from bedplate.app import access, model_changes, people, policies, workspaces
 from bedplate.app.owner_socket import Listener, Request
 from bedplate.app.read_models import StopReport, UpInfo
 from bedplate.app.system import System
@@ -137,6 +137,12 @@ class OwnedHome:
             )
         return backup.backup(self.system.home, Path(destination))
 
+    def gc(self, principal: Principal, emit: Emit, older_than: str, dry_run: bool) -> Any:
+        """Delete for good what was deleted long enough ago."""
+        from bedplate.app import collecting
+
+        return collecting.gc(self.system, principal, older_than, dry_run=dry_run)
+
     def status(self, principal: Principal, emit: Emit) -> Any:
         """What this owner is doing now."""
         from bedplate.app import endpoints, queries
@@ -187,6 +193,7 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
         OwnedHome.login_link,
         OwnedHome.up_info,
         OwnedHome.backup,
+        OwnedHome.gc,
         OwnedHome.status,
         OwnedHome.stop,
     )
@@ -202,6 +209,9 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
     "list_workspaces": _of(workspaces.visible),
     "update_workspace": _of(workspaces.update),
     "delete_workspace": _of(workspaces.delete),
+    "point_alias": _of(model_changes.point_alias),
+    "name_approvers": _of(model_changes.name_approvers),
+    "convert_version": _of(model_changes.convert_version),
     "add_policies": _of(policies.add),
     "compare_policies": _of(policies.compare),
     "list_policies": _of(policies.listed),

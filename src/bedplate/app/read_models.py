@@ -316,6 +316,29 @@ class BackupReport(msgspec.Struct, frozen=True, kw_only=True):
     warning: str
 
 
+class GcReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What was deleted for good, or would be in a dry run.
+
+    ``rows`` were appended to runs that went, ``files`` were artifacts of what went; ``kept`` says what stays and why.
+    ``contents`` nothing named any more, ``size`` is what they took, in bytes; ``waiting`` ones are within their grace
+    period. ``uploads`` were never completed, or were long ago; ``leftovers`` are files of writers that were killed.
+    """
+
+    older_than: str
+    dry_run: bool
+    runs: int
+    models: int
+    experiments: int
+    rows: int
+    files: int
+    kept: tuple[str, ...]
+    uploads: int
+    contents: int
+    size: int
+    waiting: int
+    leftovers: int
+
+
 class RestoreReport(msgspec.Struct, frozen=True, kw_only=True):
     """A home made from a backup, after every digest in it was checked."""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from bedplate.errors import AuthenticationError, BedplateError, InternalError, UnavailableError
 from bedplate.http.messages import ProtocolError, Request, Response
-from bedplate.http.routes import HeaderParam, RefusedTailError, ResourceRef, Route, RouteTable
+from bedplate.http.routes import HeaderParam, QueryParam, RefusedTailError, ResourceRef, Route, RouteTable
 from bedplate.ids import new_id
 
 Authenticate = Callable[[Request], Any | Awaitable[Any]]
@@ -27,6 +27,8 @@ async def dispatch(table: RouteTable, request: Request, authenticate: Authentica
         request.route, request.depth, render = route, route.limits.depth, route.render
         for parameter in route.headers:
             request.params[parameter.name] = _header(request, parameter)
+        for given in route.queries:
+            request.params[given.name] = _queried(request, given)
         if not route.public:
             await _admit(route, request, authenticate, authorise)
         if route.limits.stream:
@@ -55,6 +57,14 @@ def _header(request: Request, parameter: HeaderParam) -> str:
     value = request.headers.get(parameter.header) or parameter.default
     if len(value) > 200 or not value.isprintable():
         raise ProtocolError(400, f"the header {parameter.header} cannot be used")
+    return value
+
+
+def _queried(request: Request, parameter: QueryParam) -> str:
+    values = request.query_lists.get(parameter.name, [])
+    value = (values[0] if values else "") or parameter.default
+    if len(values) > 1 or len(value) > 200 or not value.isprintable():
+        raise ProtocolError(400, f"the query parameter {parameter.name} cannot be used")
     return value
 
 

@@ -87,14 +87,21 @@ class HeaderParam(msgspec.Struct, frozen=True):
     default: str
 
 
+class QueryParam(msgspec.Struct, frozen=True, kw_only=True):
+    """A parameter that comes in the query string, for pages that name there what a request is about."""
+
+    name: str
+    default: str
+
+
 class Route(msgspec.Struct, frozen=True):
     """One route, with everything that must be decided before it can be reached.
 
-    ``action`` is a Cedar action; ``resource`` maps the parameters (those of the path, and ``headers``) to what policy
-    decides about; ``handler`` runs in the event loop when it is a coroutine function and in a thread otherwise.
-    ``public`` routes are reached without authentication, and still declare everything. ``render`` gives errors the
-    form of a protocol that has its own, ``error_type`` says which. ``twin`` marks a second address of a route that is
-    documented under its first.
+    ``action`` is a Cedar action; ``resource`` maps the parameters (those of the path, ``headers`` and ``queries``) to
+    what policy decides about; ``handler`` runs in the event loop when it is a coroutine function and in a thread
+    otherwise. ``public`` routes are reached without authentication, and still declare everything. ``render`` gives
+    errors the form of a protocol that has its own, ``error_type`` says which. ``twin`` marks a second address of a
+    route that is documented under its first. ``lenient``: its handler takes null for absent, and numbers as text.
     """
 
     method: str
@@ -110,9 +117,11 @@ class Route(msgspec.Struct, frozen=True):
     request_type: Any = None
     response_type: Any = None
     headers: tuple[HeaderParam, ...] = ()
+    queries: tuple[QueryParam, ...] = ()
     render: Callable[[BedplateError], Response] = Response.error
     error_type: Any = None
     twin: bool = False
+    lenient: bool = False
 
 
 def fixed(type_: str, id_: str) -> Callable[[Mapping[str, Any]], ResourceRef]:

@@ -144,8 +144,10 @@ class Moves:
 
     def delete_alias(
         self, tx: Transaction, by: Principal, workspace: str, name: str, alias: str, *, expected: int | None = UNSAID
-    ) -> None:
-        """Remove an alias; nothing happens if there is none. With ``expected`` it must point to that version.
+    ) -> int | None:
+        """Remove an alias and return the ledger entry; nothing happens, None, if there is no such alias.
+
+        With ``expected`` it must point to that version.
 
         Raises:
             NotFoundError: there is no such model.
@@ -157,10 +159,11 @@ class Moves:
         before = tx.models.aliases(workspace, [name])[name].get(alias)
         if expected != UNSAID and before != expected:
             raise ConflictError(f"the alias {alias} of {name} points elsewhere", fix="look again, then decide")
-        if before is not None:
-            tx.models.delete_alias(workspace, name, alias)
-            change = Change(kind="alias-removed", number=before, value=alias, before=str(before))
-            write(self._ledger, tx, by, "model.unalias", row, [change])
+        if before is None:
+            return None
+        tx.models.delete_alias(workspace, name, alias)
+        change = Change(kind="alias-removed", number=before, value=alias, before=str(before))
+        return write(self._ledger, tx, by, "model.unalias", row, [change])
 
     def environment_of(self, alias: str) -> str | None:
         """The environment that an alias stands for; None for a label."""

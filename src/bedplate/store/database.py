@@ -18,6 +18,7 @@ from bedplate.store import faults
 from bedplate.store.artifacts import Artifacts, Condemned, Uploads
 from bedplate.store.datasets import Datasets
 from bedplate.store.endpoints import Endpoints
+from bedplate.store.erasure import Erasure
 from bedplate.store.executions import Executions
 from bedplate.store.experiments import Experiments
 from bedplate.store.facts import Facts
@@ -28,6 +29,7 @@ from bedplate.store.logged_models import LoggedModels
 from bedplate.store.metrics import Metrics
 from bedplate.store.model_search import ModelSearch
 from bedplate.store.models import Models, Versions
+from bedplate.store.overview import Overview
 from bedplate.store.policies import Policies
 from bedplate.store.principals import Keys, Links, Principals, Sessions
 from bedplate.store.registry_search import RegistrySearch
@@ -180,6 +182,11 @@ class Transaction:
         return Metrics(self._connection)
 
     @cached_property
+    def overview(self) -> Overview:
+        """What pages show of many runs at once."""
+        return Overview(self._connection)
+
+    @cached_property
     def search(self) -> Search:
         """Search in experiments and runs."""
         return Search(self._connection)
@@ -203,6 +210,11 @@ class Transaction:
     def model_search(self) -> ModelSearch:
         """Search among logged models."""
         return ModelSearch(self._connection)
+
+    @cached_property
+    def erasure(self) -> Erasure:
+        """Deleting for good."""
+        return Erasure(self._connection)
 
     @cached_property
     def artifacts(self) -> Artifacts:

@@ -39,6 +39,15 @@ KINDS: Mapping[str, Kind] = {
 """Every word that may stand before the dot, and what it means."""
 
 
+class FilterError(InputError):
+    """A text is not of the grammar: ``problem`` says what is wrong, ``at`` where in it, counted from 0."""
+
+    def __init__(self, problem: str, at: int, text: str, *, where: str, fix: str) -> None:
+        shown = text if len(text) <= 200 else f"{text[:200]}..."
+        super().__init__(f"{problem}, at character {at + 1} of {shown!r}", where=where, fix=fix)
+        self.problem, self.at, self.text = problem, at, text
+
+
 class Clause(msgspec.Struct, frozen=True):
     """One comparison. ``value`` is a tuple after IN and NOT IN, and None after IS NULL and IS NOT NULL."""
 
@@ -80,7 +89,7 @@ def parse(text: str, grammar: Grammar) -> tuple[Clause, ...]:
     """The comparisons of a filter; none for an empty one.
 
     Raises:
-        InputError: it is not of the grammar; the message names the position.
+        FilterError: it is not of the grammar.
     """
     return _Parser(text, grammar, "filter").clauses() if text else ()
 
@@ -89,7 +98,8 @@ def parse_order(items: Sequence[str], grammar: Grammar) -> tuple[Order, ...]:
     """The keys to order by, each written as in ``metrics.loss DESC``.
 
     Raises:
-        InputError: one is not of the grammar, or a key comes twice.
+        FilterError: one is not of the grammar.
+        InputError: a key comes twice.
     """
     orders: list[Order] = []
     for item in items:
@@ -119,6 +129,11 @@ class _Parser:
             self._fail(LONGEST, f"it is longer than {LONGEST} characters")
         self._tokens = list(self._scan())
         self._next = 0
+
+    @property
+    def _logs(self) -> bool:
+        """Whether what is searched has metrics and params."""
+        return "metric" in self._grammar.kinds
 
     # ------------------------------------------------------------------------------------------------------- tokens
 
@@ -242,7 +257,11 @@ class _Parser:
             key = self._grammar.aliases.get(key, key)
             known = self._grammar.order_attributes if ordering else self._grammar.attributes
             if key not in known:
-                self._fail(first.start, f"there is no attribute {key!r}; there are {', '.join(sorted(known))}")
+                self._fail(
+                    first.start,
+                    f"there is no attribute {key!r}; there are {', '.join(sorted(known))}",
+                    fix=f"if runs logged it, write metrics.{key}, params.{key} or tags.{key}" if self._logs else "",
+                )
         if kind == "dataset" and key not in self._grammar.dataset_keys:
             self._fail(first.start, f"a dataset has no {key!r}")
         return kind, key
@@ -357,9 +376,15 @@ class _Parser:
             return True
         return False
 
-    def _fail(self, at: int, message: str) -> NoReturn:
-        shown = self._text if len(self._text) <= 200 else f"{self._text[:200]}..."
-        raise InputError(f"{message}, at character {at + 1} of {shown!r}", where=self._where)
+    def _fail(self, at: int, message: str, fix: str = "") -> NoReturn:
+        raise FilterError(message, at, self._text, where=self._where, fix=fix or self._example())
+
+    def _example(self) -> str:
+        if self._where != "filter":
+            return "write a name and then ASC or DESC"
+        if self._logs:
+            return "write comparisons joined by AND: metrics.loss < 0.1 AND params.`batch size` = '32'"
+        return "write comparisons joined by AND: name LIKE 'churn%' AND tags.team = 'growth'"
 
 
 def _is_word(character: str) -> bool:

@@ -30,6 +30,12 @@ _HISTORY_AFTER = _HISTORY.where(
         sa.bindparam("is_nan_", type_=sa.Boolean),
     )
 )
+_NEWEST = (
+    sa.select(*_POINT)
+    .where(metrics.c.run == _run, metrics.c.key == _metric)
+    .order_by(*(column.desc() for column in _POINT))
+    .limit(1)
+)
 _OF_RUNS = Among(
     sa.select(metrics.c.run, *_POINT).where(metrics.c.key == _metric).order_by(metrics.c.run, *_POINT),
     metrics.c.run,
@@ -110,20 +116,18 @@ class Metrics(Repository):
         more = {"timestamp_": timestamp, "step_": step, "value_": value, "is_nan_": is_nan}
         return plain(self._execute(_HISTORY_AFTER, **values, **more))
 
+    def newest(self, run: int, key: str) -> Stored | None:
+        """The value of a metric that :meth:`history` gives last; None if there is none."""
+        rows = plain(self._execute(_NEWEST, run_=run, metric_=key))
+        return rows[0] if rows else None
+
     def histories(self, runs: Iterable[int], key: str) -> list[tuple[int, int, int, float, bool]]:
         """Values of one metric of several runs: each run's key, then as in :meth:`history`."""
         return _OF_RUNS.rows(self._connection, runs, metric_=key)
 
     def latest(self, runs: Iterable[int]) -> Latest:
         """The latest value of every metric of these runs."""
-        found: Latest = {}
-        for run, key, value, is_nan, timestamp, step in _BY_RUN.rows(self._connection, runs):
-            point = (key, math.nan if is_nan else value, timestamp, step)
-            if run in found:
-                found[run].append(point)
-            else:
-                found[run] = [point]
-        return found
+        return latest_of(_BY_RUN.rows(self._connection, runs))
 
     def between(self, start: int, end: int) -> list[tuple[int, str, str, float, int, int]]:
         """Rows at these positions, in no order: position, run id, metric, value, timestamp, step."""
@@ -133,3 +137,15 @@ class Metrics(Repository):
     def last_position(self) -> int:
         """The greatest position of a value; 0 if there is none."""
         return self._execute(_LAST).scalar() or 0
+
+
+def latest_of(rows: list[tuple[int, str, float, bool, int, int]]) -> Latest:
+    """Rows of latest metrics (run, metric, value, whether it is NaN, timestamp, step), by run."""
+    found: Latest = {}
+    for run, key, value, is_nan, timestamp, step in rows:
+        point = (key, math.nan if is_nan else value, timestamp, step)
+        if run in found:
+            found[run].append(point)
+        else:
+            found[run] = [point]
+    return found

@@ -19,6 +19,13 @@ NAME_TAG = "mlflow.runName"
 USER_TAG = "mlflow.user"
 
 
+class RunList(msgspec.Struct, frozen=True):
+    """Runs in order without what was logged to them, and the token of the next page if there is one."""
+
+    runs: list[RunRow]
+    next_page_token: str | None
+
+
 class RunPage(msgspec.Struct, frozen=True):
     """Runs in order, what was logged to them by the key of the run, and the token of the next page if there is one."""
 
@@ -126,6 +133,35 @@ def search(
     Raises:
         InputError: an id, filter, order, count or token is not as it must be.
     """
+    found = listed(
+        tx,
+        workspace,
+        within,
+        filter=filter,
+        order_by=order_by,
+        view=view,
+        max_results=max_results,
+        page_token=page_token,
+    )
+    return _with_data(tx, found.runs, found.next_page_token)
+
+
+def listed(
+    tx: Transaction,
+    workspace: str,
+    within: Sequence[str],
+    *,
+    filter: str = "",
+    order_by: Sequence[str] = (),
+    view: View = "ACTIVE_ONLY",
+    max_results: int = 1_000,
+    page_token: str | None = None,
+) -> RunList:
+    """As :func:`search`, for who asks for chosen values of the runs alone.
+
+    Raises:
+        InputError: as :func:`search`.
+    """
     experiments.count(max_results)
     numbers = [validation.experiment_id(each) for each in within]
     clauses = parse(filter, filters.RUNS)
@@ -134,7 +170,7 @@ def search(
     after = pages.position(query, page_token)
     numbers = tx.experiments.within(workspace, numbers)
     keys, last = tx.search.runs(numbers, clauses, orders, lifecycles=LIFECYCLES[view], limit=max_results, after=after)
-    return _with_data(tx, tx.runs.rows(keys), pages.token(query, last))
+    return RunList(tx.runs.rows(keys), pages.token(query, last))
 
 
 def update(

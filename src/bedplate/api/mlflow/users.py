@@ -9,11 +9,10 @@ from bedplate.app import session
 from bedplate.app.read_models import User
 from bedplate.app.site import Site
 from bedplate.errors import InputError, NotFoundError
-from bedplate.http import CHANGE, Request, ResourceRef, Response, Route, fixed, unaudited
+from bedplate.http import CHANGE, Request, ResourceRef, Response, Route, fixed
 from bedplate.identity import ADMINISTRATORS
 
 PREFIXES = ("/api/2.0", "/ajax-api/2.0")
-SAYS = unaudited("says that users have keys here, and changes nothing")
 HOME = ResourceRef("Home", "home")
 
 
@@ -99,12 +98,6 @@ def routes(site: Site) -> Iterator[Route]:
         site.change("set_groups", session.presented(request), name=name, groups=sorted(groups))
         return wire.json({})
 
-    def no_password(request: Request) -> Response:
-        raise wire.NotImplementedHereError(
-            "users have keys here, no passwords",
-            fix="bedplate user add NAME and bedplate key create NAME; the key goes where a client wants a password",
-        )
-
     every = "/mlflow/users"
     yield from wire.routes(
         "GET", f"{every}/current", "enter", wire.SHOWS, current, resource=home, prefixes=PREFIXES,
@@ -126,11 +119,6 @@ def routes(site: Site) -> Iterator[Route]:
         "PATCH", f"{every}/update-admin", "administer", CHANGE, update_admin, resource=home, prefixes=PREFIXES,
         summary="Put a user into the group of administrators, or take them out", request_type=UpdateAdmin,
     )  # fmt: skip
-    for method, path in (("POST", "create"), ("PATCH", "update-password")):
-        yield from wire.routes(
-            method, f"{every}/{path}", "enter", SAYS, no_password, resource=home, prefixes=PREFIXES,
-            summary="Not here: users have keys, no passwords",
-        )  # fmt: skip
 
 
 def _users(site: Site, request: Request) -> tuple[User, ...]:

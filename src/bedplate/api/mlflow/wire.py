@@ -268,5 +268,5 @@ def routes(
             method, whole, action, resource or from_path("Workspace", WORKSPACE.name), audit, limits, handler,
             name=_SECOND_PREFIX.sub("_", f"{method}{whole}".lower()).strip("_"), summary=summary,
             request_type=request_type, response_type=response_type, headers=(WORKSPACE,) if of_header else (),
-            render=error, error_type=Problem, twin=prefix != prefixes[0],
+            render=error, error_type=Problem, twin=prefix != prefixes[0], lenient=True,
         )  # fmt: skip

@@ -97,9 +97,7 @@ def routes(site: Site) -> Iterator[Route]:
         if mode not in MODES:
             raise InputError(f"{mode!r} is no way to delete a workspace", where="mode", fix=f"use {MODES[-1]}")
         if mode != "RESTRICT":
-            raise wire.NotImplementedHereError(
-                "a workspace is deleted only when it is empty", fix="delete what belongs to it first"
-            )
+            raise InputError("a workspace is deleted only when it is empty", fix="delete what belongs to it first")
         change(request, "delete_workspace", name=request.params["workspace_name"])
         return Response(status=204)
 
@@ -136,7 +134,7 @@ def _refuse_storage(wanted: CreateWorkspace | UpdateWorkspace) -> None:
     archive = wanted.trace_archival_config
     given = (wanted.default_artifact_root, archive and archive.location, archive and archive.retention)
     if any(text and text.strip() for text in given):
-        raise wire.NotImplementedHereError(
+        raise InputError(
             "a workspace has no storage of its own: artifacts of all of them lie with this server",
             fix="leave default_artifact_root and trace_archival_config out",
         )

@@ -1,6 +1,7 @@
-"""Indexes for runs by name, and for texts that are longer than what an index holds.
+"""What is left of appended rows that were deleted for good.
 
 Revision: f1_0008
+Revises: f1_0007
 """
 
 import sqlalchemy as sa
@@ -9,23 +10,16 @@ from alembic import op
 revision = "f1_0008"
 down_revision = "f1_0007"
 
-HEAD_LENGTH = 350
-
 
 def upgrade() -> None:
-    """Make the indexes; a text of just the length that is searched has an empty rest from now on."""
-    op.create_index(
-        op.f("ix_runs_experiment_lifecycle_name_started_id"),
-        "runs",
-        ["experiment", "lifecycle", "name", sa.literal_column("started DESC"), "id"],
-        unique=False,
+    """Make the table, and an index by which the values of a run about models are found."""
+    op.create_table(
+        "erased_positions",
+        sa.Column("position", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("leaf", sa.LargeBinary(), nullable=False),
+        sa.Column("entry", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("position", name=op.f("pk_erased_positions")),
+        sqlite_with_rowid=False,
     )
-    for name in ("params", "tags", "logged_model_params", "logged_model_tags"):
-        table = sa.table(name, sa.column("value"), sa.column("rest"))
-        exact = (sa.func.length(table.c.value) == HEAD_LENGTH, table.c.rest.is_(None))
-        op.get_bind().execute(sa.update(table).where(*exact).values(rest=""))
-    long = sa.text("rest IS NOT NULL")
-    for name in ("params", "tags"):
-        op.create_index(
-            f"ix_{name}_long", name, ["experiment", "key"], unique=False, sqlite_where=long, postgresql_where=long
-        )
+    op.create_index(op.f("ix_erased_positions_entry_position"), "erased_positions", ["entry", "position"], unique=False)
+    op.create_index(op.f("ix_logged_model_metrics_run"), "logged_model_metrics", ["run"], unique=False)
