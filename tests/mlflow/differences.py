@@ -198,4 +198,15 @@ DIFFERENCES: tuple[Difference, ...] = (
         ours="400 `INVALID_PARAMETER_VALUE`",
         why="One rule for every database.",
     ),
+    Difference(
+        name="unsafe-models",
+        where="Versions of models whose files run code when they are loaded",
+        theirs="Nothing tells them apart",
+        ours="Two more tags: `bedplate.safety` and `bedplate.unsafe_because`",
+        why="Whoever loads the model should know; such a version does not become production.",
+        fields=(
+            ("POST */model-versions/create", "model_version.tags"),
+            ("GET */model-versions/search", "model_versions.*.tags"),
+        ),
+    ),
 )

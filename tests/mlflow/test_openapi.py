@@ -21,7 +21,7 @@ CHECKS = (
     "use_after_free",
     "ensure_resource_availability",
 )
-EXAMPLES = 4
+EXAMPLES = 2
 API = "/api/2.0/mlflow/"
 
 # What a created thing is called, where its reply says so, and which operations take it: in a query or body under the
