@@ -17,7 +17,7 @@ from bedplate.app.site import Site
 from bedplate.errors import NotFoundError
 from bedplate.identity import Identity, Tickets
 from bedplate.ledger import Ledger
-from bedplate.policy.policies import Policies
+from bedplate.policy.policies import InForce, Policies
 from bedplate.settings import Home, Settings
 from bedplate.tracking.appends import Appends
 from bedplate.tracking.artifacts import Artifacts
@@ -47,7 +47,7 @@ class Plane:
             settings=self.settings,
             identity=self.identity,
             ledger=self.ledger,
-            policies=Policies.load(),
+            policies=InForce(Policies.load()),
             appends=Appends(self.store, self.ledger),
             workspaces=workspaces.Known(self.store),
             tickets=Tickets(self.store, self.home.keys),

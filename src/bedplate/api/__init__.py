@@ -6,6 +6,9 @@
 :mod:`.use_cases`   use cases, their plan, runs and evidence
 :mod:`.models`      registered models: history, what was live, approvers, conversion
 :mod:`.audit`       the ledger: entries, checkpoint, tiles, proofs
+:mod:`.people`      users, services and their keys
+:mod:`.workspaces`  workspaces
+:mod:`.policies`    policies that users wrote
 :mod:`.server`      the control plane on one port
 ==================  ====================================================
 """

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from bedplate.api import audit, models, releases, use_cases
+from bedplate.api import audit, models, people, policies, releases, use_cases, workspaces
 from bedplate.app.site import Site
 from bedplate.http import Route
 
@@ -13,3 +13,6 @@ def routes(site: Site) -> Iterator[Route]:
     yield from releases.routes(site)
     yield from models.routes(site)
     yield from audit.routes(site)
+    yield from people.routes(site)
+    yield from workspaces.routes(site)
+    yield from policies.routes(site)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from bedplate import clock
 from bedplate.app import access, endpoints
 from bedplate.app.read_models import Key, NewKey, User
-from bedplate.errors import InputError, NotFoundError
+from bedplate.errors import ConflictError, InputError, NotFoundError
 from bedplate.identity import ADMIN_KEY, By, Principal
 from bedplate.policy import values as policy
 from bedplate.policy.values import Decision
@@ -71,13 +71,15 @@ def disable(system: "System", principal: Principal, name: str) -> User:
     """Shut somebody out, with every key and session, from the next request on. The name stays taken.
 
     Raises:
-        ConflictError: it is the local administrator.
+        ConflictError: it is the local administrator, or somebody who is shut out already.
         DeniedError, NotFoundError, StateError: as :func:`set_groups`.
     """
     decision = _demand(system, principal)
     with system.store.read() as tx:
         row = _named(tx, name)
         keys = tx.keys.of(row.id)
+    if row.disabled is not None:
+        raise ConflictError(f"{name} is shut out already", where="user", fix="see: bedplate user list")
     return _user(system.identity.disable(row.id, **_by(principal, decision)), keys)
 
 

@@ -17,6 +17,7 @@ from bedplate.app.read_models import Workspace
 from bedplate.errors import InputError, NotFoundError
 from bedplate.identity import Principal, group_names, policy_principal
 from bedplate.policy import values as policy
+from bedplate.policy.policies import Policies
 from bedplate.policy.values import Decision, Resource
 from bedplate.store import Store, Transaction
 from bedplate.store.workspaces import DEFAULT, WorkspaceRow
@@ -28,16 +29,22 @@ _NAME = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])")
 _RESERVED = ("api", "ajax-api", "static-files", "workspaces")
 """Names that MLflow keeps for its addresses."""
 _LONGEST = 5000
+_MOST_REMEMBERED = 4096
 
 
 class Known:
-    """Every workspace as policy knows it, remembered until one changes: a home has one owner, who sees each change."""
+    """Every workspace as policy knows it, remembered until one changes: a home has one owner, who sees each change.
+
+    ``allowed`` is for :func:`demand`: what was allowed about a workspace, good as long as it and the policies are the
+    same objects. Clients log a thousand times a second, and each call asks.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._lock = threading.Lock()
         self._changes = 0
         self._known: dict[str, Resource] | None = None
+        self.allowed: dict[tuple[str, tuple[str, ...], str, str], tuple[Resource, Policies, Decision]] = {}
 
     def resource(self, name: str) -> Resource | None:
         """The workspace of this name; None if there is none."""
@@ -73,11 +80,19 @@ def demand(system: "System", principal: Principal, action: str, name: str) -> De
         InputError: no workspace can have this name.
         NotFoundError: it would be allowed, but there is no such workspace.
     """
-    found = system.workspaces.resource(name)
+    found, policies, allowed = system.workspaces.resource(name), system.policies.now, system.workspaces.allowed
+    asked = (principal.id, principal.groups, action, name)
+    known = allowed.get(asked)
+    if known is not None and known[0] is found and known[1] is policies:
+        return known[2]
     decision = access.demand(system, principal, action, found or policy.workspace(name, shared=False))
     if found is None:
         check_name(name)
         raise NotFoundError(f"no workspace {name}", fix="see: bedplate workspace list")
+    if len(allowed) >= _MOST_REMEMBERED:
+        allowed.clear()
+    if policies is system.policies.now:  # else this may have been decided by the ones before
+        allowed[asked] = (found, policies, decision)
     return decision
 
 
@@ -195,6 +210,7 @@ def delete(system: "System", principal: Principal, name: str) -> Workspace:
     if name == DEFAULT:
         raise InputError(f"the workspace {DEFAULT} is always there", where="workspace", fix="name another one")
     with system.store.transaction() as tx:
+        tx.ledger.head(lock=True)  # what others put into it was committed before, or finds it gone
         row = tx.workspaces.get(name)
         tx.workspaces.delete(name)
         _record(system, tx, principal, "delete", row, decision)

@@ -245,7 +245,7 @@ class Identity:
         label = plain(label, "a key") if label else ""
         with self._change() as tx:
             if tx.principals.get(principal).disabled is not None:
-                raise ConflictError("whoever is shut out gets no new key", where=principal)
+                raise ConflictError("whoever is shut out gets no new key", where="key", fix="add another user")
             tx.keys.add(token.id, principal, token.hash, expires=expires, label=label)
             self._note(tx, "key.create", f"key/{token.id}", by, principal=principal, label=label, expires=expires or "")
         return str(token)

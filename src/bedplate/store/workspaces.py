@@ -32,6 +32,8 @@ _USED = {
     for table in metadata.sorted_tables
     if "workspace" in table.c
 }
+_KEPT = ("version_history",)
+"""What stays when a workspace goes: then its name is not given to another, which would inherit it."""
 _DELETE = sa.delete(workspaces).where(workspaces.c.name == _name)
 
 
@@ -61,10 +63,12 @@ class Workspaces(Repository):
         """Make a workspace.
 
         Raises:
-            ConflictError: there is one of this name.
+            ConflictError: there is one of this name, or was one whose history is kept.
         """
         if self.find(name) is not None:
             raise ConflictError(f"there is a workspace {name} already", fix="choose another name")
+        if self._holds(name):
+            raise ConflictError(f"the history of a workspace {name} is kept", fix="choose another name")
         row = WorkspaceRow(
             name=name,
             description=description,
@@ -121,13 +125,17 @@ class Workspaces(Repository):
             StateError: something belongs to it, deleted experiments among them.
         """
         self.get(name)
-        held = [table for table, query in _USED.items() if self._execute(query, name_=name).first() is not None]
+        held = [table for table in self._holds(name) if table not in _KEPT]
         if held:
             raise StateError(
                 f"the workspace {name} is not empty: it holds {', '.join(held).replace('_', ' ')}",
                 fix="delete them for good first, deleted experiments too",
             )
         self._execute(_DELETE, name_=name)
+
+    def _holds(self, name: str) -> Sequence[str]:
+        """The tables that have something of a workspace."""
+        return [table for table, query in _USED.items() if self._execute(query, name_=name).first() is not None]
 
 
 def _workspace(row: Row) -> WorkspaceRow:

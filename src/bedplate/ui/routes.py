@@ -165,7 +165,7 @@ def _coming_in(site: Site) -> Iterator[Route]:
         "GET", "/login/{link}", "read", home, CHANGE, PAGE, enter,
         public=True, name="page_login", summary="Use up a login link",
     )  # fmt: skip
-    yield Route("POST", "/logout", "list", home, CHANGE, FORM, leave, name="page_logout", summary="Sign out")
+    yield Route("POST", "/logout", "enter", home, CHANGE, FORM, leave, name="page_logout", summary="Sign out")
 
 
 def _files() -> Iterator[Route]:
