@@ -89,6 +89,13 @@ def type_name(kind: Any) -> str:
     return f"`{getattr(kind, '__name__', str(kind))}`".replace("typing.", "") if not values else f"`{kind}`"
 
 
+class AnySite:
+    """Routes close over a site, and use it only when they are called."""
+
+    def __getattr__(self, name: str) -> "AnySite":
+        return self
+
+
 def api() -> Iterator[str]:
     """Every route with what it declares."""
     yield from head(
@@ -96,7 +103,7 @@ def api() -> Iterator[str]:
         "Send a key as `Authorization: Bearer KEY`. Each route declares an action, a resource and an audit class; one "
         "that does not cannot be mounted. What stands under `/api` for MLflow's clients stands under `/ajax-api` too.",
     )
-    any_site: Any = None  # routes close over the site and use it only when they are called
+    any_site: Any = AnySite()
     mounted = RouteTable(route for routes in plugins("bedplate.routes") for route in routes(any_site))
     for route in mounted.routes:
         if route.twin:
@@ -121,7 +128,7 @@ def mlflow() -> Iterator[str]:
         "The clients of MLflow 3.17 speak to a home unchanged: [how](../how-to/mlflow.md). `tests/mlflow` plays "
         "the same calls on `mlflow server` and here, and compares the replies field by field.",
     )
-    any_site: Any = None  # as above
+    any_site: Any = AnySite()
     mounted = RouteTable(route for routes in plugins("bedplate.routes") for route in routes(any_site))
     here = [route for route in mounted.routes if route.render is wire.error and not route.twin]
     yield from ("", "## Here", "", "Each is under `/api` for clients and `/ajax-api` for pages.", "")

@@ -10,13 +10,14 @@ from bedplate import blobs, store
 from bedplate import settings as settings_module
 from bedplate.api.server import ControlPlane
 from bedplate.app import home as homes
+from bedplate.app import workspaces
 from bedplate.app.models import ModelRegistry
 from bedplate.app.read_models import DecisionReport, Trace
 from bedplate.app.site import Site
 from bedplate.errors import NotFoundError
 from bedplate.identity import Identity, Tickets
 from bedplate.ledger import Ledger
-from bedplate.policy.policies import Policies
+from bedplate.policy.policies import InForce, Policies
 from bedplate.settings import Home, Settings
 from bedplate.tracking.appends import Appends
 from bedplate.tracking.artifacts import Artifacts
@@ -46,9 +47,11 @@ class Plane:
             settings=self.settings,
             identity=self.identity,
             ledger=self.ledger,
-            policies=Policies.load(),
+            policies=InForce(Policies.load()),
             appends=Appends(self.store, self.ledger),
+            workspaces=workspaces.Known(self.store),
             tickets=Tickets(self.store, self.home.keys),
+            contents=self.contents,
             artifacts=self.artifacts,
             uploads=Uploads(self.store, self.contents, self.artifacts),
         )

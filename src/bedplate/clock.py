@@ -24,6 +24,11 @@ def milliseconds(moment: datetime | None = None) -> int:
     return ((now() if moment is None else moment) - _EPOCH) // timedelta(milliseconds=1)
 
 
+def of_milliseconds(milliseconds: int) -> datetime:
+    """The moment so many milliseconds after the beginning of 1970."""
+    return _EPOCH + timedelta(milliseconds=milliseconds)
+
+
 def text(moment: datetime) -> str:
     """A moment in UTC as :func:`timestamp` writes it."""
     return f"{moment.replace(tzinfo=None).isoformat(timespec='microseconds')}Z"  # a sixth of what strftime costs

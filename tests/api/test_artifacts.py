@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from bedplate import ids
+from bedplate.app import workspaces
 from bedplate.blobs.port import key
 from tests import plane
 from tests.tracking.hostile_paths import CORPUS
@@ -227,10 +228,24 @@ def test_every_verb_needs_a_key_and_the_right(served, client, root):
     assert [f["path"] for f in client.get(BASE, params={"path": root}).json()["files"]] == ["a"]
 
 
+def test_a_cookie_alone_reads_and_changes_nothing(served, client, root):
+    put(client, f"{root}/a")
+    cookie = {"cookie": f"bedplate_session={served.identity.redeem_link(served.link().rsplit('/', 1)[1])}"}
+    with httpx.Client(base_url=served.address, headers=cookie) as browser:
+        for prefix in ("/api", "/ajax-api"):
+            base = f"{prefix}/2.0/mlflow-artifacts"
+            assert browser.get(f"{base}/artifacts/{root}/a").status_code == 200
+            assert browser.put(f"{base}/artifacts/{root}/b", content=b"x").status_code == 403
+            assert browser.delete(f"{base}/artifacts/{root}/a").status_code == 403
+            assert browser.post(f"{base}/mpu/create/{root}", json={"path": "m"}).status_code == 403
+        upload = f"/ajax-api/2.0/mlflow/upload-artifact?path=b&run_uuid={root.split('/')[1]}"
+        assert browser.post(upload, content=b"x").status_code == 403
+    assert [f["path"] for f in client.get(BASE, params={"path": root}).json()["files"]] == ["a"]
+
+
 def test_workspaces_do_not_reach_each_other(served, client, root):
-    team = ids.new_id("team")
-    with served.store.transaction() as tx:
-        tx.workspaces.add(team)
+    team = ids.new_id("team").replace("_", "-")
+    workspaces.create(served.site.system, served.identity.authenticate(served.key), team)
     there = {"x-mlflow-workspace": team}
     put(client, f"{root}/a", b"ours")
     put(client, f"{root}/b", b"theirs", **there)
@@ -305,6 +320,7 @@ def test_hostile_names_fail_closed_on_every_verb(served, client, run, group):
                 ("GET", f"{BASE}?path={quote(path, safe='', errors='surrogatepass')}", None),
                 ("GET", f"/get-artifact?run_id={run}&path={quote(path, safe='', errors='surrogatepass')}", None),
                 ("GET", f"/api/2.0/mlflow/artifacts/list?run_id={run}&path={quote(path, safe='')}", None),
+                ("GET", f"/model-versions/get-artifact?name=x&version=1&path={quote(path, safe='')}", None),
                 ("POST", f"/ajax-api/2.0/mlflow/upload-artifact?run_uuid={run}&path={quote(path, safe='')}", b"x"),
             ]
             for method, target, sent in asked:
@@ -509,6 +525,28 @@ def test_a_run_that_is_not_there_has_no_files(client):
     for path in ("/get-artifact?path=a&", "/api/2.0/mlflow/artifacts/list?"):
         assert problem(client.get(f"{path}run_id={'f' * 32}")) == (404, "RESOURCE_DOES_NOT_EXIST")
         assert problem(client.get(path)) == (400, "INVALID_PARAMETER_VALUE")
+
+
+def test_the_files_of_a_registered_version_are_read_by_its_number(client, run, root):
+    put(client, f"{root}/model/MLmodel", b"flavors: {}")
+    name = ids.new_id("model")
+    client.post("/api/2.0/mlflow/registered-models/create", json={"name": name})
+    source = {"name": name, "source": f"runs:/{run}/model", "run_id": run}
+    assert client.post("/api/2.0/mlflow/model-versions/create", json=source).status_code == 200
+
+    asked = {"name": name, "version": "1", "path": "MLmodel"}
+    answer = client.get("/model-versions/get-artifact", params=asked)
+
+    assert (answer.status_code, answer.content) == (200, b"flavors: {}")
+    assert answer.headers["content-disposition"] == "attachment; filename=MLmodel"
+    for changed, expected in (
+        ({"version": "2"}, (404, "RESOURCE_DOES_NOT_EXIST")),
+        ({"name": "nobody"}, (404, "RESOURCE_DOES_NOT_EXIST")),
+        ({"path": "none"}, (404, "RESOURCE_DOES_NOT_EXIST")),
+        ({"path": "../a.txt"}, (400, "INVALID_PARAMETER_VALUE")),
+        ({"version": "x"}, (400, "INVALID_PARAMETER_VALUE")),
+    ):
+        assert problem(client.get("/model-versions/get-artifact", params={**asked, **changed})) == expected, changed
 
 
 def test_files_that_lie_elsewhere_are_not_fetched_from_there(client):

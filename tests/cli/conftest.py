@@ -11,14 +11,80 @@ from bedplate.app.read_models import (
     ContractResult,
     ContractTestReport,
     DecisionReport,
+    Gain,
     InitReport,
+    Key,
+    NewKey,
+    Policy,
+    PolicyChange,
+    PolicyCheck,
+    PolicyTest,
     RestoreReport,
     StopReport,
     UpInfo,
+    User,
+    Workspace,
 )
 from bedplate.cli import root
 from bedplate.records import Event
 from tests import sample
+
+DAY = sample.DAY.format(1)
+
+
+class Team:
+    """The facade's nouns for people, each method with a fixed answer; the last call is remembered."""
+
+    def __init__(self, answers):
+        self._answers = answers
+
+    def __getattr__(self, name):
+        def call(*arguments, **named):
+            self._answers.asked = (name, arguments, named)
+            return self._answers.give(self._made(name))
+
+        return call
+
+
+class Users(Team):
+    def _made(self, name):
+        user = User(id="prn_1", name="ana", kind="user", groups=("risk",), created=DAY, keys=1)
+        return (user,) if name == "list" else user
+
+
+class Keys(Team):
+    def _made(self, name):
+        if name == "create":
+            return NewKey(id="k1", user="ana", label="ci", created=DAY, expires=DAY, key="bp_k1_secret")
+        key = Key(id="k1", user="ana", label="", created=DAY, expires=DAY, revoked=None, state="in force")
+        return (key,) if name == "list" else key
+
+
+class Workspaces(Team):
+    def _made(self, name):
+        made = Workspace(
+            name="growth", description="d", shared=False, readers=("risk",), writers=("growth",), created=DAY
+        )
+        return (made,) if name == "list" else made
+
+
+class Policies(Team):
+    def _made(self, name):
+        gains = (Gain(who="ana", action="read", resource="Home/home", allowed=False),)
+        change = PolicyChange(added=("freeze",), replaced=(), removed=(), gains=gains, compared_all=False)
+        policy = Policy(id="freeze", effect="forbid", reason="frozen", text="...", by="ana", created=DAY)
+        return {
+            "list": (policy,),
+            "check": PolicyCheck(policies=(policy,), change=change),
+            "test": PolicyTest(
+                principal="ana",
+                action="read",
+                resource="Home",
+                allowed=False,
+                policies=("freeze",),
+                reasons=("frozen",),
+            ),
+        }.get(name, change)
 
 
 class Answers:
@@ -26,11 +92,18 @@ class Answers:
 
     broken: BaseException | None = None
     verified = True
+    asked = None
 
-    def _give(self, value):
+    def __init__(self):
+        self.users, self.keys = Users(self), Keys(self)
+        self.workspaces, self.policies = Workspaces(self), Policies(self)
+
+    def give(self, value):
         if self.broken is not None:
             raise self.broken
         return value
+
+    _give = give
 
     def check(self, path):
         return self._give(
@@ -111,7 +184,8 @@ class Answers:
 @pytest.fixture
 def answers(monkeypatch):
     given = Answers()
-    for name in ("usecase", "plan", "run", "server", "trace", "audit", "release", "contract", "home"):
+    one_word = ("usecase", "plan", "run", "server", "trace", "audit", "release", "contract", "home")
+    for name in (*one_word, "user", "key", "workspace", "policy"):
         monkeypatch.setattr(f"bedplate.cli.{name}.connect", lambda home=None: given)
     return given
 

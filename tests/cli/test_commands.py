@@ -24,6 +24,23 @@ FACTS = (
     ("contract", "test", "x"),
     ("backup", "b"),
     ("restore", "b", "h"),
+    ("user", "add", "ana", "--group", "risk"),
+    ("user", "list"),
+    ("user", "groups", "ana", "risk", "growth"),
+    ("user", "disable", "ana"),
+    ("key", "create", "ana", "--label", "ci", "--expires", "90d"),
+    ("key", "list"),
+    ("key", "list", "ana"),
+    ("key", "revoke", "k1"),
+    ("workspace", "create", "growth", "--writer", "growth"),
+    ("workspace", "list"),
+    ("workspace", "update", "growth", "--shared"),
+    ("workspace", "delete", "growth"),
+    ("policy", "add", "x"),
+    ("policy", "list"),
+    ("policy", "remove", "freeze"),
+    ("policy", "check", "x"),
+    ("policy", "test", "--principal", "ana", "--action", "read", "--resource", "Home"),
 )
 
 
@@ -35,6 +52,38 @@ def test_every_command_prints_text_and_one_json_document(command, arguments):
     assert (text.code, document.code) == (0, 0), text.err + document.err
     assert text.out.strip()
     assert isinstance(json.loads(document.out), dict)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "asked"),
+    [
+        (("user", "add", "ci", "--service", "--group", "a", "--group", "b"),
+         ("add", ("ci",), {"service": True, "groups": ["a", "b"]})),
+        (("user", "groups", "ana"), ("set_groups", ("ana", ()), {})),
+        (("key", "create", "ana", "--expires", "90d"), ("create", ("ana",), {"label": "", "expires": "90d"})),
+        (("workspace", "update", "growth", "--closed", "--no-readers", "--writer", "a"),
+         ("update", ("growth",), {"description": None, "shared": False, "readers": (), "writers": ["a"]})),
+        (("workspace", "update", "growth", "--description", ""),
+         ("update", ("growth",), {"description": "", "shared": None, "readers": None, "writers": None})),
+    ],
+)  # fmt: skip
+def test_options_say_what_they_seem_to_say(command, answers, arguments, asked):
+    assert command(*arguments).code == 0
+    assert answers.asked == asked
+
+
+def test_groups_and_no_groups_exclude_each_other(command):
+    result = command("workspace", "update", "growth", "--reader", "a", "--no-readers")
+
+    assert (result.code, "exclude" in result.err) == (2, True)
+
+
+def test_a_key_is_printed_once_on_a_line_of_its_own(command):
+    text = command("key", "create", "ana").out
+
+    assert text.splitlines()[0] == "bp_k1_secret"
+    assert text.count("bp_k1_secret") == 1
+    assert "bp_" not in command("key", "list").out
 
 
 def test_progress_of_a_run_is_plain_without_a_terminal(command):

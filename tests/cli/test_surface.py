@@ -16,9 +16,18 @@ backup DESTINATION --home --json
 check PATH --home --json
 completion SHELL
 contract test PATH --home --json
+gc --dry-run --home --json --older-than
 init FOLDER --home --json --name
+key create NAME --expires --home --json --label
+key list NAME --home --json
+key revoke ID --home --json
 login --home --json
 plan PATH --home --json
+policy add FILE --home --json --replace
+policy check FILE --home --json
+policy list --home --json
+policy remove ID --home --json
+policy test --action --environment --gates-passed --home --json --principal --purpose --resource
 refuse USE_CASE --environment --home --json --reason
 restore SOURCE HOME --json
 run PATH --home --json --only
@@ -27,8 +36,16 @@ status --home --json
 stop --home --json
 trace PREDICTION_ID --home --json --purpose
 up --detach --home --json
+user add NAME --group --home --json --service
+user disable NAME --home --json
+user groups NAME GROUP --home --json
+user list --home --json
 version --json
 waive USE_CASE GATE --home --json --reason
+workspace create NAME --description --home --json --reader --shared --writer
+workspace delete NAME --home --json
+workspace list --home --json
+workspace update NAME --description --home --json --no-readers --no-writers --reader --shared --writer
 """.strip().splitlines()
 
 

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -193,6 +194,16 @@ def test_more_memory_than_allowed_ends_it_and_says_so():
 def test_more_time_than_allowed_ends_it():
     with pytest.raises(UserCodeError, match="took longer than allowed"):
         call("never_ends", seconds=1.0)
+
+
+def test_what_it_uses_is_told_while_it_runs():
+    seen = []
+    sandbox.call("pipeline:busy", pipeline=ORDINARY, on_usage=seen.append)
+
+    assert len(seen) >= 2
+    assert all(1.0 <= later.seconds - earlier.seconds < 5.0 for earlier, later in pairwise(seen))
+    assert seen[-1].memory > 80 << 20
+    assert seen[-1].cpu_seconds > seen[0].cpu_seconds > 0
 
 
 def test_it_ends_with_its_owner():

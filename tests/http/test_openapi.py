@@ -68,3 +68,30 @@ def test_a_query_and_a_header_are_parameters_and_twins_are_left_out() -> None:
         ("query", "most", False),
     ]
     assert "requestBody" not in operation
+
+
+class Part(msgspec.Struct):
+    size: float
+
+
+class Order(msgspec.Struct):
+    count: int
+    parts: list[Part] = []
+    note: str | None = None
+
+
+def test_a_lenient_route_says_that_null_and_numbers_as_text_are_taken() -> None:
+    """In the objects within the message as well; what is required stays required."""
+    route = Route(
+        "POST", "/orders", "order", from_path("Place", "place"), CHANGE, Limits(), handler, request_type=Order,
+        headers=(HeaderParam("place", "x-place", "here"),), lenient=True,
+    )  # fmt: skip
+
+    schemas = document(RouteTable([route]), title="t", version="1")["components"]["schemas"]
+
+    number, whole, nothing = {"type": "string"}, {"type": "string", "pattern": "^-?[0-9]+$"}, {"type": "null"}
+    assert schemas["Part"]["properties"]["size"] == {"anyOf": [{"type": "number"}, number, nothing]}
+    assert schemas["Order"]["properties"]["count"] == {"anyOf": [{"type": "integer"}, whole, nothing]}
+    assert schemas["Order"]["properties"]["note"]["anyOf"] == [{"type": "string"}, nothing]
+    assert schemas["Order"]["properties"]["parts"]["anyOf"][1:] == [nothing]
+    assert schemas["Order"]["required"] == ["count"]

@@ -81,6 +81,23 @@ DIFFERENCES: tuple[Difference, ...] = (
         values=((1.7976931348623157e308, "Infinity"), (-1.7976931348623157e308, "-Infinity")),
     ),
     Difference(
+        name="safety-tags",
+        where="Versions whose files can run code when they are loaded",
+        theirs="No tags but those that were given",
+        ours="`bedplate.safety` and `bedplate.unsafe_because` as well",
+        why="Whoever reads a version sees that it is not to be loaded in a trusted process.",
+        fields=(("POST */model-versions/create", "model_version.tags"),),
+        values=(
+            (
+                "<absent>",
+                [
+                    {"key": "bedplate.safety", "value": "unsafe"},
+                    {"key": "bedplate.unsafe_because", "value": "MLmodel names no flavor"},
+                ],
+            ),
+        ),
+    ),
+    Difference(
         name="server-info",
         where="GET of server-info",
         theirs="What that server can do",
@@ -101,6 +118,13 @@ DIFFERENCES: tuple[Difference, ...] = (
         theirs="405",
         ours="The same as by POST",
         why="Experiments can be searched both ways; so can runs.",
+    ),
+    Difference(
+        name="order-by-run-name",
+        where="`Run Name` in the order of a search",
+        theirs="400, though a filter may say it",
+        ours="The same as `run_name`",
+        why="A name that filters take is one for orders too.",
     ),
     Difference(
         name="no-redirects",
@@ -173,5 +197,16 @@ DIFFERENCES: tuple[Difference, ...] = (
         theirs="Kept in SQLite, refused by other databases",
         ours="400 `INVALID_PARAMETER_VALUE`",
         why="One rule for every database.",
+    ),
+    Difference(
+        name="unsafe-models",
+        where="Versions of models whose files run code when they are loaded",
+        theirs="Nothing tells them apart",
+        ours="Two more tags: `bedplate.safety` and `bedplate.unsafe_because`",
+        why="Whoever loads the model should know; such a version does not become production.",
+        fields=(
+            ("POST */model-versions/create", "model_version.tags"),
+            ("GET */model-versions/search", "model_versions.*.tags"),
+        ),
     ),
 )

@@ -141,7 +141,10 @@ def test_who_made_it_does_not_approve_it(home, tmp_path):
     maker = person("gita", "growth-leads", "engineers")
     number = flow_version(home, tmp_path, by=maker)
 
-    assert "0 of 2 approvals" in home.move("retail", number, "Production", maker).refused
+    refused = home.move("retail", number, "Production", maker).refused
+
+    assert "0 of 2 approvals" in refused
+    assert "gita made it and cannot approve it" in refused
 
 
 def test_a_failed_gate_is_the_reason(home, tmp_path):

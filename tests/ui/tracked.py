@@ -176,7 +176,7 @@ def fill(plane: Plane) -> dict[str, Any]:
         made.append(
             home.run(
                 churn,
-                f"{choices.choice(('calm', 'swift', 'bold', 'neat'))}-{choices.choice(('otter', 'lynx', 'heron'))}-{number}",
+                "-".join((choices.choice(("calm", "swift", "bold")), choices.choice(("otter", "lynx")), str(number))),
                 started=T0 + number * 11 * MINUTE,
                 minutes=2 + 20 * choices.random(),
                 status=status,

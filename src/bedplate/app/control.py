@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from bedplate import files
+from bedplate import clock, files
 from bedplate.app import access, endpoints, owned, owner_socket
 from bedplate.app import home as homes
 from bedplate.app.owner_socket import Request
@@ -27,6 +27,7 @@ _START = 60.0
 """Seconds in which a detached owner must answer."""
 _STOP = 60.0
 _SHIP_EVERY = 30.0
+_COLLECT_EVERY = 6 * 3600.0
 
 
 def _quiet(event: Event) -> None:
@@ -68,9 +69,17 @@ def serve_forever(
 
 
 def _until_stopped(home: owned.OwnedHome) -> None:
-    """Wait; meanwhile ship what replicas logged, seal what runs logged and sign what the ledger took in."""
+    """Wait; meanwhile ship what replicas logged, seal what runs logged and sign what the ledger took in.
+
+    From time to time content that nothing names goes, and uploads that nobody carries on.
+    """
+    collected = clock.monotonic()
     while not home.stopping.wait(_SHIP_EVERY):
         try:
+            if clock.monotonic() - collected >= _COLLECT_EVERY:
+                collected = clock.monotonic()
+                home.system.uploads.forget()
+                home.system.contents.collect()
             ship_all(home)
             home.system.appends.seal_if_due()
             home.system.ledger.checkpoint()

@@ -1,21 +1,24 @@
 """What people decide about releases: approve, refuse, waive. Policy first, then the row and its ledger entry."""
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from bedplate.app import access
 from bedplate.app.read_models import DecisionReport
-from bedplate.app.system import System
 from bedplate.errors import ConflictError, InputError
 from bedplate.identity import Principal
 from bedplate.policy import values as policy
 from bedplate.release.gates import WAIVABLE_IN
 from bedplate.usecase import approvals as quorums
 from bedplate.usecase import load
+from bedplate.usecase.types import UseCase
+
+if TYPE_CHECKING:
+    from bedplate.app.system import System
 
 
 def vote(
-    system: System,
+    system: "System",
     principal: Principal,
     use_case: str,
     environment: str,
@@ -41,13 +44,11 @@ def vote(
         )
     bundle, passed = fact.body["digest"], bool(gates.body["passed"])
     loaded = load(Path(row.folder) / row.file, check_files=False)
-    rule = loaded.use_case.release.approvals.get(environment)
-    approvers = tuple(quorums.parse(rule).of) if rule is not None else ()
     decision = access.demand(
         system,
         principal,
         "approve",
-        policy.bundle(bundle, use_case=use_case, approvers=approvers),
+        policy.bundle(bundle, use_case=use_case, approvers=approvers(loaded.use_case, environment)),
         environment=environment,
         gates_passed=passed,
     )
@@ -74,7 +75,13 @@ def vote(
     )
 
 
-def waive(system: System, principal: Principal, use_case: str, gate: str, reason: str) -> DecisionReport:
+def approvers(use_case: UseCase, environment: str) -> tuple[str, ...]:
+    """The groups that the file names for an environment."""
+    rule = use_case.release.approvals.get(environment)
+    return () if rule is None else tuple(quorums.parse(rule).of)
+
+
+def waive(system: "System", principal: Principal, use_case: str, gate: str, reason: str) -> DecisionReport:
     """Let results of a gate through that have too little evidence, in ``dev``, under one's own name.
 
     Raises:

@@ -8,29 +8,45 @@ import msgspec
 from bedplate import bundle as bundles
 from bedplate.app.read_models import EndpointStatus
 from bedplate.app.system import System
+from bedplate.errors import IntegrityError
 from bedplate.identity import policy_principal
 from bedplate.ids import digest_of
 from bedplate.journal import Segment
+from bedplate.policy.policies import Policies
 from bedplate.records import TableVersion
 from bedplate.serve import snapshot
 from bedplate.serve.spec import ReplicaSpec
+from bedplate.store import Transaction
 from bedplate.store.endpoints import EndpointRow
 
 
+def access_path(system: System) -> Path:
+    """The file that replicas read; it is there once an endpoint was started."""
+    return system.home.run / "access.json"
+
+
 def publish_access(system: System) -> None:
-    """Write what replicas decide by: the keys in force and their principals. They take it up within a second."""
+    """Write what replicas decide by: keys in force, their principals, policies. They take it up within a second."""
+    with system.store.transaction() as tx:
+        write_access(system, tx, system.policies.now)
+
+
+def write_access(system: System, tx: Transaction, policies: Policies) -> None:
+    """:func:`publish_access` with what ``tx`` sees: who writes the file later has seen more."""
+    tx.ledger.head(lock=True)
     signer = snapshot.make_key(system.home.keys / "access.key", system.home.keys / "access.pub")
-    keys: dict[str, snapshot.Key] = {}
-    with system.store.read() as tx:
-        for principal in tx.principals.list():
-            if principal.disabled is not None:
-                continue
-            known = policy_principal(principal)
-            for key in tx.keys.of(principal.id):
-                if key.ended is None:
-                    name = snapshot.key_name(key.id, key.secret_hash)
-                    keys[name] = snapshot.Key(principal=known, expires=key.expires)
-    snapshot.write(system.home.run / "access.json", snapshot.new(keys), signer)
+    active = {row.id: policy_principal(row) for row in tx.principals.list() if row.disabled is None}
+    keys = {
+        snapshot.key_name(key.id, key.secret_hash): snapshot.Key(principal=active[key.principal], expires=key.expires)
+        for key in tx.keys.list()
+        if key.ended is None and key.principal in active
+    }
+    path = access_path(system)
+    try:
+        before = snapshot.read(path, signer.public_key()).number
+    except IntegrityError:
+        before = 0  # there is none yet, or none that a replica would take
+    snapshot.write(path, snapshot.new(keys, policies.texts, before), signer)
 
 
 def spec_of(row: EndpointRow) -> ReplicaSpec:

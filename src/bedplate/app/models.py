@@ -5,11 +5,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from bedplate.app import access
 from bedplate.errors import DeniedError, InputError, UnavailableError
 from bedplate.identity import Principal
 from bedplate.ids import Digest
-from bedplate.policy.values import Resource
 from bedplate.release import environments, foreign, searching
 from bedplate.release.changes import UNSAID, version
 from bedplate.release.foreign import Files
@@ -19,12 +17,16 @@ from bedplate.release.searching import Tagged
 from bedplate.store import Transaction
 from bedplate.store.artifacts import ArtifactRow
 from bedplate.store.models import VersionRow
+from bedplate.tracking import logged_models
 from bedplate.tracking.artifacts import Artifacts, folder_of
 
 if TYPE_CHECKING:
     from bedplate.app.system import System
 
 T = TypeVar("T")
+
+VERSIONS_TAG = "mlflow.modelVersions"
+"""Tag of a logged model in which clients look for the versions that were made of it."""
 
 
 class ModelRegistry:
@@ -58,6 +60,8 @@ class ModelRegistry:
 
         def work(tx: Transaction) -> Tagged:
             row = self.rules.create_version(tx, by, workspace, name, new, seen)
+            if row.logged_model is not None:
+                logged_models.add_version(tx, workspace, row.logged_model, name, row.number)
             return searching.get_version(tx, workspace, name, row.number)
 
         return self.write(work)
@@ -111,17 +115,15 @@ class ModelRegistry:
         _demand(moved)
         return moved
 
-    def name_approvers(
-        self, by: Principal, resource: Resource, workspace: str, name: str, environment: str, rule: str
-    ) -> int:
+    def name_approvers(self, by: Principal, workspace: str, name: str, environment: str, rule: str) -> int:
         """Say who must agree to versions of a model that belongs to no use case; returns the ledger entry.
 
+        The caller MUST have asked policy whether ``by`` may administer the workspace.
+
         Raises:
-            DeniedError: ``by`` may not administer the workspace, which is ``resource``.
             NotFoundError: there is no such model.
             InputError: the rule is malformed.
         """
-        access.demand(self._system, by, "administer", resource)
         return self.write(lambda tx: self.rules.name_approvers(tx, by, workspace, name, environment, rule))
 
     def convert(self, by: Principal, workspace: str, name: str, number: int) -> tuple[VersionRow, dict[str, object]]:
@@ -202,7 +204,10 @@ class Tracked:
 
     def logged_model(self, tx: Transaction, workspace: str, model: str) -> tuple[str, str | None] | None:
         """Where the artifacts of a logged model lie, and the run that made it; None if there is no such model."""
-        return None
+        found = tx.logged_models.find(workspace, model)
+        if found is None or found.lifecycle != "active":
+            return None
+        return found.artifact_location, found.source_run
 
     def content(self, tx: Transaction, workspace: str, folder: str) -> Digest | None:
         """The digest of all files in a folder; None if it is not with this server, or empty."""

@@ -13,7 +13,7 @@ import msgspec
 
 from bedplate import settings as settings_module
 from bedplate import usecase
-from bedplate.app import owned, owner_socket
+from bedplate.app import model_noun, nouns, owned, owner_socket
 from bedplate.app.owner_socket import Request
 from bedplate.app.read_models import (
     AuditReport,
@@ -21,6 +21,7 @@ from bedplate.app.read_models import (
     CheckReport,
     ContractTestReport,
     DecisionReport,
+    GcReport,
     InitReport,
     PlanReport,
     RestoreReport,
@@ -47,7 +48,8 @@ def _quiet(event: Event) -> None:
 
 
 class Bedplate:
-    """Everything Bedplate can do on one home.
+    """Everything Bedplate can do on one home. ``users``, ``keys``, ``workspaces`` and ``policies`` let a team share it;
+    ``models`` is the registry.
 
     Every method returns a struct of :mod:`bedplate.app.read_models` and raises only :class:`BedplateError`.
     """
@@ -55,6 +57,11 @@ class Bedplate:
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings if settings is not None else settings_module.load()
         self.home = Home(self.settings.home)
+        self.users = nouns.Users(self._effect)
+        self.keys = nouns.Keys(self._effect)
+        self.workspaces = nouns.Workspaces(self._effect)
+        self.policies = nouns.Policies(self._effect, self.home.root)
+        self.models = model_noun.Models(self._effect, self.settings)
 
     # ------------------------------------------------------------------------------------------------- the file alone
 
@@ -155,6 +162,10 @@ class Bedplate:
     def backup(self, destination: str | Path) -> BackupReport:
         """Write a consistent, verified copy of the home, also while it is in use."""
         return self._effect("backup", BackupReport, destination=str(Path(destination).absolute()))
+
+    def gc(self, older_than: str = "30 d", *, dry_run: bool = False) -> GcReport:
+        """Delete for good what was deleted so long ago, and content that nothing names; a dry run only says what."""
+        return self._effect("gc", GcReport, older_than=older_than, dry_run=dry_run)
 
     def restore(self, source: str | Path, home: str | Path | None = None) -> RestoreReport:
         """Make a home from a backup, after checking every digest in it."""

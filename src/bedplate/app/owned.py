@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bedplate.app import access
+from bedplate.app import access, model_changes, people, policies, workspaces
 from bedplate.app.owner_socket import Listener, Request
 from bedplate.app.read_models import StopReport, UpInfo
 from bedplate.app.system import System
@@ -137,6 +137,12 @@ class OwnedHome:
             )
         return backup.backup(self.system.home, Path(destination))
 
+    def gc(self, principal: Principal, emit: Emit, older_than: str, dry_run: bool) -> Any:
+        """Delete for good what was deleted long enough ago."""
+        from bedplate.app import collecting
+
+        return collecting.gc(self.system, principal, older_than, dry_run=dry_run)
+
     def status(self, principal: Principal, emit: Emit) -> Any:
         """What this owner is doing now."""
         from bedplate.app import endpoints, queries
@@ -167,6 +173,15 @@ class OwnedHome:
             raise UnavailableError("no pages are being served", fix="start them: bedplate up") from error
 
 
+def _of(function: Callable[..., Any]) -> Callable[..., Any]:
+    """An operation that needs nothing of its owner but the system."""
+
+    def carry_out(home: OwnedHome, principal: Principal, emit: Emit, **arguments: Any) -> Any:
+        return function(home.system, principal, **arguments)
+
+    return carry_out
+
+
 _OPERATIONS: dict[str, Callable[..., Any]] = {
     method.__name__: method
     for method in (
@@ -178,9 +193,30 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
         OwnedHome.login_link,
         OwnedHome.up_info,
         OwnedHome.backup,
+        OwnedHome.gc,
         OwnedHome.status,
         OwnedHome.stop,
     )
+} | {
+    "add_user": _of(people.add),
+    "list_users": _of(people.listed),
+    "set_groups": _of(people.set_groups),
+    "disable_user": _of(people.disable),
+    "create_key": _of(people.create_key),
+    "list_keys": _of(people.keys),
+    "revoke_key": _of(people.revoke_key),
+    "create_workspace": _of(workspaces.create),
+    "list_workspaces": _of(workspaces.visible),
+    "update_workspace": _of(workspaces.update),
+    "delete_workspace": _of(workspaces.delete),
+    "point_alias": _of(model_changes.point_alias),
+    "name_approvers": _of(model_changes.name_approvers),
+    "convert_version": _of(model_changes.convert_version),
+    "add_policies": _of(policies.add),
+    "compare_policies": _of(policies.compare),
+    "list_policies": _of(policies.listed),
+    "remove_policy": _of(policies.remove),
+    "test_policies": _of(policies.trial),
 }
 
 

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, cast
 import msgspec
 
 from bedplate import ids, store
-from bedplate.app import inputs
+from bedplate.app import inputs, policies
 from bedplate.app.read_models import PlanOption, PlanReport, Requirement
 from bedplate.app.stage import Context
 from bedplate.app.system import System
 from bedplate.ids import Digest
 from bedplate.plan import catalogue, choose, requirements
 from bedplate.plan.types import DataFacts, Option, Plan, Probe, Requirements, TableFacts
-from bedplate.policy.policies import Policies
 from bedplate.settings import Home, Settings
 from bedplate.usecase import Loaded
 
@@ -173,5 +172,5 @@ class Preview:
         self.settings = settings
         self.home = home
         self.store = opened
-        self.policies = Policies.load()
+        self.policies = policies.load(opened)
         self.described: dict[str, object] = {}

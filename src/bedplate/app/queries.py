@@ -1,6 +1,7 @@
 """Read models from the store: what the command line, the API and the pages show. Nothing here changes anything."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TypeVar
 
 import msgspec
@@ -54,6 +55,24 @@ HISTORY = 20
 """How many training runs, releases and observations a page lists."""
 LEDGER = 15
 """How many ledger entries the page of a use case shows."""
+
+
+@contextmanager
+def reading(settings: Settings) -> Iterator[Transaction]:
+    """The state of a home as of one moment. Needs no owner.
+
+    Raises:
+        NotFoundError: there is no home.
+    """
+    home = Home(settings.home)
+    if not settings.database and not home.database.is_file():
+        raise NotFoundError("there is no home here", where=str(home.root), fix="run a use case first, or give --home")
+    opened = stores.open(settings.database or home.database, read_only=True)
+    try:
+        with opened.read() as tx:
+            yield tx
+    finally:
+        opened.close()
 
 
 def status(settings: Settings, live: Live | None = None) -> Status:

@@ -7,9 +7,10 @@ same token, asks policy with all it knows about the resource, and records both i
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from bedplate.app import access, queries
+from bedplate.app import access, queries, workspaces
 from bedplate.app.queries import Live
 from bedplate.app.read_models import UseCaseStatus
+from bedplate.errors import InternalError
 from bedplate.http import ResourceRef
 from bedplate.identity import Principal, policy_principal
 from bedplate.policy import values as policy
@@ -57,13 +58,18 @@ class Site:
 
         Raises:
             DeniedError: policy does not allow it.
+            NotFoundError: it is a workspace that is not there, and the principal may know that.
         """
         asked = "read" if action in LEFT_TO_THE_OPERATION else action
+        if reference.type == "Workspace":
+            return workspaces.demand(self.system, principal, asked, reference.id)
         return access.demand(self.system, principal, asked, _resource(reference))
 
     def allows(self, principal: Principal, action: str, reference: ResourceRef) -> bool:
         """Whether the principal may: for what a page offers, never as the guard of what it does."""
-        return self.system.policies.decide(policy_principal(principal), action, _resource(reference)).allowed
+        known = self.system.workspaces.resource(reference.id) if reference.type == "Workspace" else _resource(reference)
+        who = policy_principal(principal)
+        return known is not None and self.system.policies.decide(who, action, known).allowed
 
     def redeem(self, link: str) -> str:
         """Use a login link up; returns the token of the session it began.
@@ -103,6 +109,6 @@ def _resource(reference: ResourceRef) -> Resource:
         return policy.use_case(reference.id)
     if reference.type == "Ledger":
         return policy.LEDGER
-    if reference.type == "Workspace":
-        return policy.workspace(reference.id, shared=reference.id == "default")
-    return policy.HOME
+    if reference.type == "Home":
+        return policy.HOME
+    raise InternalError(f"a route is about a {reference.type}, and nobody here knows what decides about it")

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from bedplate import blobs, clock, store
 from bedplate.app import home as homes
+from bedplate.app import policies, rights, workspaces
 from bedplate.app.models import ModelRegistry
 from bedplate.identity import Identity, Tickets
 from bedplate.ledger import Ledger
-from bedplate.policy.policies import Policies
+from bedplate.policy.policies import InForce
 from bedplate.settings import Home, Settings
 from bedplate.tracking.appends import Appends
 from bedplate.tracking.artifacts import Artifacts
@@ -50,14 +51,19 @@ class System:
             self.lease = self._take_lease(lease_seconds) if self.store.postgresql else None
             self.ledger = Ledger(self.store, self.home.ledger, opened.ledger_key)
             self._exit.callback(self.ledger.close)
-            self.identity = Identity(self.store, self.home.keys, self.ledger)
+            self.policies = InForce(policies.load(self.store))
+            self.governing = threading.Lock()
+            """Held while rights change."""
+            self.changing_policies = threading.Lock()
+            """Held while a new set of policies is put together, which takes longer."""
+            self.identity = Identity(self.store, self.home.keys, self.ledger, lambda: rights.changing(self))
+            self.workspaces = workspaces.Known(self.store)
             self.tickets = Tickets(self.store, self.home.keys)
             location = settings.storage or self.home.blobs
             place = blobs.open(location, self._storage_options, spool=self.home.run / "spool")
             self.contents = Contents(self.store, place)
             self.artifacts = Artifacts(self.store, self.contents)
             self.uploads = Uploads(self.store, self.contents, self.artifacts)
-            self.policies = Policies.load()
             self.appends = Appends(self.store, self.ledger)
             self._exit.callback(self.appends.close)
             self._settle()

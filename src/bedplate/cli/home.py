@@ -1,4 +1,4 @@
-"""``backup`` and ``restore``: a home as one verified file."""
+"""``backup``, ``restore`` and ``gc``: a home as one verified folder, and what it no longer needs."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from bedplate.cli.session import connect
 from bedplate.cli.words import size
 
 if TYPE_CHECKING:
-    from bedplate.app.read_models import BackupReport, RestoreReport
+    from bedplate.app.read_models import BackupReport, GcReport, RestoreReport
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
     app.command("backup")(backup)
     app.command("restore")(restore)
+    app.command("gc")(gc)
 
 
 def backup(
@@ -50,3 +51,27 @@ def _restored(report: RestoreReport) -> Iterator[str]:
     yield f"Restored {report.files:,} files, {size(report.size)}, in {report.home}; every one matches."
     yield report.warning
     yield f"Next: bedplate up --home {report.home}"
+
+
+def gc(
+    older_than: Annotated[
+        str, typer.Option("--older-than", metavar="DURATION", help="How long ago it must have been deleted.")
+    ] = "30 d",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and change nothing.")] = False,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete deleted runs, models and experiments for good, and content that nothing names."""
+    emit(connect(home).gc(older_than, dry_run=dry_run), as_json=as_json, text=_collected)
+
+
+def _collected(report: GcReport) -> Iterator[str]:
+    says = "Would delete for good" if report.dry_run else "Deleted for good"
+    yield f"{says} what was deleted {report.older_than} ago or longer:"
+    yield f"  {report.runs:,} runs, {report.models:,} logged models, {report.experiments:,} experiments"
+    yield f"  with {report.rows:,} logged values and {report.files:,} files"
+    for reason in report.kept:
+        yield f"  kept {reason}"
+    yield f"Content that nothing names: {report.contents:,} removed, {size(report.size)}; {report.waiting:,} wait a day"
+    if report.uploads or report.leftovers:
+        yield f"Given up: {report.uploads:,} uploads, {report.leftovers:,} files of writers that were killed"

@@ -14,10 +14,30 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from bedplate.cli import audit, completion, contract, home, plan, release, run, server, session, trace, usecase
+from bedplate.cli import (
+    audit,
+    completion,
+    contract,
+    home,
+    key,
+    models,
+    plan,
+    policy,
+    release,
+    run,
+    server,
+    session,
+    trace,
+    usecase,
+    user,
+    workspace,
+)
 from bedplate.cli.options import PLAIN, HomeOption
 from bedplate.cli.output import show_error, to_json
 from bedplate.errors import BedplateError, StorageError
+
+TEAM = (user, key, workspace, policy)
+"""The nouns that let several people use one home."""
 
 app = typer.Typer(
     name="bedplate",
@@ -25,7 +45,7 @@ app = typer.Typer(
     epilog="Start with: bedplate init my-use-case && bedplate run my-use-case",
     **PLAIN,
 )
-for module in (usecase, plan, run, server, trace, audit, release, contract, home, completion):
+for module in (usecase, plan, run, server, trace, audit, release, models, contract, home, completion, *TEAM):
     module.register(app)
 
 

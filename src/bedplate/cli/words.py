@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -39,6 +40,16 @@ def size(value: float) -> str:
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1000
     return f"{value:.1f} TB"
+
+
+def moment(written: str) -> str:
+    """``2026-11-25 02:59 UTC``."""
+    return f"{written[:10]} {written[11:16]} UTC"
+
+
+def listed(names: Iterable[str], none: str = "-") -> str:
+    """``growth, risk``, or ``none`` if there is none."""
+    return ", ".join(names) or none
 
 
 def short(digest: str) -> str:

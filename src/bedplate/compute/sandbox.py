@@ -10,9 +10,9 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NoReturn
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import msgspec
 
@@ -34,6 +34,8 @@ _POLL_SECONDS = 0.05
 _THREADS = 512
 _LOG_BYTES = 64 << 10
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_TICKS = os.sysconf("SC_CLK_TCK")
+_USAGE_SECONDS = 1.0
 _ERRORS = {c.code: c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, BedplateError)}
 
 
@@ -55,6 +57,19 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     isolated: bool
     seconds: float
     log: str = ""
+
+
+class Usage(NamedTuple):
+    """What the process used, ``seconds`` after it began: processor seconds so far, private memory in bytes."""
+
+    seconds: float
+    cpu_seconds: float
+    memory: int
+    threads: int
+
+
+OnUsage = Callable[[Usage], None]
+"""Told about once a second, from another thread, what the process uses."""
 
 
 class _Failure(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,6 +102,7 @@ def describe(pipeline: Path, *, require_isolation: bool = False) -> tuple[Declar
         resources=Resources(),
         seed=0,
         on_progress=None,
+        on_usage=None,
         require_isolation=require_isolation,
         seconds=60.0,
     )
@@ -105,6 +121,7 @@ def call(
     resources: Resources | None = None,
     seed: int = 7,
     on_progress: Progress | None = None,
+    on_usage: OnUsage | None = None,
     require_isolation: bool = False,
     seconds: float = DAY,
 ) -> Reply:
@@ -135,6 +152,7 @@ def call(
         resources=resources or Resources(),
         seed=seed,
         on_progress=on_progress,
+        on_usage=on_usage,
         require_isolation=require_isolation,
         seconds=seconds,
     )
@@ -149,6 +167,7 @@ def _call(
     resources: Resources,
     seed: int,
     on_progress: Progress | None,
+    on_usage: OnUsage | None,
     require_isolation: bool,
     seconds: float,
 ) -> Reply:
@@ -168,7 +187,7 @@ def _call(
             "require_isolation": require_isolation,
         }
         process = _start(Path(scratch), resources, seed)
-        run = _Run(process, entry or "describe", pipeline, resources, began + seconds, on_progress)
+        run = _Run(process, entry or "describe", pipeline, resources, began, seconds, on_progress, on_usage)
         try:
             files, result = run.exchange(json.dumps(header).encode(), tables)
         finally:
@@ -210,15 +229,18 @@ class _Run:
         entry: str,
         pipeline: Path | None,
         resources: Resources,
-        deadline: float,
+        began: float,
+        seconds: float,
         on_progress: Progress | None,
+        on_usage: OnUsage | None,
     ) -> None:
         self.process = process
         self.entry = entry
         self.pipeline = pipeline
         self.resources = resources
-        self.deadline = deadline
+        self.began, self.deadline = began, began + seconds
         self.on_progress = on_progress
+        self.on_usage = on_usage
         self.isolated = False
         self.killed: str | None = None
         self._log = bytearray()
@@ -285,14 +307,18 @@ class _Run:
 
     def _watch(self) -> None:
         """Kill the process when it holds too much memory, makes too many threads, or takes too long."""
-        memory = self.resources.memory
+        memory, told = self.resources.memory, self.began
         while not self._ended.wait(_POLL_SECONDS) and self.process.poll() is None:
-            held, threads = _usage(self.process.pid)
+            held, threads, processor = _usage(self.process.pid)
+            now = clock.monotonic()
+            if self.on_usage is not None and held and now - told >= _USAGE_SECONDS:
+                told = now
+                self.on_usage(Usage(now - self.began, processor, held, threads))
             if held > memory:
                 self._kill(f"it held {_size(held)} of memory, and train.resources.memory allows {_size(memory)}")
             elif threads > _THREADS:
                 self._kill(f"it ran {threads} threads at once, and {_THREADS} are allowed")
-            elif clock.monotonic() > self.deadline:
+            elif now > self.deadline:
                 self._kill("it took longer than allowed")
 
     def _kill(self, reason: str) -> None:
@@ -394,14 +420,16 @@ def _write_table(stream: IO[bytes], table: "pa.Table | pa.RecordBatchReader") ->
                 writer.write_batch(batch)
 
 
-def _usage(pid: int) -> tuple[int, int]:
-    """Private memory in bytes and number of threads of a process; zeros when it has gone."""
+def _usage(pid: int) -> tuple[int, int, float]:
+    """Private memory in bytes, number of threads, and processor seconds of a process; zeros when it has gone."""
     try:
         resident, shared = Path(f"/proc/{pid}/statm").read_text().split()[1:3]
-        threads = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[17]
+        # After the name in brackets, which may hold anything, proc(5) counts from the third field.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        user, kernel, threads = int(fields[11]), int(fields[12]), int(fields[17])
     except (OSError, IndexError, ValueError):
-        return 0, 0
-    return (int(resident) - int(shared)) * _PAGE, int(threads)
+        return 0, 0, 0.0
+    return (int(resident) - int(shared)) * _PAGE, threads, (user + kernel) / _TICKS
 
 
 def _size(amount: int) -> str:

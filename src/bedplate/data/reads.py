@@ -14,7 +14,7 @@ from bedplate.data.masks import Mask, Masks, mask_stream
 from bedplate.data.tables import Tables
 from bedplate.errors import DeniedError, InputError
 from bedplate.policy.filters import RowFilter, RowPolicies
-from bedplate.policy.policies import Policies
+from bedplate.policy.policies import InForce, Policies
 from bedplate.policy.values import Decision, Principal, Resource
 from bedplate.records import TableVersion
 
@@ -55,7 +55,7 @@ class Reader:
     def __init__(
         self,
         tables: Tables,
-        policies: Policies,
+        policies: Policies | InForce,
         principal: Principal,
         purpose: str,
         on_read: Callable[[ReadRecord], object],

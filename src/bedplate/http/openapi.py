@@ -37,6 +37,10 @@ def document(table: RouteTable, *, title: str, version: str) -> dict[str, Any]:
     types = [kind for kinds in shown for kind in kinds if kind is not None]
     schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     by_type = {id(kind): schema for kind, schema in zip(types, schemas, strict=True)}
+    loosened: set[str] = set()
+    for route in routes:
+        if route.lenient and route.request_type is not None:
+            _loosen(by_type[id(route.request_type)], components, loosened)
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         path = _PARAMETER.sub(lambda m: f"{{{m[1]}}}", route.path)
@@ -50,6 +54,30 @@ def document(table: RouteTable, *, title: str, version: str) -> dict[str, Any]:
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
     }
+
+
+_AS_TEXT: dict[str, dict[str, Any]] = {
+    "integer": {"type": "string", "pattern": "^-?[0-9]+$"},
+    "number": {"type": "string"},
+    "boolean": {"type": ["string", "integer"]},
+}
+
+
+def _loosen(schema: dict[str, Any], components: dict[str, Any], done: set[str]) -> None:
+    """Let null, and numbers as text, stand for every field of an object and of the objects in it."""
+    name = schema.get("$ref", "").rpartition("/")[2]
+    if name in done or name not in components:
+        return
+    done.add(name)
+    properties = components[name].get("properties", {})
+    for field, given in properties.items():
+        rest = {key: value for key, value in given.items() if key in ("default", "description")}
+        kinds = given.get("anyOf") or [{key: value for key, value in given.items() if key not in rest}]
+        for kind in kinds:
+            _loosen(kind.get("items", kind), components, done)
+        texts = [_AS_TEXT[kind["type"]] for kind in kinds if kind.get("type") in _AS_TEXT]
+        nothing = [] if {"type": "null"} in kinds else [{"type": "null"}]
+        properties[field] = {"anyOf": [*kinds, *texts, *nothing], **rest}
 
 
 def _operation(route: Route, by_type: dict[int, dict[str, Any]]) -> dict[str, Any]:

@@ -101,7 +101,7 @@ class Route(msgspec.Struct, frozen=True):
     what policy decides about; ``handler`` runs in the event loop when it is a coroutine function and in a thread
     otherwise. ``public`` routes are reached without authentication, and still declare everything. ``render`` gives
     errors the form of a protocol that has its own, ``error_type`` says which. ``twin`` marks a second address of a
-    route that is documented under its first.
+    route that is documented under its first. ``lenient``: its handler takes null for absent, and numbers as text.
     """
 
     method: str
@@ -121,6 +121,7 @@ class Route(msgspec.Struct, frozen=True):
     render: Callable[[BedplateError], Response] = Response.error
     error_type: Any = None
     twin: bool = False
+    lenient: bool = False
 
 
 def fixed(type_: str, id_: str) -> Callable[[Mapping[str, Any]], ResourceRef]:

@@ -7,9 +7,10 @@ entities, and whatever is not a clean Allow is a Deny.
 
 import json
 import logging
+import re
 from functools import lru_cache
 from importlib import resources as package_files
-from typing import Any
+from typing import Any, Protocol
 
 import cedarpy
 
@@ -21,6 +22,8 @@ from bedplate.policy.values import Decision, Principal, Resource
 _LOG = logging.getLogger(__name__)
 _CACHE = 4096
 _DEFAULTS = {"purpose": "", "environment": "", "gates_passed": False}
+_COMMENT = re.compile(r"//[^\n]*")
+_ACTIONS = re.compile(r"\baction\s+([^{;]+?)\s+appliesTo\s*\{.*?\bresource:\s*\[([^\]]*)\]", re.DOTALL)
 
 
 def schema_text() -> str:
@@ -34,17 +37,34 @@ def builtin_text() -> str:
 
 
 @lru_cache(maxsize=1)
+def applicable() -> tuple[tuple[str, str], ...]:
+    """Every action with every kind of resource that it can be about, as the schema says."""
+    found = []
+    for names, kinds in _ACTIONS.findall(_COMMENT.sub("", schema_text())):
+        found += [(action, kind) for action in _words(names) for kind in _words(kinds)]
+    return tuple(found)
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+@lru_cache(maxsize=1)
 def _schema() -> cedarpy.Schema:
     return cedarpy.Schema.from_str(schema_text())
 
 
 class Policies:
-    """A validated set of policies, parsed once. ``version`` is the digest of their texts and the schema."""
+    """A validated set of policies, parsed once. ``version`` is the digest of their texts and the schema.
 
-    def __init__(self, text: str, reasons: dict[str, str]) -> None:
+    ``texts`` are those beside the built-in ones.
+    """
+
+    def __init__(self, text: str, reasons: dict[str, str], texts: tuple[str, ...] = ()) -> None:
         self._set = cedarpy.PolicySet.from_str(text)
         self._reasons = reasons
         self.text = text
+        self.texts = texts
         self.version: Digest = digest_bytes(schema_text().encode() + b"\0" + text.encode())
         # Decisions depend on nothing but the request and the policies, so they stay true as long as this object.
         self._cached = lru_cache(maxsize=_CACHE)(self._evaluate)
@@ -63,7 +83,7 @@ class Policies:
         if not result.validation_passed:
             first = result.errors[0].error if result.errors else "it does not validate"
             raise InputError(f"a policy cannot be used: {first}", where="policy", fix="see docs/explain/policy.md")
-        return Policies(whole, reasons_of(whole))
+        return Policies(whole, reasons_of(whole), texts)
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -108,6 +128,34 @@ class Policies:
         return Decision(
             allowed=True, policies=policies, reasons=tuple(self._reasons.get(policy, policy) for policy in policies)
         )
+
+
+class Decides(Protocol):
+    """Whatever decides: one set of policies, or the set that is in force at the moment."""
+
+    def decide(
+        self, principal: Principal, action: str, resource: Resource, context: dict[str, Any] | None = None
+    ) -> Decision:
+        """Whether ``principal`` may do ``action`` to ``resource``."""
+        ...
+
+
+class InForce:
+    """The policies in force: asked anew for each decision, so that whoever holds this never decides by old ones."""
+
+    def __init__(self, policies: Policies) -> None:
+        self.now = policies
+
+    @property
+    def version(self) -> Digest:
+        """The version of the set that decides now."""
+        return self.now.version
+
+    def decide(
+        self, principal: Principal, action: str, resource: Resource, context: dict[str, Any] | None = None
+    ) -> Decision:
+        """As :meth:`Policies.decide`, by the set that is in force at this moment."""
+        return self.now.decide(principal, action, resource, context)
 
 
 def entities(principal: Principal, resource: Resource) -> list[dict[str, Any]]:

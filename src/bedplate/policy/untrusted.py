@@ -15,7 +15,9 @@ import cedarpy
 from bedplate.errors import InputError, UnavailableError
 from bedplate.policy.filters import Attribute, RowPolicies
 from bedplate.policy.filters import schema_text as row_schema
+from bedplate.policy.guard import check_text
 from bedplate.policy.policies import Policies, builtin_text, schema_text
+from bedplate.policy.source import Statement, pieces, statements
 
 _SECONDS = 10
 _MEMORY = 1 << 30
@@ -25,6 +27,18 @@ def load(*texts: str) -> Policies:
     """The built-in policies and ``texts`` that users wrote. Raises as :meth:`Policies.load`."""
     validate("\n".join((builtin_text(), *texts)), schema_text())
     return Policies.load(*texts)
+
+
+def read(text: str) -> tuple[Statement, ...]:
+    """The policies of one file that a user wrote, each by itself.
+
+    Raises:
+        InputError: it is too large or deep, does not validate, or holds none or one that cannot be kept.
+        UnavailableError: there is no child to parse it.
+    """
+    check_text(text, where="policy")
+    validate(text, schema_text())
+    return statements(text)
 
 
 def load_rows(text: str, columns: Mapping[str, Attribute]) -> RowPolicies:
@@ -68,11 +82,36 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     resource.setrlimit(resource.RLIMIT_CPU, (_SECONDS, _SECONDS))
     request = json.load(sys.stdin)
-    result = cedarpy.validate_policies(request["text"], request["schema"])
-    problem = None
-    if not result.validation_passed:
-        problem = str(result.errors[0].error) if result.errors else "it does not validate"
-    sys.stdout.write(json.dumps({"problem": problem}))
+    sys.stdout.write(json.dumps({"problem": _problem(request["text"], request["schema"])}))
+
+
+def _problem(text: str, schema: str) -> str | None:
+    result = cedarpy.validate_policies(text, schema)
+    if result.validation_passed:
+        return None
+    if not any(error.policy_id for error in result.errors):
+        return _does_not_parse(text) or (str(result.errors[0].error) if result.errors else "it does not validate")
+    names = _names(text)
+    first = result.errors[0]
+    said = str(first.error).removeprefix(f"for policy `{first.policy_id}`, ")
+    return f"{names.get(first.policy_id, first.policy_id)}: {said}"
+
+
+def _does_not_parse(text: str) -> str | None:
+    """Which policy of a text does not parse, and why."""
+    for line, piece in pieces(text):
+        try:
+            cedarpy.policies_to_json_str(piece)
+        except ValueError as error:
+            return f"line {line}: {error}"
+    return None
+
+
+def _names(text: str) -> dict[str, str]:
+    """The ids that the author of a text gave, by those that Cedar gives."""
+    parsed = json.loads(cedarpy.policies_to_json_str(text))
+    policies = {**parsed["templates"], **parsed["staticPolicies"]}
+    return {key: (policy.get("annotations") or {}).get("id") or key for key, policy in policies.items()}
 
 
 if __name__ == "__main__":

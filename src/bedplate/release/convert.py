@@ -81,7 +81,8 @@ def convert(files: Files, findings: Findings, *, seed: int = 7) -> Converted:
     if compared.agree < AGREE or (compared.labels is not None and compared.labels < AGREE):
         raise IntegrityError(
             f"the converted model says something else: {compared.agree:.1%} of {compared.rows} rows are within "
-            f"{compared.tolerance}, the largest difference is {compared.largest:g}",
+            f"{compared.tolerance}, the largest difference is {compared.largest:g}"
+            + (f", {compared.labels:.1%} have the same label" if compared.labels is not None else ""),
             where=findings.data,
             fix="log the model as ONNX from the code that trained it",
         )

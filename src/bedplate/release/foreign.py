@@ -47,6 +47,8 @@ _PLAIN = frozenset(
     {"MLmodel", "conda.yaml", "python_env.yaml", "requirements.txt", "registered_model_meta", "LICENSE", "README.md"}
 )
 _TEXTS = frozenset({".csv", ".json", ".md", ".rst", ".txt", ".yaml", ".yml"})
+_STARTS = ("pickled_model", "data", "model_data")
+"""Keys of a flavour that name the file or folder that it is loaded from."""
 _PROGRAMS = frozenset({".py", ".pyc", ".pyd", ".so", ".sh", ".dll", ".dylib", ".ipynb"})
 
 
@@ -113,9 +115,10 @@ def inspect(files: Files) -> Findings:
         return Findings(safety="unsafe", reasons=(error.message,), content=content)
     flavors: dict[str, dict[str, Any]] = described["flavors"]
     reasons = [reason for name, flavor in sorted(flavors.items()) for reason in _of_flavor(name, flavor)]
+    starts = {text for flavor in flavors.values() for key in _STARTS if (text := _first_text(flavor, key))}
     kinds: dict[str, str] = {}
     for path, file in sorted(files.items()):
-        kinds[path], refused = _of_file(path, file)
+        kinds[path], refused = _of_file(path, file, named=path in starts)
         if refused:
             reasons.append(refused)
     if not reasons and not any(kind not in ("text", "nothing") for kind in kinds.values()):
@@ -129,7 +132,7 @@ def inspect(files: Files) -> Findings:
         files=kinds,
         content=content,
         converter=converter,
-        data=_first_text(start, "pickled_model", "data", "model_data"),
+        data=_first_text(start, *_STARTS),
         form=_first_text(start, "serialization_format", "model_format"),
         model_class=_first_text(start, "model_class"),
         signature=_signature(described),
@@ -203,7 +206,7 @@ def _of_flavor(name: str, flavor: Mapping[str, Any]) -> Iterator[str]:
             yield f"flavor {name} brings code of its own ({key})"
     if name == "python_function":
         loader = flavor.get("loader_module")
-        if loader not in _LOADERS:
+        if not isinstance(loader, str) or loader not in _LOADERS:
             yield f"flavor {name} is loaded by {loader!r}, which runs what the model brings"
     elif name not in _HARMLESS:
         yield f"flavor {name} is loaded by building Python objects"
@@ -212,15 +215,15 @@ def _of_flavor(name: str, flavor: Mapping[str, Any]) -> Iterator[str]:
 # ---------------------------------------------------------------------------------------------------------------- files
 
 
-def _of_file(path: str, file: File) -> tuple[str, str]:
-    """What a file is, and why it is not safe; empty if it is."""
+def _of_file(path: str, file: File, *, named: bool) -> tuple[str, str]:
+    """What a file is, and why it is not safe; empty if it is. ``named``: a flavour says that the model is in it."""
     name = PurePosixPath(path)
     if name.suffix.lower() in _PROGRAMS:
         return "program", f"{path} is a program"
     if file.size == 0:
         return "nothing", ""
     with viewed(file) as view:
-        plain = name.name in _PLAIN or name.suffix.lower() in _TEXTS
+        plain = not named and (name.name in _PLAIN or name.suffix.lower() in _TEXTS)
         if plain and len(view) <= _TEXT_LIMIT and _is_text(view):
             if _is_pickle(view):
                 return "pickle", f"{path} is a pickle written as text, which runs code when loaded"

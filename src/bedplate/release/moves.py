@@ -12,7 +12,7 @@ import msgspec
 from bedplate.errors import ConflictError, InputError
 from bedplate.identity import Principal
 from bedplate.ledger import Ledger
-from bedplate.policy.policies import Policies
+from bedplate.policy.policies import Decides
 from bedplate.release import checks, requests
 from bedplate.release import environments as stages
 from bedplate.release.changes import UNSAID, Change, Origins, model, moment, version, write
@@ -40,7 +40,7 @@ class Moves:
     """Stages and aliases of one home. ``aliases`` are those that stand for an environment."""
 
     def __init__(
-        self, ledger: Ledger, policies: Policies, origins: Origins, aliases: Mapping[str, str] = ALIASES
+        self, ledger: Ledger, policies: Decides, origins: Origins, aliases: Mapping[str, str] = ALIASES
     ) -> None:
         self._ledger, self._policies, self._origins, self._aliases = ledger, policies, origins, aliases
 
@@ -144,8 +144,10 @@ class Moves:
 
     def delete_alias(
         self, tx: Transaction, by: Principal, workspace: str, name: str, alias: str, *, expected: int | None = UNSAID
-    ) -> None:
-        """Remove an alias; nothing happens if there is none. With ``expected`` it must point to that version.
+    ) -> int | None:
+        """Remove an alias and return the ledger entry; nothing happens, None, if there is no such alias.
+
+        With ``expected`` it must point to that version.
 
         Raises:
             NotFoundError: there is no such model.
@@ -157,10 +159,11 @@ class Moves:
         before = tx.models.aliases(workspace, [name])[name].get(alias)
         if expected != UNSAID and before != expected:
             raise ConflictError(f"the alias {alias} of {name} points elsewhere", fix="look again, then decide")
-        if before is not None:
-            tx.models.delete_alias(workspace, name, alias)
-            change = Change(kind="alias-removed", number=before, value=alias, before=str(before))
-            write(self._ledger, tx, by, "model.unalias", row, [change])
+        if before is None:
+            return None
+        tx.models.delete_alias(workspace, name, alias)
+        change = Change(kind="alias-removed", number=before, value=alias, before=str(before))
+        return write(self._ledger, tx, by, "model.unalias", row, [change])
 
     def environment_of(self, alias: str) -> str | None:
         """The environment that an alias stands for; None for a label."""

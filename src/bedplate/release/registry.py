@@ -85,6 +85,7 @@ class Registry:
         Raises:
             InputError: name, tags or description cannot be used.
             ConflictError: there is one of this name.
+            NotFoundError: there is no such workspace.
         """
         checks.model_name(name)
         checks.description(description)
@@ -93,6 +94,7 @@ class Registry:
             checks.free_tag(key)
         tx.workspaces.get(workspace)
         tx.ledger.head(lock=True)
+        tx.workspaces.get(workspace)
         row = tx.models.add(workspace, name, description=description, time=clock.milliseconds())
         for key, value in tags.items():
             tx.models.set_tag(workspace, name, key, value)
@@ -249,7 +251,7 @@ class Registry:
                 source=origin.source,
                 location=origin.location,
                 folder=origin.folder,
-                run=origin.run,
+                run=origin.run or "",  # to MLflow a version of no run has an empty one, which filters find
                 run_link=new.run_link,
                 logged_model=origin.logged_model,
                 creator=by.name,
@@ -287,7 +289,7 @@ class Registry:
                 raise _not_of(new.source, "run_id")
             root = self._origins.run(tx, workspace, source.name)
             below = urllib.parse.urlsplit(new.source).path.lstrip("/").partition("/")[2]
-            folder = None if root is None else f"{root.rstrip('/')}/{below}".rstrip("/")
+            folder = None if root is None else checks.plain(f"{root}/{below}")
             return msgspec.structs.replace(origin, folder=folder)
         if new.logged_model or source.kind == "logged":
             return self._of_logged(tx, workspace, new, source, origin)
@@ -295,7 +297,7 @@ class Registry:
             root = self._origins.run(tx, workspace, new.run) if new.run else None
             if root is None or not checks.within(new.source, root):
                 raise _not_of(new.source, "run_id")
-            return msgspec.structs.replace(origin, folder=new.source)
+            return msgspec.structs.replace(origin, folder=checks.plain(new.source))
         return origin
 
     def _of_logged(
@@ -311,7 +313,7 @@ class Registry:
         if source.kind == "artifacts" and not checks.within(new.source, root):
             raise _not_of(new.source, "model_id")
         location = root if source.kind == "logged" else origin.location
-        folder = None if source.kind == "elsewhere" else location
+        folder = None if source.kind == "elsewhere" else checks.plain(location)
         return msgspec.structs.replace(origin, location=location, folder=folder, run=new.run or run)
 
     def _of_registered(self, tx: Transaction, workspace: str, new: NewVersion, source: checks.Source) -> Origin:

@@ -16,7 +16,7 @@ from bedplate.errors import BedplateError, StateError
 from bedplate.identity import Principal, policy_principal
 from bedplate.ids import Digest, digest_of
 from bedplate.policy import values as policy
-from bedplate.policy.policies import Policies
+from bedplate.policy.policies import Decides
 from bedplate.policy.values import Decision, Resource
 from bedplate.records import Approval, Fact, GateReport, GateResult
 from bedplate.release import approval as approvals
@@ -76,7 +76,7 @@ class Ruling(msgspec.Struct, frozen=True, kw_only=True):
 
 def judge(
     tx: Transaction,
-    policies: Policies,
+    policies: Decides,
     by: Principal,
     model: ModelRow,
     row: VersionRow,
@@ -94,13 +94,16 @@ def judge(
     if voted:
         tx.approvals.add(case.subject, case.digest, environment, state="approved", by=by.name, reason=ASKED)
     decision = _by_policy(policies, asker, case, context, flow=row.fact is not None)
+    said = votes(tx, case.subject, case.digest, environment)
+    if by.name in case.makers:  # told why asking is no approval here
+        said.append(approvals.Vote(by=by.name, groups=by.groups, state="approved", reason=ASKED))
     answer = approvals.approve(
         case.digest,
         environment,
         rule=case.rule,
         policy=decision,
         report=case.report,
-        votes=votes(tx, case.subject, case.digest, environment),
+        votes=said,
         makers=case.makers,
     )
     return Ruling(case=case, approval=answer, voted=voted)
@@ -123,7 +126,7 @@ def votes(tx: Transaction, subject: str, digest: Digest, environment: str) -> li
 
 
 def _may_vote(
-    policies: Policies, asker: policy.Principal, case: Case, context: dict[str, object], by: Principal
+    policies: Decides, asker: policy.Principal, case: Case, context: dict[str, object], by: Principal
 ) -> bool:
     assert case.rule is not None
     named = set(quorums.parse(case.rule).of)
@@ -133,7 +136,7 @@ def _may_vote(
 
 
 def _by_policy(
-    policies: Policies, asker: policy.Principal, case: Case, context: dict[str, object], *, flow: bool
+    policies: Decides, asker: policy.Principal, case: Case, context: dict[str, object], *, flow: bool
 ) -> Decision:
     """With a rule, people decide and policy only has to let the flow look; without one, policy decides alone."""
     if case.rule is not None:
@@ -193,10 +196,9 @@ def _named(rule: str | None) -> tuple[str, ...]:
 
 def _client_case(tx: Transaction, model: ModelRow, row: VersionRow, environment: str, seen: Findings | None) -> Case:
     rule = tx.models.tags(model.workspace, [model.name])[model.name].get(APPROVERS + environment)
-    subject = {"model": model.id, "number": row.number, "content": seen.content if seen is not None else row.content}
     return Case(
         subject=model.id,
-        digest=digest_of(subject),
+        digest=digest_of_version(model, row),
         environment=environment,
         rule=rule,
         report=security(row, environment, seen),
@@ -207,6 +209,11 @@ def _client_case(tx: Transaction, model: ModelRow, row: VersionRow, environment:
             f"bedplate models approvers {model.name} '1 of [GROUP]' --environment {environment}"
         ),
     )
+
+
+def digest_of_version(model: ModelRow, row: VersionRow) -> Digest:
+    """What approvals of a client's version are kept under: this version of this model, with the files it came with."""
+    return digest_of({"model": model.id, "number": row.number, "content": row.content})
 
 
 def security(row: VersionRow, environment: str, seen: Findings | None) -> GateReport:

@@ -53,10 +53,10 @@ def name_of_token(token: str) -> str:
     return key_name(parts[1], hashlib.sha256(parts[2].encode("utf-8", "replace")).digest())
 
 
-def new(keys: dict[str, Key], policies: tuple[str, ...] = ()) -> Snapshot:
-    """A snapshot numbered by the time."""
-    now = clock.now()
-    return Snapshot(number=int(now.timestamp() * 1_000_000), created=clock.timestamp(), keys=keys, policies=policies)
+def new(keys: dict[str, Key], policies: tuple[str, ...] = (), after: int = 0) -> Snapshot:
+    """A snapshot numbered by the time, but above ``after``: clocks are set back, numbers never."""
+    number = max(int(clock.now().timestamp() * 1_000_000), after + 1)
+    return Snapshot(number=number, created=clock.timestamp(), keys=keys, policies=policies)
 
 
 def write(path: Path, snapshot: Snapshot, key: Ed25519PrivateKey) -> None:

@@ -15,6 +15,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from bedplate import clock, ids
 from bedplate.errors import ConflictError, NotFoundError
 from bedplate.ids import Digest
+from bedplate.store.registry_schema import model_versions
 from bedplate.store.schema import artifacts, condemned, facts, upload_parts, uploads
 from bedplate.store.sql import Repository, Row, Upsert, fields, param
 
@@ -82,7 +83,13 @@ _NAMED = (
     .where(artifacts.c.digest.in_(_digests))
     .union(sa.select(upload_parts.c.digest).where(upload_parts.c.digest.in_(_digests)))
 )
-_TEXTS = (facts.c.body,)
+_TEXTS = (
+    facts.c.body,
+    model_versions.c.findings,
+    model_versions.c.content,
+    model_versions.c.onnx,
+    model_versions.c.evidence,
+)
 """Columns whose text names content by digest somewhere within it."""
 _MENTION = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -207,6 +214,20 @@ class Artifacts(Repository):
             if self._add(key, digest, size, now, by):
                 return None
 
+    def measure(self, workspace: str, path: str) -> tuple[int, int]:
+        """How many files and bytes a name stands for: one file, or all those below a folder.
+
+        Raises:
+            NotFoundError: there is no such name.
+        """
+        row = self.find(workspace, path)
+        if row is None:
+            raise _missing(path)
+        if row.digest is not None:
+            return 1, row.size
+        files, size = tuple(self._execute(_SUM, **_range(workspace, path)).one())
+        return int(files), int(size)
+
     def remove(self, workspace: str, path: str) -> tuple[int, int]:
         """Take a name away, or a folder with all that is below it; returns how many files and bytes they named.
 
@@ -218,11 +239,11 @@ class Artifacts(Repository):
         key, below = _key(workspace, path), _range(workspace, path)
         row = _artifact(self._execute(_LOCK, **key).first())
         if row is None:
-            raise NotFoundError(f"No such artifact: '{path}'")
-        files, size = 1, row.size
+            raise _missing(path)
         if row.digest is None:
             self._execute(_LOCK_FOLDERS, **below).all()
-            files, size = map(int, self._execute(_SUM, **below).one())
+        files, size = self.measure(workspace, path)
+        if row.digest is None:
             now = clock.milliseconds()
             self._execute(_CONDEMN_BELOW.on(self._connection), **below, now_=now)
             self._execute(_REMOVE_BELOW, **below)
@@ -365,6 +386,10 @@ class Condemned(Repository):
             for text in texts:
                 found.update(Digest(digest) for digest in _MENTION.findall(text or ""))
         return found
+
+
+def _missing(path: str) -> NotFoundError:
+    return NotFoundError(f"No such artifact: '{path}'")
 
 
 def _is_folder(path: str) -> ConflictError:

@@ -18,6 +18,7 @@ from bedplate.store import faults
 from bedplate.store.artifacts import Artifacts, Condemned, Uploads
 from bedplate.store.datasets import Datasets
 from bedplate.store.endpoints import Endpoints
+from bedplate.store.erasure import Erasure
 from bedplate.store.executions import Executions
 from bedplate.store.experiments import Experiments
 from bedplate.store.facts import Facts
@@ -29,6 +30,7 @@ from bedplate.store.metrics import Metrics
 from bedplate.store.model_search import ModelSearch
 from bedplate.store.models import Models, Versions
 from bedplate.store.overview import Overview
+from bedplate.store.policies import Policies
 from bedplate.store.principals import Keys, Links, Principals, Sessions
 from bedplate.store.registry_search import RegistrySearch
 from bedplate.store.releases import Approvals, Waivers
@@ -150,6 +152,11 @@ class Transaction:
         return Links(self._connection)
 
     @cached_property
+    def policies(self) -> Policies:
+        """Policies that users wrote."""
+        return Policies(self._connection)
+
+    @cached_property
     def ledger(self) -> LedgerRows:
         """Rows of the audit ledger."""
         return LedgerRows(self._connection)
@@ -203,6 +210,11 @@ class Transaction:
     def model_search(self) -> ModelSearch:
         """Search among logged models."""
         return ModelSearch(self._connection)
+
+    @cached_property
+    def erasure(self) -> Erasure:
+        """Deleting for good."""
+        return Erasure(self._connection)
 
     @cached_property
     def artifacts(self) -> Artifacts:

@@ -8,7 +8,8 @@ import sqlalchemy as sa
 
 from bedplate.store import matching
 from bedplate.store.filters import Clause
-from bedplate.store.schema import dataset_input_tags, dataset_inputs, datasets, runs
+from bedplate.store.model_schema import dataset_input_tags, dataset_inputs, datasets
+from bedplate.store.schema import runs
 from bedplate.store.sql import Among, Repository, Upsert, param, plain
 
 CONTEXT = "mlflow.data.context"

@@ -13,7 +13,7 @@ from bedplate.store.sql import Among, Repository, Row, Upsert, param
 Lifecycle = Literal["active", "deleted"]
 
 _id, _workspace, _name = param("id_"), param("workspace_"), param("name_")
-_COLUMNS = (
+EXPERIMENT_COLUMNS = (
     experiments.c.id,
     experiments.c.workspace,
     experiments.c.name,
@@ -22,10 +22,11 @@ _COLUMNS = (
     experiments.c.created,
     experiments.c.updated,
 )
+"""The columns of an :class:`ExperimentRow`, in its order."""
 _ADD = sa.insert(experiments)
 _LOCATE = sa.update(experiments).where(experiments.c.id == _id).values(artifact_location=param("location_"))
-_GET = sa.select(*_COLUMNS).where(experiments.c.id == _id, experiments.c.workspace == _workspace)
-_BY_NAME = sa.select(*_COLUMNS).where(experiments.c.workspace == _workspace, experiments.c.name == _name)
+_GET = sa.select(*EXPERIMENT_COLUMNS).where(experiments.c.id == _id, experiments.c.workspace == _workspace)
+_BY_NAME = sa.select(*EXPERIMENT_COLUMNS).where(experiments.c.workspace == _workspace, experiments.c.name == _name)
 _OF_WORKSPACE = sa.select(experiments.c.id).where(experiments.c.workspace == _workspace)
 _IN_WORKSPACE = Among(_OF_WORKSPACE, experiments.c.id)
 _RENAME = sa.update(experiments).where(experiments.c.id == _id).values(name=_name, updated=param("now_"))

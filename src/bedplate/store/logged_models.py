@@ -9,17 +9,17 @@ import msgspec
 import sqlalchemy as sa
 
 from bedplate.store.experiments import Lifecycle
-from bedplate.store.runs import Pairs, pairs, split
-from bedplate.store.schema import (
-    experiments,
+from bedplate.store.filters import is_storable
+from bedplate.store.model_schema import (
     logged_model_metrics,
     logged_model_params,
     logged_model_tags,
     logged_models,
     model_inputs,
     model_outputs,
-    runs,
 )
+from bedplate.store.runs import Pairs, pairs, split
+from bedplate.store.schema import experiments, runs
 from bedplate.store.sql import Among, Repository, Row, Upsert, param, plain
 
 UNSPECIFIED, PENDING, READY, UPLOAD_FAILED = range(4)
@@ -208,6 +208,8 @@ class LoggedModels(Repository):
 
     def find(self, workspace: str, model: str) -> LoggedModelRow | None:
         """The model of this id, deleted or not, if it is of this workspace."""
+        if not is_storable(model):
+            return None
         return _model_row(self._execute(_GET, id_=model, workspace_=workspace).first())
 
     def rows(self, keys: Sequence[int]) -> list[LoggedModelRow]:

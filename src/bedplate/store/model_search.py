@@ -17,7 +17,7 @@ from bedplate.store import matching
 from bedplate.store.filters import Clause, is_storable
 from bedplate.store.logged_models import PENDING, READY, UNSPECIFIED, UPLOAD_FAILED
 from bedplate.store.matching import Condition
-from bedplate.store.schema import logged_model_metrics, logged_model_params, logged_model_tags, logged_models
+from bedplate.store.model_schema import logged_model_metrics, logged_model_params, logged_model_tags, logged_models
 from bedplate.store.search import Position
 from bedplate.store.sql import Repository
 

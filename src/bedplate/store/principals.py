@@ -108,6 +108,7 @@ class Credentials(Repository):
         cls._table, cls._ended = table, ended
         cls._insert = sa.insert(table)
         cls._get = sa.select(table).where(table.c.id == _id)
+        cls._list = sa.select(table).order_by(table.c.created)
         cls._of = sa.select(table).where(table.c.principal == param("principal_")).order_by(table.c.created)
         live = sa.and_(table.c.id == _id, column.is_(None))
         cls._end = sa.update(table).where(live).values({ended: _now})
@@ -117,6 +118,7 @@ class Credentials(Repository):
 
     _insert: sa.Insert
     _get: sa.Select[Any]
+    _list: sa.Select[Any]
     _of: sa.Select[Any]
     _end: sa.Update
     _consume: sa.Update
@@ -145,6 +147,10 @@ class Credentials(Repository):
     def consume(self, identifier: str) -> bool:
         """End it if it is still valid, and say whether it was: of several at once exactly one gets True."""
         return bool(self._execute(self._consume, id_=identifier, now_=clock.timestamp()).rowcount == 1)
+
+    def list(self) -> list[CredentialRow]:
+        """The credentials of everybody, oldest first, ended ones too."""
+        return [self._credential(row) for row in self._execute(self._list)]
 
     def _credential(self, row: Row) -> CredentialRow:
         return CredentialRow(

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from bedplate.errors import NotFoundError
 from bedplate.store.experiments import Lifecycle
+from bedplate.store.filters import is_storable
 from bedplate.store.schema import HEAD_LENGTH, experiments, params, runs, tags
 from bedplate.store.sql import Among, Repository, Upsert, param
 
@@ -87,6 +88,8 @@ class Runs(Repository):
 
     def find(self, workspace: str, run: str) -> RunRow | None:
         """The run of this id, if it is of this workspace."""
+        if not is_storable(run):
+            return None
         row = self._execute(_GET, id_=run, workspace_=workspace).first()
         return None if row is None else RunRow(*tuple(row))
 

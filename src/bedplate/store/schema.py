@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-HEAD = "f1_0006"
+HEAD = "f1_0008"
 """The newest migration. Its first part is the record format of a home, :data:`bedplate.settings.FORMAT`."""
 
 # Named constraints, so that a later migration can alter them on both databases.
@@ -190,6 +190,19 @@ links = sa.Table(
     sa.Index(None, "principal"),
 )
 
+# What users wrote beside the built-in policies, one Cedar policy a row, in the order in which they came.
+policies = sa.Table(
+    "policies",
+    metadata,
+    _key("id"),
+    _text("text"),
+    _text("digest"),
+    _text("by"),
+    _text("created"),
+    sa.Column("position", sa.BigInteger, nullable=False),
+    sa.UniqueConstraint("position"),
+)
+
 # -------------------------------------------------------------------------------------------------------------- ledger
 
 ledger_head = sa.Table(
@@ -265,7 +278,17 @@ def _of_run() -> list[sa.Column[Any]]:
     ]
 
 
-workspaces = sa.Table("workspaces", metadata, _key("name"), _text("description"), _text("created"))
+# A table with a column "workspace" holds things that belong to one: a workspace is empty when none of them does.
+workspaces = sa.Table(
+    "workspaces",
+    metadata,
+    _key("name"),
+    _text("description"),
+    _text("created"),
+    sa.Column("shared", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("readers", sa.Text, nullable=False, server_default="[]"),
+    sa.Column("writers", sa.Text, nullable=False, server_default="[]"),
+)
 
 experiments = sa.Table(
     "experiments",
@@ -373,143 +396,6 @@ sa.Index(
     latest_metrics.c.run,
 )
 
-# What runs read and made. The same dataset is kept once in an experiment, whatever many runs say of it.
-datasets = sa.Table(
-    "datasets",
-    metadata,
-    sa.Column("id", ALLOTTED, primary_key=True),
-    sa.Column("experiment", sa.BigInteger, sa.ForeignKey(experiments.c.id), nullable=False),
-    _exact("name"),
-    _exact("digest"),
-    _text("source_type"),
-    _text("source"),
-    _text("schema", null=True),
-    _text("profile", null=True),
-    _count("position"),
-    sa.UniqueConstraint("experiment", "name", "digest"),
-    sa.UniqueConstraint("position"),
-    sqlite_autoincrement=True,
-)
-
-dataset_inputs = sa.Table(
-    "dataset_inputs",
-    metadata,
-    sa.Column("run", sa.BigInteger, sa.ForeignKey(runs.c.key), primary_key=True, autoincrement=False),
-    sa.Column("dataset", sa.BigInteger, sa.ForeignKey(datasets.c.id), primary_key=True, autoincrement=False),
-    # The tag that says what the dataset was for, here as well: searches and summaries ask for it.
-    _exact("context", null=True),
-    _count("position"),
-    sa.UniqueConstraint("position"),
-    sa.Index(None, "dataset", "context", "run"),
-    sqlite_with_rowid=False,
-)
-
-dataset_input_tags = sa.Table(
-    "dataset_input_tags",
-    metadata,
-    sa.Column("run", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("dataset", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("key", EXACT, primary_key=True),
-    _text("value"),
-    sa.ForeignKeyConstraint(["run", "dataset"], ["dataset_inputs.run", "dataset_inputs.dataset"]),
-    sqlite_with_rowid=False,
-)
-
-# Models as runs name them: it is not asked whether there is such a model.
-model_inputs = sa.Table(
-    "model_inputs",
-    metadata,
-    sa.Column("run", sa.BigInteger, sa.ForeignKey(runs.c.key), primary_key=True, autoincrement=False),
-    sa.Column("model", EXACT, primary_key=True),
-    _count("position"),
-    sa.UniqueConstraint("position"),
-    sqlite_with_rowid=False,
-)
-
-model_outputs = sa.Table(
-    "model_outputs",
-    metadata,
-    sa.Column("run", sa.BigInteger, sa.ForeignKey(runs.c.key), primary_key=True, autoincrement=False),
-    sa.Column("model", EXACT, primary_key=True),
-    _count("step"),
-    _count("position"),
-    sa.UniqueConstraint("position"),
-    sqlite_with_rowid=False,
-)
-
-logged_models = sa.Table(
-    "logged_models",
-    metadata,
-    sa.Column("key", ALLOTTED, primary_key=True),
-    _exact("id"),
-    sa.Column("experiment", sa.BigInteger, sa.ForeignKey(experiments.c.id), nullable=False),
-    _exact("name"),
-    _exact("model_type"),
-    # The run that a client says it came from, as it says it.
-    _exact("source_run"),
-    _exact("artifact_location"),
-    # As MLflow numbers them, so that they sort alike.
-    sa.Column("status", sa.SmallInteger, nullable=False),
-    _exact("status_message", null=True),
-    _text("lifecycle"),
-    _count("created"),
-    _count("updated"),
-    sa.UniqueConstraint("id"),
-    sqlite_autoincrement=True,
-)
-_newest = (logged_models.c.created.desc(), logged_models.c.id)
-for _column in ("name", "model_type", "source_run", "status", "updated"):
-    sa.Index(None, logged_models.c.experiment, logged_models.c.lifecycle, logged_models.c[_column], *_newest)
-sa.Index(None, logged_models.c.experiment, logged_models.c.lifecycle, *_newest)
-
-
-def _of_model() -> list[sa.Column[Any]]:
-    return [
-        sa.Column("model", sa.BigInteger, sa.ForeignKey(logged_models.c.key), primary_key=True, autoincrement=False),
-        sa.Column("key", EXACT, primary_key=True),
-        _count("experiment"),
-        _exact("value"),
-        _text("rest", null=True),
-    ]
-
-
-logged_model_params = sa.Table(
-    "logged_model_params",
-    metadata,
-    *_of_model(),
-    sa.Index(None, "experiment", "key", "value", "model"),
-    sqlite_with_rowid=False,
-)
-
-logged_model_tags = sa.Table(
-    "logged_model_tags",
-    metadata,
-    *_of_model(),
-    sa.Index(None, "experiment", "key", "value", "model"),
-    sqlite_with_rowid=False,
-)
-
-# Values that runs logged about models. `dataset` stands for name and digest, which can be longer than an index entry.
-logged_model_metrics = sa.Table(
-    "logged_model_metrics",
-    metadata,
-    sa.Column("model", sa.BigInteger, sa.ForeignKey(logged_models.c.key), primary_key=True, autoincrement=False),
-    sa.Column("key", EXACT, primary_key=True),
-    sa.Column("timestamp", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("step", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("run", sa.BigInteger, sa.ForeignKey(runs.c.key), primary_key=True, autoincrement=False),
-    sa.Column("dataset", EXACT, primary_key=True),
-    sa.Column("value", sa.Double, primary_key=True, autoincrement=False),
-    sa.Column("is_nan", sa.Boolean, primary_key=True, autoincrement=False),
-    _count("experiment"),
-    _exact("dataset_name"),
-    _exact("dataset_digest"),
-    _count("position"),
-    sa.UniqueConstraint("position"),
-    sa.Index(None, "experiment", "key", "is_nan", "value", "model"),
-    sqlite_with_rowid=False,
-)
-
 # What runs log is audited by segment: how many rows were appended, and the end of the hash chain over them.
 append_segments = sa.Table(
     "append_segments",
@@ -523,6 +409,18 @@ append_segments = sa.Table(
     _count("opened"),
     _count("sealed", null=True),
     _count("entry", null=True),
+)
+
+# What is left of appended rows that were deleted for good: the leaf that the chain has at their position, and the entry
+# of the ledger that vouches for the removal.
+erased_positions = sa.Table(
+    "erased_positions",
+    metadata,
+    sa.Column("position", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("leaf", sa.LargeBinary, nullable=False),
+    _count("entry"),
+    sa.Index(None, "entry", "position"),
+    sqlite_with_rowid=False,
 )
 
 # ----------------------------------------------------------------------------------------------------------- artifacts

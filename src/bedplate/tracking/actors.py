@@ -17,9 +17,12 @@ class Actor(msgspec.Struct, frozen=True, kw_only=True):
     policies: tuple[str, ...] = ()
     request_id: str = ""
 
-    def record(self, tx: Transaction, action: str, resource: str, **payload: Any) -> None:
-        """Write the entry of a change within its transaction: without the one there is not the other."""
-        self.ledger.record(
+    def record(self, tx: Transaction, action: str, resource: str, **payload: Any) -> int:
+        """Write the entry of a change within its transaction: without the one there is not the other.
+
+        Returns its place in the ledger.
+        """
+        return self.ledger.record(
             tx,
             actor=self.name,
             action=action,

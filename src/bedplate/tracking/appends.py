@@ -3,11 +3,13 @@
 What a run logs is appended and never changed, so it is audited by segment, where a change of a run has an entry of its
 own. Every row gets the next position of one counter and extends the chain ``head = sha256(head + sha256(row))``. A
 segment is sealed after a minute, after 50,000 rows, and when the owner stops: its count and head then stand in the
-ledger, and :func:`verify` finds any row that was changed, added or taken away since.
+ledger, and :func:`verify` finds any row that was changed, added or taken away since. What is deleted for good leaves
+its leaf in the chain, and an entry that vouches for that.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -21,6 +23,7 @@ from bedplate.store.metrics import Point
 from bedplate.store.runs import RunRow
 from bedplate.store.segments import Segment
 from bedplate.tracking import inputs, logged_models
+from bedplate.tracking.actors import Actor
 from bedplate.tracking.inputs import Links
 from bedplate.tracking.logged_models import Measured
 from bedplate.tracking.runs import active, new_params
@@ -34,9 +37,12 @@ BEGINNING = bytes(32)
 """The head of the chain before its first row."""
 
 ACTION = "runs.append"
+ERASED = ".erase"
+"""How the actions end that remove appended rows for good."""
 
 _REMEMBERED = 20_000
 _AT_ONCE = 10_000
+_NEAR = 64
 _pack = msgspec.msgpack.Encoder().encode
 _NAN = float("nan")
 
@@ -294,7 +300,8 @@ def verify(tx: Transaction) -> list[str]:
             problems.append(f"{name} begins at {segment.first}, not at {position}")
         rows = 0
         for start in range(segment.first, segment.next, _AT_ONCE):
-            for leaf in _leaves(tx, start, min(start + _AT_ONCE, segment.next)):
+            found = leaves(tx, start, min(start + _AT_ONCE, segment.next))
+            for _, leaf in sorted((found | tx.erasure.between(start, min(start + _AT_ONCE, segment.next))).items()):
                 head = hashlib.sha256(head + leaf).digest()
                 rows += 1
         if rows != segment.rows:
@@ -304,19 +311,70 @@ def verify(tx: Transaction) -> list[str]:
         if segment.entry is not None:
             problems += _recorded(tx, segment, name)
         head, position = segment.head, segment.next
-    repositories = (tx.metrics, tx.runs, tx.datasets, tx.logged_models)
+    problems += _vouched(tx)
+    repositories = (tx.metrics, tx.runs, tx.datasets, tx.logged_models, tx.erasure)
     last = max(repository.last_position() for repository in repositories)
     if last >= position:
         problems.append(f"rows up to position {last} are in no runs segment, the last of which ends at {position}")
     return problems
 
 
-def _leaves(tx: Transaction, start: int, end: int) -> list[bytes]:
+def leaves(tx: Transaction, start: int, end: int) -> dict[int, bytes]:
+    """The leaf of every row that is there, by its position, from ``start`` up to, not including, ``end``."""
     found = {row[0]: metric_leaf(*row) for row in tx.metrics.between(start, end)}
     found |= {row[0]: param_leaf(*row) for row in tx.runs.params_between(start, end)}
     found |= {row[0]: model_metric_leaf(*row) for row in tx.logged_models.metrics_between(start, end)}
     found |= {row[0]: row_leaf(row) for row in inputs.between(tx, start, end)}
-    return [found[position] for position in sorted(found)]
+    return found
+
+
+def erase(tx: Transaction, positions: Sequence[int], by: Actor, action: str, resource: str, **payload: Any) -> int:
+    """Record that the rows at these positions, in order, go for good, and leave their leaves in the chain.
+
+    The caller removes them in the same transaction. Returns the place of the entry in the ledger.
+    """
+    going: dict[int, bytes] = {}
+    for start, end in _stretches(positions):
+        going |= leaves(tx, start, end)
+    kept = {position: going[position] for position in positions}
+    entry = by.record(tx, action, resource, rows=len(kept), erased=_digest(kept.items()), **payload)
+    tx.erasure.bury(kept, entry)
+    return entry
+
+
+def _stretches(positions: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Where to look for rows that lie close together, at not many more rows than there are positions."""
+    start = last = None
+    for position in positions:
+        if start is None or last is None or position - last > _NEAR or position - start >= _AT_ONCE:
+            if start is not None and last is not None:
+                yield start, last + 1
+            start = position
+        last = position
+    if start is not None and last is not None:
+        yield start, last + 1
+
+
+def _digest(erased: Iterable[tuple[int, bytes]]) -> str:
+    hashed = hashlib.sha256()
+    for position, leaf in erased:
+        hashed.update(position.to_bytes(8, "big") + leaf)
+    return hashed.hexdigest()
+
+
+def _vouched(tx: Transaction) -> list[str]:
+    """Whether the ledger vouches for every row that is gone: what it says is verified with the ledger."""
+    problems = []
+    for entry, rows in groupby(tx.erasure.by_entry(), key=lambda row: row.entry):
+        found = _digest((row.position, row.leaf) for row in rows)
+        kept = tx.ledger.payload(entry)
+        row = next(iter(tx.ledger.entries(entry, entry + 1)), None)
+        said = {} if row is None else msgspec.json.decode(row.entry)
+        if not str(said.get("action", "")).endswith(ERASED):
+            problems.append(f"appended rows are gone, and entry {entry} of the ledger says nothing of it")
+        elif kept is not None and msgspec.json.decode(kept[1]).get("erased") != found:
+            problems.append(f"other appended rows are gone than entry {entry} of the ledger says")
+    return problems
 
 
 def _recorded(tx: Transaction, segment: Segment, name: str) -> list[str]:

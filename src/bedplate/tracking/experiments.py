@@ -62,7 +62,7 @@ def create(
         validation.location(artifact_location)
     tx.workspaces.get(workspace)
     row = tx.experiments.add(workspace, name, now=now())
-    location = artifact_location or _location(workspace, row.id)
+    location = artifact_location or location_of(workspace, row.id)
     tx.experiments.locate(row.id, location)
     tx.experiments.set_tags(row.id, checked)
     by.record(tx, "experiment.create", _resource(row.id), workspace=workspace, name=name, tags=checked)
@@ -254,7 +254,7 @@ def _with_tags(tx: Transaction, rows: Sequence[ExperimentRow]) -> list[Experimen
     return [Experiment(each, tags.get(each.id, {})) for each in rows]
 
 
-def _location(workspace: str, experiment: int) -> str:
+def location_of(workspace: str, experiment: int) -> str:
     """Where clients send artifacts: through this server, under the number, never the name, of the experiment."""
     if workspace == DEFAULT:
         return f"mlflow-artifacts:/{experiment}"

@@ -34,6 +34,7 @@ DEEPEST = 64
 FORBIDDEN = frozenset("/:.%\"'")
 """What the name of a logged model may not hold: it stands in addresses such as ``models:/name``."""
 HISTORY_TAG = "mlflow.log-model.history"
+VERSIONS_TAG = "mlflow.modelVersions"
 
 _HISTORY = ("run_id", "artifact_path", "utc_time_created", "model_uuid")
 _NEEDED = ("artifact_path", "flavors", "utc_time_created", "run_id")
@@ -392,6 +393,19 @@ def add_to_history(tx: Transaction, workspace: str, run: str, model: dict[str, A
         raise StateError(f"the tag {HISTORY_TAG} is no list", where=f"run/{row.id}", fix="delete the tag")
     value = validation.text(json.dumps([*listed, model]), HISTORY_TAG)
     runs.set_tags(tx, workspace, row, [Tag(HISTORY_TAG, value)], by=by)
+
+
+def add_version(tx: Transaction, workspace: str, model: str, name: str, number: int) -> None:
+    """Add a registered version to the tag in which a logged model lists those that were made of it.
+
+    It is part of registering the version, which has its entry in the ledger. A model that is not there lists nothing.
+    """
+    row = tx.logged_models.find(workspace, model)
+    if row is None:
+        return
+    listed = _parsed(dict(tx.logged_models.tags([row.key]).get(row.key, ())).get(VERSIONS_TAG, "[]"))
+    versions = [*(listed if isinstance(listed, list) else []), {"name": name, "version": number}]
+    tx.logged_models.set_tags(row, {VERSIONS_TAG: json.dumps(versions)})
 
 
 # ------------------------------------------------------------------------------------------------------------ helpers

@@ -102,7 +102,7 @@ def convert(task: Task) -> Result:
     files = {MODEL: model, SCORES: _npy(np.asarray(scores, dtype=np.float64))}
     files |= {f"input_{i:03}.npy": _npy(array) for i, array in enumerate(inputs.values())}
     if labels is not None:
-        files[LABELS] = _npy(np.asarray([str(label) for label in np.ravel(labels)]))
+        files[LABELS] = _npy(_words(labels))
     return Result(files=files)
 
 
@@ -130,7 +130,7 @@ def compare(task: Task) -> Result:
     within = (apart <= ABSOLUTE + RELATIVE * np.abs(expected).reshape(apart.shape)).all(axis=1)
     same = None
     if labels is not None:
-        same = float(np.mean(np.asarray([str(label) for label in np.ravel(labels)]) == _read(files[LABELS])))
+        same = float(np.mean(_words(labels) == _read(files[LABELS])))
     made = Comparison(
         rows=len(expected),
         largest=float(apart.max(initial=0.0)),
@@ -153,6 +153,12 @@ def _alike(expected: Array, found: Array) -> tuple[Array, Array]:
     if expected.ndim == 2 and expected.shape[1] == 1:
         expected = expected[:, 0]
     return expected, found
+
+
+def _words(labels: Any) -> Array:
+    """Labels as text: a truth value, a whole number and the same number as a float are one label."""
+    plain = np.ravel(np.asarray(labels))
+    return np.asarray([str(float(label)) if plain.dtype.kind in "biuf" else str(label) for label in plain])
 
 
 def _npy(array: Array) -> bytes:

@@ -54,6 +54,7 @@ def run(
     pipeline: Path | None = None,
     declared: Iterable[sandbox.Declared] = (),
     on_progress: Callable[[str, float | None, float | None], None] | None = None,
+    on_usage: sandbox.OnUsage | None = None,
 ) -> TrainResult:
     """Train as the file says: with the function that ``pipeline.py`` marks, else with the workload's recipe.
 
@@ -77,6 +78,7 @@ def run(
         resources=use_case.train.resources,
         seed=use_case.train.seed,
         on_progress=on_progress,
+        on_usage=on_usage,
         require_isolation=use_case.risk.level == "high",
     )
     try:

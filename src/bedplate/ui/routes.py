@@ -165,7 +165,7 @@ def _coming_in(site: Site) -> Iterator[Route]:
         "GET", "/login/{link}", "read", home, CHANGE, PAGE, enter,
         public=True, name="page_login", summary="Use up a login link",
     )  # fmt: skip
-    yield Route("POST", "/logout", "list", home, CHANGE, FORM, leave, name="page_logout", summary="Sign out")
+    yield Route("POST", "/logout", "enter", home, CHANGE, FORM, leave, name="page_logout", summary="Sign out")
 
 
 def _files() -> Iterator[Route]:
@@ -201,7 +201,7 @@ def present(request: Request, response: Response) -> Response:
     """Show errors as pages to whoever asked for a page; programs get the JSON."""
     if response.status < 400 or "text/html" not in request.headers.get("accept", ""):
         return response
-    if request.path.startswith(("/api/", "/static/", "/tile/")) or not response.body:
+    if request.path.startswith(("/api/", "/ajax-api/", "/static/", "/tile/")) or not response.body:
         return response
     if ("content-type", "application/json") not in response.headers:
         return response

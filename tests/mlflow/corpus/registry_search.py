@@ -91,7 +91,7 @@ _VERSION_BAD_FILTERS = (
     "name > 'x'",
     "name = 5",
     "name IN ('x')",
-    "run_id != 'x'",
+    "run_id != 'x' and name LIKE 'hold %'",
     "run_id LIKE 'x'",
     "run_id IN ()",
     "run_id IN (5)",

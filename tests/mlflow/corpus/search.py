@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.mlflow.steps import Step, post
+from tests.mlflow.steps import Step, differs, post, strict
 
 _RUNS: tuple[dict[str, Any], ...] = (
     {"name": "Alpha", "user": "ana", "status": "FINISHED", "end": 9000, "metrics": {"acc": 0.5, "loss": 2.0}, "params": {"lr": "0.1", "depth": "2"}, "tags": {"team": "red"}},
@@ -41,7 +41,7 @@ def _make(name: str) -> list[Step]:
         steps.append(post("runs/update", update if run["end"] is None else {**update, "end_time": run["end"]}))
     steps.append(post("runs/log-inputs", {"run_id": "$ra", "datasets": [{"dataset": {"name": "iris", "digest": "d1", "source_type": "local", "source": "x"}, "tags": [{"key": "mlflow.data.context", "value": "training"}]}]}))
     steps.append(post("runs/log-inputs", {"run_id": "$rb", "datasets": [{"dataset": {"name": "Iris", "digest": "d2", "source_type": "local", "source": "x"}, "tags": [{"key": "mlflow.data.context", "value": "testing"}]}, {"dataset": {"name": "wine", "digest": "d1", "source_type": "local", "source": "x"}}]}))
-    steps.append(post("runs/create", {"experiment_id": "$f", "start_time": 50000, "run_name": "elsewhere"}))
+    steps.append(post("runs/create", {"experiment_id": "$f", "start_time": 2500, "run_name": "elsewhere"}))
     return steps
 
 
@@ -199,10 +199,7 @@ _BAD_FILTERS = (
     "datasets.name = x",
     "datasets.name IS NULL",
     "metrics.acc > 0.1 or metrics.acc < 0",
-    "metrics.acc > 0.1 metrics.acc < 5",
     "metrics.acc > 0.1,",
-    "metrics.acc > 0.1 and",
-    "and metrics.acc > 0.1",
     "(metrics.acc > 0.1)",
     "not metrics.acc > 0.1",
     "metrics.acc == 0.1",
@@ -223,10 +220,10 @@ _BAD_FILTERS = (
     "tags.team RLIKE 'r.*'",
     "tags.team NOT LIKE 'r%'",
     ".a = 'x'",
-    "tags. = 'x'",
     "tags.a.b",
     "🙂",
 )
+_LOOSE_FILTERS = ("metrics.acc > 0.1 metrics.acc < 5", "metrics.acc > 0.1 and", "and metrics.acc > 0.1", "tags. = 'x'")
 _ORDERS: tuple[list[Any], ...] = (
     [],
     ["metrics.acc"],
@@ -253,7 +250,6 @@ _ORDERS: tuple[list[Any], ...] = (
     ["attributes.status DESC", "start_time"],
     ["run_name"],
     ["attributes.run_name DESC"],
-    ["attributes.`Run Name`"],
     ["attributes.Created DESC"],
     ["created"],
     ["user_id", "start_time"],
@@ -293,7 +289,7 @@ def page(token: str | None, keep: str, **more: Any) -> Step:
     return post("runs/search", body if token is None else {**body, "page_token": f"${token}"}, keep={keep: "next_page_token"})
 
 
-FILTERS = (*_make("run filters"), *(search(filter=text) for text in (*_FILTERS, *_BAD_FILTERS)))
+FILTERS = (*_make("run filters"), *(search(filter=text) for text in (*_FILTERS, *_BAD_FILTERS)), *(differs(search(filter=text), "strict-filters") for text in _LOOSE_FILTERS))
 
 ORDERS = (
     *_make("run orders"),
@@ -305,11 +301,15 @@ ORDERS = (
     page("p", "p", filter="metrics.acc > -5", order_by=["start_time DESC"]),
     search(page_token="not a token"),
     search(page_token=""),
-    search(page_token=5),
+    strict(search(page_token=5)),
+    differs(search(order_by=["attributes.`Run Name`"]), "order-by-run-name", 200, None),
     # which runs
     post("runs/delete", {"run_id": "$rc"}),
     *(search(run_view_type=view) for view in ("ACTIVE_ONLY", "DELETED_ONLY", "ALL", 1, 2, 3)),
-    *(search(run_view_type=view) for view in ("NONE", 9, None)),
+    search(run_view_type=None),
+    *(strict(search(run_view_type=view)) for view in ("NONE", 9)),
+    *(search(experiment_ids=["$e", "$f"], order_by=order, run_view_type="ALL") for order in _ORDERS[:8]),
+    *(page("p" if number else None, "p", experiment_ids=["$f", "$e"], order_by=["start_time DESC"], run_view_type="ALL") for number in range(4)),
     search(experiment_ids=["$e", "$f"]),
     search(experiment_ids=["$f"]),
     search(experiment_ids=["424242"]),
@@ -321,7 +321,7 @@ ORDERS = (
     post("runs/search", {"filter": "tags.team = 'red'"}),
     # how many
     *(search(max_results=count) for count in (1, 3, 50000, "2")),
-    *(search(max_results=count) for count in (0, -1, 50001, "x", 1.5)),
+    *(search(max_results=count) for count in (0, -1, 50001, "x")),
     search(unknown_field={"a": 1}),
     search(filter=5),
     search(filter=None),

@@ -2,6 +2,8 @@
 
 =====================  =========================================================
 :mod:`.wire`           prefixes, parameters, errors, the header of the workspace
+:mod:`.workspaces`     workspaces
+:mod:`.users`          who asks, and other users
 :mod:`.routes`         every route, in one list
 =====================  =========================================================
 """

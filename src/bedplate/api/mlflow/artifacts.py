@@ -17,6 +17,7 @@ from bedplate.app.site import Site
 from bedplate.errors import InputError, NotFoundError
 from bedplate.http import CHANGE, Limits, Request, Response, Route, unaudited
 from bedplate.ids import Digest
+from bedplate.release import changes, checks
 from bedplate.store import pages
 from bedplate.store.artifacts import ArtifactRow
 from bedplate.tracking import logged_models, paths
@@ -59,6 +60,14 @@ class FileOfRun(msgspec.Struct, kw_only=True):
 
     run_id: str | None = None
     run_uuid: str | None = None
+    path: str | None = None
+
+
+class FileOfVersion(msgspec.Struct, kw_only=True):
+    """Which file of which version of a registered model."""
+
+    name: str | None = None
+    version: str | None = None
     path: str | None = None
 
 
@@ -133,6 +142,7 @@ def routes(site: Site) -> Iterator[Route]:
     yield from _in_parts(site)
     yield from _of_runs(site)
     yield from _of_models(site)
+    yield from _of_versions(site)
 
 
 def _proxy(site: Site) -> Iterator[Route]:
@@ -339,6 +349,33 @@ def _of_run(site: Site, workspace: str, run: str) -> tuple[str, str]:
     """
     with site.store.read() as tx:
         return _place(tx.runs.get(workspace, run).artifact_uri)
+
+
+def _of_versions(site: Site) -> Iterator[Route]:
+    async def get(request: Request) -> Response:
+        message = wire.decode(request, FileOfVersion)
+        inside = paths.check(wire.required("path", message.path))
+        name = wire.required("name", message.name)
+        number = checks.version_number(wire.required("version", message.version))
+        _, root = await transfer.in_thread(_of_version, site, request.params["workspace"], name, number)
+        row = await transfer.in_thread(site.artifacts.find, request.params["workspace"], f"{root}/{inside}")
+        return await transfer.send(request, row, site.artifacts.read)
+
+    yield from wire.routes(
+        "GET", "/model-versions/get-artifact", "read", HANDED_OVER, get,
+        summary="The content of a file of a version", limits=READING, request_type=FileOfVersion, prefixes=("",),
+    )  # fmt: skip
+
+
+def _of_version(site: Site, workspace: str, name: str, number: int) -> tuple[str, str]:
+    """Where the files of a version lie, as its clients know it and as a folder here.
+
+    Raises:
+        NotFoundError: there is no such version, or its files lie elsewhere.
+    """
+    with site.store.read() as tx:
+        row, _ = changes.version(tx, workspace, name, number)
+    return _place(row.folder or changes.location_of(row))
 
 
 def _of_model(site: Site, workspace: str, model: str) -> tuple[str, str]:

@@ -12,6 +12,8 @@ from bedplate.tracking import experiments
 from bedplate.tracking.experiments import Experiment
 from bedplate.tracking.validation import Tag
 
+BASE = "/mlflow/experiments"
+
 
 class CreateExperiment(msgspec.Struct, kw_only=True):
     """What a new experiment is to be."""
@@ -67,7 +69,12 @@ class DeleteExperimentTag(msgspec.Struct, kw_only=True):
 
 def routes(site: Site) -> Iterator[Route]:
     """The routes of this file."""
+    yield from _changing(site)
+    yield from _tagging(site)
+    yield from _looking(site)
 
+
+def _changing(site: Site) -> Iterator[Route]:
     async def create(request: Request) -> Response:
         wanted = wire.decode(request, CreateExperiment)
         name = wire.required("name", wanted.name)
@@ -84,6 +91,69 @@ def routes(site: Site) -> Iterator[Route]:
         )
         return wire.json({"experiment_id": str(made.id)})
 
+    async def update(request: Request) -> Response:
+        wanted = wire.decode(request, UpdateExperiment)
+        experiment = wire.required("experiment_id", wanted.experiment_id)
+        name = wire.required("new_name", wanted.new_name)
+        by = wire.actor(site, request)
+        await site.store.writer.submitted(
+            lambda tx: experiments.rename(tx, request.params["workspace"], experiment, name, by=by)
+        )
+        return wire.json({})
+
+    async def delete(request: Request) -> Response:
+        experiment = wire.required("experiment_id", wire.decode(request, ExperimentId).experiment_id)
+        by = wire.actor(site, request)
+        await site.appends.changing(lambda tx: experiments.delete(tx, request.params["workspace"], experiment, by=by))
+        return wire.json({})
+
+    async def restore(request: Request) -> Response:
+        experiment = wire.required("experiment_id", wire.decode(request, ExperimentId).experiment_id)
+        by = wire.actor(site, request)
+        await site.appends.changing(lambda tx: experiments.restore(tx, request.params["workspace"], experiment, by=by))
+        return wire.json({})
+
+    for path, handler, message, summary in (
+        ("create", create, CreateExperiment, "Make an experiment"),
+        ("update", update, UpdateExperiment, "Rename an experiment"),
+        ("delete", delete, ExperimentId, "Delete an experiment and its runs"),
+        ("restore", restore, ExperimentId, "Restore an experiment and its runs"),
+    ):
+        yield from wire.routes(
+            "POST", f"{BASE}/{path}", "write", CHANGE, handler, summary=summary, request_type=message
+        )
+
+
+def _tagging(site: Site) -> Iterator[Route]:
+    async def set_tag(request: Request) -> Response:
+        wanted = wire.decode(request, SetExperimentTag)
+        experiment = wire.required("experiment_id", wanted.experiment_id)
+        tag = Tag(wire.required("key", wanted.key), wanted.value)
+        by = wire.actor(site, request)
+        await site.store.writer.submitted(
+            lambda tx: experiments.set_tag(tx, request.params["workspace"], experiment, tag, by=by)
+        )
+        return wire.json({})
+
+    async def delete_tag(request: Request) -> Response:
+        wanted = wire.decode(request, DeleteExperimentTag)
+        experiment, key = wire.required("experiment_id", wanted.experiment_id), wire.required("key", wanted.key)
+        by = wire.actor(site, request)
+        await site.store.writer.submitted(
+            lambda tx: experiments.delete_tag(tx, request.params["workspace"], experiment, key, by=by)
+        )
+        return wire.json({})
+
+    for path, handler, message, summary in (
+        ("set-experiment-tag", set_tag, SetExperimentTag, "Tag an experiment"),
+        ("delete-experiment-tag", delete_tag, DeleteExperimentTag, "Take a tag from an experiment"),
+    ):
+        yield from wire.routes(
+            "POST", f"{BASE}/{path}", "write", CHANGE, handler, summary=summary, request_type=message
+        )
+
+
+def _looking(site: Site) -> Iterator[Route]:
     def get(request: Request) -> Response:
         wanted = wire.required("experiment_id", wire.decode(request, ExperimentId).experiment_id)
         with site.store.read() as tx:
@@ -110,69 +180,16 @@ def routes(site: Site) -> Iterator[Route]:
             )
         return wire.page("experiments", [_experiment(found) for found in page.experiments], page.next_page_token)
 
-    async def update(request: Request) -> Response:
-        wanted = wire.decode(request, UpdateExperiment)
-        experiment = wire.required("experiment_id", wanted.experiment_id)
-        name = wire.required("new_name", wanted.new_name)
-        by = wire.actor(site, request)
-        await site.store.writer.submitted(
-            lambda tx: experiments.rename(tx, request.params["workspace"], experiment, name, by=by)
-        )
-        return wire.json({})
-
-    async def delete(request: Request) -> Response:
-        experiment = wire.required("experiment_id", wire.decode(request, ExperimentId).experiment_id)
-        by = wire.actor(site, request)
-        await site.appends.changing(lambda tx: experiments.delete(tx, request.params["workspace"], experiment, by=by))
-        return wire.json({})
-
-    async def restore(request: Request) -> Response:
-        experiment = wire.required("experiment_id", wire.decode(request, ExperimentId).experiment_id)
-        by = wire.actor(site, request)
-        await site.appends.changing(lambda tx: experiments.restore(tx, request.params["workspace"], experiment, by=by))
-        return wire.json({})
-
-    async def set_tag(request: Request) -> Response:
-        wanted = wire.decode(request, SetExperimentTag)
-        experiment = wire.required("experiment_id", wanted.experiment_id)
-        tag = Tag(wire.required("key", wanted.key), wanted.value)
-        by = wire.actor(site, request)
-        await site.store.writer.submitted(
-            lambda tx: experiments.set_tag(tx, request.params["workspace"], experiment, tag, by=by)
-        )
-        return wire.json({})
-
-    async def delete_tag(request: Request) -> Response:
-        wanted = wire.decode(request, DeleteExperimentTag)
-        experiment, key = wire.required("experiment_id", wanted.experiment_id), wire.required("key", wanted.key)
-        by = wire.actor(site, request)
-        await site.store.writer.submitted(
-            lambda tx: experiments.delete_tag(tx, request.params["workspace"], experiment, key, by=by)
-        )
-        return wire.json({})
-
-    base = "/mlflow/experiments"
-    for path, handler, message, summary in (
-        ("create", create, CreateExperiment, "Make an experiment"),
-        ("update", update, UpdateExperiment, "Rename an experiment"),
-        ("delete", delete, ExperimentId, "Delete an experiment and its runs"),
-        ("restore", restore, ExperimentId, "Restore an experiment and its runs"),
-        ("set-experiment-tag", set_tag, SetExperimentTag, "Tag an experiment"),
-        ("delete-experiment-tag", delete_tag, DeleteExperimentTag, "Take a tag from an experiment"),
-    ):
-        yield from wire.routes(
-            "POST", f"{base}/{path}", "write", CHANGE, handler, summary=summary, request_type=message
-        )
     yield from wire.routes(
-        "GET", f"{base}/get", "read", wire.SHOWS, get, summary="One experiment", request_type=ExperimentId
+        "GET", f"{BASE}/get", "read", wire.SHOWS, get, summary="One experiment", request_type=ExperimentId
     )
     yield from wire.routes(
-        "GET", f"{base}/get-by-name", "read", wire.SHOWS, get_by_name,
+        "GET", f"{BASE}/get-by-name", "read", wire.SHOWS, get_by_name,
         summary="One experiment, by its name", request_type=ExperimentName,
     )  # fmt: skip
     for method in ("POST", "GET"):
         yield from wire.routes(
-            method, f"{base}/search", "list", wire.SHOWS, search,
+            method, f"{BASE}/search", "list", wire.SHOWS, search,
             summary="Experiments that match", request_type=SearchExperiments,
         )  # fmt: skip
 

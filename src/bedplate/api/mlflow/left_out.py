@@ -8,6 +8,7 @@ import msgspec
 from bedplate.api.mlflow import wire
 from bedplate.http import Request, Response
 
+_PASSWORDS = "users with passwords, who have keys instead (`bedplate user add`, `bedplate key create`)"
 FAMILIES: dict[str, str] = {
     "/graphql": "GraphQL",
     "/mlflow/artifacts/presigned-download-url": "addresses of files in the storage itself",
@@ -23,17 +24,18 @@ FAMILIES: dict[str, str] = {
     "/mlflow/issues": "issues",
     "/mlflow/jobs": "jobs",
     "/mlflow/label-schemas": "label schemas",
-    "/mlflow/permissions": "users, roles and permissions by MLflow's own API",
+    "/mlflow/permissions": "roles and permissions by MLflow's own API",
     "/mlflow/prompt-optimization": "prompt optimisation",
     "/mlflow/review-queues": "review queues",
-    "/mlflow/roles": "users, roles and permissions by MLflow's own API",
+    "/mlflow/roles": "roles and permissions by MLflow's own API",
     "/mlflow/runs/create-promptlab-run": "prompt engineering",
     "/mlflow/scorer": "scorers",
     "/mlflow/scorers": "scorers",
     "/mlflow/traces": "traces",
     "/mlflow/ui-telemetry": "telemetry of pages",
     "/mlflow/unified-traces": "traces",
-    "/mlflow/users": "users, roles and permissions by MLflow's own API",
+    "/mlflow/users/create": _PASSWORDS,
+    "/mlflow/users/update-password": _PASSWORDS,
     "/mlflow/webhooks": "webhooks",
     "/v1/metrics": "OpenTelemetry",
     "/v1/traces": "OpenTelemetry",
@@ -48,12 +50,12 @@ def present(request: Request, response: Response) -> Response:
     prefix = next((prefix for prefix in wire.PREFIXES if request.path.startswith(f"{prefix}/mlflow")), "")
     name = _family(request.path.removeprefix(prefix))
     if name is not None and response.status == 404:
-        return wire.error(
-            wire.NotImplementedHereError(
-                f"{name}: not part of this server", fix="docs/reference/mlflow.md lists what is"
-            )
+        left_out = wire.NotImplementedHereError(
+            f"{name}: not part of this server", fix="docs/reference/mlflow.md lists what is"
         )
-    if prefix:
+        said = wire.error(left_out)
+        response.status, response.body = said.status, said.body  # the headers stay: one may end the connection
+    elif prefix:
         response.body = wire.unknown(response.status, msgspec.json.decode(response.body)["message"])
     return response
 

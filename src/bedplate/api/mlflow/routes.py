@@ -2,7 +2,18 @@
 
 from collections.abc import Iterator
 
-from bedplate.api.mlflow import artifacts, experiments, inputs, logged_models, metrics, registry, runs, server
+from bedplate.api.mlflow import (
+    artifacts,
+    experiments,
+    inputs,
+    logged_models,
+    metrics,
+    registry,
+    runs,
+    server,
+    users,
+    workspaces,
+)
 from bedplate.app.site import Site
 from bedplate.http import Route
 
@@ -17,3 +28,5 @@ def routes(site: Site) -> Iterator[Route]:
     yield from logged_models.routes(site)
     yield from artifacts.routes(site)
     yield from registry.routes(site)
+    yield from workspaces.routes(site)
+    yield from users.routes(site)

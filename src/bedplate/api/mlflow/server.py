@@ -45,6 +45,6 @@ def routes(site: Site) -> Iterator[Route]:
             public=True, name=f"mlflow_{path[1:]}", summary=f"MLflow: {path[1:]}", render=wire.error,
         )  # fmt: skip
     yield from wire.routes(
-        "GET", "/mlflow/server-info", "list", unaudited("says only what the server can do"), info,
-        summary="What this server can do", prefixes=("/api/3.0", "/ajax-api/3.0"),
+        "GET", "/mlflow/server-info", "enter", unaudited("says only what the server can do"), info,
+        summary="What this server can do", prefixes=("/api/3.0", "/ajax-api/3.0"), resource=home,
     )  # fmt: skip

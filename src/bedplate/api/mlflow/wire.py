@@ -4,7 +4,7 @@ Checked against the server of MLflow 3.17: an error has the status and code of t
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar, get_args, get_origin
 
 import msgspec
@@ -23,7 +23,18 @@ from bedplate.errors import (
     UnavailableError,
     UnfitError,
 )
-from bedplate.http import Audit, HeaderParam, Limits, ProtocolError, Request, Response, Route, from_path, unaudited
+from bedplate.http import (
+    Audit,
+    HeaderParam,
+    Limits,
+    ProtocolError,
+    Request,
+    ResourceRef,
+    Response,
+    Route,
+    from_path,
+    unaudited,
+)
 from bedplate.http.messages import decode_json
 from bedplate.http.routes import Handler
 from bedplate.tracking.actors import Actor
@@ -243,13 +254,19 @@ def routes(
     request_type: Any = None,
     response_type: Any = None,
     prefixes: tuple[str, ...] = PREFIXES,
+    resource: Callable[[Mapping[str, Any]], ResourceRef] | None = None,
 ) -> Iterator[Route]:
-    """One operation under each of its prefixes. ``action`` is asked of policy about the workspace of the request."""
+    """One operation under each of its prefixes.
+
+    ``action`` is asked of policy about the workspace that the request names in its header, or about ``resource``; then
+    the header means nothing.
+    """
+    of_header = resource is None
     for prefix in prefixes:
         whole = f"{prefix}{path}"
         yield Route(
-            method, whole, action, from_path("Workspace", "workspace"), audit, limits, handler,
+            method, whole, action, resource or from_path("Workspace", WORKSPACE.name), audit, limits, handler,
             name=_SECOND_PREFIX.sub("_", f"{method}{whole}".lower()).strip("_"), summary=summary,
-            request_type=request_type, response_type=response_type, headers=(WORKSPACE,), render=error,
-            error_type=Problem, twin=prefix != prefixes[0],
+            request_type=request_type, response_type=response_type, headers=(WORKSPACE,) if of_header else (),
+            render=error, error_type=Problem, twin=prefix != prefixes[0], lenient=True,
         )  # fmt: skip

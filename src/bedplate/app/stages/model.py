@@ -8,7 +8,8 @@ from bedplate.app.stages import data
 from bedplate.ids import Digest
 from bedplate.records import Fact, FeatureSet, TrainResult
 from bedplate.store import Transaction
-from bedplate.tracking import code_of, of_training, save
+from bedplate.tracking import SystemMetrics, code_of, of_training, save
+from bedplate.tracking.actors import Actor
 from bedplate.train import run
 
 PRIMARY = {"recommender": "recall@20"}
@@ -49,6 +50,7 @@ def _train_inputs(context: Context) -> dict[str, str]:
 
 
 def _train(context: Context) -> Outcome:
+    system = SystemMetrics()
     made = context.body("features", FeatureSet)
     body = run.run(
         context.loaded,
@@ -59,12 +61,16 @@ def _train(context: Context) -> Outcome:
         pipeline=inputs.pipeline_path(context.loaded),
         declared=data.described(context),
         on_progress=context.progress,
+        on_usage=system.add,
     )
     code = code_of(context.loaded.folder) if inputs.pipeline_path(context.loaded) is not None else None
-    tracked = of_training(context.use_case.name, body, code)
+    tracked = of_training(context.use_case.name, body, code, system)
+    texts = {name: text.encode() for name, text in tracked.files.items()}
+    files = {name: (context.system.contents.put(text), len(text)) for name, text in texts.items()}
+    by = Actor(ledger=context.system.ledger, name=context.actor)
 
     def track(tx: Transaction, _facts: tuple[Fact, ...]) -> None:
-        save(tx, context.system.appends, tracked, actor=context.actor)
+        save(tx, context.system.appends, tracked, files, by=by)
 
     parents = (context.output("features").digest, context.output("ingest").digest, context.output("plan").digest)
     evidence = Evidence(kind="training", body=body, parents=parents)

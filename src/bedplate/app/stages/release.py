@@ -5,7 +5,7 @@ from pathlib import Path
 
 from bedplate import bundle as bundles
 from bedplate import ids, store
-from bedplate.app import access
+from bedplate.app import access, decisions
 from bedplate.app.inputs import section
 from bedplate.app.measure import latency
 from bedplate.app.stage import Context, Evidence, Halt, Outcome, Stage
@@ -17,7 +17,6 @@ from bedplate.release import approval as approvals
 from bedplate.release import gates, line, requests
 from bedplate.release.package import Version, inspect, package
 from bedplate.store.releases import WaiverRow
-from bedplate.usecase import approvals as quorums
 
 TENANT = "local"
 """The one tenant of a home; bundles are signed for it."""
@@ -204,8 +203,7 @@ BUNDLE = Stage(
 
 def approvers(context: Context) -> tuple[str, ...]:
     """The groups and people whom the file names for the environment at hand."""
-    rule = context.use_case.release.approvals.get(context.system.settings.environment)
-    return () if rule is None else tuple(quorums.parse(rule).of)
+    return decisions.approvers(context.use_case, context.system.settings.environment)
 
 
 def _votes(context: Context, bundle: Digest) -> list[approvals.Vote]:
@@ -220,7 +218,7 @@ def _approve_inputs(context: Context) -> dict[str, str]:
         "environment": context.system.settings.environment,
         "approvals in the file": ids.digest_of(context.use_case.release.approvals),
         "approvals given": ids.digest_of(_votes(context, bundle.digest)),
-        "policies": ids.digest_of(context.system.policies.ids),
+        "policies": context.system.policies.version,
     }
 
 

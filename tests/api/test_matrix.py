@@ -1,0 +1,176 @@
+"""Every route, every role: what the table says is what the server does; no route leads into another's workspace.
+
+The routes come from the table that the server is made of, so one that is added later is tested as it is.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from bedplate.extensions import plugins
+from bedplate.http import ResourceRef, Route
+from bedplate.http.routes import METHODS
+from bedplate.policy.policies import applicable
+from tests import sample, team
+from tests.rights import MAY
+from tests.team import ABSENT, ROLES, SEALED, Team
+
+NOBODYS_SITE: Any = None  # routes close over the site and use it only when they are called
+ROUTES: list[Route] = [route for routes in plugins("bedplate.routes") for route in routes(NOBODYS_SITE)]
+GUARDED = [route for route in ROUTES if not route.public]
+LEFT_TO_THE_OPERATION = ("approve", "waive", "release")
+PARAMETER = re.compile(r"\{([a-z][a-z0-9_]*)(?::([a-z]+))?\}")
+VALUES = {"int": "0", "digest": sample.digest("nothing"), "id": "prn_" + "0" * 26, "path": "nowhere/nothing"}
+
+
+def names(route: Route) -> dict[str, str]:
+    """The parameters of a route's path, each with a value that leads nowhere."""
+    return {m[1]: VALUES.get(m[2] or "str", f"no-{m[1].replace('_', '-')}") for m in PARAMETER.finditer(route.path)}
+
+
+def reference(route: Route, **given: str) -> ResourceRef:
+    """What a request of this route is about."""
+    headers = {parameter.name: parameter.default for parameter in route.headers}
+    return route.resource({**names(route), **headers, **given})
+
+
+IN_WORKSPACES = [route for route in GUARDED if reference(route).type == "Workspace"]
+
+
+def address(route: Route, workspace: str | None = None) -> tuple[str, dict[str, str]]:
+    """Path and headers of a request of this route, in a workspace where it takes one."""
+    values = names(route)
+    headers = {}
+    if workspace is not None:
+        in_path = [name for name in values if reference(route, **{name: "told-by-this"}).id == "told-by-this"]
+        values |= dict.fromkeys(in_path, workspace)
+        headers = {} if in_path else {parameter.header: workspace for parameter in route.headers}
+        assert in_path or headers, "the workspace of a route comes from its path or a header"
+    return PARAMETER.sub(lambda m: values[m[1]], route.path), headers
+
+
+def shown(route: Route) -> str:
+    """A route as the name of a test."""
+    return f"{route.method} {route.path}"
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
+    """A home with a member of each role."""
+    with team.running(tmp_path_factory.mktemp("matrix") / "home", evidence=True) as running:
+        running.member("insider", "insiders")
+        running.member("owner", "owners")
+        yield running
+
+
+@pytest.fixture(scope="module")
+def clients(served: Team) -> Iterator[dict[str, httpx.Client]]:
+    """A client for each role and for the members of the closed workspace."""
+    made = {role: served.client(role) for role in (*ROLES, "insider", "owner")}
+    yield made
+    for client in made.values():
+        client.close()
+
+
+def status(
+    client: httpx.Client, route: Route, workspace: str | None = None, body: bytes = b"", method: str | None = None
+) -> int:
+    """What the server says to a request of this route. Only the head is read: some answers have no end."""
+    path, headers = address(route, workspace)
+    with client.stream(
+        method or route.method, path, headers={"content-type": "application/json", **headers}, content=body
+    ) as answer:
+        return answer.status_code
+
+
+def test_every_route_is_about_something_that_the_table_knows() -> None:
+    asked = {(route.action, reference(route).type) for route in GUARDED}
+
+    for action, kind in asked:
+        assert (action, kind) in applicable() or action in LEFT_TO_THE_OPERATION, f"{action} {kind}"
+
+
+@pytest.mark.parametrize("route", GUARDED, ids=shown)
+def test_who_may_reach_a_route(route: Route, clients: dict[str, httpx.Client]) -> None:
+    about = reference(route)
+    action = "read" if route.action in LEFT_TO_THE_OPERATION else route.action
+    workspace = "default" if about.type == "Workspace" else None
+
+    found = {role: status(clients[role], route, workspace) for role in ROLES}
+
+    assert found.pop("disabled") == 401
+    reached = {role: code not in (401, 403) for role, code in found.items()}
+    assert reached == {role: may for role, may in MAY[action, about.type].items() if role != "disabled"}, found
+
+
+@pytest.mark.parametrize("path", sorted({route.path for route in ROUTES}))
+def test_no_other_method_does_anything(path: str, clients: dict[str, httpx.Client]) -> None:
+    mounted = {route.method: route for route in ROUTES if route.path == path}
+    any_of = next(iter(mounted.values()))
+    for method in METHODS:
+        if method not in mounted:
+            # Another route may have this address as one of its own: then it is matched, and says what it wants.
+            assert status(clients["nobody"], any_of, method=method) in (401, 403, 404, 405), method
+
+
+@pytest.mark.parametrize("route", IN_WORKSPACES, ids=shown)
+def test_no_route_leads_into_a_workspace_that_is_closed_or_not_there(
+    route: Route, served: Team, clients: dict[str, httpx.Client]
+) -> None:
+    before = served.size()
+
+    for workspace in (SEALED, ABSENT):
+        # The body is no JSON: were it read before the decision, the answer would be another one.
+        found = {role: status(clients[role], route, workspace, b"{") for role in ROLES if role != "administrator"}
+        assert found == {role: 401 if role == "disabled" else 403 for role in found}
+    for odd in ("Not A Name", "default/../sealed", "%73ealed", "sealed\x7f"):
+        if address(route, odd)[1]:
+            assert status(clients["engineer"], route, odd, b"{") == (403 if odd.isprintable() else 400), odd
+
+    assert {entry[2] for entry in served.entries(before)} == {"deny"}, "and nothing was changed"
+
+
+@pytest.mark.parametrize("route", [route for route in IN_WORKSPACES if route.headers], ids=shown)
+def test_ids_of_another_workspace_lead_nowhere(route: Route, served: Team, clients: dict[str, httpx.Client]) -> None:
+    """Every name that a call may give a thing by is given that of one in the closed workspace."""
+    secret, before = served.secret, served.sealed_state()
+    one = dict.fromkeys(("experiment_id", "source_experiment_id"), secret.experiment)
+    one |= dict.fromkeys(("run_id", "run_uuid", "source_run_id"), secret.run)
+    one |= dict.fromkeys(("name", "experiment_name", "key", "metric_key", "new_name", "note"), "secret")
+    one |= {"path": "secret.txt", "value": "changed", "timestamp": "1", "new_value": "changed"}
+    several = {"experiment_ids": [secret.experiment], "run_ids": [secret.run], "run_id": [secret.run]}
+    assert team.MARK in str(before)
+    body = {**several, **one, "metrics": [], "params": [{"key": "k", "value": "changed"}], "tags": []}
+    for path in (secret.path, secret.path.removeprefix(f"workspaces/{SEALED}/")):
+        url = PARAMETER.sub(lambda m, path=path: path if m[2] == "path" else VALUES.get(m[2], "x"), route.path)
+        with clients["engineer"].stream(route.method, url, params={**several, **one}, json=body) as answer:
+            said = answer.read().decode("utf-8", "replace")
+        assert team.MARK not in said, url
+
+    assert served.sealed_state() == before
+
+
+@pytest.mark.parametrize("route", IN_WORKSPACES, ids=shown)
+def test_what_is_closed_cannot_be_told_from_what_is_not_there(route: Route, clients: dict[str, httpx.Client]) -> None:
+    def answer(workspace: str) -> tuple[int, str]:
+        path, headers = address(route, workspace)
+        said = clients["engineer"].request(route.method, path, headers=headers)
+        return said.status_code, said.text.replace(workspace, "NAME")
+
+    assert answer(SEALED) == answer(ABSENT)
+
+
+@pytest.mark.parametrize("route", IN_WORKSPACES, ids=shown)
+def test_members_of_a_closed_workspace_reach_it_and_no_other(route: Route, clients: dict[str, httpx.Client]) -> None:
+    rights = {"insider": ("read", "list"), "owner": ("read", "list", "write"), "administrator": (route.action,)}
+
+    reached = {who: status(clients[who], route, SEALED) not in (401, 403) for who in rights}
+
+    assert reached == {who: route.action in actions for who, actions in rights.items()}
+    for who in ("insider", "owner"):
+        for workspace in ("default", ABSENT):
+            assert status(clients[who], route, workspace) == 403
+    assert status(clients["administrator"], route, ABSENT) == 404
