@@ -228,6 +228,21 @@ def test_every_verb_needs_a_key_and_the_right(served, client, root):
     assert [f["path"] for f in client.get(BASE, params={"path": root}).json()["files"]] == ["a"]
 
 
+def test_a_cookie_alone_reads_and_changes_nothing(served, client, root):
+    put(client, f"{root}/a")
+    cookie = {"cookie": f"bedplate_session={served.identity.redeem_link(served.link().rsplit('/', 1)[1])}"}
+    with httpx.Client(base_url=served.address, headers=cookie) as browser:
+        for prefix in ("/api", "/ajax-api"):
+            base = f"{prefix}/2.0/mlflow-artifacts"
+            assert browser.get(f"{base}/artifacts/{root}/a").status_code == 200
+            assert browser.put(f"{base}/artifacts/{root}/b", content=b"x").status_code == 403
+            assert browser.delete(f"{base}/artifacts/{root}/a").status_code == 403
+            assert browser.post(f"{base}/mpu/create/{root}", json={"path": "m"}).status_code == 403
+        upload = f"/ajax-api/2.0/mlflow/upload-artifact?path=b&run_uuid={root.split('/')[1]}"
+        assert browser.post(upload, content=b"x").status_code == 403
+    assert [f["path"] for f in client.get(BASE, params={"path": root}).json()["files"]] == ["a"]
+
+
 def test_workspaces_do_not_reach_each_other(served, client, root):
     team = ids.new_id("team").replace("_", "-")
     workspaces.create(served.site.system, served.identity.authenticate(served.key), team)

@@ -6,9 +6,12 @@ import itertools
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import psutil
@@ -22,6 +25,7 @@ pytestmark = pytest.mark.slow
 BASE = "/api/2.0/mlflow-artifacts/artifacts"
 MPU = "/api/2.0/mlflow-artifacts/mpu"
 START = 60.0
+ROOT = Path(__file__).parents[2]
 
 
 class Server:
@@ -187,3 +191,20 @@ def test_large_files_pass_through_little_memory(server):
     growth = {name: peak.growth >> 20 for name, peak in (("put", putting), ("get", getting), ("parts", joining))}
     print(growth)
     assert max(growth.values()) < 50, growth
+
+
+MOUNT = 'mount -t tmpfs -o size=48m none "$1" && cd "$4" && exec "$2" -m tests.api.full_disk "$1"'
+
+
+def test_a_full_disk_is_said_to_be_and_leaves_nothing_half_done(tmp_path):
+    """507, no partial file, and the same server takes what fits afterwards; an upload in parts is carried on."""
+
+    def run(*command):
+        return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+
+    if run("unshare", "-rm", "mount", "-t", "tmpfs", "none", str(tmp_path)).returncode:
+        pytest.skip("this machine does not let a user mount a small disk")
+    done = run("unshare", "-rm", "sh", "-c", MOUNT, "sh", str(tmp_path), sys.executable, "", str(ROOT))
+
+    assert done.returncode == 0, done.stderr
+    assert "No space left on device" in done.stdout

@@ -133,6 +133,17 @@ def test_a_cookie_alone_changes_nothing_through_the_api(anonymous, served):
     assert (answer.status_code, len(served.changes)) == (403, before)
 
 
+@pytest.mark.parametrize("path", ["/api/2.0/mlflow/experiments/create", "/ajax-api/2.0/mlflow/experiments/create"])
+@pytest.mark.parametrize("kind", ["application/json", "application/x-www-form-urlencoded", "text/plain"])
+def test_a_cookie_alone_changes_nothing_through_the_tracking_api(anonymous, served, path, kind):
+    session = served.identity.redeem_link(served.link().rsplit("/", 1)[1])
+    anonymous.cookies.set("bedplate_session", session)
+
+    answer = anonymous.post(path, content=b'{"name": "forged"}', headers={"content-type": kind})
+
+    assert (answer.status_code, answer.json()["error_code"]) == (403, "PERMISSION_DENIED")
+
+
 def test_every_route_but_the_open_ones_needs_a_key(anonymous, served):
     from bedplate.api.server import application
 

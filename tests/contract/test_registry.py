@@ -262,9 +262,14 @@ def test_a_number_is_never_given_twice(home: Home) -> None:
         home.registry.delete_model(tx, ANA, "default", "fraud")
         home.registry.create_model(tx, ANA, "default", "fraud", {}, None)
         assert home.registry.create_version(tx, ANA, "default", "fraud", NewVersion(source=S3)).number == 4
+        home.registry.delete_version(tx, ANA, "default", "fraud", 4)
+        home.registry.rename_model(tx, ANA, "default", "fraud", "renamed")
+        assert home.registry.create_version(tx, ANA, "default", "renamed", NewVersion(source=S3)).number == 5
+        home.registry.rename_model(tx, ANA, "default", "renamed", "fraud")
         home.registry.create_model(tx, ANA, "default", "other", {}, None)
+        home.registry.create_version(tx, ANA, "default", "other", NewVersion(source=S3))
         home.registry.delete_model(tx, ANA, "default", "fraud")
-        with pytest.raises(ConflictError, match="versions up to 4"):
+        with pytest.raises(ConflictError, match="version 1 of it is on record"):
             home.registry.rename_model(tx, ANA, "default", "other", "fraud")
 
 
@@ -290,6 +295,9 @@ def test_models_belong_to_a_workspace(home: Home) -> None:
     """The same name in another one is another model, and one is not seen from the other."""
     home.model("fraud", versions=1)
     with home.store.transaction() as tx:
+        with pytest.raises(NotFoundError):
+            home.registry.create_model(tx, BO, "lab", "fraud", {}, "ours")
+        tx.workspaces.add("lab")
         home.registry.create_model(tx, BO, "lab", "fraud", {}, "ours")
         assert home.registry.create_version(tx, BO, "lab", "fraud", NewVersion(source=S3)).number == 1
         home.registry.delete_version(tx, BO, "lab", "fraud", 1)

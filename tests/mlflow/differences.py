@@ -199,17 +199,28 @@ DIFFERENCES: tuple[Difference, ...] = (
         why="One rule for every database.",
     ),
     Difference(
+        name="unsafe-models",
+        where="Versions of models whose files run code when they are loaded",
+        theirs="Nothing tells them apart",
+        ours="Two more tags: `bedplate.safety` and `bedplate.unsafe_because`",
+        why="Whoever loads the model should know; such a version does not become production.",
+        fields=(
+            ("POST */model-versions/create", "model_version.tags"),
+            ("GET */model-versions/search", "model_versions.*.tags"),
+        ),
+    ),
+    Difference(
         name="workspaces-emptied-first",
         where="Deleting a workspace with mode SET_DEFAULT or CASCADE",
         theirs="What belongs to it goes to the default workspace, or is deleted with it",
-        ours="501 `NOT_IMPLEMENTED`",
+        ours="400 `INVALID_PARAMETER_VALUE`",
         why="What is lost with a workspace, or becomes readable by others, is decided thing by thing.",
     ),
     Difference(
         name="workspaces-share-storage",
         where="`default_artifact_root` and `trace_archival_config` of a workspace",
         theirs="Kept and used",
-        ours="501 `NOT_IMPLEMENTED`; empty ones are passed over",
+        ours="400 `INVALID_PARAMETER_VALUE`; empty ones are passed over",
         why="Artifacts of every workspace lie with the server, kept apart by policy and addressed by digest.",
     ),
 )

@@ -207,7 +207,7 @@ class Tracked:
         found = tx.logged_models.find(workspace, model)
         if found is None or found.lifecycle != "active":
             return None
-        return found.artifact_location, found.source_run or None
+        return found.artifact_location, found.source_run
 
     def content(self, tx: Transaction, workspace: str, folder: str) -> Digest | None:
         """The digest of all files in a folder; None if it is not with this server, or empty."""

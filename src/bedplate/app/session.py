@@ -10,6 +10,7 @@ COOKIE = "bedplate_session"
 CSRF_HEADER = "x-bedplate-csrf"
 TICKET_HEADER = "x-bedplate-ticket"
 _SAFE = ("GET", "HEAD")
+_APIS = ("/api/", "/ajax-api/")
 
 
 def presented(request: Request) -> str:
@@ -17,8 +18,8 @@ def presented(request: Request) -> str:
 
     Clients that know user and password only give the key as the password; :func:`claimed` is who they say they are.
 
-    A change that comes with a cookie through ``/api`` must carry the session's form token as a header as well: the
-    cookie alone proves only which browser asks, not which page.
+    A change that comes with a cookie must carry the session's form token as well, since the cookie alone proves only
+    which browser asks, not which page: as a header, or as the field of a page's own form, which the page checks.
 
     Raises:
         AuthenticationError: it carries none.
@@ -32,7 +33,8 @@ def presented(request: Request) -> str:
     token = request.cookie(COOKIE)
     if not token:
         raise AuthenticationError("no key or session was presented", fix="send a key, or sign in: bedplate login")
-    if request.method not in _SAFE and request.path.startswith("/api/"):
+    form = request.headers.get("content-type", "").partition(";")[0].strip() == "application/x-www-form-urlencoded"
+    if request.method not in _SAFE and (not form or request.path.startswith(_APIS)):
         check_csrf(token, request.headers.get(CSRF_HEADER, ""))
     return token
 

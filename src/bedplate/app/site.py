@@ -92,6 +92,12 @@ class Site:
         """
         return self._carry_out(operation, arguments, token, _quiet)
 
+    def workspaces(self, principal: Principal) -> tuple[str, ...]:
+        """The workspaces that the principal may read, by name."""
+        with self.store.read() as tx:
+            names = [row.name for row in tx.workspaces.list()]
+        return tuple(name for name in names if self.allows(principal, "read", ResourceRef("Workspace", name)))
+
     def visible(self, principal: Principal) -> tuple[UseCaseStatus, ...]:
         """The use cases that the principal may read: a list shows no more than its items would."""
         rows = queries.use_cases(self.store)

@@ -107,6 +107,11 @@ async def send(request: Request, row: ArtifactRow, read: Callable[[ArtifactRow, 
     return Response(status=status, headers=headers, stream=download)
 
 
+def inline(name: str) -> tuple[tuple[str, str], ...]:
+    """Headers of content that a page of ours shows, such as a picture: opened by itself it has no rights here."""
+    return (("content-disposition", _attachment(name).replace("attachment", "inline", 1)), *_CONFINED)
+
+
 class Download:
     """Content as the stream of an answer. Closing it gives back what was opened."""
 

@@ -239,6 +239,12 @@ def within(uri: str, root: str) -> bool:
     return same_place and bool(root_parts) and parts[: len(root_parts)] == root_parts
 
 
+def plain(uri: str) -> str:
+    """A location with single slashes and nothing escaped: two ways to write one place become one."""
+    scheme, host, parts = _parts(uri)
+    return f"{scheme}:{f'//{host}' if host else ''}/{'/'.join(parts)}"
+
+
 def _parts(uri: str) -> tuple[str, str, tuple[str, ...]]:
     parsed = urllib.parse.urlsplit(uri)
     pieces = []

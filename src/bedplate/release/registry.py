@@ -107,17 +107,17 @@ class Registry:
 
         Raises:
             NotFoundError: there is no such model.
-            ConflictError: the name is taken, or belonged to a model whose versions are on record under it.
+            ConflictError: the name is taken, or a version of the same number is on record under it.
             StateError: it is the model of a use case.
         """
         checks.model_name(new, "new_name")
         tx.ledger.head(lock=True)
         row = model(tx, workspace, name)
         refuse_flow(tx, row, "renamed")
-        taken = tx.history.highest_of_others(workspace, new, row.id)
-        if taken:
+        taken = tx.history.shared(workspace, new, row.id)
+        if taken is not None:
             raise ConflictError(
-                f"{new!r} was another model, whose versions up to {taken} are on record", fix="choose another name"
+                f"{new!r} was another model, and version {taken} of it is on record", fix="choose another name"
             )
         time = moment(tx, row)
         tx.models.rename(workspace, name, new, time)
@@ -289,7 +289,7 @@ class Registry:
                 raise _not_of(new.source, "run_id")
             root = self._origins.run(tx, workspace, source.name)
             below = urllib.parse.urlsplit(new.source).path.lstrip("/").partition("/")[2]
-            folder = None if root is None else f"{root.rstrip('/')}/{below}".rstrip("/")
+            folder = None if root is None else checks.plain(f"{root}/{below}")
             return msgspec.structs.replace(origin, folder=folder)
         if new.logged_model or source.kind == "logged":
             return self._of_logged(tx, workspace, new, source, origin)
@@ -297,7 +297,7 @@ class Registry:
             root = self._origins.run(tx, workspace, new.run) if new.run else None
             if root is None or not checks.within(new.source, root):
                 raise _not_of(new.source, "run_id")
-            return msgspec.structs.replace(origin, folder=new.source)
+            return msgspec.structs.replace(origin, folder=checks.plain(new.source))
         return origin
 
     def _of_logged(
@@ -313,7 +313,7 @@ class Registry:
         if source.kind == "artifacts" and not checks.within(new.source, root):
             raise _not_of(new.source, "model_id")
         location = root if source.kind == "logged" else origin.location
-        folder = None if source.kind == "elsewhere" else location
+        folder = None if source.kind == "elsewhere" else checks.plain(location)
         return msgspec.structs.replace(origin, location=location, folder=folder, run=new.run or run)
 
     def _of_registered(self, tx: Transaction, workspace: str, new: NewVersion, source: checks.Source) -> Origin:

@@ -85,7 +85,8 @@ def models(
         limit=max_results,
         after=pages.position(query, page_token),
     )
-    return ModelPage(whole(tx, workspace, rows), pages.token(query, last))
+    found = [_by_stage(each) for each in whole(tx, workspace, rows)]
+    return ModelPage(found, pages.token(query, last))
 
 
 def versions(
@@ -174,6 +175,11 @@ def latest(tx: Transaction, workspace: str, name: str, stages: Sequence[str]) ->
         InputError: there is no such stage.
     """
     return aliased(tx, workspace, newest(tx, workspace, name, stages))
+
+
+def _by_stage(found: Whole) -> Whole:
+    """The same with the newest versions by the name of their stage, as MLflow lists them in a search."""
+    return Whole(found.row, found.tags, found.aliases, tuple(sorted(found.latest, key=lambda each: each.row.stage)))
 
 
 def _count(max_results: int, most: int) -> None:

@@ -25,6 +25,8 @@ from bedplate.store.sql import Repository, Row, Upsert, fields, param
 from bedplate.store.workspaces import DEFAULT
 
 NO_STAGE = "None"
+ARTIFACTS = "mlflow-artifacts:/"
+"""How the location of artifacts begins that lie with this server."""
 
 _workspace, _name, _number = param("workspace_"), param("name_"), param("number_")
 _m, _v = registered_models.c, model_versions.c
@@ -33,6 +35,7 @@ _mt, _vt, _a = registered_model_tags.c, model_version_tags.c, model_aliases.c
 _ADD_MODEL = sa.insert(registered_models)
 _THE_MODEL = (_m.workspace == _workspace, _m.name == _name)
 _MODEL = sa.select(registered_models).where(*_THE_MODEL)
+_MODEL_OF_ID = sa.select(registered_models).where(_m.workspace == _workspace, _m.id == param("id_"))
 _RENAME = sa.update(registered_models).where(*_THE_MODEL).values(name=param("new_"), updated=param("updated_"))
 _DESCRIBE_MODEL = (
     sa.update(registered_models).where(*_THE_MODEL).values(description=param("description_"), updated=param("updated_"))
@@ -87,18 +90,39 @@ _TAGS = (
     .where(_vt.workspace == _workspace, sa.tuple_(_vt.name, _vt.number).in_(sa.bindparam("keys_", expanding=True)))
     .order_by(_vt.name, _vt.number, _vt.key)
 )
+_HELD = (
+    sa.select(_v.name, _v.number)
+    .where(
+        _v.workspace == _workspace,
+        sa.or_(
+            _v.folder.in_(sa.bindparam("folders_", expanding=True)),
+            sa.and_(_v.folder >= param("start_"), _v.folder < param("end_")),
+        ),
+        sa.or_(
+            _v.stage.in_(("Staging", "Production")),
+            sa.select(_a.alias)
+            .where(_a.workspace == _v.workspace, _a.name == _v.name, _a.number == _v.number)
+            .exists(),
+        ),
+    )
+    .limit(1)
+)
 _BLOBS = sa.select(_v.onnx).where(_v.onnx.is_not(None)).distinct()
 
 
 def _latest() -> sa.Select[Any]:
-    """For each model and stage the version with the highest number."""
-    place = sa.func.row_number().over(partition_by=(_v.name, _v.stage), order_by=_v.number.desc()).label("place")
-    ranked = sa.select(_v.name, _v.number, place).where(_v.workspace == _workspace, _v.name.in_(_names)).subquery()
+    """For each model and stage the version with the highest number, in the order of the first version in the stage."""
+    within = {"partition_by": (_v.name, _v.stage)}
+    place = sa.func.row_number().over(**within, order_by=_v.number.desc()).label("place")  # type: ignore[arg-type]
+    first = sa.func.min(_v.number).over(**within).label("first")  # type: ignore[arg-type]
+    ranked = (
+        sa.select(_v.name, _v.number, place, first).where(_v.workspace == _workspace, _v.name.in_(_names)).subquery()
+    )
     return (
         sa.select(model_versions)
         .join(ranked, sa.and_(_v.name == ranked.c.name, _v.number == ranked.c.number))
         .where(_v.workspace == _workspace, ranked.c.place == 1)
-        .order_by(_v.name, _v.number)
+        .order_by(_v.name, ranked.c.first)
     )
 
 
@@ -172,6 +196,11 @@ class Models(Repository):
     def find(self, workspace: str, name: str) -> ModelRow | None:
         """The model of this name, if there is one."""
         row = self._execute(_MODEL, workspace_=workspace, name_=name).first()
+        return None if row is None else msgspec.convert(fields(row), ModelRow)
+
+    def of_id(self, workspace: str, identifier: str) -> ModelRow | None:
+        """The model of this id, if the workspace has it."""
+        row = self._execute(_MODEL_OF_ID, workspace_=workspace, id_=identifier).first()
         return None if row is None else msgspec.convert(fields(row), ModelRow)
 
     def rename(self, workspace: str, name: str, new: str, time: int) -> None:
@@ -345,13 +374,24 @@ class Versions(Repository):
         return found
 
     def latest(self, workspace: str, names: Sequence[str]) -> Mapping[str, Sequence[VersionRow]]:
-        """For each model the newest version in each stage, by number."""
+        """For each model the newest version in each stage, in the order of the first version there."""
         found: dict[str, list[VersionRow]] = {name: [] for name in names}
         for start in range(0, len(names), _CHUNK):
             chunk = [*names[start : start + _CHUNK]]
             for row in self._execute(_LATEST, workspace_=workspace, names_=chunk):
                 found[row.name].append(_version(row))
         return found
+
+    def holding(self, workspace: str, path: str) -> tuple[str, int] | None:
+        """A version that an artifact of this name belongs to, or that lies below it, and that is in use.
+
+        In use is what is in Staging or Production, and what an alias points to.
+        """
+        parts = path.split("/")
+        folders = [f"{ARTIFACTS}{'/'.join(parts[:depth])}" for depth in range(1, len(parts) + 1)]
+        below = f"{ARTIFACTS}{path}/"
+        row = self._execute(_HELD, workspace_=workspace, folders_=folders, start_=below, end_=f"{below[:-1]}0").first()
+        return None if row is None else (str(row.name), int(row.number))
 
     def blobs(self) -> Iterable[Digest]:
         """Every blob that a version was converted to: they are in use."""

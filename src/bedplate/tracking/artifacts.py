@@ -5,7 +5,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from bedplate.blobs import Content, Incoming
-from bedplate.errors import InputError, IntegrityError, NotFoundError
+from bedplate.errors import InputError, IntegrityError, NotFoundError, StateError
 from bedplate.ids import Digest
 from bedplate.store import Store, Transaction
 from bedplate.store.artifacts import ArtifactRow
@@ -122,10 +122,12 @@ def name_content(tx: Transaction, workspace: str, path: str, digest: Digest, siz
     """Name content that is in place, and record it.
 
     Raises:
+        StateError: the name is that of a file of a model version that is in use.
         NotFoundError: there is no such workspace.
         ConflictError: a folder has the name, or a file has one of the names above it.
     """
     tx.workspaces.get(workspace)
+    _refuse_held(tx, workspace, path)
     before = tx.artifacts.put(workspace, path, digest, size, by=by.name)
     payload: dict[str, Any] = {"workspace": workspace, "path": path, "digest": digest, "size": size}
     if before is not None:
@@ -137,13 +139,36 @@ def name_content(tx: Transaction, workspace: str, path: str, digest: Digest, siz
 
 
 def unname_content(tx: Transaction, workspace: str, path: str, *, by: Actor) -> int:
-    """Take a name away with all that is below it, and record it; what is not there changes nothing."""
+    """Take a name away with all that is below it, and record it; what is not there changes nothing.
+
+    Raises:
+        StateError: files of a model version that is in use are among them.
+    """
     if tx.artifacts.find(workspace, path) is None:
         return 0
+    _refuse_held(tx, workspace, path)
     files, size = tx.artifacts.remove(workspace, path)
     payload = {"workspace": workspace, "path": path, "files": files, "bytes": size}
     by.record(tx, "artifact.delete", subject(workspace, path), **payload)
     return files
+
+
+def _refuse_held(tx: Transaction, workspace: str, path: str) -> None:
+    """Leave the files alone that somebody let into an environment: what was looked at is what stays there.
+
+    Takes the lock of the ledger's head, as every change of the registry does, so neither overtakes the other.
+
+    Raises:
+        StateError: they belong to a version that is in use.
+    """
+    tx.ledger.head(lock=True)
+    held = tx.versions.holding(workspace, path)
+    if held is not None:
+        raise StateError(
+            f"this belongs to version {held[1]} of the registered model {held[0]}, which is in use",
+            where=path,
+            fix="log the model again, and register it as a new version",
+        )
 
 
 def subject(workspace: str, path: str) -> str:

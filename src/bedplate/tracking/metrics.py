@@ -7,6 +7,7 @@ import msgspec
 from bedplate.errors import InputError
 from bedplate.store import Transaction, pages
 from bedplate.store.metrics import EVERYTHING, Stored
+from bedplate.store.runs import RunRow
 
 
 class History(msgspec.Struct, frozen=True):
@@ -76,6 +77,27 @@ def sampled(
         values.sort(key=lambda point: (point[1], point[0], point[2], point[3]))
         found += [(row.id, point) for point in _spread(values, most)]
     return found
+
+
+def newest(tx: Transaction, workspace: str, row: RunRow, key: str) -> str:
+    """A token for the value that was logged last, in time; empty if there is none. :func:`since` takes it up."""
+    last = tx.metrics.newest(row.key, key)
+    return pages.token(_points(workspace, row, key), last) or ""
+
+
+def since(tx: Transaction, workspace: str, row: RunRow, key: str, token: str, *, most: int) -> tuple[list[Stored], str]:
+    """At most ``most`` values that came later, in time, than the one that ``token`` stands for; and the next token.
+
+    Raises:
+        InputError: the token is none of this metric.
+    """
+    query = _points(workspace, row, key)
+    found = tx.metrics.history(row.key, key, most, _stored(pages.position(query, token)))
+    return found, (pages.token(query, found[-1]) or "") if found else token
+
+
+def _points(workspace: str, row: RunRow, key: str) -> tuple[str, ...]:
+    return ("points", workspace, row.id, key)
 
 
 def _spread(values: list[Stored], most: int) -> list[Stored]:

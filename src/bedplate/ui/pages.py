@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
-
 from bedplate.app.read_models import AuditPage, Trace, UseCasePage, UseCaseStatus
 from bedplate.errors import BedplateError
 from bedplate.records import Fact
+from bedplate.ui.frame import View
 from bedplate.ui.render import render
 
 SECTIONS = (
@@ -23,16 +22,6 @@ SECTIONS = (
     ("audit", "Audit"),
 )
 """Sections of a use case's page, in reading order: (template and anchor, title)."""
-
-
-class View(msgspec.Struct, frozen=True, kw_only=True):
-    """What every page knows about its reader. ``user`` is empty before sign-in."""
-
-    user: str
-    csrf: str
-    path: str
-    version: str
-    may_decide: bool = False
 
 
 def use_cases(view: View, rows: Sequence[UseCaseStatus]) -> str:

@@ -1,6 +1,9 @@
 """Pages from templates: everything is escaped, an undefined name is an error, numbers look the same everywhere."""
 
+import math
+import re
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
@@ -10,6 +13,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from bedplate import clock
 from bedplate.records import Estimate
 from bedplate.ui import charts
+from bedplate.ui.curves import CONTROLS
+from bedplate.ui.frame import model_address, part
 
 STAGE_TITLES = {
     "check": "Checked",
@@ -36,7 +41,16 @@ STATES = {
     "failed": "failed",
     "trained": "trained",
 }
+RUN_STATES = {
+    "RUNNING": "running",
+    "SCHEDULED": "scheduled",
+    "FINISHED": "finished",
+    "FAILED": "failed",
+    "KILLED": "stopped",
+}
 TONES = {
+    "RUNNING": "info", "FINISHED": "good", "FAILED": "bad", "KILLED": "warn", "safe": "good", "unsafe": "bad",
+    "unknown": "warn", "Production": "good", "Staging": "info",
     "served": "good", "ready": "good", "pass": "good", "approved": "good", "finished": "good", "skipped": "good",
     "waiting": "warn", "running": "info", "starting": "info", "insufficient_evidence": "warn",
     "failed": "bad", "fail": "bad", "refused": "bad", "deny": "bad",
@@ -59,7 +73,15 @@ def _environment() -> Environment:
     )
     environment.filters.update(FILTERS)
     environment.globals.update(
-        charts=charts, stage_titles=STAGE_TITLES, verdicts=VERDICTS, states=STATES, tone=lambda s: TONES.get(s, "plain")
+        charts=charts,
+        curve_controls=CONTROLS,
+        model_address=model_address,
+        part=part,
+        run_states=RUN_STATES,
+        stage_titles=STAGE_TITLES,
+        states=STATES,
+        tone=lambda s: TONES.get(s, "plain"),
+        verdicts=VERDICTS,
     )
     return environment
 
@@ -118,6 +140,59 @@ def moment(text: str) -> str:
         return text
 
 
+def at(milliseconds: int) -> str:
+    """``24 Nov 2026, 09:04 UTC`` of a time in milliseconds since 1970; what no calendar holds is shown as it is."""
+    time = _time(milliseconds)
+    return str(milliseconds) if time is None else f"{time:%-d %b %Y, %H:%M} UTC"
+
+
+def iso(milliseconds: int) -> str:
+    """``2026-11-24T09:04:12Z``, for machines and for who points at a time."""
+    time = _time(milliseconds)
+    return "" if time is None else f"{time:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _time(milliseconds: int) -> datetime | None:
+    try:
+        return datetime.fromtimestamp(milliseconds / 1000, UTC)
+    except (OverflowError, OSError, ValueError):
+        return None
+
+
+def elapsed(milliseconds: int) -> str:
+    """``4.1 s``, ``3 min 12 s``, ``5 h 02 min`` or ``3 d 4 h``; nothing for what cannot be a duration."""
+    if milliseconds < 0:
+        return ""
+    whole = milliseconds // 1000
+    if whole < 90:
+        return f"{milliseconds / 1000:.1f} s"
+    if whole < 5400:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    if whole < 172_800:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 86_400} d {whole % 86_400 // 3600} h"
+
+
+def value(number: float) -> str:
+    """A logged number with five digits that count: ``0.15800``, ``1,469,307``, ``2.4e-07``, ``NaN``, ``∞``."""
+    if math.isnan(number):
+        return "NaN"
+    if math.isinf(number):
+        return "∞" if number > 0 else "−∞"
+    size = abs(number)
+    if number == int(number) and size < 1e12:
+        return f"{number:,.0f}".replace("-", "−")
+    if not 1e-4 <= size < 1e7:
+        return f"{number:.4e}".replace("e-0", "e-").replace("e+0", "e+").replace("-", "−")
+    digits = max(0, 4 - math.floor(math.log10(size)))
+    return f"{number:,.{digits}f}".replace("-", "−")
+
+
+def base(path: str) -> str:
+    """The last part of a path, whatever system it is of."""
+    return re.split(r"[/\\]", path.rstrip("/\\"))[-1] or path
+
+
 def words(name: str) -> str:
     """``own_most_bought`` as ``own most bought``; the candidate as ``this model``."""
     return "this model" if name == "candidate" else name.replace("_", " ")
@@ -147,6 +222,10 @@ def as_json(value: object) -> str:
 
 FILTERS: dict[str, Callable[..., object]] = {
     "as_json": as_json,
+    "at": at,
+    "base": base,
+    "elapsed": elapsed,
+    "iso": iso,
     "moment": moment,
     "money": money,
     "number": number,
@@ -158,5 +237,6 @@ FILTERS: dict[str, Callable[..., object]] = {
     "size": size,
     "symbols": symbols,
     "title": title,
+    "value": value,
     "words": words,
 }

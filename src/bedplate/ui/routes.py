@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from urllib.parse import quote
 
@@ -12,19 +11,18 @@ from bedplate.app import queries, session
 from bedplate.app.read_models import Trace
 from bedplate.app.site import Site
 from bedplate.errors import BedplateError, ConflictError, InputError, NotFoundError
-from bedplate.http import CHANGE, READ, Limits, Request, ResourceRef, Response, Route, fixed, from_path, unaudited
+from bedplate.http import CHANGE, READ, Request, ResourceRef, Response, Route, fixed, from_path, unaudited
 from bedplate.http.messages import decode_json
 from bedplate.http.routes import Handler
 from bedplate.ids import Digest
-from bedplate.ui import pages
-from bedplate.ui.pages import View
+from bedplate.ui import artifacts, pages, registry, tracking
+from bedplate.ui.frame import FORM, LOOKS, PAGE, anonymous, view
 
-PAGE = Limits(body=4096, depth=1, receipt=5.0, deadline=30.0)
-FORM = Limits(body=16 * 1024, depth=1, receipt=10.0, deadline=600.0)
-LOOKS = unaudited("shows metadata and evidence, no row of data")
 STATIC = {
     "bedplate.css": "text/css; charset=utf-8",
     "charts.js": "text/javascript; charset=utf-8",
+    "curves.js": "text/javascript; charset=utf-8",
+    "pages.js": "text/javascript; charset=utf-8",
     "theme.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
 }
@@ -40,6 +38,9 @@ def routes(site: Site) -> Iterator[Route]:
     """The pages of a home."""
     yield from _looking(site)
     yield from _deciding(site)
+    yield from tracking.routes(site)
+    yield from artifacts.routes(site)
+    yield from registry.routes(site)
     yield from _coming_in(site)
     yield from _files()
 
@@ -150,14 +151,14 @@ def _coming_in(site: Site) -> Iterator[Route]:
         token = site.redeem(request.params["link"])
         # Not a redirect: a browser sends a SameSite=Strict cookie only on the way from a page of ours.
         page = pages.sign_in(
-            _anonymous(request), heading="You are in", text="Your browser is signed in.", signed_in=True
+            anonymous(request), heading="You are in", text="Your browser is signed in.", signed_in=True
         )
         return Response.html(page, headers=(session.cookie(token),))
 
     def leave(request: Request) -> Response:
         session.check_csrf(session.presented(request), request.form().get("csrf", ""))
         site.sign_out(request.principal)
-        page = pages.sign_in(_anonymous(request), heading="Signed out", text="To come back, ask for a new link:")
+        page = pages.sign_in(anonymous(request), heading="Signed out", text="To come back, ask for a new link:")
         return Response.html(page, headers=(session.no_cookie(),))
 
     yield Route(
@@ -192,31 +193,6 @@ def _asset(folder: str, name: str) -> bytes:
     return files("bedplate.ui").joinpath("static", folder, name).read_bytes()
 
 
-def view(site: Site, request: Request, use_case: str | None = None) -> View:
-    """What the page knows about its reader."""
-    token = session.presented(request)
-    decides = use_case is not None and site.allows(request.principal, "read", ResourceRef("UseCase", use_case))
-    return View(
-        user=request.principal.name,
-        csrf=session.csrf(token),
-        path=request.path,
-        version=_version(),
-        may_decide=decides,
-    )
-
-
-def _anonymous(request: Request) -> View:
-    return View(user="", csrf="", path=request.path, version=_version())
-
-
-@lru_cache(maxsize=1)
-def _version() -> str:
-    try:
-        return version("bedplate")
-    except PackageNotFoundError:
-        return "from source"
-
-
 def _as_trace(answer: object) -> Trace:
     return answer if isinstance(answer, Trace) else msgspec.convert(answer, Trace)
 
@@ -225,11 +201,13 @@ def present(request: Request, response: Response) -> Response:
     """Show errors as pages to whoever asked for a page; programs get the JSON."""
     if response.status < 400 or "text/html" not in request.headers.get("accept", ""):
         return response
-    if request.path.startswith(("/api/", "/static/", "/tile/")) or not response.body:
+    if request.path.startswith(("/api/", "/ajax-api/", "/static/", "/tile/")) or not response.body:
+        return response
+    if ("content-type", "application/json") not in response.headers:
         return response
     fields = decode_json(response.body, dict[str, object])
     kept = [line for line in response.headers if line[0] not in ("content-type", "www-authenticate")]
-    reader = _anonymous(request)
+    reader = anonymous(request)
     if response.status == 401:
         text = "This page needs a session. Ask for a link where Bedplate runs:"
         if request.path.startswith("/login/"):

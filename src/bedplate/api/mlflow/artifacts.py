@@ -375,7 +375,7 @@ def _of_version(site: Site, workspace: str, name: str, number: int) -> tuple[str
     """
     with site.store.read() as tx:
         row, _ = changes.version(tx, workspace, name, number)
-    return _place(changes.location_of(row))
+    return _place(row.folder or changes.location_of(row))
 
 
 def _of_model(site: Site, workspace: str, model: str) -> tuple[str, str]:

@@ -9,11 +9,10 @@ from bedplate.app import session
 from bedplate.app.read_models import User
 from bedplate.app.site import Site
 from bedplate.errors import InputError, NotFoundError
-from bedplate.http import CHANGE, Request, ResourceRef, Response, Route, fixed, unaudited
+from bedplate.http import CHANGE, Request, ResourceRef, Response, Route, fixed
 from bedplate.identity import ADMINISTRATORS
 
 PREFIXES = ("/api/2.0", "/ajax-api/2.0")
-SAYS = unaudited("says that users have keys here, and changes nothing")
 HOME = ResourceRef("Home", "home")
 
 

@@ -97,7 +97,7 @@ def routes(site: Site) -> Iterator[Route]:
         if mode not in MODES:
             raise InputError(f"{mode!r} is no way to delete a workspace", where="mode", fix=f"use {MODES[-1]}")
         if mode != "RESTRICT":
-            raise InputError("a workspace is deleted only when it is empty", where="mode", fix=f"use {MODES[-1]}")
+            raise InputError("a workspace is deleted only when it is empty", fix="delete what belongs to it first")
         change(request, "delete_workspace", name=request.params["workspace_name"])
         return Response(status=204)
 
