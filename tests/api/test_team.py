@@ -135,6 +135,19 @@ def test_policies(admin: httpx.Client, engineer: httpx.Client) -> None:
     assert admin.delete("/api/v1/policies/frozen").json()["removed"] == ["frozen"]
 
 
+def test_somebody_gets_a_browser_in_with_a_key_and_only_as_themselves(home: Team) -> None:
+    with home.client("engineer") as engineer:
+        link = engineer.post("/api/v1/me/link").json()["link"]
+    with httpx.Client() as browser:
+        cookie = browser.get(link).headers["set-cookie"].partition(";")[0].partition("=")[2]
+        browser.cookies.set("bedplate_session", cookie)
+        assert browser.get(f"{home.address}/api/v1/me").json()["name"] == "engineer.one"
+        assert browser.get(f"{home.address}/api/v1/me").json()["auth"] == "session"
+        assert browser.get(link).status_code == 401
+        home.do("disable_user", name="engineer.one")
+        assert browser.get(f"{home.address}/api/v1/me").status_code == 401
+
+
 def test_a_session_changes_with_the_form_token_only(home: Team) -> None:
     link = home.system.identity.create_link(home.who("administrator").id, actor="test")
     session = home.system.identity.redeem_link(link)
