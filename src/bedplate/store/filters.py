@@ -6,7 +6,6 @@ for each kind that another module adds. Text becomes :class:`Clause` and :class:
 :mod:`bedplate.store.search` makes statements of those, with every word and number of a user's bound as a value.
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple, NoReturn
 
@@ -395,8 +394,3 @@ def _is_word(character: str) -> bool:
 def is_storable(text: str) -> bool:
     """Whether a database can hold it: PostgreSQL takes no NUL, and half of a surrogate pair is no text."""
     return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def fits(value: float) -> bool:
-    """Whether a number can be compared with a 64-bit integer as it is."""
-    return isinstance(value, int) and -(2**63) <= value < 2**63 and not math.isnan(value)
