@@ -63,6 +63,7 @@ class Team:
         self.site = Site(self.system, self.home.carry_out)
         self.server = ControlPlane(self.site)
         self.address = self.server.address
+        (self.system.home.run / "address").write_text(self.address)
         self.secret = self._seal()
 
     def _seal(self) -> Secret:

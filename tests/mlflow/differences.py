@@ -198,4 +198,18 @@ DIFFERENCES: tuple[Difference, ...] = (
         ours="400 `INVALID_PARAMETER_VALUE`",
         why="One rule for every database.",
     ),
+    Difference(
+        name="workspaces-emptied-first",
+        where="Deleting a workspace with mode SET_DEFAULT or CASCADE",
+        theirs="What belongs to it goes to the default workspace, or is deleted with it",
+        ours="400 `INVALID_PARAMETER_VALUE`",
+        why="What is lost with a workspace, or becomes readable by others, is decided thing by thing.",
+    ),
+    Difference(
+        name="workspaces-share-storage",
+        where="`default_artifact_root` and `trace_archival_config` of a workspace",
+        theirs="Kept and used",
+        ours="400 `INVALID_PARAMETER_VALUE`; empty ones are passed over",
+        why="Artifacts of every workspace lie with the server, kept apart by policy and addressed by digest.",
+    ),
 )
