@@ -7,6 +7,7 @@ Pictures are recognised by their first bytes, in formats that hold nothing but p
 import csv
 import io
 import itertools
+import re
 from collections.abc import Mapping
 from typing import Literal
 
@@ -27,6 +28,7 @@ PICTURE = 16 << 20
 """Bytes of a picture that is shown."""
 ROWS, CELLS, CELL = 200, 50, 300
 _DEEPEST = 60
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|nan|NaN|-?inf")
 
 Kind = Literal["text", "json", "table", "picture", "none"]
 _PICTURES: Mapping[bytes, str] = {
@@ -54,13 +56,17 @@ class Folder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Preview(msgspec.Struct, frozen=True, kw_only=True):
-    """A file, and what can be shown of it. ``cut`` says that it goes on; ``why`` says why nothing is shown."""
+    """A file, and what can be shown of it. ``cut`` says that it goes on; ``why`` says why nothing is shown.
+
+    The first row of ``table`` holds its heads; ``numeric`` says which of its columns hold numbers alone.
+    """
 
     path: str
     row: ArtifactRow
     kind: Kind
     text: str = ""
     table: tuple[tuple[str, ...], ...] = ()
+    numeric: tuple[bool, ...] = ()
     cut: bool = False
     why: str = ""
 
@@ -131,7 +137,8 @@ def preview(artifacts: Artifacts, workspace: str, place: Place, path: str) -> Pr
     if ending in ("csv", "tsv"):
         table, more = _table(text, "\t" if ending == "tsv" else ",")
         if table:
-            return Preview(path=path, row=row, kind="table", table=table, cut=cut or more)
+            numeric = tuple(_numeric(table, column) for column in range(len(table[0])))
+            return Preview(path=path, row=row, kind="table", table=table, numeric=numeric, cut=cut or more)
     return Preview(path=path, row=row, kind="text", text=text, cut=cut)
 
 
@@ -199,3 +206,8 @@ def _table(text: str, delimiter: str) -> tuple[tuple[tuple[str, ...], ...], bool
         return (), False
     more = len(rows) > ROWS or any(len(row) > CELLS for row in rows)
     return tuple(tuple(cell[:CELL] for cell in row[:CELLS]) for row in rows[:ROWS]), more
+
+
+def _numeric(table: tuple[tuple[str, ...], ...], column: int) -> bool:
+    cells = [row[column] for row in table[1:] if len(row) > column and row[column]]
+    return bool(cells) and all(_NUMBER.fullmatch(cell) for cell in cells)

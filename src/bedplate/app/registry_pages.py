@@ -19,7 +19,6 @@ from bedplate.release.foreign import Findings
 from bedplate.release.searching import Tagged, Whole
 from bedplate.store import Store, Transaction
 from bedplate.store.experiments import ExperimentRow
-from bedplate.store.filters import Clause
 from bedplate.store.history import HistoryRow
 from bedplate.store.models import ModelRow, VersionRow
 from bedplate.store.runs import RunRow
@@ -292,10 +291,8 @@ def _run(tx: Transaction, row: VersionRow) -> RunRow | None:
     experiment = tx.experiments.by_name(row.workspace, row.name)
     if training is None or experiment is None:
         return None
-    made = str(training.body.get("run_id", ""))
-    clause = Clause("tag", RUN_TAG, "=", made)
-    keys, _ = tx.search.runs([experiment.id], [clause], (), lifecycles=("active", "deleted"), limit=1)
-    return next(iter(tx.runs.rows(keys)), None)
+    made = tx.overview.tagged(experiment.id, RUN_TAG, str(training.body.get("run_id", "")), most=1)
+    return next(iter(tx.runs.rows(made)), None)
 
 
 def _bundle(tx: Transaction, row: VersionRow) -> tuple[Bundle, Digest] | None:

@@ -17,7 +17,7 @@ from bedplate.store.logged_models import LoggedModelRow
 from bedplate.store.metrics import Stored
 from bedplate.store.runs import RunRow
 from bedplate.store.workspaces import DEFAULT
-from bedplate.tracking import inputs, metrics, runs
+from bedplate.tracking import inputs, metrics
 from bedplate.tracking.runs import USER_TAG
 from bedplate.tracking.training import RUN_TAG
 
@@ -25,6 +25,7 @@ POINTS = 1_000
 """Points of one curve."""
 CURVES = 60
 """Curves that are asked for at once."""
+CHILDREN = 100
 _ENDLESS = (math.inf, -math.inf)
 _VERSIONS = 20
 _TRAININGS = 200
@@ -150,7 +151,7 @@ def run_detail(store: Store, workspace: str, run: str, may_read: Callable[[str],
             used=tuple(_made(tx, workspace, model, 0) for model in links.inputs),
             made=tuple(_made(tx, workspace, *output) for output in links.outputs),
             versions=_versions(tx, workspace, row, line),
-            children=_children(tx, workspace, row),
+            children=_children(tx, row),
             parent=tx.runs.find(workspace, parent) if parent else None,
             line=line,
         )
@@ -160,10 +161,10 @@ def _made(tx: Transaction, workspace: str, model: str, step: int) -> Made:
     return Made(model, step, tx.logged_models.find(workspace, model))
 
 
-def _children(tx: Transaction, workspace: str, row: RunRow) -> tuple[RunRow, ...]:
-    """Runs of the same experiment that say they are part of this one, newest first."""
-    found = runs.listed(tx, workspace, [str(row.experiment)], filter=f"tags.`{PARENT}` = '{row.id}'", max_results=100)
-    return tuple(found.runs)
+def _children(tx: Transaction, row: RunRow) -> tuple[RunRow, ...]:
+    """Active runs of the same experiment that say they are part of this one, newest first."""
+    found = tx.runs.rows(tx.overview.tagged(row.experiment, PARENT, row.id, most=CHILDREN))
+    return tuple(each for each in found if each.lifecycle == "active")
 
 
 # ------------------------------------------------------------------------------------------------------------ lineage

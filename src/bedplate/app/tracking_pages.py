@@ -18,8 +18,8 @@ from bedplate.tracking.runs import USER_TAG
 
 PAGE = 50
 """Rows of a page."""
-MOST_COUNTED = 10_000
-"""As many runs of an experiment are counted for the list of experiments."""
+MOST_COUNTED, MOST_LISTED = 100_000, 10_000
+"""As many runs of an experiment are counted on its page, and in the list of experiments."""
 MOST_NAMES = 300
 """As many names of each kind are offered as columns; others can be typed."""
 MOST_COLUMNS = 40
@@ -82,7 +82,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
 class Problem(msgspec.Struct, frozen=True):
     """What is wrong with a filter or an order: the text up to the place, what stands there, and what follows.
 
-    ``instead`` is a filter that would find what was probably meant.
+    ``at`` is where the place is, counted from 0; ``instead`` is a filter that would find what was probably meant.
     """
 
     message: str
@@ -91,6 +91,7 @@ class Problem(msgspec.Struct, frozen=True):
     there: str = ""
     after: str = ""
     instead: str = ""
+    at: int = 0
 
 
 class ExperimentLine(msgspec.Struct, frozen=True):
@@ -206,7 +207,7 @@ def experiment_list(store: Store, workspace: str, query: Query) -> ExperimentLis
 def _experiment_line(tx: Transaction, found: Experiment) -> ExperimentLine:
     row = found.row
     newest = tx.overview.newest(row.id, row.lifecycle)
-    count = tx.overview.count(row.id, row.lifecycle, most=MOST_COUNTED)
+    count = tx.overview.count(row.id, row.lifecycle, most=MOST_LISTED)
     return ExperimentLine(found, count, None if newest is None else newest[1])
 
 
@@ -232,7 +233,7 @@ def run_table(store: Store, workspace: str, experiment: str, query: Query) -> Ru
             query=query,
             columns=chosen(query.columns),
             names=names,
-            count=tx.overview.count(number, lifecycle, most=10**9),
+            count=tx.overview.count(number, lifecycle, most=MOST_COUNTED),
             newest=None if newest is None else newest[0],
         )
         problem = problem_of(query, filters.RUNS, "run_name")
@@ -398,6 +399,7 @@ def problem_of(query: Query, grammar: Grammar, name: str) -> Problem | None:
             error.text[at : at + 1],
             error.text[at + 1 : end] + ("…" if end < len(error.text) else ""),
             f"{name} ILIKE '%{query.filter.strip()}%'" if words else "",
+            error.at,
         )
     except InputError as error:
         return Problem(error.message, error.fix or "")

@@ -46,6 +46,15 @@ _NEWEST = (
 _OF_IDS = sa.select(runs.c.key).where(
     runs.c.experiment == _experiment, runs.c.id.in_(sa.bindparam("ids_", expanding=True))
 )
+_TAGGED = (
+    sa.select(tags.c.run)
+    .where(
+        tags.c.experiment == _experiment, tags.c.key == param("key_"), tags.c.value == param("value_"),
+        tags.c.rest.is_(None),
+    )
+    .order_by(tags.c.started.desc(), tags.c.run)
+    .limit(_most)
+)  # fmt: skip
 _METRICS = Among(
     sa.select(
         latest_metrics.c.run,
@@ -96,6 +105,11 @@ class Overview(Repository):
     def keys(self, experiment: int, ids: Sequence[str]) -> list[int]:
         """The keys of those of the runs that the experiment has, in no order."""
         return [row[0] for row in self._execute(_OF_IDS, experiment_=experiment, ids_=list(ids))]
+
+    def tagged(self, experiment: int, tag: str, value: str, *, most: int) -> list[int]:
+        """The keys of runs of an experiment whose tag has this short value, newest first."""
+        found = self._execute(_TAGGED, experiment_=experiment, key_=tag, value_=value, most_=most)
+        return [row[0] for row in found]
 
     def metrics(self, keys: Iterable[int], names: Sequence[str]) -> Latest:
         """The latest values of these metrics of these runs."""

@@ -13,8 +13,11 @@
     if (v == null) return "–";
     const size = Math.abs(v);
     if (Number.isInteger(v) && size < 1e12) return whole.format(v);
-    return size >= 1e-4 && size < 1e7 ? v.toLocaleString("en", { maximumSignificantDigits: 5 }) : v.toExponential(3);
+    if (size < 1e-4 || size >= 1e7) return v.toExponential(4);
+    const digits = Math.max(0, 4 - Math.floor(Math.log10(size)));
+    return v.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
   };
+  const tick = (v) => (Number.isInteger(v) || (Math.abs(v) >= 1e-4 && Math.abs(v) < 1e7) ? v.toLocaleString("en", { maximumSignificantDigits: 5 }) : v.toExponential());
   const span = (seconds) => {
     const s = Math.abs(seconds);
     if (s < 120) return `${+seconds.toFixed(1)} s`;
@@ -66,7 +69,7 @@
       const number = figure.dataset.lines === "runs" ? figure.runs.indexOf(curve.run) : i;
       const stroke = colour(`--line-${number % LINES}`);
       const [xs, ys] = along(curve, axis);
-      const raw = ys.map(positive), few = xs.length <= 60;
+      const raw = ys.map(positive), few = xs.length <= 30;
       const columns = [xs];
       if (weight > 0) {
         columns.push(raw);
@@ -103,8 +106,8 @@
       width: box.clientWidth, height: 210, series, legend: { show: false },
       cursor: { y: false, drag: { x: true, y: false } },
       tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
-      scales: { x: { time: axis === "time" }, y: { distr: log ? 3 : 1 } },
-      axes: [{ ...look, size: axis === "time" ? 44 : 30, ...(foot && { values: foot }) }, { ...look, size: 64, values: (u, ticks) => ticks.map((v) => (v == null ? "" : shown(v))) }],
+      scales: { x: { time: axis === "time", range: (u, min, max) => (min === max ? [min - 1, max + 1] : [min, max]) }, y: { distr: log ? 3 : 1 } },
+      axes: [{ ...look, size: axis === "time" ? 44 : 30, ...(foot && { values: foot }) }, { ...look, size: 64, values: (u, ticks) => ticks.map((v) => (v == null ? "" : tick(v))) }],
       hooks: {
         setCursor: [(u) => {
           if (u.cursor.idx == null) { latest(); figure.querySelector("figcaption").dataset.at = ""; return; }
@@ -174,12 +177,12 @@
     if (!answer.running) delete figure.dataset.live;
   }
 
-  async function tick() {
+  async function turn() {
     for (const figure of figures.filter((each) => each.visible && each.curves && "live" in each.dataset)) {
       if (document.hidden) break;
       try { await follow(figure); } catch { /* the next turn tries again */ }
     }
-    if (figures.some((figure) => "live" in figure.dataset)) setTimeout(tick, EVERY);
+    if (figures.some((figure) => "live" in figure.dataset)) setTimeout(turn, EVERY);
   }
 
   const seen = new IntersectionObserver((changes) => {
@@ -192,7 +195,7 @@
     figure.runs = new URL(figure.dataset.curves, location.href).searchParams.getAll("run");
     seen.observe(figure);
   }
-  setTimeout(tick, EVERY);
+  setTimeout(turn, EVERY);
 
   const redraw = () => figures.forEach((figure) => figure.curves && draw(figure));
   controls?.addEventListener("change", (event) => {
