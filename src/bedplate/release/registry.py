@@ -84,6 +84,7 @@ class Registry:
 
         Raises:
             InputError: name, tags or description cannot be used.
+            NotFoundError: there is no such workspace.
             ConflictError: there is one of this name.
             NotFoundError: there is no such workspace.
         """
@@ -94,7 +95,6 @@ class Registry:
             checks.free_tag(key)
         tx.workspaces.get(workspace)
         tx.ledger.head(lock=True)
-        tx.workspaces.get(workspace)
         row = tx.models.add(workspace, name, description=description, time=clock.milliseconds())
         for key, value in tags.items():
             tx.models.set_tag(workspace, name, key, value)

@@ -31,14 +31,15 @@ _h = version_history.c
 _model, _time, _value = param("model_"), param("time_"), param("value_")
 _ADD = sa.insert(version_history)
 _LAST = sa.select(sa.func.coalesce(sa.func.max(_h.seq), 0))
-_LAST_TIME = sa.select(sa.func.coalesce(sa.func.max(_h.time), 0)).where(_h.model == _model)
-_OWN = sa.select(registered_models.c.id).where(
+_LAST_TIME = sa.select(_h.time).where(_h.model == _model).order_by(_h.seq.desc()).limit(1)
+_HAS_IT = sa.select(registered_models.c.id).where(
     registered_models.c.workspace == param("workspace_"), registered_models.c.name == param("name_")
 )
+# Each of the three is one look at the end of an index.
 _NUMBERS = sa.union_all(
-    sa.select(_h.number).where(_h.model.in_(_OWN), _h.number.is_not(None)),
-    sa.select(_h.number).where(_h.workspace == param("workspace_"), _h.name == param("name_"), _h.number.is_not(None)),
-    sa.select(model_versions.c.number).where(
+    sa.select(sa.func.max(_h.number).label("number")).where(_h.model == _HAS_IT.scalar_subquery()),
+    sa.select(sa.func.max(_h.number)).where(_h.workspace == param("workspace_"), _h.name == param("name_")),
+    sa.select(sa.func.max(model_versions.c.number)).where(
         model_versions.c.workspace == param("workspace_"), model_versions.c.name == param("name_")
     ),
 ).subquery()
@@ -141,7 +142,7 @@ class History(Repository):
 
     def last_time(self, model: str) -> int:
         """When something last happened to a model; 0 if nothing did."""
-        return int(self._execute(_LAST_TIME, model_=model).scalar_one())
+        return int(self._execute(_LAST_TIME, model_=model).scalar() or 0)
 
     def highest(self, workspace: str, name: str) -> int:
         """The highest number that a version of this name, or of the model that has it now, ever had; 0 for none."""

@@ -141,7 +141,9 @@ version_history = sa.Table(
     _milliseconds("time"),
     # None for what was carried over from before there was a history.
     sa.Column("entry", sa.BigInteger, nullable=True),
+    sa.Index(None, "model", "seq"),
     sa.Index(None, "model", "kind", "seq"),
+    sa.Index(None, "model", "number", "seq"),
     sa.Index(None, "workspace", "name", "number"),
     sa.Index(None, "entry"),
 )

@@ -138,7 +138,9 @@ def _make() -> None:
         _big("entry", null=True),
         sa.PrimaryKeyConstraint("seq", name=op.f("pk_version_history")),
     )
+    _index("version_history", "model", "seq")
     _index("version_history", "model", "kind", "seq")
+    _index("version_history", "model", "number", "seq")
     _index("version_history", "workspace", "name", "number")
     _index("version_history", "entry")
 
