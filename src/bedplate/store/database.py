@@ -292,8 +292,7 @@ class Store:
             ConflictError: a constraint was violated.
         """
         transaction: Transaction | None = None
-        held = self._engine.connect() if connection is None else contextlib.nullcontext(connection)
-        with self._turn(), self.translated(), held as used:
+        with self._turn(), self.translated(), self._connected(connection) as used:
             if _WRITE not in used.get_execution_options():
                 used.execution_options(**{_WRITE: True})
             with used.begin():
@@ -303,6 +302,9 @@ class Store:
                 yield transaction
         for action in transaction._after:
             action()
+
+    def _connected(self, connection: sa.Connection | None) -> contextlib.AbstractContextManager[sa.Connection]:
+        return self._engine.connect() if connection is None else contextlib.nullcontext(connection)
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
