@@ -3,9 +3,9 @@
 Run: ``python benchmarks/search.py [sizes] [rounds]``, such as ``100000 40``; without sizes 10,000, 30,000 and 100,000
 runs in one experiment, each with three metrics, three params and four tags. On SQLite and on PostgreSQL, milliseconds:
 the median, then the 95th and 99th percentile, and after a + the processor time of a page, client and server together,
-which is what is left where other programs do not take turns. "By hand" is what somebody writes who knows the question beforehand: one
-SELECT for the first page along the best index, then one for each of metrics, params and tags. The questions take
-turns, so that a busy machine is busy for all of them.
+which says more where other programs use the machine too. "By hand" is what somebody writes who knows the question
+beforehand: one SELECT for the first page along the best index, then one for each of metrics, params and tags. The
+questions take turns, so that a busy machine is busy for all of them.
 """
 
 import random

@@ -6,6 +6,7 @@ The routes come from the table that the server is made of, so one that is added 
 import re
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -34,7 +35,7 @@ def names(route: Route) -> dict[str, str]:
 
 def reference(route: Route, **given: str) -> ResourceRef:
     """What a request of this route is about."""
-    headers = {parameter.name: parameter.default for parameter in route.headers}
+    headers = {parameter.name: parameter.default for parameter in (*route.headers, *route.queries)}
     return route.resource({**names(route), **headers, **given})
 
 
@@ -44,13 +45,14 @@ IN_WORKSPACES = [route for route in GUARDED if reference(route).type == "Workspa
 def address(route: Route, workspace: str | None = None) -> tuple[str, dict[str, str]]:
     """Path and headers of a request of this route, in a workspace where it takes one."""
     values = names(route)
-    headers = {}
+    headers, query = {}, ""
     if workspace is not None:
         in_path = [name for name in values if reference(route, **{name: "told-by-this"}).id == "told-by-this"]
         values |= dict.fromkeys(in_path, workspace)
         headers = {} if in_path else {parameter.header: workspace for parameter in route.headers}
-        assert in_path or headers, "the workspace of a route comes from its path or a header"
-    return PARAMETER.sub(lambda m: values[m[1]], route.path), headers
+        query = "".join(f"?{parameter.name}={quote(workspace)}" for parameter in route.queries)
+        assert in_path or headers or query, "the workspace of a route comes from its path, a header or the query"
+    return PARAMETER.sub(lambda m: values[m[1]], route.path) + query, headers
 
 
 def shown(route: Route) -> str:
@@ -130,7 +132,7 @@ def test_no_route_leads_into_a_workspace_that_is_closed_or_not_there(
         for workspace in (SEALED, ABSENT):
             code = 401 if role == "disabled" else 403
             assert status(clients[role], route, workspace, NO_JSON) == code, (role, workspace)
-    for workspace in odd if route.headers and not route.twin else ():
+    for workspace in odd if (route.headers or route.queries) and not route.twin else ():
         code = 403 if workspace.isprintable() else 400
         assert status(clients["engineer"], route, workspace, NO_JSON) == code, workspace
 

@@ -85,7 +85,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         where="Versions whose files can run code when they are loaded",
         theirs="No tags but those that were given",
         ours="`bedplate.safety` and `bedplate.unsafe_because` as well",
-        why="Whoever reads a version sees that it is not to be loaded in a trusted process.",
+        why="Whoever loads the model should know; such a version does not become production.",
         fields=(("POST */model-versions/create", "model_version.tags"),),
         values=(
             (
@@ -197,17 +197,6 @@ DIFFERENCES: tuple[Difference, ...] = (
         theirs="Kept in SQLite, refused by other databases",
         ours="400 `INVALID_PARAMETER_VALUE`",
         why="One rule for every database.",
-    ),
-    Difference(
-        name="unsafe-models",
-        where="Versions of models whose files run code when they are loaded",
-        theirs="Nothing tells them apart",
-        ours="Two more tags: `bedplate.safety` and `bedplate.unsafe_because`",
-        why="Whoever loads the model should know; such a version does not become production.",
-        fields=(
-            ("POST */model-versions/create", "model_version.tags"),
-            ("GET */model-versions/search", "model_versions.*.tags"),
-        ),
     ),
     Difference(
         name="workspaces-emptied-first",

@@ -1,35 +1,12 @@
 """The pages in a real browser, served by the real control plane, under the content policy that users get."""
 
-import shutil
-
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from tests import plane, sample
+from tests.ui import hostile
 
 PAGES = ("/", f"/use-cases/{sample.NAME}", f"/trace/{sample.PREDICTION}", "/audit")
-HOSTILE = (
-    "<script>document.title='owned'</script>",
-    "<img src=x onerror=\"document.title='owned'\">",
-    "\"><svg onload=document.title='owned'>",
-    "'-document.title-'",
-    "javascript:document.title='owned'",
-    "{{ 7*7 }}{% for x in y %}",
-    "</pre></details><iframe srcdoc=\"<script>parent.document.title='owned'</script>\">",
-    "\u202e<b>bold</b>&lt;script&gt;",
-    "hx-on:load='x' data-hx-get='/logout' data-hx-trigger='load'",
-)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if path is None:
-        pytest.fail("the page tests need Chromium: sudo apt-get install --yes chromium")
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +151,7 @@ def test_signing_out_ends_the_session(page, served):
 
 
 def test_stored_text_is_shown_and_never_run(browser, tmp_path):
-    text = " ".join(HOSTILE)
+    text = hostile.ALL
     with plane.running(tmp_path / "home", statement=text, reason=text) as running:
         context = browser.new_context()
         made = context.new_page()

@@ -1,10 +1,12 @@
 """Comparisons as SQL that means the same on both databases, every value bound."""
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.sql.elements import ColumnElement
 
 from bedplate.store.filters import Comparator
@@ -27,11 +29,19 @@ _LAST = "\U0010ffff"
 def text(column: ColumnElement[Any], comparator: Comparator, value: Any, *, postgresql: bool) -> Condition:
     """Compare a text column. LIKE knows % and _ and no escape; ILIKE passes over the case of A to Z alone."""
     if comparator in ("IN", "NOT IN"):
-        found = column.in_(list(value))
+        found = among(column, value, postgresql=postgresql)
         return found if comparator == "IN" else ~found
     if comparator in ("LIKE", "ILIKE"):
         return sa.and_(*_prefix(column, comparator, value), _like(column, comparator, value, postgresql))
     return _COMPARE[comparator](column, value)
+
+
+def among(column: ColumnElement[Any], values: Sequence[str] | Sequence[int], *, postgresql: bool) -> Condition:
+    """Whether a column has one of these values. They are bound as one: a database takes so many values, and no more."""
+    if postgresql:
+        return column == sa.any_(sa.literal(list(values), ARRAY(column.type)))
+    listed = sa.func.json_each(json.dumps(list(values))).table_valued("value")
+    return column.in_(sa.select(listed.c.value))
 
 
 def long_text(table: Any, comparator: Comparator, value: str, *, postgresql: bool) -> Condition:

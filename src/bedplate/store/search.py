@@ -537,7 +537,7 @@ class Search(Repository):
             column = _EXPERIMENT[clause.key]
             if clause.key == "experiment_id":
                 if isinstance(value, tuple):
-                    numbers = column.in_([int(each) for each in value])
+                    numbers = matching.among(column, [int(each) for each in value], postgresql=self._postgresql)
                     return numbers if comparator == "IN" else ~numbers
                 return matching.whole(column, comparator, int(value or 0))
             if isinstance(value, int | float):
