@@ -37,7 +37,7 @@ fix: $(VENV)/.test ## Format and mend what the linter can
 docs: $(VENV)/.test ## Write the generated reference pages anew
 	$(BIN)/python scripts/reference.py
 
-bench: $(VENV)/.test ## Run the benchmarks that docs/benchmarks.md reports
+bench: $(VENV)/.test $(VENV)/.mlflow ## Run the benchmarks that docs/benchmarks.md reports
 	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file; done
 
 lock: $(VENV)/.uv ## Pin the newest versions that fit pyproject.toml

@@ -38,10 +38,11 @@ METRIC = {"key": "secret", "value": 0.5, "step": 1}
 
 
 class Secret(NamedTuple):
-    """What lies in the closed workspace: ids of an experiment and a run, and the path of an artifact."""
+    """What lies in the closed workspace: ids of an experiment, a run and a model, and the path of an artifact."""
 
     experiment: str
     run: str
+    model: str
     path: str
 
 
@@ -62,6 +63,7 @@ class Team:
         self.site = Site(self.system, self.home.carry_out)
         self.server = ControlPlane(self.site)
         self.address = self.server.address
+        (self.system.home.run / "address").write_text(self.address)
         self.secret = self._seal()
 
     def _seal(self) -> Secret:
@@ -77,10 +79,14 @@ class Team:
             run = post("runs/create", experiment_id=experiment, run_name="secret", tags=[tag])["run"]["info"]
             param = {"key": "secret", "value": MARK}
             post("runs/log-batch", run_id=run["run_id"], params=[param], metrics=[{**METRIC, "timestamp": 1}])
+            named = post("registered-models/create", name="secret", description=MARK)["registered_model"]["name"]
+            model = post("logged-models", experiment_id=experiment, name="secret", tags=[tag])["model"]["info"]
+            version = {"name": named, "source": f"runs:/{run['run_id']}/m", "run_id": run["run_id"]}
+            post("model-versions/create", **version, description=MARK)
             folder = run["artifact_uri"].removeprefix("mlflow-artifacts:/")
             path = f"{folder}/secret.txt"
             client.put(f"/api/2.0/mlflow-artifacts/artifacts/{path}", content=MARK.encode()).raise_for_status()
-        return Secret(experiment, run["run_id"], path)
+        return Secret(experiment, run["run_id"], model["model_id"], path)
 
     def sealed_state(self) -> list[Any]:
         """What the closed workspace holds, as its administrator sees it."""
@@ -88,6 +94,8 @@ class Team:
             return [
                 client.get("/api/2.0/mlflow/experiments/get", params={"experiment_id": self.secret.experiment}).json(),
                 client.get("/api/2.0/mlflow/runs/get", params={"run_id": self.secret.run}).json(),
+                client.get(f"/api/2.0/mlflow/logged-models/{self.secret.model}").json(),
+                client.get("/api/2.0/mlflow/registered-models/get", params={"name": "secret"}).json(),
                 client.get(f"/api/2.0/mlflow-artifacts/artifacts/{self.secret.path}").text,
             ]
 

@@ -1,11 +1,8 @@
 """Artifacts of a server in a process of its own: acknowledged ones survive kill -9, large ones do not fill it."""
 
-import contextlib
 import hashlib
 import itertools
-import os
 import random
-import signal
 import subprocess
 import sys
 import threading
@@ -17,63 +14,12 @@ import httpx
 import psutil
 import pytest
 
-from bedplate.settings import Home
-from tests import retail
-
 pytestmark = pytest.mark.slow
 
 BASE = "/api/2.0/mlflow-artifacts/artifacts"
 MPU = "/api/2.0/mlflow-artifacts/mpu"
 START = 60.0
 ROOT = Path(__file__).parents[2]
-
-
-class Server:
-    """``bedplate up`` on a home, and a client that has the administrator's key."""
-
-    def __init__(self, path):
-        self.home = Home(path)
-        (self.home.run / "address").unlink(missing_ok=True)
-        self.process = retail.start(path, "up")
-        deadline = time.monotonic() + START
-        while True:
-            with contextlib.suppress(OSError, httpx.TransportError):
-                address = (self.home.run / "address").read_text()
-                if httpx.get(f"{address}/health").status_code == 200:
-                    break
-            assert self.process.poll() is None, self.process.stderr.read()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        key = (self.home.keys / "admin.key").read_text().strip()
-        self.client = httpx.Client(base_url=address, headers={"authorization": f"Bearer {key}"}, timeout=60)
-
-    def kill(self):
-        """Kill -9 the server, and nothing else."""
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self._ended()
-
-    def stop(self):
-        """Let it end by itself."""
-        self.process.terminate()
-        self._ended()
-
-    def _ended(self):
-        self.process.communicate(timeout=60)
-        self.client.close()
-
-
-@pytest.fixture
-def server(tmp_path):
-    """Starts a server on the same home, as often as it is called; the last one is stopped in the end."""
-    started = []
-
-    def start():
-        started.append(Server(tmp_path / "home"))
-        return started[-1]
-
-    yield start
-    if started[-1].process.poll() is None:
-        started[-1].stop()
 
 
 def content(name):

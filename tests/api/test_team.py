@@ -135,6 +135,19 @@ def test_policies(admin: httpx.Client, engineer: httpx.Client) -> None:
     assert admin.delete("/api/v1/policies/frozen").json()["removed"] == ["frozen"]
 
 
+def test_somebody_gets_a_browser_in_with_a_key_and_only_as_themselves(home: Team) -> None:
+    with home.client("engineer") as engineer:
+        link = engineer.post("/api/v1/me/link").json()["link"]
+    with httpx.Client() as browser:
+        cookie = browser.get(link).headers["set-cookie"].partition(";")[0].partition("=")[2]
+        browser.cookies.set("bedplate_session", cookie)
+        assert browser.get(f"{home.address}/api/v1/me").json()["name"] == "engineer.one"
+        assert browser.get(f"{home.address}/api/v1/me").json()["auth"] == "session"
+        assert browser.get(link).status_code == 401
+        home.do("disable_user", name="engineer.one")
+        assert browser.get(f"{home.address}/api/v1/me").status_code == 401
+
+
 def test_a_session_changes_with_the_form_token_only(home: Team) -> None:
     link = home.system.identity.create_link(home.who("administrator").id, actor="test")
     session = home.system.identity.redeem_link(link)
@@ -170,15 +183,15 @@ def test_workspaces_as_mlflow_has_them(home: Team, admin: httpx.Client, engineer
         ("POST", "", {"name": "default"}, 400, "INVALID_PARAMETER_VALUE"),
         ("POST", "", {"name": "A"}, 400, "INVALID_PARAMETER_VALUE"),
         ("POST", "", {"name": SEALED}, 400, "RESOURCE_ALREADY_EXISTS"),
-        ("POST", "", {"name": "ab", "default_artifact_root": "s3://b/p"}, 501, "NOT_IMPLEMENTED"),
-        ("POST", "", {"name": "ab", "trace_archival_config": {"retention": "30d"}}, 501, "NOT_IMPLEMENTED"),
+        ("POST", "", {"name": "ab", "default_artifact_root": "s3://b/p"}, 400, "INVALID_PARAMETER_VALUE"),
+        ("POST", "", {"name": "ab", "trace_archival_config": {"retention": "30d"}}, 400, "INVALID_PARAMETER_VALUE"),
         ("PATCH", f"/{SEALED}", {}, 400, "INVALID_PARAMETER_VALUE"),
         ("PATCH", "/absent", {"description": "x"}, 404, "RESOURCE_DOES_NOT_EXIST"),
         ("GET", "/Not-A-Name", None, 400, "INVALID_PARAMETER_VALUE"),
         ("DELETE", "/default", None, 400, "INVALID_PARAMETER_VALUE"),
         ("DELETE", "/absent", None, 404, "RESOURCE_DOES_NOT_EXIST"),
         ("DELETE", f"/{SEALED}", None, 400, "INVALID_STATE"),
-        ("DELETE", f"/{SEALED}?mode=CASCADE", None, 501, "NOT_IMPLEMENTED"),
+        ("DELETE", f"/{SEALED}?mode=CASCADE", None, 400, "INVALID_PARAMETER_VALUE"),
         ("DELETE", f"/{SEALED}?mode=ALL", None, 400, "INVALID_PARAMETER_VALUE"),
     ],
 )

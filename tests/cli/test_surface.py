@@ -22,6 +22,13 @@ key create NAME --expires --home --json --label
 key list NAME --home --json
 key revoke ID --home --json
 login --home --json
+models alias NAME ALIAS VERSION --delete --expected --home --json --workspace
+models approvers NAME RULE --environment --home --json --workspace
+models convert NAME VERSION --home --json --workspace
+models history NAME --before --home --json --version --workspace
+models list --after --home --json --workspace
+models live NAME --alias --at --environment --home --json --stage --workspace
+models show NAME --home --json --workspace
 plan PATH --home --json
 policy add FILE --home --json --replace
 policy check FILE --home --json

@@ -48,3 +48,10 @@ def reference() -> Iterator[str]:
     """The address of a running ``mlflow server``. Only one file asks for it: it takes seconds to start."""
     with peer.running() as running:
         yield running.address
+
+
+@pytest.fixture(scope="session")
+def reference_with_workspaces() -> Iterator[str]:
+    """The address of one that was started with workspaces."""
+    with peer.running("--enable-workspaces") as running:
+        yield running.address

@@ -85,7 +85,7 @@ DIFFERENCES: tuple[Difference, ...] = (
         where="Versions whose files can run code when they are loaded",
         theirs="No tags but those that were given",
         ours="`bedplate.safety` and `bedplate.unsafe_because` as well",
-        why="Whoever reads a version sees that it is not to be loaded in a trusted process.",
+        why="Whoever loads the model should know; such a version does not become production.",
         fields=(("POST */model-versions/create", "model_version.tags"),),
         values=(
             (
@@ -199,14 +199,17 @@ DIFFERENCES: tuple[Difference, ...] = (
         why="One rule for every database.",
     ),
     Difference(
-        name="unsafe-models",
-        where="Versions of models whose files run code when they are loaded",
-        theirs="Nothing tells them apart",
-        ours="Two more tags: `bedplate.safety` and `bedplate.unsafe_because`",
-        why="Whoever loads the model should know; such a version does not become production.",
-        fields=(
-            ("POST */model-versions/create", "model_version.tags"),
-            ("GET */model-versions/search", "model_versions.*.tags"),
-        ),
+        name="workspaces-emptied-first",
+        where="Deleting a workspace with mode SET_DEFAULT or CASCADE",
+        theirs="What belongs to it goes to the default workspace, or is deleted with it",
+        ours="400 `INVALID_PARAMETER_VALUE`",
+        why="What is lost with a workspace, or becomes readable by others, is decided thing by thing.",
+    ),
+    Difference(
+        name="workspaces-share-storage",
+        where="`default_artifact_root` and `trace_archival_config` of a workspace",
+        theirs="Kept and used",
+        ours="400 `INVALID_PARAMETER_VALUE`; empty ones are passed over",
+        why="Artifacts of every workspace lie with the server, kept apart by policy and addressed by digest.",
     ),
 )

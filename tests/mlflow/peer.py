@@ -28,8 +28,8 @@ class Peer(NamedTuple):
 
 
 @contextmanager
-def running(*, workers: int = 1, folder: Path | None = None) -> Iterator[Peer]:
-    """A server, gone with its processes and data when the block ends."""
+def running(*options: str, workers: int = 1, folder: Path | None = None) -> Iterator[Peer]:
+    """A server, with more options of its command if given, gone with its processes and data when the block ends."""
     place = Path(tempfile.mkdtemp(prefix="bedplate-mlflow-", dir=folder))
     port = _free_port()
     command = [
@@ -37,6 +37,7 @@ def running(*, workers: int = 1, folder: Path | None = None) -> Iterator[Peer]:
         *("--backend-store-uri", f"sqlite:///{place}/mlflow.db"),
         *("--serve-artifacts", "--artifacts-destination", str(place / "artifacts")),
         *("--host", "127.0.0.1", "--port", str(port)),
+        *options,
     ]
     settings = environment.variables(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
     with (place / "log").open("wb") as log:

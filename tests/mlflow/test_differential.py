@@ -10,7 +10,7 @@ import pytest
 from tests.mlflow import environment
 from tests.mlflow.compare import Finding, Server, Tidy, findings, play, report, unequal
 from tests.mlflow.conftest import Bedplate
-from tests.mlflow.corpus import CONVERSATIONS
+from tests.mlflow.corpus import CONVERSATIONS, IN_WORKSPACES
 from tests.mlflow.differences import DIFFERENCES
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -18,16 +18,19 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 Played = Callable[[str], list[Finding]]
 
 
+ALL = {**CONVERSATIONS, **IN_WORKSPACES}
+
+
 @pytest.fixture(scope="module")
-def played(reference: str, bedplate: Bedplate) -> Iterator[Played]:
+def played(request: pytest.FixtureRequest, bedplate: Bedplate) -> Iterator[Played]:
     """What differs in a conversation. Each is played once on each of the two servers, at the same time."""
-    servers = (Server(reference), Server(bedplate.address, bedplate.headers()))
     done: dict[str, list[Finding]] = {}
     with ThreadPoolExecutor(2) as pool:
 
         def play_once(name: str) -> list[Finding]:
             if name not in done:
-                steps = CONVERSATIONS[name]
+                steps, kind = ALL[name], "reference_with_workspaces" if name in IN_WORKSPACES else "reference"
+                servers = (Server(request.getfixturevalue(kind)), Server(bedplate.address, bedplate.headers()))
                 theirs, ours = pool.map(lambda server: play(server, steps), servers)
                 done[name] = findings(steps, theirs, ours)
             return done[name]
@@ -35,17 +38,15 @@ def played(reference: str, bedplate: Bedplate) -> Iterator[Played]:
         yield play_once
 
 
-@pytest.mark.parametrize("name", CONVERSATIONS)
+@pytest.mark.parametrize("name", ALL)
 def test_replies_are_the_same(played: Played, name: str):
     differing = [finding for finding in played(name) if finding.allowed is None]
 
-    assert not differing, (
-        f"{len({f.number for f in differing})} of {len(CONVERSATIONS[name])} calls\n{report(differing)}"
-    )
+    assert not differing, f"{len({f.number for f in differing})} of {len(ALL[name])} calls\n{report(differing)}"
 
 
 def test_every_difference_in_the_table_is_still_there(played: Played):
-    shown = {finding.allowed for name in CONVERSATIONS for finding in played(name)}
+    shown = {finding.allowed for name in ALL for finding in played(name)}
 
     assert {entry.name for entry in DIFFERENCES} - shown == set()
 

@@ -52,6 +52,11 @@ class NameApprovers(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 def routes(site: Site) -> Iterator[Route]:
     """The routes of this file."""
+    yield from _looks(site)
+    yield from _changes(site)
+
+
+def _looks(site: Site) -> Iterator[Route]:
 
     def listed(request: Request) -> Response:
         with site.store.read() as tx:
@@ -75,6 +80,17 @@ def routes(site: Site) -> Iterator[Route]:
             found = model_views.live(tx, request.params["workspace"], request.params["name"], at, by, value)
         return Response.json(found)
 
+    base = "/api/v1/models"
+    yield _route("GET", base, "list", listed, "Registered models, by name", response=ModelList)
+    yield _route("GET", f"{base}/{{name}}", "read", one, "One model with its newest versions", response=ModelView)
+    yield _route(
+        "GET", f"{base}/{{name}}/history", "read", history, "What happened to a model, newest first",
+        response=HistoryPage,
+    )  # fmt: skip
+    yield _route("GET", f"{base}/{{name}}/live", "read", live, "Which version was live at a moment", response=LiveView)
+
+
+def _changes(site: Site) -> Iterator[Route]:
     def point(request: Request) -> Response:
         wanted = request.json(PointAlias)
         expected = UNSAID if isinstance(wanted.expected, msgspec.UnsetType) else wanted.expected
@@ -130,13 +146,6 @@ def routes(site: Site) -> Iterator[Route]:
         return Response.json(model_views.conversion(row, evidence))
 
     base = "/api/v1/models"
-    yield _route("GET", base, "list", listed, "Registered models, by name", response=ModelList)
-    yield _route("GET", f"{base}/{{name}}", "read", one, "One model with its newest versions", response=ModelView)
-    yield _route(
-        "GET", f"{base}/{{name}}/history", "read", history, "What happened to a model, newest first",
-        response=HistoryPage,
-    )  # fmt: skip
-    yield _route("GET", f"{base}/{{name}}/live", "read", live, "Which version was live at a moment", response=LiveView)
     yield _route(
         "PUT", f"{base}/{{name}}/aliases/{{alias}}", "write", point, "Point an alias to a version", request=PointAlias,
         response=AliasMove,

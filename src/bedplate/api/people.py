@@ -7,6 +7,7 @@ import msgspec
 
 from bedplate.api.use_cases import LOOKS
 from bedplate.api.workspaces import GROUPS, Groups, change
+from bedplate.app import session
 from bedplate.app.read_models import Key, NewKey, User
 from bedplate.app.site import Site
 from bedplate.http import CHANGE, Request, Response, Route, fixed
@@ -35,6 +36,12 @@ class KeyRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     expires: Text | None = None
 
 
+class Link(msgspec.Struct, frozen=True, kw_only=True):
+    """An address that lets one browser in as whoever asked for it, once, within 60 seconds."""
+
+    link: str
+
+
 class Who(msgspec.Struct, frozen=True, kw_only=True):
     """Who asks, and how they came in."""
 
@@ -52,6 +59,9 @@ def routes(site: Site) -> Iterator[Route]:
     def me(request: Request) -> Response:
         who = request.principal
         return Response.json(Who(id=who.id, name=who.name, kind=who.kind, groups=who.groups, auth=who.auth))
+
+    def link(request: Request) -> Response:
+        return Response.json(Link(link=site.change("login_link", session.presented(request))))
 
     def users(request: Request) -> Response:
         return change(site, request, "list_users")
@@ -81,6 +91,10 @@ def routes(site: Site) -> Iterator[Route]:
     yield Route(
         "GET", "/api/v1/me", "enter", home, LOOKS, GROUPS, me, name="me", summary="Who you are", response_type=Who
     )
+    yield Route(
+        "POST", "/api/v1/me/link", "enter", home, CHANGE, GROUPS, link,
+        name="login_link", summary="A link that lets one browser in as you, once", response_type=Link,
+    )  # fmt: skip
     yield Route(
         "GET", "/api/v1/users", "administer", home, LOOKS, GROUPS, users,
         name="list_users", summary="Users and services", response_type=list[User],

@@ -57,54 +57,93 @@ async def receive(
 ) -> T:
     """Take the body of a request in, piece by piece, then ``keep`` it. What breaks off leaves nothing.
 
+    ``begin`` may refuse: it is called when the first piece is here. A body of one piece takes one turn of a thread.
+
     Raises:
         InputError: with ``most``, the body is empty or larger than so many bytes.
     """
     assert request.pieces is not None, "the route streams"
-    incoming = await in_thread(begin)
+    pieces = aiter(request.pieces)
+    first, second = await anext(pieces, b""), await anext(pieces, None)
+
+    def start() -> Incoming:
+        incoming = begin()
+        try:
+            write(incoming, first)
+        except BaseException:
+            incoming.discard()
+            raise
+        return incoming
+
+    def write(incoming: Incoming, piece: bytes) -> None:
+        if most is not None and incoming.size + len(piece) > most:
+            raise InputError(f"Artifact size is too large. Max size is {most >> 20}MB.", fix="log it with a client")
+        incoming.write(piece)
+
+    def end(incoming: Incoming) -> T:
+        with incoming:
+            if most is not None and not incoming.size:
+                raise InputError("Request must specify data.", fix="send the file as the body")
+            return keep(incoming)
+
+    if second is None:
+        return await in_thread(lambda: end(start()))
+    begun: list[Incoming] = []
     try:
-        async for piece in request.pieces:
-            if most is not None and incoming.size + len(piece) > most:
-                raise InputError(f"Artifact size is too large. Max size is {most >> 20}MB.", fix="log it with a client")
-            await in_thread(incoming.write, piece)
-        if most is not None and not incoming.size:
-            raise InputError("Request must specify data.", fix="send the file as the body")
-        return await in_thread(keep, incoming)
-    finally:
-        await in_thread(incoming.discard)
+        await in_thread(lambda: begun.append(start()))
+        await in_thread(write, begun[0], second)
+        async for piece in pieces:
+            await in_thread(write, begun[0], piece)
+        return await in_thread(end, begun[0])
+    except BaseException:
+        for incoming in begun:
+            await in_thread(incoming.discard)
+        raise
 
 
-async def send(request: Request, row: ArtifactRow, read: Callable[[ArtifactRow, int, int | None], Content]) -> Response:
+async def send(
+    request: Request, find: Callable[[], ArtifactRow], read: Callable[[ArtifactRow, int, int | None], Content]
+) -> Response:
     """The answer that carries a file, or the part of it that was asked for; 416 if there is no such part.
 
     Raises:
+        BedplateError: what ``find`` raises.
         IntegrityError: the content is missing or damaged; what is found on the way breaks the answer off.
     """
-    etag = f'"{(row.digest or "").removeprefix("sha256:")}"'
-    part = None if request.headers.get("if-range", etag) != etag else _part(request.headers.get("range", ""), row.size)
-    start, stop = part or (0, row.size)
-    if part is not None and start >= stop:
-        return Response(status=416, headers=[("content-range", f"bytes */{row.size}")])
-    headers = [
-        ("content-type", _type(row.name)),
-        ("content-disposition", _attachment(row.name)),
-        ("content-length", str(stop - start)),
-        ("accept-ranges", "bytes"),
-        ("etag", etag),
-        *_CONFINED,
-    ]
-    if part is not None:
-        headers.append(("content-range", f"bytes {start}-{stop - 1}/{row.size}"))
-    status = 200 if part is None else 206
-    if request.method == "HEAD":
-        nothing = Content(iter(()), row.size, digest=None, where=row.path, close=lambda: None)
-        return Response(status=status, headers=headers, stream=Download(nothing))
-    content = await in_thread(read, row, start, stop)
-    download = Download(content)
-    if stop - start <= _SMALL:
-        body = b"".join([piece async for piece in download])
-        return Response(status=status, headers=[h for h in headers if h[0] != "content-length"], body=body)
-    return Response(status=status, headers=headers, stream=download)
+    opened: list[Content] = []
+
+    def answer() -> Response:
+        row = find()
+        etag = f'"{(row.digest or "").removeprefix("sha256:")}"'
+        whole = request.headers.get("if-range", etag) != etag
+        part = None if whole else _part(request.headers.get("range", ""), row.size)
+        start, stop = part or (0, row.size)
+        if part is not None and start >= stop:
+            return Response(status=416, headers=[("content-range", f"bytes */{row.size}")])
+        headers = _headers(row, etag)
+        if part is not None:
+            headers.append(("content-range", f"bytes {start}-{stop - 1}/{row.size}"))
+        status, length = 200 if part is None else 206, ("content-length", str(stop - start))
+        if request.method == "HEAD":
+            nothing = Content(iter(()), row.size, digest=None, where=row.path, close=lambda: None)
+            return Response(status=status, headers=[*headers, length], stream=Download(nothing))
+        content = read(row, start, stop)
+        opened.append(content)
+        if stop - start <= _SMALL:
+            return Response(status=status, headers=headers, body=b"".join(content))
+        return Response(status=status, headers=[*headers, length], stream=Download(content))
+
+    try:
+        return await in_thread(answer)
+    except BaseException:
+        for content in opened:
+            await in_thread(content.close)
+        raise
+
+
+def _headers(row: ArtifactRow, etag: str) -> list[tuple[str, str]]:
+    kind, disposition = ("content-type", _type(row.name)), ("content-disposition", _attachment(row.name))
+    return [kind, disposition, ("accept-ranges", "bytes"), ("etag", etag), *_CONFINED]
 
 
 def inline(name: str) -> tuple[tuple[str, str], ...]:

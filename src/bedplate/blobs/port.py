@@ -18,7 +18,8 @@ class Content:
     """The bytes of one artifact, or a part of them, as an iterator of pieces. ``size`` is that of the whole artifact.
 
     Read from its beginning to its end it is checked before the last piece is handed over: whoever got every piece got
-    the artifact. It is opened when it is made, so deleting the artifact does not end a read that has begun.
+    the artifact. It is opened when it is made, so deleting the artifact does not end a read that has begun; behind the
+    last piece it closes itself.
     """
 
     def __init__(
@@ -39,7 +40,11 @@ class Content:
             IntegrityError: the artifact is damaged; its last piece is withheld.
             StorageError: it cannot be read any further.
         """
-        return next(self._pieces)
+        try:
+            return next(self._pieces)
+        except BaseException:  # there are no more, or none can be had
+            self.close()
+            raise
 
     def on_close(self, action: Callable[[], None]) -> None:
         """Call ``action``, once, when the content is closed."""

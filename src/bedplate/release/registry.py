@@ -107,17 +107,17 @@ class Registry:
 
         Raises:
             NotFoundError: there is no such model.
-            ConflictError: the name is taken, or belonged to a model whose versions are on record under it.
+            ConflictError: the name is taken, or a version of the same number is on record under it.
             StateError: it is the model of a use case.
         """
         checks.model_name(new, "new_name")
         tx.ledger.head(lock=True)
         row = model(tx, workspace, name)
         refuse_flow(tx, row, "renamed")
-        taken = tx.history.highest_of_others(workspace, new, row.id)
-        if taken:
+        taken = tx.history.shared(workspace, new, row.id)
+        if taken is not None:
             raise ConflictError(
-                f"{new!r} was another model, whose versions up to {taken} are on record", fix="choose another name"
+                f"{new!r} was another model, and version {taken} of it is on record", fix="choose another name"
             )
         time = moment(tx, row)
         tx.models.rename(workspace, name, new, time)

@@ -411,7 +411,9 @@ def _sqlite_engine(path: Path, wait: float, *, read_only: bool) -> sa.Engine:
 def _postgresql_engine(address: str, wait: float) -> tuple[sa.Engine, str]:
     url = sa.make_url(address).set(drivername="postgresql+psycopg")
     milliseconds = int(wait * 1000)
-    options = f"-c lock_timeout={milliseconds} -c idle_in_transaction_session_timeout=600000"
+    # Compiling a plan, or dividing it among processes, takes longer than any statement of ours should.
+    quick = "-c jit=off -c max_parallel_workers_per_gather=0"
+    options = f"-c lock_timeout={milliseconds} -c idle_in_transaction_session_timeout=600000 {quick}"
     # A network that is gone says nothing: after about ``wait`` a connection counts as lost.
     connect: dict[str, Any] = {"connect_timeout": max(2, int(wait)), "options": options}
     connect |= {"tcp_user_timeout": milliseconds, "keepalives_idle": 5, "keepalives_interval": 5}

@@ -76,6 +76,7 @@ _INPUTS_BETWEEN = (
 _LAST = tuple(sa.select(sa.func.max(table.c.position)) for table in (datasets, dataset_inputs))
 
 
+_READ = sa.join(dataset_inputs, datasets, datasets.c.id == dataset_inputs.c.dataset)
 _SEARCHED = {"name": datasets.c.name, "digest": datasets.c.digest, "context": dataset_inputs.c.context}
 
 
@@ -175,7 +176,15 @@ class Datasets(Repository):
 
 def was_read(clause: Clause, *, postgresql: bool) -> matching.Condition:
     """Whether the run at hand read a dataset that matches, or read one for what matches."""
-    compared = matching.text(_SEARCHED[clause.key], clause.comparator, clause.value, postgresql=postgresql)
-    joined = sa.join(dataset_inputs, datasets, datasets.c.id == dataset_inputs.c.dataset)
-    read: sa.Select[Any] = sa.select(sa.literal_column("1")).select_from(joined)
-    return read.where(dataset_inputs.c.run == runs.c.key, compared).correlate(runs).exists()
+    read: sa.Select[Any] = sa.select(sa.literal_column("1")).select_from(_READ).where(_matching(clause, postgresql))
+    return read.where(dataset_inputs.c.run == runs.c.key).correlate(runs).exists()
+
+
+def readers(clause: Clause, experiment: int, *, postgresql: bool) -> sa.Select[Any]:
+    """The runs of an experiment that did."""
+    read = sa.select(dataset_inputs.c.run).select_from(_READ).where(_matching(clause, postgresql))
+    return read.where(datasets.c.experiment == experiment)
+
+
+def _matching(clause: Clause, postgresql: bool) -> matching.Condition:
+    return matching.text(_SEARCHED[clause.key], clause.comparator, clause.value, postgresql=postgresql)

@@ -6,7 +6,6 @@ for each kind that another module adds. Text becomes :class:`Clause` and :class:
 :mod:`bedplate.store.search` makes statements of those, with every word and number of a user's bound as a value.
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple, NoReturn
 
@@ -27,6 +26,8 @@ PRESENCE: frozenset[Comparator] = frozenset({"IS NULL", "IS NOT NULL"})
 
 LONGEST = 100_000
 """A filter of more characters than this is refused."""
+MOST_COMPARISONS, MOST_KEYS = 100, 20
+"""More comparisons in a filter, or keys to order by, are refused: databases have limits of their own, not far above."""
 LONGEST_PATTERN = 10_000
 """A LIKE pattern of more characters than this is refused: SQLite has a limit of its own, a little higher."""
 
@@ -102,6 +103,8 @@ def parse_order(items: Sequence[str], grammar: Grammar) -> tuple[Order, ...]:
         FilterError: one is not of the grammar.
         InputError: a key comes twice.
     """
+    if len(items) > MOST_KEYS:
+        raise InputError(f"order_by has at most {MOST_KEYS} keys", fix="name those that matter")
     orders: list[Order] = []
     for item in items:
         order = _Parser(item, grammar, "order_by").order()
@@ -182,7 +185,8 @@ class _Parser:
 
     def _begins_number(self, at: int) -> bool:
         text = self._text
-        if at and text[at - 1] == ".":  # `metrics.1` names a metric
+        before = text[at - 1] if at else " "
+        if before == "." or (text[at] == "." and (_is_word(before) or before in "`\"'")):  # `metrics.1` names a metric
             return False
         if text[at] == "-":
             at += 1
@@ -210,6 +214,8 @@ class _Parser:
                 token = self._take()
                 if token.kind != "word" or token.text.upper() != "AND":
                     self._fail(token.start, f"{token.text!r} follows a comparison; only AND may")
+                if len(found) == MOST_COMPARISONS:
+                    self._fail(token.start, f"a filter has at most {MOST_COMPARISONS} comparisons")
             found.append(self._clause())
         return tuple(found)
 
@@ -395,8 +401,3 @@ def _is_word(character: str) -> bool:
 def is_storable(text: str) -> bool:
     """Whether a database can hold it: PostgreSQL takes no NUL, and half of a surrogate pair is no text."""
     return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def fits(value: float) -> bool:
-    """Whether a number can be compared with a 64-bit integer as it is."""
-    return isinstance(value, int) and -(2**63) <= value < 2**63 and not math.isnan(value)

@@ -43,8 +43,9 @@ _NUMBERS = sa.union_all(
     ),
 ).subquery()
 _HIGHEST = sa.select(sa.func.coalesce(sa.func.max(_NUMBERS.c.number), 0))
-_OTHERS = sa.select(sa.func.coalesce(sa.func.max(_h.number), 0)).where(
-    _h.workspace == param("workspace_"), _h.name == param("name_"), _h.model != _model, _h.number.is_not(None)
+_OWN_NUMBERS = sa.select(_h.number).where(_h.model == _model, _h.number.is_not(None))
+_SHARED = sa.select(sa.func.min(_h.number)).where(
+    _h.workspace == param("workspace_"), _h.name == param("name_"), _h.model != _model, _h.number.in_(_OWN_NUMBERS)
 )
 _ALL = sa.select(version_history).order_by(_h.seq)
 _OF = (
@@ -146,9 +147,10 @@ class History(Repository):
         """The highest number that a version of this name, or of the model that has it now, ever had; 0 for none."""
         return int(self._execute(_HIGHEST, workspace_=workspace, name_=name).scalar_one())
 
-    def highest_of_others(self, workspace: str, name: str, model: str) -> int:
-        """The highest number that another model's version had under this name; 0 for none."""
-        return int(self._execute(_OTHERS, workspace_=workspace, name_=name, model_=model).scalar_one())
+    def shared(self, workspace: str, name: str, model: str) -> int | None:
+        """A number that a version of this model has or had, and another model's version had under this name."""
+        found = self._execute(_SHARED, workspace_=workspace, name_=name, model_=model).scalar()
+        return None if found is None else int(found)
 
     def all(self) -> Iterable[HistoryRow]:
         """Every row, in order."""

@@ -1,10 +1,12 @@
 """Comparisons as SQL that means the same on both databases, every value bound."""
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.sql.elements import ColumnElement
 
 from bedplate.store.filters import Comparator
@@ -27,23 +29,40 @@ _LAST = "\U0010ffff"
 def text(column: ColumnElement[Any], comparator: Comparator, value: Any, *, postgresql: bool) -> Condition:
     """Compare a text column. LIKE knows % and _ and no escape; ILIKE passes over the case of A to Z alone."""
     if comparator in ("IN", "NOT IN"):
-        found = column.in_(list(value))
+        found = among(column, value, postgresql=postgresql)
         return found if comparator == "IN" else ~found
     if comparator in ("LIKE", "ILIKE"):
         return sa.and_(*_prefix(column, comparator, value), _like(column, comparator, value, postgresql))
     return _COMPARE[comparator](column, value)
 
 
+def among(column: ColumnElement[Any], values: Sequence[str] | Sequence[int], *, postgresql: bool) -> Condition:
+    """Whether a column has one of these values. They are bound as one: a database takes so many values, and no more."""
+    if postgresql:
+        return column == sa.any_(sa.literal(list(values), ARRAY(column.type)))
+    listed = sa.func.json_each(json.dumps(list(values))).table_valued("value")
+    return column.in_(sa.select(listed.c.value))
+
+
 def long_text(table: Any, comparator: Comparator, value: str, *, postgresql: bool) -> Condition:
-    """Compare a text of which the first part is in ``value`` and what is left, if anything, in ``rest``."""
-    head, rest = table.c.value, table.c.rest
+    """Compare a text of which the beginning is in ``value`` and what a longer one has more is in ``rest``."""
     if comparator in ("LIKE", "ILIKE"):
-        whole = head.concat(sa.func.coalesce(rest, ""))
-        return sa.and_(*_prefix(head, comparator, value), _like(whole, comparator, value, postgresql))
+        return sa.or_(*patterns(table, comparator, value, postgresql=postgresql))
+    head, rest = table.c.value, table.c.rest
+    if len(value) < HEAD_LENGTH:  # then only a text without a rest can equal it
+        return _COMPARE[comparator](head, value)
     if comparator == "=":
-        left = rest.is_(None) if len(value) <= HEAD_LENGTH else rest == value[HEAD_LENGTH:]
-        return sa.and_(head == value[:HEAD_LENGTH], left)
-    return sa.or_(head != value[:HEAD_LENGTH], sa.func.coalesce(rest, "") != value[HEAD_LENGTH:])
+        return sa.and_(head == value[:HEAD_LENGTH], rest == value[HEAD_LENGTH:])
+    return sa.or_(head != value[:HEAD_LENGTH], rest != value[HEAD_LENGTH:])
+
+
+def patterns(table: Any, comparator: Comparator, pattern: str, *, postgresql: bool) -> tuple[Condition, Condition]:
+    """What a pattern means for texts without a rest, and for those with one: each has an index of its own."""
+    head, rest = table.c.value, table.c.rest
+    prefix = _prefix(head, comparator, pattern)
+    short = sa.and_(sa.func.length(head) < HEAD_LENGTH, *prefix, _like(head, comparator, pattern, postgresql))
+    whole = head.concat(rest)
+    return short, sa.and_(rest.is_not(None), *prefix, _like(whole, comparator, pattern, postgresql))
 
 
 def real(column: ColumnElement[Any], comparator: Comparator, value: float) -> Condition:
@@ -69,10 +88,13 @@ def after(pairs: Sequence[tuple[ColumnElement[Any], bool, Any]]) -> Condition:
     for column, ascending, value in reversed(pairs):
         further = column > value if ascending else column < value
         condition = sa.or_(further, sa.and_(column == value, condition))
-    if pairs:
-        column, ascending, value = pairs[0]
-        # Follows from the rest, but it is this that an index can begin at.
-        condition = sa.and_(column >= value if ascending else column <= value, condition)
+    # The first follows from the second, but it is what an index can begin at.
+    return sa.and_(from_(*pairs[0]), condition) if pairs else condition
+
+
+def from_(column: ColumnElement[Any], ascending: bool, value: Any) -> Condition:
+    """Whether a row is not before those that have this value."""
+    condition: Condition = column >= value if ascending else column <= value
     return condition
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from bedplate.errors import InputError
+from bedplate.store.filters import is_storable
 
 
 def token(query: tuple[Any, ...], position: tuple[Any, ...] | None) -> str | None:
@@ -34,11 +35,22 @@ def position(query: tuple[Any, ...], given: str | None) -> tuple[Any, ...] | Non
         )
     except (ValueError, msgspec.DecodeError) as error:
         raise InputError("Invalid page token", fix="take the token of the page before, unchanged") from error
+    if not all(map(_is_value, values)):
+        raise InputError("Invalid page token", fix="take the token of the page before, unchanged")
     if digest != _digest(query):
         raise InputError(
             "Invalid page token: it belongs to another query", fix="repeat the query of the page before, with its token"
         )
     return values
+
+
+def _is_value(value: Any) -> bool:
+    """Whether a row of a database can hold it."""
+    if isinstance(value, str):
+        return is_storable(value)
+    if isinstance(value, int):
+        return -(2**63) <= value < 2**63
+    return value is None or (isinstance(value, float) and value == value)
 
 
 def _digest(query: tuple[Any, ...]) -> bytes:

@@ -156,7 +156,7 @@ class Runs(Repository):
 
 def split(value: str) -> tuple[str, str | None]:
     """A text as tables hold it: the part that is searched, and what is left of a longer one."""
-    return (value, None) if len(value) <= HEAD_LENGTH else (value[:HEAD_LENGTH], value[HEAD_LENGTH:])
+    return (value, None) if len(value) < HEAD_LENGTH else (value[:HEAD_LENGTH], value[HEAD_LENGTH:])
 
 
 def pairs(rows: list[tuple[int, str, str, str | None]]) -> Pairs:

@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-HEAD = "f1_0008"
+HEAD = "f1_0009"
 """The newest migration. Its first part is the record format of a home, :data:`bedplate.settings.FORMAT`."""
 
 # Named constraints, so that a later migration can alter them on both databases.
@@ -253,7 +253,7 @@ EXACT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 ALLOTTED = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 HEAD_LENGTH = 350
-"""How many characters of a param or tag are searched through an index; the rest of a longer one lies beside it.
+"""How many characters of a param or tag are searched through an index. One of as many or more has a rest beside them.
 
 An index entry of PostgreSQL holds about 2,700 bytes, and a key alone may take 1,000.
 """
@@ -333,6 +333,7 @@ runs = sa.Table(
 )
 sa.Index(None, runs.c.experiment, runs.c.lifecycle, runs.c.started.desc(), runs.c.id)
 sa.Index(None, runs.c.experiment, runs.c.lifecycle, runs.c.status, runs.c.started.desc(), runs.c.id)
+sa.Index(None, runs.c.experiment, runs.c.lifecycle, runs.c.name, runs.c.started.desc(), runs.c.id)
 sa.Index(None, runs.c.experiment, runs.c.lifecycle, runs.c.ended, runs.c.started.desc(), runs.c.id)
 
 params = sa.Table(
@@ -358,6 +359,9 @@ tags = sa.Table(
     sqlite_with_rowid=False,
 )
 sa.Index(None, tags.c.experiment, tags.c.key, tags.c.value, tags.c.started.desc(), tags.c.run)
+for _table in (params, tags):
+    _long = _table.c.rest.is_not(None)
+    sa.Index(f"ix_{_table.name}_long", _table.c.experiment, _table.c.key, sqlite_where=_long, postgresql_where=_long)
 
 # Every value that was logged. No foreign key: it is the table that is written most, always after a look at the run.
 metrics = sa.Table(

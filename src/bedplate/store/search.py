@@ -1,34 +1,45 @@
 """Search: filters and orders become statements whose cost follows the page, not the number of runs.
 
-A search over one experiment can go two ways. It can *walk* the index of the first key that it orders by and ask of each
-run whether it matches: good when many do. Or it can *gather* the few runs that the most selective comparison finds in
-its own index, and sort those: good when few do. How many a comparison finds is counted first, no further than where it
-stops mattering. Runs that lack the key they are ordered by come last, as a walk of their own.
+Runs of one experiment are found in one of two ways. Where some comparison of the filter finds few of them in its own
+index, those are *gathered* and sorted. How many it finds is counted first, no further than where it stops mattering.
+Where every comparison finds many, the index of the key that is ordered by is *walked*, and each run along it is asked
+whether it matches. Should a stretch of the walk give too few, the filter's own findings are made into sets, and the
+walk looks there. Runs without a value for the key come last, and are walked in the order of what is left to order by.
 
-Pages are taken up by the values of the last row, so the last page costs what the first one costs. All that users wrote
-is bound; names of columns come from the schema.
+A page begins after the values of the row that the last one ended with, so the last page costs what the first one costs.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.sql.elements import ColumnElement
 
-from bedplate.store import datasets
+from bedplate.errors import InputError
+from bedplate.store import datasets, matching
 from bedplate.store.experiments import ExperimentRow, Lifecycle
-from bedplate.store.filters import Clause, Comparator, Order
-from bedplate.store.schema import HEAD_LENGTH, experiment_tags, experiments, latest_metrics, params, runs, tags
-from bedplate.store.sql import Repository
+from bedplate.store.filters import Clause, Kind, Order, is_storable
+from bedplate.store.matching import Condition
+from bedplate.store.schema import experiment_tags, experiments, latest_metrics, params, runs, tags
+from bedplate.store.sql import Repository, plain
 
+_Keys = sa.Select[Any] | sa.CompoundSelect[Any]
 Position = tuple[Any, ...]
 """Where a page ended: the values that its last row is ordered by."""
 
-FEW = 3_000
-"""As many runs, or four pages if that is more, are gathered and sorted rather than looked for along an index."""
+FEW, FEW_PAGES = 2_000, 4
+"""So many runs, or so many pages if that is more, are gathered and sorted rather than looked for along an index."""
+STRETCHES, STRETCHES_POSTGRESQL = (8, 56), (8,)
+"""A walk gives up asking run by run after stretches of so many pages' worth of runs."""
+TIED = 2_000
+"""So many runs of one value are a search of their own, as sorting them anew for each page would take too long."""
+SET = 50_000
+"""Of more runs than this, SQLite makes no set to look in."""
 
-_TABLES: dict[str, sa.Table] = {"metric": latest_metrics, "param": params, "tag": tags}
-_RUN_COLUMNS: dict[str, sa.Column[Any]] = {
+_VALUES: dict[Kind, sa.Table] = {"metric": latest_metrics, "param": params, "tag": tags}
+_ATTRIBUTES: dict[str, sa.Column[Any]] = {
     "run_id": runs.c.id,
     "run_name": runs.c.name,
     "user_id": runs.c.user_id,
@@ -37,48 +48,61 @@ _RUN_COLUMNS: dict[str, sa.Column[Any]] = {
     "start_time": runs.c.started,
     "end_time": runs.c.ended,
 }
-_INDEXED = frozenset({"run_id", "status", "start_time", "end_time"})
+_INDEXED = frozenset({"run_id", "run_name", "status", "start_time", "end_time"})
+_WALKED = frozenset({"run_name", "status", "start_time", "end_time"})
 _RUN_NAME_TAG = "mlflow.runName"
 _STARTED = Order("attribute", "start_time", False)
 _ID = Order("attribute", "run_id", True)
-_EXPERIMENT_COLUMNS: dict[str, sa.Column[Any]] = {
+_EXPERIMENT: dict[str, sa.Column[Any]] = {
     "name": experiments.c.name,
     "experiment_id": experiments.c.id,
     "creation_time": experiments.c.created,
     "last_update_time": experiments.c.updated,
 }
+_MORE_MEMORY = sa.text("SET LOCAL work_mem = '64MB'")
+_ZERO: ColumnElement[int] = sa.literal_column("0")
+_ONE: ColumnElement[int] = sa.literal_column("1")
 
 
-class _Part(NamedTuple):
-    """What is searched at a time: runs of one experiment in one stage of life."""
+class _Test:
+    """One thing that a run has to be: asked of the run at hand, or found in an index for all runs of an experiment."""
 
-    experiment: int
-    lifecycle: Lifecycle
+    def __init__(
+        self,
+        asked: Condition,
+        found: _Keys | None = None,
+        *,
+        of: tuple[Kind, str] | None = None,
+        on: Callable[[Any], Condition] | None = None,
+    ) -> None:
+        self.asked = asked
+        self.found = found
+        # Where a walk is along the very rows that are compared, the comparison is with the row itself: ``on``.
+        self.of = of
+        self.on = on
 
 
 class _Term:
-    """One key of an order: which rank a run has (0 has a value, then NaN, then nothing), and the value."""
+    """One key of an order: whether a run has a value (0), has NaN (1) or has none (2), and the value."""
 
     def __init__(self, order: Order, number: int) -> None:
         self.order = order
-        self.ascending = order.ascending
-        self.table: Any = None
+        self.kind, self.key, self.ascending = order.kind, order.key, order.ascending
         self.rank: ColumnElement[Any] | None = None
-        table = _TABLES.get(order.kind)
-        if table is None:
-            self.value: ColumnElement[Any] = _RUN_COLUMNS[order.key]
+        self.table: Any = None
+        self.value: ColumnElement[Any]
+        if order.kind == "attribute":
+            self.value = _ATTRIBUTES[order.key]
             if order.key == "end_time":
-                self.rank = sa.case((self.value.is_(None), 1), else_=0)
+                self.rank = sa.case((self.value.is_(None), 2), else_=0)
         else:
-            self.table = table.alias(f"order_{number}")
+            self.table = _VALUES[order.kind].alias(f"order_{number}")
             self.value = self.table.c.value
-            absent = (self.table.c.run.is_(None), 2)
             nan = ((self.table.c.is_nan, 1),) if order.kind == "metric" else ()
-            self.rank = sa.case(absent, *nan, else_=0)
+            self.rank = sa.case((self.table.c.run.is_(None), 2), *nan, else_=0)
 
     def columns(self) -> list[ColumnElement[Any]]:
-        """What a row has to hold so that a later page can begin after it."""
-        return [self.value] if self.rank is None else [self.rank, self.value]
+        return [_ZERO if self.rank is None else self.rank, self.value]
 
     def by(self) -> list[ColumnElement[Any]]:
         value = self.value.asc() if self.ascending else self.value.desc()
@@ -87,11 +111,106 @@ class _Term:
     def joined(self, source: Any) -> Any:
         if self.table is None:
             return source
-        return source.outerjoin(self.table, sa.and_(self.table.c.run == runs.c.key, self.table.c.key == self.order.key))
+        return source.outerjoin(self.table, sa.and_(self.table.c.run == runs.c.key, self.table.c.key == self.key))
+
+    def starting(self, started: ColumnElement[Any]) -> "_Term":
+        """The same term, with the start of the run taken from another column that holds it."""
+        if (self.kind, self.key) != (_STARTED.kind, _STARTED.key):
+            return self
+        term = _Term(Order(self.kind, self.key, self.ascending), 0)
+        term.value = started
+        return term
+
+    def fits(self, rank: Any, value: Any) -> bool:
+        """Whether a position can hold these."""
+        if type(rank) is not int or rank not in (0, 1, 2) or (rank and self.rank is None):
+            return False
+        if rank == 2:
+            return value is None
+        if isinstance(self.value.type, sa.Double):
+            return type(value) is float and value == value
+        if isinstance(self.value.type, sa.BigInteger):
+            return type(value) is int and -(2**63) <= value < 2**63
+        return type(value) is str and is_storable(value)
+
+
+class _Part(NamedTuple):
+    """What is searched at a time: the runs of one experiment in one stage of life."""
+
+    experiment: int
+    lifecycle: Lifecycle
+
+    @property
+    def there(self) -> Condition:
+        return sa.and_(runs.c.experiment == self.experiment, runs.c.lifecycle == self.lifecycle)
+
+
+class _Walk(msgspec.Struct, frozen=True, kw_only=True):
+    """Runs along one index.
+
+    ``along`` is the table of the index, ``source`` it and what is joined to it; ``lead`` is what the index orders by
+    first within ``within``, ``rest`` what is ordered by after that. ``tests`` are left to be asked. ``tie`` makes the
+    test that a run has just this value.
+    """
+
+    along: Any
+    source: Any
+    key: ColumnElement[Any]
+    within: list[Condition]
+    lead: _Term | None
+    rest: list[_Term]
+    columns: list[ColumnElement[Any]]
+    tests: list[_Test]
+    tie: Callable[[Any], _Test]
+    begin: Condition = sa.true()
+    begin_along: Condition = sa.true()
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the index is in the right order among runs of one value, which is by start, then by id."""
+        left = [term.order for term in self.rest]
+        by_start = self.lead is not None and (self.lead.kind, self.lead.key) == (_STARTED.kind, _STARTED.key)
+        return left == ([_ID] if by_start else [_STARTED, _ID])
+
+    def statement(self, conditions: Iterable[Condition], limit: int) -> sa.Select[Any]:
+        by = [column for term in self.rest for column in term.by()]
+        if self.lead is not None:
+            by.insert(0, _directed(self.lead))
+        found = sa.select(runs.c.key, *self.columns).select_from(self.source)
+        return found.where(*self.within, self.begin, *conditions).order_by(*by).limit(limit)
+
+    def at(self, value: Any) -> "_Walk":
+        """The walk among the runs that have just this value."""
+        assert self.lead is not None
+        within = [*self.within, self.lead.value == value]
+        return msgspec.structs.replace(self, within=within, lead=None, begin=sa.true(), begin_along=sa.true())
+
+    def after(self, position: Position | None) -> "_Walk":
+        """The walk from a position among its rows."""
+        if position is None:
+            return self
+        pairs = _pairs(self.rest, position[2:])
+        if self.lead is not None:
+            pairs.insert(0, (self.lead.value, self.lead.ascending, position[1]))
+        return msgspec.structs.replace(self, begin=matching.after(pairs), begin_along=matching.from_(*pairs[0]))
+
+    def beyond(self, value: Any) -> "_Walk":
+        """The walk after the runs that have this value for what the walk is ordered by."""
+        lead = self.lead or self.rest[0]
+        begin = lead.value > value if lead.ascending else lead.value < value
+        return msgspec.structs.replace(self, begin=begin, begin_along=begin)
+
+    def ahead(self, skip: int = 0) -> sa.Select[Any]:
+        """The value after so many rows along the index, whatever is asked of them."""
+        by = self.lead or self.rest[0]
+        found = sa.select(by.value).select_from(self.along).where(*self.within, self.begin_along)
+        return found.order_by(_directed(by)).limit(1).offset(skip)
 
 
 class Search(Repository):
     """``tx.search``."""
+
+    # ------------------------------------------------------------------------------------------------------------ runs
 
     def runs(
         self,
@@ -99,68 +218,280 @@ class Search(Repository):
         clauses: Sequence[Clause],
         orders: Sequence[Order],
         *,
-        lifecycles: Iterable[Lifecycle],
+        lifecycles: Sequence[Lifecycle],
         limit: int,
         after: Position | None = None,
     ) -> tuple[list[int], Position | None]:
         """Keys of the runs of these experiments that match, in order, and where the next page begins if there is one.
 
-        Ordered at last by start, newest first, then by id. Runs that lack a value come last, after those with NaN.
+        Runs equal in ``orders`` come by start, newest first, then by id. Runs that lack a value come last, after those
+        with NaN.
+
+        Raises:
+            InputError: ``after`` is no position in this order.
         """
         terms = _terms(orders)
+        _check(terms, after)
+        parts = [_Part(experiment, lifecycle) for experiment in dict.fromkeys(within) for lifecycle in lifecycles]
         found: list[tuple[Any, ...]] = []
-        for experiment in dict.fromkeys(within):
-            for lifecycle in lifecycles:
-                found += self._part(_Part(experiment, lifecycle), clauses, terms, limit + 1, after)
-        if len(within) > 1:
+        for part in parts:
+            tests = [self._test(clause, part) for clause in clauses]
+            found += self._ordered(part, tests, terms, limit + 1, after)
+        if len(parts) > 1:
             found.sort(key=lambda row: _sort_key(terms, row[1:]))
         page = found[:limit]
         return [row[0] for row in page], tuple(page[-1][1:]) if len(found) > limit else None
 
-    def _part(
-        self, part: _Part, clauses: Sequence[Clause], terms: list[_Term], limit: int, after: Position | None
+    def _ordered(
+        self, part: _Part, tests: list[_Test], terms: list[_Term], limit: int, after: Position | None
     ) -> list[tuple[Any, ...]]:
+        """The first rows of a part: the key of a run, then rank and value of every term."""
+        alive = _Test(runs.c.lifecycle == part.lifecycle, sa.select(runs.c.key).where(part.there))
+        most = max(FEW, FEW_PAGES * limit)
+        counts = self._counts([alive, *tests], most + 1)
+        fewest = min((alive, *tests), key=lambda test: counts.get(test, most + 1))
+        least = counts.get(fewest, most + 1)
+        if least == 0:
+            return []
+        first, rest = terms[0], terms[1:]
+        if least <= most or (first.kind == "attribute" and first.key not in _WALKED):
+            return self._gather(part, fewest if least <= most else None, [alive, *tests], terms, limit, after)
+        rows: list[tuple[Any, ...]] = []
+        for rank, walk in self._walks(part, first, rest, tests):
+            if after is None or after[0] <= rank:
+                begin = after if after is not None and after[0] == rank else None
+                rows += self._follow(part, tests, rank, walk, rest, limit - len(rows), begin)
+            if len(rows) >= limit:
+                return rows
+        if first.rank is not None:
+            lacking = self._lacking(part, first, tests)
+            if lacking is not None:
+                begin = after[2:] if after is not None and after[0] == 2 else None
+                found = self._ordered(part, [*tests, lacking], rest, limit - len(rows), begin)
+                rows += [(row[0], 2, None, *row[1:]) for row in found]
+        return rows
+
+    def _gather(
+        self,
+        part: _Part,
+        fewest: _Test | None,
+        tests: list[_Test],
+        terms: list[_Term],
+        limit: int,
+        after: Position | None,
+    ) -> list[tuple[Any, ...]]:
+        """Sort what one test finds, or all there is."""
         source: Any = runs
         for term in terms:
             source = term.joined(source)
-        conditions = [runs.c.experiment == part.experiment, runs.c.lifecycle == part.lifecycle]
-        conditions += [self._matches(clause) for clause in clauses]
+        conditions = [test.asked for test in tests if test is not fewest]
+        if fewest is None or fewest.found is None:
+            conditions.append(part.there)
+        elif self._postgresql:
+            # An array, as the planner takes an IN for a join and may read all runs for it.
+            conditions.append(runs.c.key == sa.any_(sa.func.array(fewest.found.scalar_subquery())))
+        else:
+            conditions.append(runs.c.key.in_(fewest.found))
         if after is not None:
-            conditions.append(_beyond(terms, after))
-        statement = (
-            sa.select(runs.c.key, *(column for term in terms for column in term.columns()))
-            .select_from(source)
-            .where(*conditions)
-            .order_by(*(column for term in terms for column in term.by()))
-            .limit(limit)
-        )
-        return [tuple(row) for row in self._connection.execute(statement)]
+            conditions.append(matching.after(_pairs(terms, after)))
+        statement = sa.select(runs.c.key, *(column for term in terms for column in term.columns()))
+        by = [column for term in terms for column in term.by()]
+        return self._rows(statement.select_from(source).where(*conditions).order_by(*by).limit(limit))
 
-    def _matches(self, clause: Clause) -> ColumnElement[bool]:
-        """Whether the run at hand matches."""
-        if clause.kind == "dataset":
-            return datasets.was_read(clause, postgresql=self._postgresql)
-        if clause.kind == "attribute":
-            if clause.key == "run_name":
-                return self._matches(Clause("tag", _RUN_NAME_TAG, clause.comparator, clause.value))
-            return _compare(_RUN_COLUMNS[clause.key], clause.comparator, clause.value, self._postgresql)
-        table = _TABLES[clause.kind]
-        probe: sa.Select[Any] = sa.select(sa.literal_column("1")).where(
-            table.c.run == runs.c.key, table.c.key == clause.key
-        )
-        if clause.comparator == "IS NULL":
-            return ~probe.exists()
-        if clause.comparator == "IS NOT NULL":
-            return probe.exists()
-        return probe.where(self._compare_values(table, clause)).exists()
+    def _walks(self, part: _Part, first: _Term, rest: list[_Term], tests: list[_Test]) -> Iterator[tuple[int, _Walk]]:
+        """The walks that together pass in order all runs that have a value, each with the rank of the value."""
+        if first.table is None:
+            source: Any = runs
+            for term in rest:
+                source = term.joined(source)
 
-    def _compare_values(self, table: Any, clause: Clause) -> ColumnElement[bool]:
-        if clause.kind == "metric":
-            compared = _compare(table.c.value, clause.comparator, float(clause.value), self._postgresql)  # type: ignore[arg-type]
-            if clause.comparator == "!=":
-                return sa.or_(compared, table.c.is_nan)
-            return sa.and_(compared, sa.not_(table.c.is_nan))
-        return _compare_long(table, clause.comparator, str(clause.value), self._postgresql)
+            def same(value: Any) -> _Test:
+                return _Test(first.value == value, sa.select(runs.c.key).where(part.there, first.value == value))
+
+            yield (
+                0,
+                _Walk(
+                    along=runs,
+                    source=source,
+                    key=runs.c.key,
+                    within=[part.there] if first.rank is None else [part.there, first.value.is_not(None)],
+                    lead=first,
+                    rest=rest,
+                    columns=[_ZERO, first.value, *(column for term in rest for column in term.columns())],
+                    tests=tests,
+                    tie=same,
+                ),
+            )
+            return
+        table = first.table.c
+        rest_here = [term.starting(table.started) for term in rest]
+        source = first.table.join(runs, runs.c.key == table.run)
+        for term in rest_here:
+            source = term.joined(source)
+        here = [test for test in tests if test.of == (first.kind, first.key) and test.on is not None]
+        within = [table.experiment == part.experiment, table.key == first.key]
+        within += [test.on(first.table) for test in here if test.on is not None]
+        left = [_Test(runs.c.lifecycle == part.lifecycle), *(test for test in tests if test not in here)]
+        for rank in (0, 1) if first.kind == "metric" else (0,):
+            marks = _marks(first, first.table, rank)
+            yield (
+                rank,
+                _Walk(
+                    along=first.table,
+                    source=source,
+                    key=table.run,
+                    within=[*within, *marks],
+                    lead=first,
+                    rest=rest_here,
+                    columns=[(_ZERO, _ONE)[rank], table.value, *(column for term in rest for column in term.columns())],
+                    tests=left,
+                    tie=partial(self._tie, part, first, rank),
+                ),
+            )
+
+    def _lacking(self, part: _Part, first: _Term, tests: list[_Test]) -> _Test | None:
+        """The test that a run has no value for a key; None if every run that passes the others has one."""
+        if first.table is None:
+            lacking = first.value.is_(None)
+            return _Test(lacking, sa.select(runs.c.key).where(part.there, lacking))
+        if any(test.of == (first.kind, first.key) for test in tests):
+            return None
+        table = _VALUES[first.kind]
+        having = sa.select(sa.func.count()).where(table.c.experiment == part.experiment, table.c.key == first.key)
+        everybody = sa.select(sa.func.count()).where(runs.c.experiment == part.experiment)
+        if self._connection.execute(sa.select(having.scalar_subquery() == everybody.scalar_subquery())).scalar():
+            return None
+        own = sa.select(_ONE).where(table.c.run == runs.c.key, table.c.key == first.key)
+        return _Test(self._exists(own, there=False))
+
+    def _follow(
+        self,
+        part: _Part,
+        tests: list[_Test],
+        rank: int,
+        walk: _Walk,
+        rest: list[_Term],
+        limit: int,
+        position: Position | None,
+    ) -> list[tuple[Any, ...]]:
+        """The first rows of a walk. Where very many runs have one value, they are a search of their own."""
+        rows: list[tuple[Any, ...]] = []
+        whole, walk = walk, walk.after(position)
+        while True:
+            value, further = self._look(walk, 0, TIED)
+            if value is None:
+                return rows
+            if further is None or further != value:
+                return rows + self._scan(walk, limit - len(rows))
+            begin = position if position is not None and position[1] == value else None
+            if whole.goes_on:
+                rows += self._scan(whole.at(value).after(begin), limit - len(rows))
+            else:
+                after = None if begin is None else begin[2:]
+                found = self._ordered(part, [*tests, whole.tie(value)], rest, limit - len(rows), after)
+                rows += [(row[0], rank, value, *row[1:]) for row in found]
+            if len(rows) >= limit:
+                return rows
+            walk = whole.beyond(value)
+
+    def _scan(self, walk: _Walk, limit: int) -> list[tuple[Any, ...]]:
+        """The first rows of a walk: stretch by stretch each run is asked, then the findings of the tests are used."""
+        asked = [test.asked for test in walk.tests]
+        if not any(test.found is not None for test in walk.tests):
+            return self._rows(walk.statement(asked, limit))
+        rows: list[tuple[Any, ...]] = []
+        lead = walk.lead or walk.rest[0]
+        for pages in STRETCHES_POSTGRESQL if self._postgresql else STRETCHES:
+            (end,) = self._look(walk, pages * limit)
+            if end is None:
+                return rows + self._rows(walk.statement(asked, limit - len(rows)))
+            within = matching.from_(lead.value, not lead.ascending, end)
+            rows += self._rows(walk.statement([within, *asked], limit - len(rows)))
+            if len(rows) >= limit:
+                return rows
+            walk = walk.beyond(end)
+        if self._postgresql:
+            self._connection.execute(_MORE_MEMORY)
+        counts = {} if self._postgresql else self._counts(walk.tests, SET + 1)
+        sets = [self._within(walk.key, test, counts.get(test, 0)) for test in walk.tests]
+        return rows + self._rows(walk.statement(sets, limit - len(rows)))
+
+    def _look(self, walk: _Walk, *skips: int) -> tuple[Any, ...]:
+        """The values after so many rows along the index."""
+        ahead = sa.select(*(walk.ahead(skip).scalar_subquery() for skip in skips))
+        return tuple(self._connection.execute(ahead).one())
+
+    def _within(self, key: ColumnElement[Any], test: _Test, count: int) -> Condition:
+        """The test by what it finds in its index, where that makes a set quickly enough."""
+        if test.found is None or count > SET:
+            return test.asked
+        if self._postgresql:
+            return key.in_(test.found).is_(True)  # so written, it is a set to look in, not a join to be planned
+        return (key + 0).in_(test.found)  # so written, it does not choose the index
+
+    def _test(self, clause: Clause, part: _Part) -> _Test:
+        kind, key, comparator, value = clause.kind, clause.key, clause.comparator, clause.value
+        if kind == "attribute" and key == "run_name":
+            return self._test(Clause("tag", _RUN_NAME_TAG, comparator, value), part)
+        if kind == "attribute":
+            column = _ATTRIBUTES[key]
+            if isinstance(value, int | float):
+                asked = matching.whole(column, comparator, value)
+            else:
+                asked = matching.text(column, comparator, value, postgresql=self._postgresql)
+            return _Test(asked, sa.select(runs.c.key).where(part.there, asked) if key in _INDEXED else None)
+        if kind == "dataset":
+            asked = datasets.was_read(clause, postgresql=self._postgresql)
+            return _Test(asked, datasets.readers(clause, part.experiment, postgresql=self._postgresql))
+        table = _VALUES[kind]
+        own = sa.select(_ONE).where(table.c.run == runs.c.key, table.c.key == key)
+        found = sa.select(table.c.run).where(table.c.experiment == part.experiment, table.c.key == key)
+        if comparator == "IS NULL":
+            return _Test(self._exists(own, there=False))
+        if comparator == "IS NOT NULL":
+            return _Test(self._exists(own), found, of=(kind, key), on=lambda _: sa.true())
+
+        def on(values: Any) -> Condition:
+            if kind == "param" or kind == "tag":
+                return matching.long_text(values, comparator, str(value), postgresql=self._postgresql)
+            assert isinstance(value, int | float)
+            compared = matching.real(values.c.value, comparator, value)
+            # NaN is stored as 0, and equals nothing.
+            return sa.or_(compared, values.c.is_nan) if comparator == "!=" else sa.and_(compared, ~values.c.is_nan)
+
+        asked = self._exists(own.where(on(table)))
+        if comparator in ("LIKE", "ILIKE"):
+            parts = matching.patterns(table, comparator, str(value), postgresql=self._postgresql)
+            return _Test(asked, sa.union_all(*(found.where(part) for part in parts)), of=(kind, key), on=on)
+        return _Test(asked, found.where(on(table)), of=(kind, key), on=on)
+
+    def _tie(self, part: _Part, term: _Term, rank: int, value: Any) -> _Test:
+        """The test that a run has just this value for the key of a term."""
+        table = _VALUES[term.kind]
+        same = [table.c.key == term.key, table.c.value == value, *_marks(term, table, rank)]
+        asked = self._exists(sa.select(_ONE).where(table.c.run == runs.c.key, *same))
+        return _Test(asked, sa.select(table.c.run).where(table.c.experiment == part.experiment, *same))
+
+    def _exists(self, own: sa.Select[Any], *, there: bool = True) -> Condition:
+        found = own.exists()
+        if self._postgresql:
+            # So written, it is asked for each run, or looked up in a set; else it may become a join of all runs.
+            return found.is_(there)
+        return found if there else ~found
+
+    def _counts(self, tests: Sequence[_Test], most: int) -> dict[_Test, int]:
+        """How many runs each of the tests finds that can, counted up to ``most``."""
+        finding = [test for test in tests if test.found is not None]
+        counted = [sa.select(sa.func.count()).select_from(_limited(test, most)) for test in finding]
+        if not counted:
+            return {}
+        row = self._connection.execute(sa.select(*(each.scalar_subquery() for each in counted))).one()
+        return dict(zip(finding, row, strict=True))
+
+    def _rows(self, statement: sa.Select[Any]) -> list[tuple[Any, ...]]:
+        return plain(self._connection.execute(statement))
+
+    # ----------------------------------------------------------------------------------------------------- experiments
 
     def experiments(
         self,
@@ -168,84 +499,110 @@ class Search(Repository):
         clauses: Sequence[Clause],
         orders: Sequence[Order],
         *,
-        lifecycles: Iterable[Lifecycle],
+        lifecycles: Sequence[Lifecycle],
         limit: int,
         after: Position | None = None,
     ) -> tuple[list[ExperimentRow], Position | None]:
-        """The experiments of a workspace that match, in order, and where the next page begins if there is one."""
-        orders = orders or (Order("attribute", "creation_time", False), Order("attribute", "experiment_id", True))
-        if not any(order.key == "experiment_id" for order in orders):
-            orders = (*orders, Order("attribute", "experiment_id", False))
-        columns = [_EXPERIMENT_COLUMNS[order.key] for order in orders]
-        conditions = [experiments.c.workspace == workspace, experiments.c.lifecycle.in_(list(lifecycles))]
-        conditions += [self._experiment_matches(clause) for clause in clauses]
-        if after is not None:
-            pairs = [
-                (column, order.ascending, value) for column, order, value in zip(columns, orders, after, strict=True)
-            ]
-            conditions.append(_after(pairs))
-        by = [column.asc() if order.ascending else column.desc() for column, order in zip(columns, orders, strict=True)]
-        statement = sa.select(*experiments.c, *(c.label(f"o{i}") for i, c in enumerate(columns)))
-        rows = self._connection.execute(statement.where(*conditions).order_by(*by).limit(limit + 1)).all()
-        width = len(experiments.c)
-        page = [ExperimentRow(*row[:width]) for row in rows[:limit]]
-        return page, tuple(rows[limit - 1][width:]) if len(rows) > limit else None
+        """The experiments of a workspace that match, in order, and where the next page begins if there is one.
 
-    def _experiment_matches(self, clause: Clause) -> ColumnElement[bool]:
+        Without ``orders`` the newest comes first. Those equal in them come by number, the greatest first.
+
+        Raises:
+            InputError: ``after`` is no position in this order.
+        """
+        number = Order("attribute", "experiment_id", True)
+        by = list(orders) or [Order("attribute", "creation_time", False), number]
+        if not _names(by, number):
+            by.append(Order("attribute", "experiment_id", False))
+        columns = [(_EXPERIMENT[order.key], order.ascending) for order in by]
+        conditions = [experiments.c.workspace == workspace, experiments.c.lifecycle.in_(list(lifecycles))]
+        conditions += [self._experiment(clause) for clause in clauses]
+        if after is not None:
+            if [type(value) for value in after] != [column.type.python_type for column, _ in columns]:
+                raise _no_position()
+            pairs = zip(columns, after, strict=True)
+            conditions.append(matching.after([(column, ascending, value) for (column, ascending), value in pairs]))
+        directed = [column.asc() if ascending else column.desc() for column, ascending in columns]
+        statement = sa.select(experiments).where(*conditions).order_by(*directed).limit(limit + 1)
+        rows = [ExperimentRow(*tuple(row)) for row in self._connection.execute(statement)]
+        if len(rows) <= limit:
+            return rows, None
+        last = rows[limit - 1]
+        values = {"name": last.name, "id": last.id, "created": last.created, "updated": last.updated}
+        return rows[:limit], tuple(values[column.name] for column, _ in columns)
+
+    def _experiment(self, clause: Clause) -> Condition:
+        comparator, value = clause.comparator, clause.value
         if clause.kind == "attribute":
-            value = clause.value
+            column = _EXPERIMENT[clause.key]
             if clause.key == "experiment_id":
-                value = tuple(map(int, value)) if isinstance(value, tuple) else int(value)  # type: ignore[arg-type]
-            return _compare(_EXPERIMENT_COLUMNS[clause.key], clause.comparator, value, self._postgresql)
-        probe: sa.Select[Any] = sa.select(sa.literal_column("1")).where(
+                if isinstance(value, tuple):
+                    numbers = matching.among(column, [int(each) for each in value], postgresql=self._postgresql)
+                    return numbers if comparator == "IN" else ~numbers
+                return matching.whole(column, comparator, int(value or 0))
+            if isinstance(value, int | float):
+                return matching.whole(column, comparator, value)
+            return matching.text(column, comparator, value, postgresql=self._postgresql)
+        own = sa.select(_ONE).where(
             experiment_tags.c.experiment == experiments.c.id, experiment_tags.c.key == clause.key
         )
-        if clause.comparator == "IS NULL":
-            return ~probe.exists()
-        if clause.comparator == "IS NOT NULL":
-            return probe.exists()
-        return probe.where(
-            _compare(experiment_tags.c.value, clause.comparator, clause.value, self._postgresql)
+        if comparator == "IS NULL":
+            return ~own.exists()
+        if comparator == "IS NOT NULL":
+            return own.exists()
+        return own.where(
+            matching.text(experiment_tags.c.value, comparator, value, postgresql=self._postgresql)
         ).exists()
 
 
+def _marks(term: _Term, table: Any, rank: int) -> list[Condition]:
+    return [table.c.is_nan == (sa.true() if rank else sa.false())] if term.kind == "metric" else []
+
+
+def _limited(test: _Test, most: int) -> sa.FromClause:
+    assert test.found is not None
+    return test.found.limit(most).subquery()
+
+
+def _names(orders: Sequence[Order], wanted: Order) -> bool:
+    return any((order.kind, order.key) == (wanted.kind, wanted.key) for order in orders)
+
+
 def _terms(orders: Sequence[Order]) -> list[_Term]:
-    whole = list(orders)
-    for last in (_STARTED, _ID):
-        if not any((order.kind, order.key) == (last.kind, last.key) for order in whole):
-            whole.append(last)
+    whole = [*orders, *(last for last in (_STARTED, _ID) if not _names(orders, last))]
     return [_Term(order, number) for number, order in enumerate(whole)]
 
 
-def _after(pairs: Sequence[tuple[ColumnElement[Any], bool, Any]]) -> ColumnElement[bool]:
-    """Whether a row comes after one that has these values, column by column."""
-    condition: ColumnElement[bool] = sa.false()
-    for column, ascending, value in reversed(pairs):
-        further = column > value if ascending else column < value
-        condition = sa.or_(further, sa.and_(column == value, condition))
-    return condition
+def _directed(term: _Term) -> ColumnElement[Any]:
+    return term.value.asc() if term.ascending else term.value.desc()
 
 
-def _beyond(terms: list[_Term], after: Position) -> ColumnElement[bool]:
+def _pairs(terms: Sequence[_Term], after: Position) -> list[tuple[ColumnElement[Any], bool, Any]]:
+    """What a position says, column by column."""
     pairs: list[tuple[ColumnElement[Any], bool, Any]] = []
-    values = iter(after)
-    for term in terms:
-        rank = 0
+    for term, rank, value in zip(terms, after[::2], after[1::2], strict=True):
         if term.rank is not None:
-            rank = next(values)
             pairs.append((term.rank, True, rank))
-        value = next(values)
         if rank == 0:
             pairs.append((term.value, term.ascending, value))
-    return _after(pairs)
+    return pairs
 
 
-def _sort_key(terms: list[_Term], values: Sequence[Any]) -> tuple[Any, ...]:
+def _check(terms: Sequence[_Term], after: Position | None) -> None:
+    if after is not None and not (
+        len(after) == 2 * len(terms)
+        and all(term.fits(*pair) for term, pair in zip(terms, zip(after[::2], after[1::2], strict=True), strict=True))
+    ):
+        raise _no_position()
+
+
+def _no_position() -> InputError:
+    return InputError("Invalid page token", fix="take the token of the page before, unchanged")
+
+
+def _sort_key(terms: Sequence[_Term], values: Sequence[Any]) -> tuple[Any, ...]:
     key: list[Any] = []
-    each = iter(values)
-    for term in terms:
-        rank = next(each) if term.rank is not None else 0
-        value = next(each)
+    for term, rank, value in zip(terms, values[::2], values[1::2], strict=True):
         key.append(rank)
         if rank == 0:
             key.append(value if term.ascending else _Reversed(value))
@@ -261,61 +618,9 @@ class _Reversed:
         self.value = value
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Reversed) and self.value == other.value
+        return isinstance(other, _Reversed) and bool(self.value == other.value)
 
     def __lt__(self, other: "_Reversed") -> bool:
         return bool(other.value < self.value)
 
     __hash__ = None  # type: ignore[assignment]
-
-
-_NUMBERS: dict[str, Callable[[Any, Any], ColumnElement[bool]]] = {
-    "=": lambda column, value: column == value,
-    "!=": lambda column, value: column != value,
-    "<": lambda column, value: column < value,
-    "<=": lambda column, value: column <= value,
-    ">": lambda column, value: column > value,
-    ">=": lambda column, value: column >= value,
-}
-
-
-def _compare(column: ColumnElement[Any], comparator: Comparator, value: Any, postgresql: bool) -> ColumnElement[bool]:
-    if comparator in ("IN", "NOT IN"):
-        found = column.in_(list(value))
-        return found if comparator == "IN" else ~found
-    if comparator in ("LIKE", "ILIKE"):
-        return _like(column, comparator, value, postgresql)
-    if isinstance(value, float) and not isinstance(column.type, sa.Double):
-        value = sa.literal(value, sa.Double)
-    return _NUMBERS[comparator](column, value)
-
-
-def _compare_long(table: Any, comparator: Comparator, value: str, postgresql: bool) -> ColumnElement[bool]:
-    """Compare a text of which the first part is in ``value`` and what is left, if anything, in ``rest``."""
-    head, rest = table.c.value, table.c.rest
-    if comparator in ("LIKE", "ILIKE"):
-        return _like(head.concat(sa.func.coalesce(rest, "")), comparator, value, postgresql)
-    if len(value) <= HEAD_LENGTH:
-        same = sa.and_(head == value, rest.is_(None))
-    else:
-        same = sa.and_(head == value[:HEAD_LENGTH], rest == value[HEAD_LENGTH:])
-    if comparator == "=":
-        return same
-    return sa.or_(head != value[:HEAD_LENGTH], sa.func.coalesce(rest, "") != value[HEAD_LENGTH:])
-
-
-def _like(column: ColumnElement[Any], comparator: str, pattern: str, postgresql: bool) -> ColumnElement[bool]:
-    """LIKE and ILIKE with % and _ and no escape; ILIKE passes over the case of A to Z alone, on both databases."""
-    if postgresql:
-        ignoring = comparator == "ILIKE"
-        return column.ilike(pattern, escape="") if ignoring else column.like(pattern, escape="")
-    if comparator == "ILIKE":
-        return column.op("LIKE", is_comparison=True)(pattern)  # SQLite's own passes over case
-    return column.op("GLOB", is_comparison=True)(_glob(pattern))
-
-
-_GLOB = str.maketrans({"%": "*", "_": "?", "*": "[*]", "?": "[?]", "[": "[[]"})
-
-
-def _glob(pattern: str) -> str:
-    return pattern.translate(_GLOB)

@@ -177,8 +177,8 @@ def experiment_id(given: str) -> int:
     Raises:
         InputError: it is no number.
     """
-    if not (given.isascii() and given.removeprefix("-").isdigit()) or len(given) > 19:
-        raise InputError(f"Invalid experiment ID {given!r}: it must be a whole number")
+    if not (given.isascii() and given.removeprefix("-").isdigit() and len(given) < 19):
+        raise InputError(f"Invalid experiment ID {given[:40]!r}: it must be a whole number")
     return int(given)
 
 

@@ -7,6 +7,7 @@ from bedplate.app import artifact_pages, transfer
 from bedplate.app.artifact_pages import place_of_run
 from bedplate.app.site import Site
 from bedplate.http import Limits, Request, Response, Route, unaudited
+from bedplate.store.artifacts import ArtifactRow
 from bedplate.ui.frame import LOOKS, PAGE, WITHIN, WORKSPACE, view
 from bedplate.ui.render import render
 
@@ -45,10 +46,12 @@ def routes(site: Site) -> Iterator[Route]:
         return Response(headers=headers, body=data)
 
     async def download(request: Request) -> Response:
-        workspace = request.params["workspace"]
-        place = await transfer.in_thread(place_of_run, site.store, workspace, request.params["run"])
-        row = await transfer.in_thread(artifact_pages.find, site.artifacts, workspace, place, request.params["path"])
-        return await transfer.send(request, row, site.artifacts.read)
+        workspace, run, path = (request.params[name] for name in ("workspace", "run", "path"))
+
+        def find() -> ArtifactRow:
+            return artifact_pages.find(site.artifacts, workspace, place_of_run(site.store, workspace, run), path)
+
+        return await transfer.send(request, find, site.artifacts.read)
 
     base = "/runs/{run}"
     for path, action, audit, limits, handler, name, summary in (

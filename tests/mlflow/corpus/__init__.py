@@ -12,6 +12,7 @@ from tests.mlflow.corpus import (
     registry_search,
     runs,
     search,
+    workspaces,
 )
 from tests.mlflow.steps import Step
 
@@ -32,3 +33,5 @@ CONVERSATIONS: dict[str, tuple[Step, ...]] = {
     )
     for name, conversation in module.CONVERSATIONS.items()
 }
+IN_WORKSPACES = workspaces.CONVERSATIONS
+"""Played against a server that was started with workspaces."""

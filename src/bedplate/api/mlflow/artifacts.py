@@ -5,7 +5,7 @@ A client puts a part of an upload to the address that it was given, without its 
 with a ticket for that one request.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 
 import msgspec
@@ -14,6 +14,7 @@ from bedplate.api.mlflow import wire
 from bedplate.app import transfer
 from bedplate.app.session import TICKET_HEADER
 from bedplate.app.site import Site
+from bedplate.blobs import Incoming
 from bedplate.errors import InputError, NotFoundError
 from bedplate.http import CHANGE, Limits, Request, Response, Route, unaudited
 from bedplate.ids import Digest
@@ -152,8 +153,8 @@ def _proxy(site: Site) -> Iterator[Route]:
         return _files(rows)
 
     async def get(request: Request) -> Response:
-        row = await transfer.in_thread(site.artifacts.find, request.params["workspace"], request.params["path"])
-        return await transfer.send(request, row, site.artifacts.read)
+        workspace, path = request.params["workspace"], request.params["path"]
+        return await transfer.send(request, lambda: site.artifacts.find(workspace, path), site.artifacts.read)
 
     async def put(request: Request) -> Response:
         await _receive(site, request, request.params["path"])
@@ -196,9 +197,13 @@ def _in_parts(site: Site) -> Iterator[Route]:
 
     async def part(request: Request) -> Response:
         workspace, upload, number = (request.params[name] for name in ("workspace", "upload", "number"))
-        await transfer.in_thread(site.uploads.expect, workspace, upload, number)
+
+        def begin() -> Incoming:
+            site.uploads.expect(workspace, upload, number)
+            return site.artifacts.receive()
+
         digest = await transfer.receive(
-            request, site.artifacts.receive, lambda incoming: site.uploads.put_part(workspace, upload, number, incoming)
+            request, begin, lambda incoming: site.uploads.put_part(workspace, upload, number, incoming)
         )
         return Response(headers=[("etag", _etag(digest))])
 
@@ -243,9 +248,7 @@ def _of_runs(site: Site) -> Iterator[Route]:
         message = wire.decode(request, FileOfRun)
         run, workspace = wire.run_id(message), request.params["workspace"]
         inside = paths.check(wire.required("path", message.path))
-        _, root = await transfer.in_thread(_of_run, site, workspace, run)
-        row = await transfer.in_thread(site.artifacts.find, workspace, f"{root}/{inside}")
-        return await transfer.send(request, row, site.artifacts.read)
+        return await _hand_over(site, request, lambda: _of_run(site, workspace, run), inside)
 
     async def upload(request: Request) -> Response:
         query = request.query
@@ -282,9 +285,7 @@ def _of_models(site: Site) -> Iterator[Route]:
             raise wire.BadRequestError("Request must specify artifact_file_path.", fix="add it to the query")
         workspace, model = request.params["workspace"], request.params["model"]
         inside = paths.check(message.artifact_file_path)
-        _, root = await transfer.in_thread(_of_model, site, workspace, model)
-        row = await transfer.in_thread(site.artifacts.find, workspace, f"{root}/{inside}")
-        return await transfer.send(request, row, site.artifacts.read)
+        return await _hand_over(site, request, lambda: _of_model(site, workspace, model), inside)
 
     base = "/mlflow/logged-models/{model}/artifacts"
     yield from wire.routes(
@@ -298,14 +299,23 @@ def _of_models(site: Site) -> Iterator[Route]:
     )  # fmt: skip
 
 
+async def _hand_over(site: Site, request: Request, place: Callable[[], tuple[str, str]], inside: str) -> Response:
+    """The answer that carries a file of something that has a folder of artifacts."""
+    workspace = request.params["workspace"]
+    return await transfer.send(
+        request, lambda: site.artifacts.find(workspace, f"{place()[1]}/{inside}"), site.artifacts.read
+    )
+
+
 async def _receive(site: Site, request: Request, path: str, most: int | None = None) -> None:
     workspace, by = request.params["workspace"], wire.actor(site, request)
-    name = await transfer.in_thread(site.artifacts.expect, workspace, path)
+
+    def begin() -> Incoming:
+        site.artifacts.expect(workspace, path)
+        return site.artifacts.receive()
+
     await transfer.receive(
-        request,
-        site.artifacts.receive,
-        lambda incoming: site.artifacts.put(workspace, name, incoming, by=by),
-        most=most,
+        request, begin, lambda incoming: site.artifacts.put(workspace, path, incoming, by=by), most=most
     )
 
 
@@ -357,9 +367,8 @@ def _of_versions(site: Site) -> Iterator[Route]:
         inside = paths.check(wire.required("path", message.path))
         name = wire.required("name", message.name)
         number = checks.version_number(wire.required("version", message.version))
-        _, root = await transfer.in_thread(_of_version, site, request.params["workspace"], name, number)
-        row = await transfer.in_thread(site.artifacts.find, request.params["workspace"], f"{root}/{inside}")
-        return await transfer.send(request, row, site.artifacts.read)
+        workspace = request.params["workspace"]
+        return await _hand_over(site, request, lambda: _of_version(site, workspace, name, number), inside)
 
     yield from wire.routes(
         "GET", "/model-versions/get-artifact", "read", HANDED_OVER, get,

@@ -12,14 +12,14 @@ from bedplate.store.runs import RunRow
 Pairs = Iterable[tuple[str, str]]
 
 
-class KeyValue(msgspec.Struct):
+class KeyValue(msgspec.Struct, gc=False):
     """A tag or a param."""
 
     key: str
     value: str = ""
 
 
-class Metric(msgspec.Struct):
+class Metric(msgspec.Struct, gc=False):
     """One value of a metric; JSON has no NaN and no infinity, so they are words."""
 
     key: str
@@ -28,7 +28,7 @@ class Metric(msgspec.Struct):
     step: int
 
 
-class MetricOfRun(msgspec.Struct):
+class MetricOfRun(msgspec.Struct, gc=False):
     """One value of a metric, with the run it belongs to."""
 
     key: str
@@ -38,7 +38,7 @@ class MetricOfRun(msgspec.Struct):
     run_id: str
 
 
-class RunInfo(msgspec.Struct):
+class RunInfo(msgspec.Struct, gc=False):
     """What a run is."""
 
     run_uuid: str
@@ -53,7 +53,7 @@ class RunInfo(msgspec.Struct):
     run_id: str
 
 
-class RunData(msgspec.Struct):
+class RunData(msgspec.Struct, gc=False):
     """What a run logged."""
 
     metrics: list[Metric] | UnsetType = UNSET
@@ -61,7 +61,7 @@ class RunData(msgspec.Struct):
     tags: list[KeyValue] | UnsetType = UNSET
 
 
-class Run(msgspec.Struct):
+class Run(msgspec.Struct, gc=False):
     """A run with all that belongs to it."""
 
     info: RunInfo
@@ -70,7 +70,7 @@ class Run(msgspec.Struct):
     outputs: Any = UNSET
 
 
-class Experiment(msgspec.Struct):
+class Experiment(msgspec.Struct, gc=False):
     """An experiment."""
 
     experiment_id: str

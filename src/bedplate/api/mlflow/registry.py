@@ -171,11 +171,14 @@ class RegisteredModel(msgspec.Struct):
 
 def routes(site: Site) -> Iterator[Route]:
     """The routes of this file."""
-    yield from _of_models(site, site.models)
-    yield from _of_versions(site, site.models)
+    yield from _models(site, site.models)
+    yield from _marks(site.models)
+    yield from _aliases(site, site.models)
+    yield from _versions(site, site.models)
+    yield from _releases(site.models)
 
 
-def _of_models(site: Site, registry: ModelRegistry) -> Iterator[Route]:
+def _models(site: Site, registry: ModelRegistry) -> Iterator[Route]:
     def create(request: Request) -> Response:
         wanted = wire.decode(request, CreateModel)
         name = wire.required("name", wanted.name)
@@ -243,6 +246,26 @@ def _of_models(site: Site, registry: ModelRegistry) -> Iterator[Route]:
             found = searching.latest(tx, request.params["workspace"], name, wanted.stages)
         return wire.page("model_versions", [_version(each) for each in found], None)
 
+    base = "/mlflow/registered-models"
+    yield from _changes(
+        base,
+        ("POST", "create", create, CreateModel, "Register a model"),
+        ("PATCH", "update", update, UpdateModel, "Describe a registered model"),
+        ("POST", "rename", rename, RenameModel, "Rename a registered model"),
+        ("DELETE", "delete", delete, Named, "Delete a registered model and its versions"),
+    )
+    yield from _reads(
+        base,
+        ("GET", "get", "read", get, Named, "One registered model"),
+        ("GET", "search", "list", search, Search, "Registered models that match"),
+        ("GET", "get-latest-versions", "list", latest, LatestVersions, "The newest version in each stage"),
+        ("POST", "get-latest-versions", "list", latest, LatestVersions, "The newest version in each stage"),
+    )
+
+
+def _marks(registry: ModelRegistry) -> Iterator[Route]:
+    """Tags of models and of versions."""
+
     def set_tag(request: Request) -> Response:
         wanted = wire.decode(request, ModelTag)
         name, key = wire.required("name", wanted.name), wire.required("key", wanted.key)
@@ -257,6 +280,35 @@ def _of_models(site: Site, registry: ModelRegistry) -> Iterator[Route]:
         registry.write(lambda tx: registry.rules.delete_model_tag(tx, by, workspace, name, key))
         return wire.json({})
 
+    def set_of_version(request: Request) -> Response:
+        wanted = wire.decode(request, VersionTag)
+        name, number = _which(wanted)
+        key = wire.required("key", wanted.key)
+        workspace, by = request.params["workspace"], request.principal
+        registry.write(lambda tx: registry.rules.set_version_tag(tx, by, workspace, name, number, key, wanted.value))
+        return wire.json({})
+
+    def delete_of_version(request: Request) -> Response:
+        wanted = wire.decode(request, VersionTag)
+        name, number = _which(wanted)
+        key = wire.required("key", wanted.key)
+        workspace, by = request.params["workspace"], request.principal
+        registry.write(lambda tx: registry.rules.delete_version_tag(tx, by, workspace, name, number, key))
+        return wire.json({})
+
+    yield from _changes(
+        "/mlflow/registered-models",
+        ("POST", "set-tag", set_tag, ModelTag, "Tag a registered model"),
+        ("DELETE", "delete-tag", delete_tag, ModelTag, "Take a tag from a registered model"),
+    )
+    yield from _changes(
+        "/mlflow/model-versions",
+        ("POST", "set-tag", set_of_version, VersionTag, "Tag a version"),
+        ("DELETE", "delete-tag", delete_of_version, VersionTag, "Take a tag from a version"),
+    )
+
+
+def _aliases(site: Site, registry: ModelRegistry) -> Iterator[Route]:
     def set_alias(request: Request) -> Response:
         wanted = wire.decode(request, Alias)
         name, alias = wire.required("name", wanted.name), wire.required("alias", wanted.alias)
@@ -282,28 +334,14 @@ def _of_models(site: Site, registry: ModelRegistry) -> Iterator[Route]:
         return wire.json({"model_version": _version(found)})
 
     base = "/mlflow/registered-models"
-    yield from _changes(
-        base,
-        ("POST", "create", create, CreateModel, "Register a model"),
-        ("PATCH", "update", update, UpdateModel, "Describe a registered model"),
-        ("POST", "rename", rename, RenameModel, "Rename a registered model"),
-        ("DELETE", "delete", delete, Named, "Delete a registered model and its versions"),
-        ("POST", "set-tag", set_tag, ModelTag, "Tag a registered model"),
-        ("DELETE", "delete-tag", delete_tag, ModelTag, "Take a tag from a registered model"),
-        ("DELETE", "alias", delete_alias, Alias, "Take an alias away"),
-    )
+    yield from _changes(base, ("DELETE", "alias", delete_alias, Alias, "Take an alias away"))
     yield from _changes(base, ("POST", "alias", set_alias, Alias, "Point an alias to a version"), limits=LOOKS)
-    yield from _reads(
-        base,
-        ("GET", "get", "read", get, Named, "One registered model"),
-        ("GET", "search", "list", search, Search, "Registered models that match"),
-        ("GET", "get-latest-versions", "list", latest, LatestVersions, "The newest version in each stage"),
-        ("POST", "get-latest-versions", "list", latest, LatestVersions, "The newest version in each stage"),
-        ("GET", "alias", "read", get_by_alias, Alias, "The version that an alias points to"),
-    )
+    yield from _reads(base, ("GET", "alias", "read", get_by_alias, Alias, "The version that an alias points to"))
 
 
-def _of_versions(site: Site, registry: ModelRegistry) -> Iterator[Route]:
+def _releases(registry: ModelRegistry) -> Iterator[Route]:
+    """What may have to look through files before it answers."""
+
     def create(request: Request) -> Response:
         wanted = wire.decode(request, CreateVersion)
         name, source = wire.required("name", wanted.name), wire.required("source", wanted.source)
@@ -318,6 +356,29 @@ def _of_versions(site: Site, registry: ModelRegistry) -> Iterator[Route]:
         made = registry.create_version(request.principal, request.params["workspace"], name, new)
         return wire.json({"model_version": _version(made)})
 
+    def transition(request: Request) -> Response:
+        wanted = wire.decode(request, Transition)
+        stage = wire.required("stage", wanted.stage)
+        name, number = _which(wanted)
+        found, _ = registry.transition(
+            request.principal,
+            request.params["workspace"],
+            name,
+            number,
+            stage,
+            archive_existing=wanted.archive_existing_versions,
+        )
+        return wire.json({"model_version": _version(found)})
+
+    yield from _changes(
+        "/mlflow/model-versions",
+        ("POST", "create", create, CreateVersion, "Register a version of a model"),
+        ("POST", "transition-stage", transition, Transition, "Move a version to a stage, if it may be released there"),
+        limits=LOOKS,
+    )
+
+
+def _versions(site: Site, registry: ModelRegistry) -> Iterator[Route]:
     def get(request: Request) -> Response:
         name, number = _which(wire.decode(request, Numbered))
         checks.model_name(name)
@@ -335,20 +396,6 @@ def _of_versions(site: Site, registry: ModelRegistry) -> Iterator[Route]:
             return searching.get_version(tx, workspace, name, number)
 
         return wire.json({"model_version": _version(registry.write(work))})
-
-    def transition(request: Request) -> Response:
-        wanted = wire.decode(request, Transition)
-        stage = wire.required("stage", wanted.stage)
-        name, number = _which(wanted)
-        found, _ = registry.transition(
-            request.principal,
-            request.params["workspace"],
-            name,
-            number,
-            stage,
-            archive_existing=wanted.archive_existing_versions,
-        )
-        return wire.json({"model_version": _version(found)})
 
     def delete(request: Request) -> Response:
         name, number = _which(wire.decode(request, Numbered))
@@ -375,35 +422,11 @@ def _of_versions(site: Site, registry: ModelRegistry) -> Iterator[Route]:
             row, _ = version(tx, request.params["workspace"], name, number)
         return wire.json({"artifact_uri": location_of(row)})
 
-    def set_tag(request: Request) -> Response:
-        wanted = wire.decode(request, VersionTag)
-        name, number = _which(wanted)
-        key = wire.required("key", wanted.key)
-        workspace, by = request.params["workspace"], request.principal
-        registry.write(lambda tx: registry.rules.set_version_tag(tx, by, workspace, name, number, key, wanted.value))
-        return wire.json({})
-
-    def delete_tag(request: Request) -> Response:
-        wanted = wire.decode(request, VersionTag)
-        name, number = _which(wanted)
-        key = wire.required("key", wanted.key)
-        workspace, by = request.params["workspace"], request.principal
-        registry.write(lambda tx: registry.rules.delete_version_tag(tx, by, workspace, name, number, key))
-        return wire.json({})
-
     base = "/mlflow/model-versions"
     yield from _changes(
         base,
         ("PATCH", "update", update, UpdateVersion, "Describe a version"),
         ("DELETE", "delete", delete, Numbered, "Delete a version"),
-        ("POST", "set-tag", set_tag, VersionTag, "Tag a version"),
-        ("DELETE", "delete-tag", delete_tag, VersionTag, "Take a tag from a version"),
-    )
-    yield from _changes(
-        base,
-        ("POST", "create", create, CreateVersion, "Register a version of a model"),
-        ("POST", "transition-stage", transition, Transition, "Move a version to a stage, if it may be released there"),
-        limits=LOOKS,
     )
     yield from _reads(
         base,
