@@ -20,6 +20,7 @@ from bedplate.store.datasets import Datasets
 from bedplate.store.endpoints import Endpoints
 from bedplate.store.erasure import Erasure
 from bedplate.store.executions import Executions
+from bedplate.store.experiment_search import ExperimentSearch
 from bedplate.store.experiments import Experiments
 from bedplate.store.facts import Facts
 from bedplate.store.history import History
@@ -185,6 +186,11 @@ class Transaction:
     def overview(self) -> Overview:
         """What pages show of many runs at once."""
         return Overview(self._connection)
+
+    @cached_property
+    def experiment_search(self) -> ExperimentSearch:
+        """Finding experiments."""
+        return ExperimentSearch(self._connection)
 
     @cached_property
     def search(self) -> Search:
