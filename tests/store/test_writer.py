@@ -18,7 +18,7 @@ opened = stores.open(sys.argv[1])
 def write(thread):
     for number in range(10_000):
         opened.writer.submit(lambda tx: tx.facts.put("note", "shop", {"n": [thread, number]})).result()
-        os.write(1, f"{thread} {number}\n".encode())
+        os.write(1, f"{thread} {number}\\n".encode())
 threads = [threading.Thread(target=write, args=(i,)) for i in range(8)]
 for thread in threads:
     thread.start()
