@@ -7,7 +7,18 @@ from typing import Any
 import pytest
 
 from bedplate.errors import AuthenticationError, ConflictError, DeniedError
-from bedplate.http import CHANGE, Limits, Request, ResourceRef, Response, Route, RouteTable, dispatch, from_path
+from bedplate.http import (
+    CHANGE,
+    Limits,
+    QueryParam,
+    Request,
+    ResourceRef,
+    Response,
+    Route,
+    RouteTable,
+    dispatch,
+    from_path,
+)
 
 
 class Canary:
@@ -145,3 +156,36 @@ def test_a_body_that_is_here_already_is_one_piece_within_the_limit() -> None:
     assert json.loads(run(b"all", 3).body) == ["all"]
     assert json.loads(run(b"", 3).body) == []
     assert run(b"more", 3).status == 413
+
+
+@pytest.mark.parametrize(
+    ("query", "about"),
+    [("", "default"), ("workspace=", "default"), ("workspace=team-a&x=1", "team-a"), ("x=%7E", "default")],
+)
+def test_what_a_page_is_about_can_stand_in_its_query(query: str, about: str) -> None:
+    canary = Canary()
+
+    response = _page(canary, query)
+
+    assert response.status == 200
+    assert canary.seen[1] == ("ana", "look", ResourceRef("Workspace", about))
+
+
+@pytest.mark.parametrize(
+    "query", ["workspace=a&workspace=b", "workspace=" + "a" * 201, "workspace=a%00b", "workspace=%FF"]
+)
+def test_a_query_that_cannot_name_it_is_refused_before_anybody_is_asked(query: str) -> None:
+    canary = Canary()
+
+    assert _page(canary, query).status == 400
+    assert canary.seen == []
+
+
+def _page(canary: Canary, query: str) -> Response:
+    async def look(request: Request) -> Response:
+        return Response.json(request.params)
+
+    named = QueryParam(name="workspace", default="default")
+    route = Route("GET", "/page", "look", from_path("Workspace", "workspace"), CHANGE, Limits(), look, queries=(named,))
+    request = Request("GET", "/page", query_string=query)
+    return asyncio.run(dispatch(RouteTable([route]), request, canary.authenticate, canary.authorise))

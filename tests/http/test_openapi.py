@@ -2,7 +2,7 @@
 
 import msgspec
 
-from bedplate.http import CHANGE, HeaderParam, Limits, Request, Response, Route, RouteTable, from_path
+from bedplate.http import CHANGE, HeaderParam, Limits, QueryParam, Request, Response, Route, RouteTable, from_path
 from bedplate.http.openapi import document
 
 
@@ -95,3 +95,16 @@ def test_a_lenient_route_says_that_null_and_numbers_as_text_are_taken() -> None:
     assert schemas["Order"]["properties"]["note"]["anyOf"] == [{"type": "string"}, nothing]
     assert schemas["Order"]["properties"]["parts"]["anyOf"][1:] == [nothing]
     assert schemas["Order"]["required"] == ["count"]
+
+
+def test_a_parameter_of_the_query_is_described_with_its_default() -> None:
+    route = Route(
+        "GET", "/page", "look", from_path("Place", "place"), CHANGE, Limits(), handler,
+        queries=(QueryParam(name="place", default="here"),),
+    )  # fmt: skip
+
+    operation = document(RouteTable([route]), title="t", version="1")["paths"]["/page"]["get"]
+
+    assert operation["parameters"] == [
+        {"name": "place", "in": "query", "schema": {"type": "string", "maxLength": 200, "default": "here"}}
+    ]

@@ -206,9 +206,9 @@ def experiment_list(store: Store, workspace: str, query: Query) -> ExperimentLis
 
 def _experiment_line(tx: Transaction, found: Experiment) -> ExperimentLine:
     row = found.row
-    newest = tx.overview.newest(row.id, row.lifecycle)
+    newest = tx.runs.rows(tx.overview.newest(row.id, row.lifecycle))
     count = tx.overview.count(row.id, row.lifecycle, most=MOST_LISTED)
-    return ExperimentLine(found, count, None if newest is None else newest[1])
+    return ExperimentLine(found, count, newest[0].started if newest else None)
 
 
 # --------------------------------------------------------------------------------------------------------------- runs
@@ -226,15 +226,15 @@ def run_table(store: Store, workspace: str, experiment: str, query: Query) -> Ru
         number = found.row.id
         names = Names(*(tuple(tx.overview.names(number, kind, most=MOST_NAMES)) for kind in _PREFIXES.values()))
         lifecycle = LIFECYCLES[query.view][0]
-        newest = tx.overview.newest(number, lifecycle)
+        newest = tx.runs.rows(tx.overview.newest(number, lifecycle, most=_LOOKED_AT))
         table = RunTable(
             workspace=workspace,
             experiment=found,
             query=query,
-            columns=chosen(query.columns),
+            columns=chosen(query.columns) or usual(tx, newest),
             names=names,
             count=tx.overview.count(number, lifecycle, most=MOST_COUNTED),
-            newest=None if newest is None else newest[0],
+            newest=newest[0].id if newest else None,
         )
         problem = problem_of(query, filters.RUNS, "run_name")
         if problem is not None:
@@ -249,10 +249,9 @@ def run_table(store: Store, workspace: str, experiment: str, query: Query) -> Ru
             max_results=PAGE,
             page_token=query.page or None,
         )
-        columns = table.columns or usual(tx, page.runs)
-        lines = _lines(tx, page.runs, columns)
+        lines = _lines(tx, page.runs, table.columns)
     ordered = parse_order([query.order], filters.RUNS)[0] if query.order else None
-    return msgspec.structs.replace(table, columns=columns, lines=lines, next_page=page.next_page_token, ordered=ordered)
+    return msgspec.structs.replace(table, lines=lines, next_page=page.next_page_token, ordered=ordered)
 
 
 def run_lines(
@@ -270,8 +269,8 @@ def run_lines(
         number = experiments.row(tx, workspace, experiment).id
         shown = chosen(columns)
         rows = tx.runs.rows(tx.overview.keys(number, ids))
-        newest = tx.overview.newest(number)
-        return _lines(tx, rows, shown), shown, None if newest is None else newest[0]
+        newest = tx.runs.rows(tx.overview.newest(number))
+        return _lines(tx, rows, shown), shown, newest[0].id if newest else None
 
 
 def chosen(wanted: Sequence[str]) -> tuple[Column, ...]:
@@ -282,7 +281,7 @@ def chosen(wanted: Sequence[str]) -> tuple[Column, ...]:
 
 def usual(tx: Transaction, rows: Sequence[RunRow]) -> tuple[Column, ...]:
     """The columns that are shown unless others are chosen: what most of these runs logged, and where they differ."""
-    keys = [row.key for row in rows[:_LOOKED_AT]]
+    keys = [row.key for row in rows]
     metrics = Counter(
         key for logged in tx.metrics.latest(keys).values() for key, *_ in logged if not key.startswith(SYSTEM)
     )

@@ -40,9 +40,7 @@ _COUNT = sa.select(sa.func.count()).select_from(
 _RUNNING = sa.select(sa.func.count()).select_from(
     sa.select(sa.literal_column("1")).where(*_OF_EXPERIMENT, runs.c.status == "RUNNING").limit(_most).subquery()
 )
-_NEWEST = (
-    sa.select(runs.c.id, runs.c.started).where(*_OF_EXPERIMENT).order_by(runs.c.started.desc(), runs.c.id).limit(1)
-)
+_NEWEST = sa.select(runs.c.key).where(*_OF_EXPERIMENT).order_by(runs.c.started.desc(), runs.c.id).limit(_most)
 _OF_IDS = sa.select(runs.c.key).where(
     runs.c.experiment == _experiment, runs.c.id.in_(sa.bindparam("ids_", expanding=True))
 )
@@ -97,10 +95,10 @@ class Overview(Repository):
         running = int(self._execute(_RUNNING, **found).scalar_one())
         return Count(min(number, most), number > most, min(running, most))
 
-    def newest(self, experiment: int, lifecycle: str = "active") -> tuple[str, int] | None:
-        """Id and start of the run that was started last; None if there is none."""
-        row = self._execute(_NEWEST, experiment_=experiment, lifecycle_=lifecycle).first()
-        return None if row is None else (str(row.id), int(row.started))
+    def newest(self, experiment: int, lifecycle: str = "active", *, most: int = 1) -> list[int]:
+        """The keys of the runs that were started last, the last one first."""
+        found = self._execute(_NEWEST, experiment_=experiment, lifecycle_=lifecycle, most_=most)
+        return [row[0] for row in found]
 
     def keys(self, experiment: int, ids: Sequence[str]) -> list[int]:
         """The keys of those of the runs that the experiment has, in no order."""
