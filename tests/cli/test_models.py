@@ -13,14 +13,15 @@ from bedplate.release.registry import NewVersion
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """A home with a model of two versions; the second is in Staging and was called candidate."""
+    """A home with ``fraud``, which the tests only read (version 2 is in Staging, called candidate), and ``churn``."""
     folder = tmp_path_factory.mktemp("models") / "home"
     with owned.open_home(settings_module.load({"BEDPLATE_HOME": str(folder), "BEDPLATE_PORT": "0"})) as owner:
         models = owner.system.models
         by = owner.system.identity.authenticate(owner.local_token())
-        models.write(lambda tx: models.rules.create_model(tx, by, "default", "fraud", {}, "who pays back"))
-        for _ in range(2):
-            models.create_version(by, "default", "fraud", NewVersion(source="s3://models/fraud"))
+        for name in ("churn", "fraud"):
+            models.write(lambda tx, name=name: models.rules.create_model(tx, by, "default", name, {}, "who pays back"))
+            for _ in range(2):
+                models.create_version(by, "default", name, NewVersion(source=f"s3://models/{name}"))
         models.transition(by, "default", "fraud", 2, "Staging")
         models.set_alias(by, "default", "fraud", "candidate", 2)
     return folder
@@ -76,22 +77,22 @@ def test_what_was_live_is_answered_and_nothing_live_ends_with_1(run):
 
 
 def test_an_alias_is_pointed_and_taken_away(run):
-    assert "points to version 1" in run("models", "alias", "fraud", "old", "1", "--expected", "0").out
-    taken = run("models", "alias", "fraud", "old", "2", "--expected", "2")
+    assert "points to version 1" in run("models", "alias", "churn", "old", "1", "--expected", "0").out
+    taken = run("models", "alias", "churn", "old", "2", "--expected", "2")
     assert (taken.code, "points to version 1" in taken.err) == (1, True)
-    assert "no alias old any more" in run("models", "alias", "fraud", "old", "--delete").out
-    assert run("models", "alias", "fraud", "old").code == 2
+    assert "no alias old any more" in run("models", "alias", "churn", "old", "--delete").out
+    assert run("models", "alias", "churn", "old").code == 2
 
 
 def test_production_asks_and_approvers_are_named(run):
-    refused = run("models", "alias", "fraud", "champion", "1")
-    named = run("models", "approvers", "fraud", "1 of [risk]")
+    refused = run("models", "alias", "churn", "champion", "1")
+    named = run("models", "approvers", "churn", "1 of [risk]")
 
     assert refused.code == 1
     assert "nobody knows what is in them" in refused.err
     assert "production asks 1 of [risk]" in named.out
-    assert "production asks 1 of [risk]" in run("models", "show", "fraud").out
-    assert "closed" in run("models", "approvers", "fraud", "").out
+    assert "production asks 1 of [risk]" in run("models", "show", "churn").out
+    assert "closed" in run("models", "approvers", "churn", "").out
 
 
 def test_what_cannot_be_converted_says_why(run):
