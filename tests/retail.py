@@ -115,4 +115,9 @@ def command(home: Path, *arguments: str, timeout: float = 110, **settings: str) 
         process.kill()
         process.communicate()
         raise
+    return ended(process, out, err)
+
+
+def ended(process: subprocess.Popen[str], out: str, err: str) -> subprocess.CompletedProcess[str]:
+    """A process that ended, with what it said."""
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)

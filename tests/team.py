@@ -49,8 +49,9 @@ class Secret(NamedTuple):
 class Team:
     """What a test holds: the owner, its address, and keys by role."""
 
-    def __init__(self, root: Path, *, evidence: bool = False) -> None:
-        self.home = owned.open_home(settings.load({"BEDPLATE_HOME": str(root), "BEDPLATE_PORT": "0"}))
+    def __init__(self, root: Path, *, evidence: bool = False, database: str = "") -> None:
+        environ = {"BEDPLATE_HOME": str(root), "BEDPLATE_PORT": "0", "BEDPLATE_DATABASE": database}
+        self.home = owned.open_home(settings.load(environ))
         self.system = self.home.system
         if evidence:
             plane.fill(SimpleNamespace(store=self.system.store, ledger=self.system.ledger))  # type: ignore[arg-type]
@@ -138,9 +139,9 @@ class Team:
 
 
 @contextmanager
-def running(root: Path, *, evidence: bool = False) -> Iterator[Team]:
+def running(root: Path, *, evidence: bool = False, database: str = "") -> Iterator[Team]:
     """A team for the length of a test."""
-    team = Team(root, evidence=evidence)
+    team = Team(root, evidence=evidence, database=database)
     try:
         yield team
     finally:

@@ -21,7 +21,7 @@ from bedplate.errors import (
     StorageError,
 )
 from bedplate.serve import snapshot
-from tests import team
+from tests import servers, team
 from tests.serve.support import World, body, client, eventually
 from tests.team import Team
 
@@ -249,6 +249,21 @@ def test_changes_at_once_leave_the_last_one_with_replicas(home: Team) -> None:
     user = next(user for user in home.do("list_users") if user.name == "caller.one")
     (known,) = {key.principal for key in published(home).keys.values() if key.principal.id == user.id}
     assert known.groups == user.groups
+
+
+def test_all_of_it_holds_on_postgresql_too(tmp_path: Path, postgresql: servers.Postgresql) -> None:
+    with team.running(tmp_path / "home", database=postgresql.database()) as home:
+        endpoints.publish_access(home.system)
+        test_changes_at_once_leave_the_last_one_with_replicas(home)
+        home.do("add_policies", text=FROZEN)
+        assert published(home).policies == home.system.policies.now.texts != ()
+        with pytest.raises(StateError):
+            home.do("add_policies", text='@id("x") forbid (principal, action, resource);')
+        home.do("remove_policy", policy_id="frozen")
+        home.do("update_workspace", name=team.SEALED, readers=["viewers"])
+        assert [one.name for one in home.do("list_workspaces", role="viewer")] == ["default", team.SEALED]
+        with pytest.raises(StateError):
+            home.do("delete_workspace", name=team.SEALED)
 
 
 def test_somebody_can_always_administer_the_home(home: Team) -> None:

@@ -351,12 +351,12 @@ def test_tags_that_mean_something_are_the_servers(home: Home) -> None:
                 lambda key=key: home.registry.set_version_tag(tx, ANA, "default", "fraud", 1, key, "x"),
                 lambda key=key: home.registry.delete_version_tag(tx, ANA, "default", "fraud", 1, key),
                 lambda key=key: home.registry.create_model(tx, ANA, "default", "m", {key: "x"}, None),
-                lambda key=key: home.registry.create_version(
-                    tx, ANA, "default", "fraud", NewVersion(source=S3, tags={key: "x"})
-                ),
             ):
                 with pytest.raises(DeniedError):
                     refused()
+        copied = NewVersion(source=S3, tags={"bedplate.safety": "safe", "kept": "1"})
+        number = home.registry.create_version(tx, ANA, "default", "fraud", copied).number
+        assert tx.versions.tags("default", [("fraud", number)]) == {("fraud", number): {"kept": "1"}}
 
 
 # ------------------------------------------------------------------------------------------------------- concurrency

@@ -2,6 +2,7 @@
 
 import contextlib
 import resource
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -67,12 +68,12 @@ def refused(ended: subprocess.CompletedProcess[str], code: int, says: str) -> No
     assert "a fault in Bedplate" not in told
 
 
-def whole(home: Path, folder: Path) -> None:
+def whole(home: Path, folder: Path, **settings: str) -> None:
     """A good run on the home does everything to the end, and the ledger holds."""
-    good = retail.command(home, "run", str(folder))
+    good = retail.command(home, "run", str(folder), **settings)
     assert good.returncode == 0, good.stderr
     assert "[13/13] trace" in good.stdout
-    assert retail.command(home, "audit", "verify").returncode == 0
+    assert retail.command(home, "audit", "verify", **settings).returncode == 0
     left = [path for path in home.rglob("*") if path.suffix in (".tmp", ".partial")]
     assert not left
 
@@ -99,6 +100,18 @@ def test_what_a_person_gets_wrong(starter: Path, tmp_path: Path):
     whole(home, starter)
 
 
+@pytest.mark.timeout(300)
+def test_a_port_of_an_endpoint_that_is_taken(starter: Path, tmp_path: Path):
+    """It is named; once it is free the stage can be done."""
+    home = tmp_path / "home"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        spoil(starter, "usecase.yaml", (r"\nserve:\n", f"\nserve:\n  port: {port}\n"))
+        refused(retail.command(home, "run", str(starter)), 1, f"port {port} is taken by another program")
+    assert not half_done(home)
+    assert retail.command(home, "run", str(starter), "--only", "serve").returncode == 0
+
+
 def limited(home: Path, size: int, *arguments: str) -> subprocess.CompletedProcess[str]:
     """A command that may write no file beyond ``size`` bytes: what a full disk does to it."""
     return subprocess.run(
@@ -121,6 +134,20 @@ def test_a_disk_that_is_full(starter: Path, tmp_path: Path):
         if ended.returncode != 0:
             refused(ended, 1, "Fix:")
     whole(home, starter)
+
+
+@pytest.mark.timeout(300)
+def test_a_disk_that_has_no_space_left(starter: Path, tmp_path: Path):
+    """A small one of its own, made larger each time: it strikes somewhere else, and in the end nowhere."""
+    probe = ("unshare", "-rm", "mount", "-t", "tmpfs", "none", str(tmp_path))
+    if subprocess.run(probe, capture_output=True, check=False).returncode:
+        pytest.skip("this machine does not let a user mount a small disk")
+    script = ("unshare", "-rm", sys.executable, "-m", "tests.flow.full_disk", str(tmp_path / "disk"), str(starter))
+    (tmp_path / "disk").mkdir()
+    done = subprocess.run(
+        script, capture_output=True, text=True, timeout=280, cwd=Path(__file__).parents[2], check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_a_home_of_another_version(tmp_path: Path, starter: Path):

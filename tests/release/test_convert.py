@@ -75,6 +75,26 @@ def test_scikit_learn_says_the_same_as_onnx(model, labels):
     assert made.evidence["rows from"] == "the model's own example"
 
 
+@needs("pandas")
+def test_a_model_that_treats_columns_apart_takes_them_apart():
+    """Texts and numbers, each an input of its own under its name."""
+    import pandas
+    from sklearn.compose import ColumnTransformer
+    from sklearn.preprocessing import OneHotEncoder
+
+    frame = pandas.DataFrame({"age": ROWS[:, 0], "town": np.where(ROWS[:, 1] > 0, "a", "b"), "pay": ROWS[:, 2]})
+    apart = ColumnTransformer(
+        [("town", OneHotEncoder(handle_unknown="ignore"), ["town"]), ("rest", StandardScaler(), ["age", "pay"])]
+    )
+    fitted = make_pipeline(apart, LogisticRegression()).fit(frame, TWO)
+    columns = signature(("age", "double"), ("town", "string"), ("pay", "double"))
+
+    made = converted({"model.pkl": pickle.dumps(fitted)}, **sklearn_flavor(), **columns)
+
+    assert made.evidence["compared"]["agree"] == 1.0
+    assert [each.partition(":")[0] for each in made.evidence["compared"]["inputs"]] == ["age", "town", "pay"]
+
+
 @needs("skops")
 def test_skops_archives_are_converted():
     import skops.io

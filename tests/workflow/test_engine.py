@@ -16,9 +16,11 @@ from typing import Any
 
 import pytest
 
-from bedplate.errors import ConflictError, GateError, HomeError, StorageError
+from bedplate.errors import ConflictError, FencedError, GateError, HomeError, StorageError, UnavailableError
 from bedplate.records import Event
 from bedplate.workflow import Engine, Step
+from tests.link import to_postgresql
+from tests.servers import Postgresql
 
 PROCESS = Path(__file__).with_name("flow_process.py")
 
@@ -107,6 +109,39 @@ def test_an_interrupt_leaves_it_to_be_taken_up(engine: Engine) -> None:
     with pytest.raises(KeyboardInterrupt):
         engine.execute("flow", steps(3, ran, interrupt))
 
+    assert len(engine.execute("flow", steps(3, ran))) == 3
+    assert ran == ["step-0", "step-1", "step-2"]
+
+
+def test_a_database_that_goes_away(postgresql: Postgresql) -> None:
+    """Between two steps or within one: an error at once, not a wait without a word; then it goes on where it was."""
+    ran: list[str] = []
+    with to_postgresql(postgresql.database()) as (network, address), Engine(address) as engine:
+
+        def lose(number: int) -> None:
+            if number == 1:
+                network.cut()
+
+        with pytest.raises(UnavailableError, match="cannot be reached"):
+            engine.execute("flow", steps(3, ran, lose))
+        with pytest.raises(UnavailableError):
+            engine.execute("flow", steps(3, ran))
+        network.mend()
+        assert len(engine.execute("flow", steps(3, ran))) == 3
+    assert ran == ["step-0", "step-1", "step-1", "step-2"]
+
+
+@pytest.mark.parametrize("error", [FencedError("another owner"), UnavailableError("no answer")])
+def test_what_is_no_outcome_leaves_it_to_be_taken_up(engine: Engine, error: Exception) -> None:
+    """That another owner took over, or that a server is gone, says nothing about the step: it is done again."""
+    ran: list[str] = []
+
+    def fail(number: int) -> None:
+        if number == 1:
+            raise error
+
+    with pytest.raises(type(error)):
+        engine.execute("flow", steps(3, ran, fail))
     assert len(engine.execute("flow", steps(3, ran))) == 3
     assert ran == ["step-0", "step-1", "step-2"]
 

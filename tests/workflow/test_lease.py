@@ -20,6 +20,7 @@ from bedplate.settings import Home
 from bedplate.store import Store
 from bedplate.workflow.lease import NAME, Lease, LeasedError, holder_of
 from bedplate.workflow.owner import Owner
+from tests.link import to_postgresql
 from tests.servers import Postgresql
 
 PROCESS = Path(__file__).with_name("lease_process.py")
@@ -219,3 +220,29 @@ def test_a_stopped_holder_that_wakes_writes_nothing(database: str, start: Start)
             written = actors(store)
     assert written == sorted(written), seed
     assert len(set(written)) == rounds
+
+
+def test_a_holder_that_was_cut_off(database: str, second: Store) -> None:
+    """Back before anybody took over, it goes on, also after its time; back after that, it is refused."""
+    with to_postgresql(database) as (network, address), contextlib.closing(stores.open(address, wait=2)) as far:
+        with Lease(far, "far", 0.5) as lease:
+            woken: list[str] = []
+            lease.when_lost(lambda: woken.append("far"))
+            network.cut()
+            with pytest.raises(UnavailableError), far.transaction():
+                pytest.fail("a transaction began")
+            time.sleep(1.0)
+            network.mend()
+            with far.transaction() as tx:
+                tx.executions.start("u", "ana")
+            network.cut()
+            with take_over(second, "near"):
+                network.mend()
+                with pytest.raises(FencedError, match="near has taken this database over"), far.transaction():
+                    pytest.fail("a transaction began")
+                deadline = time.monotonic() + PATIENCE
+                while not woken and time.monotonic() < deadline:
+                    time.sleep(0.02)
+                assert woken == ["far"]
+        with second.read() as tx:
+            assert len(tx.executions.running()) == 1

@@ -101,7 +101,8 @@ def _refuse_foreign(home: Home) -> None:
     root = home.root
     if root.exists() and not root.is_dir():
         raise HomeError("this is a file, not a folder", where=str(root), fix="choose another: BEDPLATE_HOME")
-    if root.is_dir() and not (root / _MAKING).exists() and any(root.iterdir()):
+    # Looked for last: who made it meanwhile wrote the manifest before taking the mark away.
+    if root.is_dir() and not (root / _MAKING).exists() and any(root.iterdir()) and not home.manifest.exists():
         raise HomeError(
             "this folder holds other things and is not a home",
             where=str(root),

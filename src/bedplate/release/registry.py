@@ -228,15 +228,17 @@ class Registry:
     ) -> VersionRow:
         """Add a version to a model. ``seen`` is what is in its files, where they could be read.
 
+        Tags that the server sets are passed over: a client that copies a version sends those of the other one along.
+
         Raises:
             NotFoundError: there is no such model.
             InputError: source, run, tags or description cannot be used.
         """
         checks.model_name(name)
         checks.description(new.description)
-        for key, value in new.tags.items():
+        given = {key: value for key, value in new.tags.items() if not key.startswith(checks.RESERVED)}
+        for key, value in given.items():
             checks.tag(key, value)
-            checks.free_tag(key)
         tx.ledger.head(lock=True)
         row = model(tx, workspace, name)
         origin = self.resolve(tx, workspace, new)
@@ -261,7 +263,7 @@ class Registry:
                 updated=time,
             )
         )
-        tags = {**new.tags, **_safety_tags(seen)}
+        tags = {**given, **_safety_tags(seen)}
         for key, value in tags.items():
             tx.versions.set_tag(kept, key, value)
         tx.models.touch(workspace, name, time)

@@ -20,6 +20,7 @@ from bedplate.store.datasets import Datasets
 from bedplate.store.endpoints import Endpoints
 from bedplate.store.erasure import Erasure
 from bedplate.store.executions import Executions
+from bedplate.store.experiment_search import ExperimentSearch
 from bedplate.store.experiments import Experiments
 from bedplate.store.facts import Facts
 from bedplate.store.history import History
@@ -187,6 +188,11 @@ class Transaction:
         return Overview(self._connection)
 
     @cached_property
+    def experiment_search(self) -> ExperimentSearch:
+        """Finding experiments."""
+        return ExperimentSearch(self._connection)
+
+    @cached_property
     def search(self) -> Search:
         """Search in experiments and runs."""
         return Search(self._connection)
@@ -292,8 +298,7 @@ class Store:
             ConflictError: a constraint was violated.
         """
         transaction: Transaction | None = None
-        held = self._engine.connect() if connection is None else contextlib.nullcontext(connection)
-        with self._turn(), self.translated(), held as used:
+        with self._turn(), self.translated(), self._connected(connection) as used:
             if _WRITE not in used.get_execution_options():
                 used.execution_options(**{_WRITE: True})
             with used.begin():
@@ -303,6 +308,9 @@ class Store:
                 yield transaction
         for action in transaction._after:
             action()
+
+    def _connected(self, connection: sa.Connection | None) -> contextlib.AbstractContextManager[sa.Connection]:
+        return self._engine.connect() if connection is None else contextlib.nullcontext(connection)
 
     @contextmanager
     def _turn(self) -> Iterator[None]:

@@ -19,10 +19,10 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from bedplate.errors import InputError
 from bedplate.store import datasets, matching
-from bedplate.store.experiments import ExperimentRow, Lifecycle
+from bedplate.store.experiments import Lifecycle
 from bedplate.store.filters import Clause, Kind, Order, is_storable
 from bedplate.store.matching import Condition
-from bedplate.store.schema import experiment_tags, experiments, latest_metrics, params, runs, tags
+from bedplate.store.schema import latest_metrics, params, runs, tags
 from bedplate.store.sql import Repository, plain
 
 _Keys = sa.Select[Any] | sa.CompoundSelect[Any]
@@ -53,12 +53,6 @@ _WALKED = frozenset({"run_name", "status", "start_time", "end_time"})
 _RUN_NAME_TAG = "mlflow.runName"
 _STARTED = Order("attribute", "start_time", False)
 _ID = Order("attribute", "run_id", True)
-_EXPERIMENT: dict[str, sa.Column[Any]] = {
-    "name": experiments.c.name,
-    "experiment_id": experiments.c.id,
-    "creation_time": experiments.c.created,
-    "last_update_time": experiments.c.updated,
-}
 _MORE_MEMORY = sa.text("SET LOCAL work_mem = '64MB'")
 _ZERO: ColumnElement[int] = sa.literal_column("0")
 _ONE: ColumnElement[int] = sa.literal_column("1")
@@ -264,7 +258,7 @@ class Search(Repository):
             if len(rows) >= limit:
                 return rows
         if first.rank is not None:
-            lacking = self._lacking(part, first, tests)
+            lacking = self._lacking(part, first, tests, most)
             if lacking is not None:
                 begin = after[2:] if after is not None and after[0] == 2 else None
                 found = self._ordered(part, [*tests, lacking], rest, limit - len(rows), begin)
@@ -349,7 +343,7 @@ class Search(Repository):
                 ),
             )
 
-    def _lacking(self, part: _Part, first: _Term, tests: list[_Test]) -> _Test | None:
+    def _lacking(self, part: _Part, first: _Term, tests: list[_Test], most: int) -> _Test | None:
         """The test that a run has no value for a key; None if every run that passes the others has one."""
         if first.table is None:
             lacking = first.value.is_(None)
@@ -357,12 +351,21 @@ class Search(Repository):
         if any(test.of == (first.kind, first.key) for test in tests):
             return None
         table = _VALUES[first.kind]
-        having = sa.select(sa.func.count()).where(table.c.experiment == part.experiment, table.c.key == first.key)
+        here = (table.c.experiment == part.experiment, table.c.key == first.key)
+        having = sa.select(sa.func.count()).where(*here)
         everybody = sa.select(sa.func.count()).where(runs.c.experiment == part.experiment)
         if self._connection.execute(sa.select(having.scalar_subquery() == everybody.scalar_subquery())).scalar():
             return None
         own = sa.select(_ONE).where(table.c.run == runs.c.key, table.c.key == first.key)
-        return _Test(self._exists(own, there=False))
+        asked = apart = self._exists(own, there=False)
+        if self._postgresql:
+            self._connection.execute(_MORE_MEMORY)
+            apart = runs.c.key.not_in(sa.select(table.c.run).where(*here))
+        few = self._rows(sa.select(runs.c.key).where(part.there, apart).limit(most + 1))
+        if len(few) > most:
+            return _Test(asked)
+        keys = matching.among(runs.c.key, [row[0] for row in few], postgresql=self._postgresql)
+        return _Test(asked, sa.select(runs.c.key).where(keys))
 
     def _follow(
         self,
@@ -491,69 +494,6 @@ class Search(Repository):
     def _rows(self, statement: sa.Select[Any]) -> list[tuple[Any, ...]]:
         return plain(self._connection.execute(statement))
 
-    # ----------------------------------------------------------------------------------------------------- experiments
-
-    def experiments(
-        self,
-        workspace: str,
-        clauses: Sequence[Clause],
-        orders: Sequence[Order],
-        *,
-        lifecycles: Sequence[Lifecycle],
-        limit: int,
-        after: Position | None = None,
-    ) -> tuple[list[ExperimentRow], Position | None]:
-        """The experiments of a workspace that match, in order, and where the next page begins if there is one.
-
-        Without ``orders`` the newest comes first. Those equal in them come by number, the greatest first.
-
-        Raises:
-            InputError: ``after`` is no position in this order.
-        """
-        number = Order("attribute", "experiment_id", True)
-        by = list(orders) or [Order("attribute", "creation_time", False), number]
-        if not _names(by, number):
-            by.append(Order("attribute", "experiment_id", False))
-        columns = [(_EXPERIMENT[order.key], order.ascending) for order in by]
-        conditions = [experiments.c.workspace == workspace, experiments.c.lifecycle.in_(list(lifecycles))]
-        conditions += [self._experiment(clause) for clause in clauses]
-        if after is not None:
-            if [type(value) for value in after] != [column.type.python_type for column, _ in columns]:
-                raise _no_position()
-            pairs = zip(columns, after, strict=True)
-            conditions.append(matching.after([(column, ascending, value) for (column, ascending), value in pairs]))
-        directed = [column.asc() if ascending else column.desc() for column, ascending in columns]
-        statement = sa.select(experiments).where(*conditions).order_by(*directed).limit(limit + 1)
-        rows = [ExperimentRow(*tuple(row)) for row in self._connection.execute(statement)]
-        if len(rows) <= limit:
-            return rows, None
-        last = rows[limit - 1]
-        values = {"name": last.name, "id": last.id, "created": last.created, "updated": last.updated}
-        return rows[:limit], tuple(values[column.name] for column, _ in columns)
-
-    def _experiment(self, clause: Clause) -> Condition:
-        comparator, value = clause.comparator, clause.value
-        if clause.kind == "attribute":
-            column = _EXPERIMENT[clause.key]
-            if clause.key == "experiment_id":
-                if isinstance(value, tuple):
-                    numbers = matching.among(column, [int(each) for each in value], postgresql=self._postgresql)
-                    return numbers if comparator == "IN" else ~numbers
-                return matching.whole(column, comparator, int(value or 0))
-            if isinstance(value, int | float):
-                return matching.whole(column, comparator, value)
-            return matching.text(column, comparator, value, postgresql=self._postgresql)
-        own = sa.select(_ONE).where(
-            experiment_tags.c.experiment == experiments.c.id, experiment_tags.c.key == clause.key
-        )
-        if comparator == "IS NULL":
-            return ~own.exists()
-        if comparator == "IS NOT NULL":
-            return own.exists()
-        return own.where(
-            matching.text(experiment_tags.c.value, comparator, value, postgresql=self._postgresql)
-        ).exists()
-
 
 def _marks(term: _Term, table: Any, rank: int) -> list[Condition]:
     return [table.c.is_nan == (sa.true() if rank else sa.false())] if term.kind == "metric" else []
@@ -564,12 +504,13 @@ def _limited(test: _Test, most: int) -> sa.FromClause:
     return test.found.limit(most).subquery()
 
 
-def _names(orders: Sequence[Order], wanted: Order) -> bool:
+def names(orders: Sequence[Order], wanted: Order) -> bool:
+    """Whether one of the orders is by what another is by, in either direction."""
     return any((order.kind, order.key) == (wanted.kind, wanted.key) for order in orders)
 
 
 def _terms(orders: Sequence[Order]) -> list[_Term]:
-    whole = [*orders, *(last for last in (_STARTED, _ID) if not _names(orders, last))]
+    whole = [*orders, *(last for last in (_STARTED, _ID) if not names(orders, last))]
     return [_Term(order, number) for number, order in enumerate(whole)]
 
 
@@ -593,10 +534,11 @@ def _check(terms: Sequence[_Term], after: Position | None) -> None:
         len(after) == 2 * len(terms)
         and all(term.fits(*pair) for term, pair in zip(terms, zip(after[::2], after[1::2], strict=True), strict=True))
     ):
-        raise _no_position()
+        raise no_position()
 
 
-def _no_position() -> InputError:
+def no_position() -> InputError:
+    """A page token that does not fit its query."""
     return InputError("Invalid page token", fix="take the token of the page before, unchanged")
 
 

@@ -137,7 +137,7 @@ def search(
     orders = parse_order(order_by, filters.EXPERIMENTS)
     query = ("experiments", workspace, filter, tuple(order_by), view)
     after = pages.position(query, page_token)
-    found, last = tx.search.experiments(
+    found, last = tx.experiment_search.find(
         workspace, clauses, orders, lifecycles=LIFECYCLES[view], limit=max_results, after=after
     )
     return ExperimentPage(_with_tags(tx, found), pages.token(query, last))

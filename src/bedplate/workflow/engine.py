@@ -131,6 +131,7 @@ class Engine:
         Raises:
             ConflictError: the id was begun with other steps, or is executing now.
             StorageError: the record cannot be written.
+            UnavailableError: the database that it is in does not answer.
             Exception: whatever a step raised, as it was raised.
         """
         if Engine._open is not self:
@@ -143,7 +144,7 @@ class Engine:
         try:
             with self._launching:
                 self._launch()
-            wait = self._begin(workflow_id, offer)
+            wait = self._begun(workflow_id, offer)
             results = self._serve(workflow_id, offer, on_event or _ignore)
             wait()
         finally:
@@ -151,10 +152,22 @@ class Engine:
                 self._busy.discard(workflow_id)
                 self._offers.pop(workflow_id, None)
         if offer.failure is not None:
+            # If not even that could be recorded it is still pending, and nobody drives it.
+            with self._lock:
+                self._turned_away.add(workflow_id)
             raise _translate(offer.failure, workflow_id)
         return results
 
     # ---------------------------------------------------------------------------------------- in the caller's thread
+
+    def _begun(self, workflow_id: str, offer: _Offer) -> Callable[[], None]:
+        """:meth:`_begin`, with errors that a user can act on."""
+        try:
+            return self._begin(workflow_id, offer)
+        except BedplateError:
+            raise
+        except Exception as error:
+            raise _translate(error, str(self._location)) from error
 
     def _begin(self, workflow_id: str, offer: _Offer) -> Callable[[], None]:
         """Get DBOS to run the workflow: start it, resume it, or take it from where it failed.
@@ -292,6 +305,8 @@ class Engine:
             # Internal to DBOS, and tested: its own queue, by which a recovered workflow starts, is polled each second.
             self._dbos._registry.get_internal_queue()._polling_interval_sec = _POLL_SECONDS
             DBOS.launch()
+            # Likewise: a database that is gone is an error of who asked, not something to wait for without a word.
+            self._dbos._sys_db._retry_connection_errors = False
         except Exception as error:
             DBOS.destroy()
             self._dbos = None
