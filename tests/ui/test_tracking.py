@@ -486,6 +486,25 @@ def test_every_link_keeps_to_its_workspace(home):
             assert "workspace=team-a" in link, (path, link)
 
 
+def test_who_may_read_one_workspace_is_led_there_and_nowhere_else(home):
+    with home.plane.store.transaction() as tx:
+        tx.workspaces.add("guild", readers=("guild",))
+    home.plane.site.system.workspaces.forget()
+    Tracked(home.plane, "guild").experiment("of-the-guild")
+    identity = home.plane.identity
+    member = identity.add_principal("user", "gus", ("guild",), actor="administrator")
+    key = identity.create_key(member.id, actor="administrator")
+    with httpx.Client(base_url=home.plane.address, headers={"authorization": f"Bearer {key}"}) as client:
+        landing = client.get("/").text
+        assert "No use case is open to you" in landing
+        assert 'href="/experiments?workspace=guild"' in landing
+        within = client.get("/experiments?workspace=guild").text
+        assert titles(within) == ["of-the-guild"]
+        assert "<option" not in within.partition("</h1>")[2].partition("</div>")[0], "there is nothing to pick from"
+        for path in ("/experiments", f"/experiments/{home.experiment}", f"/runs/{home.rich}", "/models", "/audit"):
+            assert client.get(path).status_code == 403
+
+
 def test_a_workspace_that_cannot_be_named_is_refused(home):
     assert home.client.get("/experiments?workspace=default&workspace=research").status_code == 400
     assert home.client.get("/experiments?workspace=no-such-place").status_code == 404

@@ -106,7 +106,7 @@
       width: box.clientWidth, height: 210, series, legend: { show: false },
       cursor: { y: false, drag: { x: true, y: false } },
       tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
-      scales: { x: { time: axis === "time", range: (u, min, max) => (min === max ? [min - 1, max + 1] : [min, max]) }, y: { distr: log ? 3 : 1 } },
+      scales: { x: { time: axis === "time", range: (u, min, max) => (joined[0].length === 1 ? [joined[0][0] - 1, joined[0][0] + 1] : [min, max]) }, y: { distr: log ? 3 : 1 } },
       axes: [{ ...look, size: axis === "time" ? 44 : 30, ...(foot && { values: foot }) }, { ...look, size: 64, values: (u, ticks) => ticks.map((v) => (v == null ? "" : tick(v))) }],
       hooks: {
         setCursor: [(u) => {
