@@ -55,7 +55,6 @@ def test_names_are_those_of_the_experiment_in_order(store: Store, by: Actor) -> 
     with store.read() as tx:
         assert tx.overview.names(0, "param", most=10) == ["a0", "a1", "a2", "b"]
         assert tx.overview.names(0, "param", most=2) == ["a0", "a1"]
-        assert tx.overview.names(0, "param", most=10, prefix="a2") == ["a2", "b"]
         assert tx.overview.names(0, "tag", most=10) == ["mlflow.runName", "team"]
         assert tx.overview.names(0, "metric", most=10) == []
         assert tx.overview.names(99, "param", most=10) == []

@@ -224,6 +224,24 @@ def test_rows_of_running_runs_come_by_themselves_and_end_with_them(home):
     assert later
 
 
+def test_rows_that_are_not_looked_at_come_along_and_are_shown_when_their_runs_end(home):
+    other = Tracked(home.plane)
+    experiment = other.experiment("long-list")
+    seen, unseen = (other.run(experiment, name, minutes=None, metrics={"loss": [0.5]}) for name in ("seen", "unseen"))
+    ask = {"run": seen, "other": unseen, "column": "metrics.loss", "seen": seen}
+
+    before = home.get(f"/experiments/{experiment}/rows", **ask)
+    other.end(unseen, T0 + MINUTE)
+    after = home.get(f"/experiments/{experiment}/rows", **ask)
+
+    assert f'hx-target="#run-{seen}"' in before
+    assert f'hx-target="#run-{unseen}"' not in before
+    assert f"run={seen}&amp;run={unseen}" in before or f"run={unseen}&amp;run={seen}" in before
+    assert f'hx-target="#run-{unseen}"' in after
+    assert f"run={unseen}" not in after
+    home.get(f"/experiments/{experiment}/rows", 400, run=["0" * 32] * 51)
+
+
 # ---------------------------------------------------------------------------------------------------------- comparing
 
 
@@ -272,6 +290,19 @@ def test_a_run_shows_the_data_it_read_and_the_model_it_made(home):
 
     for part in ("transactions", "training", "Models it made", "forest", "classifier"):
         assert part in said, part
+
+
+def test_a_logged_model_has_a_page_with_its_files(home):
+    model = home.known["forest"]
+    page = home.get(f"/logged-models/{model}")
+
+    assert f'href="/logged-models/{model}"' in home.get(f"/runs/{home.known['best']}")
+    for part in ("forest", "classifier", "nothing yet", "MLmodel", f"models:/{model}"):
+        assert part in text(page), part
+    assert "flavors:" in home.get(f"/logged-models/{model}/artifacts/MLmodel")
+    answer = home.client.get(f"/logged-models/{model}/download/MLmodel")
+    assert answer.content == tracked.MLMODEL
+    home.get("/logged-models/m-" + "0" * 32, 404)
 
 
 def test_curves_are_thinned_out_and_keep_their_gaps(home):
@@ -420,6 +451,7 @@ def test_a_workspace_shows_its_own_things_only(home):
     run = there.run(experiment, "secret-run")
     there.put(run, "secret.txt", b"secret words")
     there.model("secret-model")
+    model = there.logged_model(experiment, run, "secret-logged")
 
     within = home.get("/experiments", workspace="research")
     assert "secret-experiment" in within
@@ -430,7 +462,8 @@ def test_a_workspace_shows_its_own_things_only(home):
     for path in (
         f"/experiments/{experiment}", f"/experiments/{experiment}/rows", f"/runs/{run}", f"/runs/{run}/now",
         f"/runs/{run}/artifacts", f"/runs/{run}/artifacts/secret.txt", f"/runs/{run}/download/secret.txt",
-        f"/runs/{run}/picture/secret.txt", "/models/secret-model",
+        f"/runs/{run}/picture/secret.txt", "/models/secret-model", f"/logged-models/{model}",
+        f"/logged-models/{model}/artifacts",
     ):  # fmt: skip
         assert "secret-" not in home.get(path, 404).replace("secret-model", ""), path
     assert json.loads(home.get("/runs/series", run=run, key="x"))["curves"] == []
@@ -451,6 +484,25 @@ def test_every_link_keeps_to_its_workspace(home):
         page = home.get(path, workspace="team-a")
         for link in re.findall(r'(?:href|data-curves|data-hx-get)="(/(?:experiments|runs|models)[^"]*)"', page):
             assert "workspace=team-a" in link, (path, link)
+
+
+def test_who_may_read_one_workspace_is_led_there_and_nowhere_else(home):
+    with home.plane.store.transaction() as tx:
+        tx.workspaces.add("guild", readers=("guild",))
+    home.plane.site.system.workspaces.forget()
+    Tracked(home.plane, "guild").experiment("of-the-guild")
+    identity = home.plane.identity
+    member = identity.add_principal("user", "gus", ("guild",), actor="administrator")
+    key = identity.create_key(member.id, actor="administrator")
+    with httpx.Client(base_url=home.plane.address, headers={"authorization": f"Bearer {key}"}) as client:
+        landing = client.get("/").text
+        assert "No use case is open to you" in landing
+        assert 'href="/experiments?workspace=guild"' in landing
+        within = client.get("/experiments?workspace=guild").text
+        assert titles(within) == ["of-the-guild"]
+        assert "<option" not in within.partition("</h1>")[2].partition("</div>")[0], "there is nothing to pick from"
+        for path in ("/experiments", f"/experiments/{home.experiment}", f"/runs/{home.rich}", "/models", "/audit"):
+            assert client.get(path).status_code == 403
 
 
 def test_a_workspace_that_cannot_be_named_is_refused(home):

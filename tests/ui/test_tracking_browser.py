@@ -41,8 +41,8 @@ def everywhere(served) -> list[str]:
         "/experiments", f"/experiments/{known['experiment']}", "/experiments/0", rich, f"/runs/{known['best']}",
         f"/runs/{known['going']}", f"/runs/compare?{compared}", f"{rich}/artifacts", f"{rich}/artifacts/report.json",
         f"{rich}/artifacts/predictions.csv", f"{rich}/artifacts/plots/confusion.png", f"{rich}/artifacts/weights.bin",
-        "/models", "/models/churn-classifier?at=2030-01-01T00:00&under=alias:candidate",
-        "/models/churn-classifier/versions/2",
+        f"/logged-models/{known['forest']}", "/models", "/models/churn-classifier/versions/2",
+        "/models/churn-classifier?at=2030-01-01T00:00&under=alias:candidate",
     ]  # fmt: skip
 
 
@@ -183,6 +183,24 @@ def test_rows_follow_their_runs_until_the_last_one_ends(page, served):
     assert len(asked) == before
 
 
+def test_only_rows_on_the_screen_are_shown_anew(page, served):
+    home = Tracked(served)
+    experiment = home.experiment("taller-than-the-screen")
+    top = home.run(experiment, "top", started=T0 + 90 * MINUTE, minutes=None, metrics={"loss": [0.5]})
+    for number in range(40):
+        home.run(experiment, f"done-{number}", started=T0 + (10 + number) * MINUTE, metrics={"loss": [0.9]})
+    bottom = home.run(experiment, "bottom", minutes=None, metrics={"loss": [0.5]})
+    page.set_viewport_size({"width": 1000, "height": 700})
+    with page.expect_request(lambda request: "/rows?" in request.url) as asked:
+        page.goto(f"{served.address}/experiments/{experiment}")
+    assert f"run={top}" in asked.value.url
+    assert f"other={bottom}" in asked.value.url
+
+    home.log(bottom, T0 + 100 * MINUTE, loss=[0.5, 0.25])
+    page.locator(f"#run-{bottom}").scroll_into_view_if_needed()
+    expect(page.locator(f"#run-{bottom}")).to_contain_text("0.25000", timeout=10_000)
+
+
 # ---------------------------------------------------------------------------------------------------------------- run
 
 
@@ -293,6 +311,8 @@ def test_what_clients_wrote_is_shown_and_never_run(page, served):
             figure.scroll_into_view_if_needed()
             expect(figure.locator(".legend li").first).to_be_visible()
         if page.locator("#live[data-hx-get], #now[data-hx-get]").count():
+            for row in page.locator("tr[data-running]").all():
+                row.scroll_into_view_if_needed()
             with page.expect_response(lambda answer: "/now" in answer.url or "/rows" in answer.url):
                 pass
         assert page.title().endswith("Bedplate"), "no script has named the page"

@@ -117,9 +117,12 @@ class Tracked:
         return model
 
     def put(self, run: str, path: str, data: bytes) -> None:
-        """Log a file."""
+        """Log a file of a run or of a logged model."""
         with self.plane.store.read() as tx:
-            root = folder_of(tx.runs.get(self.workspace, run).artifact_uri)
+            if run.startswith("m-"):
+                root = folder_of(logged_models.find(tx, self.workspace, run).artifact_location)
+            else:
+                root = folder_of(tx.runs.get(self.workspace, run).artifact_uri)
         incoming = self.plane.site.artifacts.receive()
         try:
             incoming.write(data)
@@ -196,7 +199,8 @@ def fill(plane: Plane) -> dict[str, Any]:
         )
     best = made[-1]
     home.read(best, "transactions")
-    home.logged_model(churn, best, "forest")
+    forest = home.logged_model(churn, best, "forest")
+    home.put(forest, "MLmodel", MLMODEL)
     long = descent(5, 5000, 1.0, 0.1)
     long[2400:2600] = [math.nan] * 200
     rich = home.run(
@@ -229,4 +233,4 @@ def fill(plane: Plane) -> dict[str, Any]:
     models.set_alias(home.principal, "default", "churn-classifier", "candidate", 1)
     models.set_alias(home.principal, "default", "churn-classifier", "candidate", 2)
     models.transition(home.principal, "default", "churn-classifier", 2, "Staging", archive_existing=True)
-    return {"experiment": churn, "runs": made, "best": best, "rich": rich, "going": going}
+    return {"experiment": churn, "runs": made, "best": best, "rich": rich, "going": going, "forest": forest}

@@ -17,7 +17,7 @@ from bedplate.errors import InputError, NotFoundError
 from bedplate.http.messages import too_deep
 from bedplate.store import Store
 from bedplate.store.artifacts import ArtifactRow
-from bedplate.tracking import paths
+from bedplate.tracking import logged_models, paths
 from bedplate.tracking.artifacts import Artifacts, folder_of
 
 LISTED = 500
@@ -79,6 +79,17 @@ def place_of_run(store: Store, workspace: str, run: str) -> Place:
     """
     with store.read() as tx:
         location = tx.runs.get(workspace, run).artifact_uri
+    return Place(location=location, root=folder_of(location))
+
+
+def place_of_logged_model(store: Store, workspace: str, model: str) -> Place:
+    """Where the files of a logged model lie.
+
+    Raises:
+        NotFoundError: the workspace has no such model.
+    """
+    with store.read() as tx:
+        location = logged_models.find(tx, workspace, model).artifact_location
     return Place(location=location, root=folder_of(location))
 
 

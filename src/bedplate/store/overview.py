@@ -17,7 +17,6 @@ from bedplate.store.sql import Among, Repository, param, plain
 Logged = Literal["metric", "param", "tag"]
 
 _experiment, _lifecycle, _most = param("experiment_"), param("lifecycle_"), param("most_")
-_start = param("start_")
 _names: sa.BindParameter[Any] = sa.bindparam("names_", expanding=True)
 _TABLES: Mapping[Logged, sa.Table] = {"metric": latest_metrics, "param": params, "tag": tags}
 
@@ -25,7 +24,7 @@ _TABLES: Mapping[Logged, sa.Table] = {"metric": latest_metrics, "param": params,
 def _walk(table: sa.Table) -> sa.Select[Any]:
     """The names in a table that an experiment uses, each found from the one before it."""
     of = table.c.experiment == _experiment
-    first = sa.select(sa.func.min(table.c.key).label("key")).where(of, table.c.key >= _start)
+    first = sa.select(sa.func.min(table.c.key).label("key")).where(of)
     walk = first.cte("walk", recursive=True)
     following = sa.select(sa.func.min(table.c.key)).where(of, table.c.key > walk.c.key).scalar_subquery()
     walk = walk.union_all(sa.select(following).where(walk.c.key.is_not(None)))
@@ -83,9 +82,9 @@ class Count(NamedTuple):
 class Overview(Repository):
     """``tx.overview``."""
 
-    def names(self, experiment: int, kind: Logged, *, most: int, prefix: str = "") -> list[str]:
-        """The names of metrics, params or tags that runs of an experiment have, in order, from ``prefix`` on."""
-        rows = plain(self._execute(_NAMES[kind], experiment_=experiment, start_=prefix, most_=most))
+    def names(self, experiment: int, kind: Logged, *, most: int) -> list[str]:
+        """The names of metrics, params or tags that runs of an experiment have, in order."""
+        rows = plain(self._execute(_NAMES[kind], experiment_=experiment, most_=most))
         return [row[0] for row in rows]
 
     def count(self, experiment: int, lifecycle: str = "active", *, most: int) -> Count:

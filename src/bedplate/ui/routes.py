@@ -88,7 +88,7 @@ def _looking(site: Site) -> Iterator[Route]:
         page = queries.audit(site.store, int(before) if before else None)
         return Response.html(pages.audit(view(site, request), page))
 
-    yield Route("GET", "/", "list", home, LOOKS, PAGE, use_cases, name="page_use_cases", summary="Use cases")
+    yield Route("GET", "/", "enter", home, LOOKS, PAGE, use_cases, name="page_use_cases", summary="Use cases")
     yield Route(
         "GET", "/use-cases/{name}", "read", one, LOOKS, PAGE, use_case, name="page_use_case", summary="One use case"
     )

@@ -57,15 +57,17 @@ def routes(site: Site) -> Iterator[Route]:
     def rows(request: Request) -> Response:
         workspace, experiment = request.params["workspace"], str(request.params["experiment"])
         asked = request.query_lists
-        ids, columns = asked.get("run", []), asked.get("column", [])
+        seen, columns = asked.get("run", []), asked.get("column", [])
+        ids = [*seen, *asked.get("other", [])]
         lines, shown, newest = tracking_pages.run_lines(site.store, workspace, experiment, ids, columns)
+        going = [line.row.id for line in lines if line.row.status == "RUNNING"]
         context = {
-            "lines": lines,
+            "lines": [line for line in lines if line.row.id in seen or line.row.id not in going],
             "columns": shown,
-            "going": [line.row.id for line in lines if line.row.status == "RUNNING"],
+            "going": going,
             "experiment": experiment,
             "asked": columns,
-            "seen": "".join(asked.get("seen", [])[:1]),
+            "seen": _one(asked, "seen"),
             "newest": newest,
         }
         return _page("run_rows.html", view(site, request), **context)

@@ -26,6 +26,18 @@
   };
   const moment = (seconds) => new Date(seconds * 1000).toISOString().replace("T", " ").slice(0, 19) + " UTC";
 
+  // Times of day along an axis, with the date below the first of them.
+  const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+  function clock(ticks) {
+    const wide = ticks[ticks.length - 1] - ticks[0];
+    return ticks.map((seconds, i) => {
+      const time = new Date(seconds * 1000), day = `${time.getUTCDate()} ${MONTHS[time.getUTCMonth()]}`;
+      if (wide > 2 * 86400) return day;
+      const hour = time.toISOString().slice(11, wide > 600 ? 16 : 19);
+      return i ? hour : `${hour}\n${day}`;
+    });
+  }
+
   // One curve along the chosen axis: its points in order, the last of those at one place.
   function along(curve, axis) {
     const at = { step: (i) => curve.steps[i], time: (i) => curve.times[i] / 1000, relative: (i) => (curve.times[i] - curve.start) / 1000 }[axis];
@@ -65,8 +77,8 @@
     const legend = figure.querySelector(".legend");
     const positive = (y) => (log && y <= 0 ? null : y);
     const tables = [], series = [{}], entries = [];
-    curves.forEach((curve, i) => {
-      const number = figure.dataset.lines === "runs" ? figure.runs.indexOf(curve.run) : i;
+    for (const curve of curves) {
+      const number = figure.dataset.lines === "runs" ? figure.runs.indexOf(curve.run) : figure.keys.indexOf(curve.key);
       const stroke = colour(`--line-${number % LINES}`);
       const [xs, ys] = along(curve, axis);
       const raw = ys.map(positive), few = xs.length <= 30;
@@ -79,7 +91,7 @@
       series.push({ stroke, width: 1.75, points: { show: few, size: 5, fill: stroke } });
       tables.push(columns);
       entries.push({ name: label(figure, curve), number: number % LINES, at: series.length - 1, last: curve.values.findLast((v) => v != null) });
-    });
+    }
     const values = legend.querySelectorAll("output");
     if (values.length !== entries.length) {
       legend.replaceChildren(...entries.map((entry) => {
@@ -101,13 +113,13 @@
     }
     const joined = tables.length > 1 ? uPlot.join(tables) : tables[0];
     const look = { stroke: colour("--muted"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false }, font: "12px system-ui, sans-serif" };
-    const foot = axis === "step" ? (u, ticks) => ticks.map((v) => (Number.isInteger(v) ? whole.format(v) : "")) : axis === "relative" ? (u, ticks) => ticks.map(span) : undefined;
+    const foot = axis === "step" ? (u, ticks) => ticks.map((v) => (Number.isInteger(v) ? whole.format(v) : "")) : axis === "relative" ? (u, ticks) => ticks.map(span) : (u, ticks) => clock(ticks);
     figure.plot = new uPlot({
       width: box.clientWidth, height: 210, series, legend: { show: false },
       cursor: { y: false, drag: { x: true, y: false } },
       tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
-      scales: { x: { time: axis === "time", range: (u, min, max) => (min === max ? [min - 1, max + 1] : [min, max]) }, y: { distr: log ? 3 : 1 } },
-      axes: [{ ...look, size: axis === "time" ? 44 : 30, ...(foot && { values: foot }) }, { ...look, size: 64, values: (u, ticks) => ticks.map((v) => (v == null ? "" : tick(v))) }],
+      scales: { x: { time: axis === "time", range: (u, min, max) => (joined[0].length === 1 ? [joined[0][0] - 1, joined[0][0] + 1] : [min, max]) }, y: { distr: log ? 3 : 1 } },
+      axes: [{ ...look, size: axis === "time" ? 44 : 30, space: 64, values: foot }, { ...look, size: 64, values: (u, ticks) => ticks.map((v) => (v == null ? "" : tick(v))) }],
       hooks: {
         setCursor: [(u) => {
           if (u.cursor.idx == null) { latest(); figure.querySelector("figcaption").dataset.at = ""; return; }
@@ -155,9 +167,8 @@
 
   // What was logged since, for each run and metric that the figure asks for.
   async function follow(figure) {
-    const asked = new URL(figure.dataset.curves, location.href).searchParams;
     const known = new Map(figure.curves.map((curve) => [curve.run + " " + curve.key, curve]));
-    const places = figure.runs.flatMap((run) => asked.getAll("key").map((key) => known.get(run + " " + key)?.after ?? ""));
+    const places = figure.runs.flatMap((run) => figure.keys.map((key) => known.get(run + " " + key)?.after ?? ""));
     const answer = await fetched(figure.dataset.curves + places.map((place) => `&after=${encodeURIComponent(place)}`).join(""));
     let grown = false;
     for (const more of answer.curves) {
@@ -192,7 +203,9 @@
     }
   }, { rootMargin: "200px" });
   for (const figure of figures) {
-    figure.runs = new URL(figure.dataset.curves, location.href).searchParams.getAll("run");
+    const asked = new URL(figure.dataset.curves, location.href).searchParams;
+    figure.runs = asked.getAll("run");
+    figure.keys = asked.getAll("key");
     seen.observe(figure);
   }
   setTimeout(turn, EVERY);

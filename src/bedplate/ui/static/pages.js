@@ -26,20 +26,20 @@
     count();
   }
 
-  // Nobody looks: nothing is asked. Of running runs only those on the screen are asked for.
+  // Nobody looks: nothing is asked. Of running runs only those on the screen are shown anew; the others come along.
   document.addEventListener("htmx:before:request", (event) => {
     if (document.hidden) event.preventDefault();
   });
   document.addEventListener("htmx:config:request", (event) => {
-    const request = event.detail.ctx.request;
-    if (!document.getElementById("live")?.contains(event.target)) return;
-    const address = new URL(request.action, location.href);
-    const shown = address.searchParams.getAll("run").filter((id) => {
-      const box = document.getElementById(`run-${id}`)?.getBoundingClientRect();
-      return box && box.bottom > 0 && box.top < innerHeight;
-    });
+    if (event.target.id !== "live") return;
+    const request = event.detail.ctx.request, address = new URL(request.action, location.href);
+    const going = address.searchParams.getAll("run");
     address.searchParams.delete("run");
-    for (const id of shown) address.searchParams.append("run", id);
+    for (const id of going) {
+      const box = document.getElementById(`run-${id}`)?.getBoundingClientRect();
+      address.searchParams.append(box && box.bottom > 0 && box.top < innerHeight ? "run" : "other", id);
+    }
+    if (!address.searchParams.has("run")) event.preventDefault();
     request.action = address.pathname + address.search;
   });
 })();
