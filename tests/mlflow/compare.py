@@ -21,7 +21,7 @@ from tests.mlflow.differences import DIFFERENCES, Difference
 from tests.mlflow.steps import Kept, Step, fill, find
 
 _HEX = re.compile(r"[0-9a-f]{32}")
-_ARTIFACTS = re.compile(r"(mlflow-artifacts:/+)([1-9][0-9]*)(?=/|$)")
+_ARTIFACTS = re.compile(r"(mlflow-artifacts:/+(?:workspaces/[^/]+/)?)([1-9][0-9]*)(?=/|$)")
 _MADE_UP = re.compile(r"[a-z]+-[a-z]+-[0-9]{1,4}")
 _ID = re.compile(r"<id [0-9]+>")
 _DAY = 86_400_000
