@@ -7,6 +7,12 @@ import pytest
 from tests import servers
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, so that no worker is left alone with it in the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[servers.Postgresql]:
     """A running PostgreSQL server."""

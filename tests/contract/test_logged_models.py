@@ -210,7 +210,7 @@ def test_a_model_of_another_workspace_is_as_good_as_none(store: Store, by: Actor
         lambda tx: logged_models.log_params(tx, "default", model.id, [Param("a", "b")], by=by),
     ]
     for change in changes:
-        with store.transaction() as tx, pytest.raises(NotFoundError, match=f"'{model.id}' not found"):
+        with store.transaction() as tx, pytest.raises(NotFoundError, match=f"no logged model '{model.id}'"):
             change(tx)
     with pytest.raises(UnfitError):
         log(store, appends, run, (model.id, 0.5, T0, 0))

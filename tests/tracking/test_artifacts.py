@@ -105,7 +105,7 @@ def test_no_verb_takes_a_hostile_name(kept: Kept) -> None:
 
 def test_a_folder_has_no_content(kept: Kept) -> None:
     kept.put("a/b", b"x")
-    with pytest.raises(InputError, match="refers to a folder"):
+    with pytest.raises(InputError, match="is a folder"):
         kept.artifacts.find(WORKSPACE, "a")
 
 

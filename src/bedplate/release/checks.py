@@ -44,7 +44,7 @@ def model_name(name: str, parameter: str = "name") -> str:
         InputError: it cannot.
     """
     if not name.strip():
-        raise InputError(f"Missing value for required parameter {parameter!r}", fix="give the model a name")
+        raise InputError(f"the parameter {parameter} is missing or empty", fix="give the model a name")
     if "/" in name or ":" in name or _leads_elsewhere(name) or not name.isprintable():
         raise InputError(
             f"{name!r} cannot name a registered model",

@@ -389,7 +389,7 @@ class Condemned(Repository):
 
 
 def _missing(path: str) -> NotFoundError:
-    return NotFoundError(f"No such artifact: '{path}'")
+    return NotFoundError(f"there is no artifact {path!r}")
 
 
 def _is_folder(path: str) -> ConflictError:

@@ -6,12 +6,12 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.sql.elements import ColumnElement
 
-from bedplate.store import matching
+from bedplate.store import matching, pages
 from bedplate.store.experiments import ExperimentRow, Lifecycle
 from bedplate.store.filters import Clause, Order
 from bedplate.store.matching import Condition
 from bedplate.store.schema import experiment_tags, experiments
-from bedplate.store.search import Position, names, no_position
+from bedplate.store.search import Position, names
 from bedplate.store.sql import Repository
 
 _ATTRIBUTES: dict[str, sa.Column[Any]] = {
@@ -52,7 +52,7 @@ class ExperimentSearch(Repository):
         conditions += [self._experiment(clause) for clause in clauses]
         if after is not None:
             if [type(value) for value in after] != [column.type.python_type for column, _ in columns]:
-                raise no_position()
+                raise pages.unfit()
             pairs = zip(columns, after, strict=True)
             conditions.append(matching.after([(column, ascending, value) for (column, ascending), value in pairs]))
         directed = [column.asc() if ascending else column.desc() for column, ascending in columns]

@@ -65,7 +65,9 @@ class Experiments(Repository):
             ConflictError: the workspace has an experiment of this name, deleted ones among them.
         """
         if self.by_name(workspace, name) is not None:
-            raise ConflictError(f"Experiment '{name}' already exists.", fix="choose another name, or restore it")
+            raise ConflictError(
+                f"there is an experiment named {name!r} already", fix="choose another name, or restore it"
+            )
         values = {"workspace": workspace, "name": name, "lifecycle": "active", "created": now, "updated": now}
         key = self._execute(_ADD, **values, artifact_location="").inserted_primary_key
         assert key is not None
@@ -87,7 +89,7 @@ class Experiments(Repository):
         """
         row = self.find(workspace, experiment)
         if row is None:
-            raise NotFoundError(f"No Experiment with id={experiment} exists")
+            raise NotFoundError(f"there is no experiment {experiment}")
         return row
 
     def by_name(self, workspace: str, name: str) -> ExperimentRow | None:

@@ -12,8 +12,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.sql.elements import ColumnElement
 
-from bedplate.errors import InputError
-from bedplate.store import matching
+from bedplate.store import matching, pages
 from bedplate.store.filters import Clause, is_storable
 from bedplate.store.logged_models import PENDING, READY, UNSPECIFIED, UPLOAD_FAILED
 from bedplate.store.matching import Condition
@@ -274,7 +273,7 @@ def _check(terms: list[_Term], after: Position | None) -> None:
         term.fits(*after[2 * number : 2 * number + 2]) for number, term in enumerate(terms)
     )
     if not fits:
-        raise InputError("Invalid page token", fix="take the token of the page before, unchanged")
+        raise pages.unfit()
 
 
 def _pairs(terms: list[_Term], after: Position) -> list[tuple[ColumnElement[Any], bool, Any]]:

@@ -34,14 +34,19 @@ def position(query: tuple[Any, ...], given: str | None) -> tuple[Any, ...] | Non
             base64.b64decode(given.encode(), altchars=b"-_", validate=True), type=tuple[bytes, tuple[Any, ...]]
         )
     except (ValueError, msgspec.DecodeError) as error:
-        raise InputError("Invalid page token", fix="take the token of the page before, unchanged") from error
+        raise unfit() from error
     if not all(map(_is_value, values)):
-        raise InputError("Invalid page token", fix="take the token of the page before, unchanged")
+        raise unfit()
     if digest != _digest(query):
         raise InputError(
-            "Invalid page token: it belongs to another query", fix="repeat the query of the page before, with its token"
+            "the page token belongs to another query", fix="repeat the query of the page before, with its token"
         )
     return values
+
+
+def unfit() -> InputError:
+    """What a page token is answered with that we did not make, or that was changed."""
+    return InputError("this is no page token", fix="take the token of the page before, unchanged")
 
 
 def _is_value(value: Any) -> bool:

@@ -101,7 +101,7 @@ class Runs(Repository):
         """
         row = self.find(workspace, run)
         if row is None:
-            raise NotFoundError(f"Run with id={run} not found")
+            raise NotFoundError(f"there is no run {run}")
         return row
 
     def rows(self, keys: Sequence[int]) -> list[RunRow]:

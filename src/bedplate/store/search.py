@@ -17,8 +17,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.sql.elements import ColumnElement
 
-from bedplate.errors import InputError
-from bedplate.store import datasets, matching
+from bedplate.store import datasets, matching, pages
 from bedplate.store.experiments import Lifecycle
 from bedplate.store.filters import Clause, Kind, Order, is_storable
 from bedplate.store.matching import Condition
@@ -404,8 +403,8 @@ class Search(Repository):
             return self._rows(walk.statement(asked, limit))
         rows: list[tuple[Any, ...]] = []
         lead = walk.lead or walk.rest[0]
-        for pages in STRETCHES_POSTGRESQL if self._postgresql else STRETCHES:
-            (end,) = self._look(walk, pages * limit)
+        for stretch in STRETCHES_POSTGRESQL if self._postgresql else STRETCHES:
+            (end,) = self._look(walk, stretch * limit)
             if end is None:
                 return rows + self._rows(walk.statement(asked, limit - len(rows)))
             within = matching.from_(lead.value, not lead.ascending, end)
@@ -534,12 +533,7 @@ def _check(terms: Sequence[_Term], after: Position | None) -> None:
         len(after) == 2 * len(terms)
         and all(term.fits(*pair) for term, pair in zip(terms, zip(after[::2], after[1::2], strict=True), strict=True))
     ):
-        raise no_position()
-
-
-def no_position() -> InputError:
-    """A page token that does not fit its query."""
-    return InputError("Invalid page token", fix="take the token of the page before, unchanged")
+        raise pages.unfit()
 
 
 def _sort_key(terms: Sequence[_Term], values: Sequence[Any]) -> tuple[Any, ...]:

@@ -80,11 +80,9 @@ class Artifacts:
         with self._store.read() as tx:
             row = tx.artifacts.find(workspace, name)
         if row is None:
-            raise NotFoundError(f"No such artifact: '{name}'")
+            raise NotFoundError(f"there is no artifact {name!r}")
         if row.digest is None:
-            raise InputError(
-                f"Artifact path refers to a folder, not a file: '{name}'", fix="list it, and ask for its files"
-            )
+            raise InputError(f"{name!r} is a folder", fix="list it, and ask for its files")
         return row
 
     def read(self, row: ArtifactRow, start: int = 0, stop: int | None = None) -> Content:

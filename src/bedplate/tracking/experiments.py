@@ -87,7 +87,7 @@ def get_by_name(tx: Transaction, workspace: str, name: str) -> Experiment:
     """
     found = tx.experiments.by_name(workspace, name)
     if found is None:
-        raise NotFoundError(f"Could not find experiment with name '{name}'")
+        raise NotFoundError(f"there is no experiment named {name!r}")
     return _with_tags(tx, [found])[0]
 
 
@@ -111,7 +111,7 @@ def active(tx: Transaction, workspace: str, experiment: str) -> ExperimentRow:
     found = row(tx, workspace, experiment)
     if found.lifecycle != "active":
         raise InputError(
-            f"The experiment {found.id} must be in the 'active' state. Current state is {found.lifecycle}.",
+            f"experiment {found.id} is {found.lifecycle}",
             fix="restore it first",
         )
     return found
@@ -155,7 +155,7 @@ def rename(tx: Transaction, workspace: str, experiment: str, name: str, *, by: A
     validation.experiment_name(name)
     found = row(tx, workspace, experiment)
     if found.lifecycle != "active":
-        raise StateError("Cannot rename a non-active experiment.", where=_resource(found.id), fix="restore it first")
+        raise StateError("a deleted experiment cannot be renamed", where=_resource(found.id), fix="restore it first")
     tx.experiments.rename(found.id, name, now=now())
     by.record(tx, "experiment.rename", _resource(found.id), workspace=workspace, name=name, was=found.name)
 
@@ -200,7 +200,7 @@ def delete_tag(tx: Transaction, workspace: str, experiment: str, key: str, *, by
     """
     found = active(tx, workspace, experiment)
     if not tx.experiments.delete_tag(found.id, key):
-        raise NotFoundError(f"No tag with name: {key} in experiment with id {found.id}")
+        raise NotFoundError(f"experiment {found.id} has no tag {key!r}")
     by.record(tx, "experiment.untag", _resource(found.id), workspace=workspace, tags=[key])
 
 
@@ -226,8 +226,7 @@ def count(max_results: int) -> None:
     """
     if not 1 <= max_results <= MOST_RESULTS:
         raise InputError(
-            f"Invalid value {max_results} for parameter 'max_results' supplied. It must be at least 1 and at most "
-            f"{MOST_RESULTS}",
+            f"max_results is {max_results}, from 1 to {MOST_RESULTS:,} are possible",
             fix="ask for pages",
         )
 
@@ -242,7 +241,7 @@ def _mark(
 ) -> None:
     found = row(tx, workspace, experiment)
     if found.lifecycle != was:
-        raise NotFoundError(f"No {was} experiment with id={found.id} exists")
+        raise NotFoundError(f"there is no {was} experiment {found.id}")
     moment = now()
     tx.experiments.mark(found.id, to, now=moment)
     runs = tx.runs.mark_all(found.id, to, deleted=moment if to == "deleted" else None)

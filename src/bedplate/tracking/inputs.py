@@ -57,11 +57,11 @@ def dataset(given: DatasetRow, tags: Iterable[Tag]) -> DatasetInput:
         ("schema", given.schema or "", LONGEST_SCHEMA),
         ("profile", given.profile or "", LONGEST_PROFILE),
     ):
-        _check(part, value, most)
+        validation.text(value, part, most)
     tags = list(tags)
     for key, value in tags:
-        _check("key", key, LONGEST_TAG_KEY)
-        _check("value", value, LONGEST_TAG)
+        validation.text(key, "key", LONGEST_TAG_KEY)
+        validation.text(value, "value", LONGEST_TAG)
     once("tags", (tag.key for tag in tags))
     bare = msgspec.structs.replace(given, schema=given.schema or None, profile=given.profile or None)
     return DatasetInput(bare, dict(tags))
@@ -80,10 +80,10 @@ def links(
     for each in datasets:
         first.setdefault((each.dataset.name, each.dataset.digest), each)
     for model in (*inputs, *(model for model, _ in outputs)):
-        _check("model_id", model, LONGEST_MODEL_ID)
+        validation.text(model, "model_id", LONGEST_MODEL_ID)
     for _, step in outputs:
         if not -(2**63) <= step < 2**63:
-            raise InputError(f"Invalid value {step} for parameter 'step' supplied: it must be a 64-bit integer")
+            raise InputError(f"step is {step}, and must be a 64-bit integer")
     once("models", (model for model, _ in outputs))
     return Links(tuple(first.values()), tuple(dict.fromkeys(inputs)), tuple(outputs))
 
@@ -179,11 +179,6 @@ def once(what: str, keys: Iterable[str]) -> None:
         raise UnfitError(
             f"{what} names {', '.join(map(repr, twice[:10]))} more than once", fix="give each of them once"
         )
-
-
-def _check(part: str, value: str, most: int) -> None:
-    if len(validation.text(value, part)) > most:
-        raise InputError(f"'{part}' exceeds the maximum length of {most} characters")
 
 
 def _sorted(tags: Any) -> list[tuple[str, str]]:

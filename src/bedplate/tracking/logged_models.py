@@ -101,7 +101,7 @@ def create(
         ("model_type", model_type, LONGEST_TYPE),
         ("source_run_id", source_run, LONGEST_RUN_ID),
     ):
-        _check(part, value, most)
+        validation.text(value, part, most)
     given_params, given_tags = _pairs("params", params), _pairs("tags", tags)
     parent = experiments.active(tx, workspace, experiment)
     model = f"m-{uuid.uuid4().hex}"
@@ -179,7 +179,7 @@ def status(given: str) -> int:
     number = STATUS.get(given)
     if number not in (PENDING, READY, UPLOAD_FAILED):
         raise InputError(
-            f"Invalid value {given[:100]!r} for parameter 'status' supplied",
+            f"{given[:100]!r} is no status of a logged model",
             fix="use LOGGED_MODEL_READY or LOGGED_MODEL_UPLOAD_FAILED",
         )
     return number
@@ -257,9 +257,9 @@ def measured(metric: Metric, model_id: str, dataset_name: str, dataset_digest: s
         raise InputError(
             "Both dataset_name and dataset_digest must be provided if one is provided", fix="give both or neither"
         )
-    _check("model_id", model_id, LONGEST_MODEL_ID)
-    _check("dataset_name", dataset_name, LONGEST_NAME)
-    _check("dataset_digest", dataset_digest, LONGEST_DIGEST)
+    validation.text(model_id, "model_id", LONGEST_MODEL_ID)
+    validation.text(dataset_name, "dataset_name", LONGEST_NAME)
+    validation.text(dataset_digest, "dataset_digest", LONGEST_DIGEST)
     return Measured(metric, model_id, dataset_name, dataset_digest) if model_id else None
 
 
@@ -303,9 +303,9 @@ def search(
         InputError: an id, filter, dataset, order, count or token is not as it must be.
     """
     if max_results < 0:
-        raise InputError(f"Invalid value {max_results} for parameter 'max_results' supplied. It must not be negative")
+        raise InputError(f"max_results is {max_results}, and must not be negative")
     if not all(each.name for each in datasets):
-        raise InputError("`dataset_name` in the `datasets` clause must be specified.", fix="give dataset_name")
+        raise InputError("one of the datasets has no dataset_name", fix="give dataset_name")
     numbers = [validation.experiment_id(each) for each in within]
     clauses = experiments.experiment_clauses(filter, filters.LOGGED_MODELS)
     orders = _orders(order_by)
@@ -422,14 +422,9 @@ def _parsed(text: str) -> Any:
 def _pairs(what: str, given: Sequence[Param] | Sequence[Tag]) -> dict[str, str]:
     once(what, (each.key for each in given))
     for index, (key, value) in enumerate(given):
-        _check(f"{what}[{index}].key", key, LONGEST_KEY)
+        validation.text(key, f"{what}[{index}].key", LONGEST_KEY)
         validation.text(value, f"{what}[{index}].value")
     return {each.key: each.value for each in given}
-
-
-def _check(part: str, value: str, most: int) -> None:
-    if len(validation.text(value, part)) > most:
-        raise InputError(f"'{part}' exceeds the maximum length of {most} characters")
 
 
 def _with_data(tx: Transaction, rows: list[LoggedModelRow], token: str | None = None) -> LoggedModelPage:
@@ -439,7 +434,7 @@ def _with_data(tx: Transaction, rows: list[LoggedModelRow], token: str | None = 
 
 
 def _missing(model: str) -> NotFoundError:
-    return NotFoundError(f"Logged model with ID '{model[:200]}' not found")
+    return NotFoundError(f"there is no logged model {model[:200]!r}")
 
 
 def _resource(row: LoggedModelRow) -> str:

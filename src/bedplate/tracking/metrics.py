@@ -33,7 +33,7 @@ def history(
         InputError: count or token is not as it must be.
     """
     if max_results is not None and not 1 <= max_results < EVERYTHING:
-        raise InputError(f"Invalid value {max_results} for parameter 'max_results' supplied. It must be at least 1")
+        raise InputError(f"max_results is {max_results}, and must be at least 1")
     query = ("history", workspace, run, key)
     after = pages.position(query, page_token)
     row = tx.runs.find(workspace, run)
@@ -116,5 +116,5 @@ def _stored(after: tuple[object, ...] | None) -> Stored | None:
     try:
         stored: Stored = msgspec.convert(after, Stored, strict=False)  # SQLite's truth is a number
     except msgspec.ValidationError as error:
-        raise InputError("Invalid page token", fix="take the token of the page before, unchanged") from error
+        raise pages.unfit() from error
     return stored

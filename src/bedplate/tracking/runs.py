@@ -60,8 +60,7 @@ def create(
     tagged = checked.get(NAME_TAG, "")
     if name and tagged and name != tagged:
         raise InputError(
-            f"Both 'run_name' argument and 'mlflow.runName' tag are specified, but with different values "
-            f"(run_name='{name}', mlflow.runName='{tagged}').",
+            f"the run is named {name!r}, and its tag {NAME_TAG} says {tagged!r}",
             fix="give one of them",
         )
     parent = experiments.active(tx, workspace, experiment)
@@ -110,7 +109,7 @@ def check_active(row: RunRow) -> None:
     """
     if row.lifecycle != "active":
         raise InputError(
-            f"The run {row.id} must be in the 'active' state. Current state is {row.lifecycle}.",
+            f"run {row.id} is {row.lifecycle}",
             fix="restore it first",
         )
 
@@ -250,7 +249,7 @@ def delete_tag(tx: Transaction, workspace: str, run: str, key: str, *, by: Actor
     """
     row = active(tx, workspace, run)
     if not tx.runs.delete_tag(row.key, key):
-        raise NotFoundError(f"No tag with name: {key} in run with id {run}")
+        raise NotFoundError(f"run {run} has no tag {key!r}")
     by.record(tx, "run.untag", _resource(row), workspace=workspace, tags=[key])
 
 

@@ -74,7 +74,7 @@ def batch(metrics: Sequence[Metric] = (), params: Sequence[Param] = (), tags: Se
     keys = [each.key for each in params]
     twice = sorted({key for key in keys if keys.count(key) > 1})
     if twice:
-        raise InputError(f"Duplicate parameter keys have been submitted: {twice}", fix="give one value for each key")
+        raise InputError(f"these params come twice: {', '.join(twice)}", fix="give one value for each key")
     return Batch(metrics, params, tags)
 
 
@@ -88,7 +88,7 @@ def metric(given: Metric, path: str = "") -> Metric:
         return given
     key, value, timestamp, step = given
     name(key, _join(path, "name"))
-    _length(_join(path, "name"), key, LONGEST_KEY)
+    text(key, _join(path, "name"), LONGEST_KEY)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise _invalid(_join(path, "value"), value, "it must be a 64-bit floating point number")
     if isinstance(timestamp, bool) or not isinstance(timestamp, int) or not 0 <= timestamp < 2**63:
@@ -121,7 +121,7 @@ def param(given: Param, path: str = "") -> Param:
         InputError: its name is not as it must be, or its value cannot be stored.
     """
     name(given.key, _join(path, "key"))
-    _length(_join(path, "key"), given.key, LONGEST_KEY)
+    text(given.key, _join(path, "key"), LONGEST_KEY)
     return Param(given.key, text(given.value, _join(path, "value"))[:LONGEST_PARAM])
 
 
@@ -132,7 +132,7 @@ def tag(given: Tag, path: str = "") -> Tag:
         InputError: its name is not as it must be, or its value cannot be stored.
     """
     name(given.key, _join(path, "key"))
-    _length(_join(path, "key"), given.key, LONGEST_KEY)
+    text(given.key, _join(path, "key"), LONGEST_KEY)
     return Tag(given.key, text(given.value, _join(path, "value"))[:LONGEST_TAG])
 
 
@@ -143,8 +143,8 @@ def experiment_tag(given: Tag) -> Tag:
         InputError: its name is not as it must be, or its value is too long or cannot be stored.
     """
     name(given.key, "key")
-    _length("key", given.key, LONGEST_KEY)
-    _length("value", text(given.value, "value"), LONGEST_EXPERIMENT_TAG)
+    text(given.key, "key", LONGEST_KEY)
+    text(given.value, "value", LONGEST_EXPERIMENT_TAG)
     return given
 
 
@@ -156,7 +156,7 @@ def experiment_name(given: str) -> str:
     """
     if not given:
         raise _invalid("name", given, "it must not be empty")
-    _length("name", text(given, "name"), LONGEST_EXPERIMENT_NAME)
+    text(given, "name", LONGEST_EXPERIMENT_NAME)
     return given
 
 
@@ -196,14 +196,16 @@ def name(given: str, path: str) -> str:
     return given
 
 
-def text(given: str, path: str) -> str:
-    """Check that a text can be stored.
+def text(given: str, path: str, most: int | None = None) -> str:
+    """Check that a text can be stored, and that it is no longer than ``most``.
 
     Raises:
-        InputError: it has a NUL or half of a surrogate pair in it.
+        InputError: it has a NUL or half of a surrogate pair in it, or is too long.
     """
     if "\0" in given or (not given.isascii() and any("\ud800" <= character <= "\udfff" for character in given)):
         raise InputError(f"'{path}' has a character in it that is no text", fix="log it as an artifact")
+    if most is not None and len(given) > most:
+        raise InputError(f"{path} has {len(given):,} characters, at most {most:,} are possible")
     return given
 
 
@@ -224,7 +226,7 @@ def location(given: str) -> str:
     Raises:
         InputError: it is too long, has no scheme, has parameters or a fragment, leads upwards, or is a run's.
     """
-    _length("artifact_location", text(given, "artifact_location"), LONGEST_LOCATION)
+    text(given, "artifact_location", LONGEST_LOCATION)
     parts = urlsplit(given)
     if not parts.scheme or parts.scheme == "runs":
         raise _invalid("artifact_location", given, "it must be the address of a place, such as s3://bucket/path")
@@ -235,16 +237,9 @@ def location(given: str) -> str:
     return given
 
 
-def _length(path: str, given: str, most: int) -> None:
-    if len(given) > most:
-        raise InputError(f"'{path}' exceeds the maximum length of {most} characters")
-
-
 def _count(what: str, most: int, count: int) -> None:
     if count > most:
-        raise InputError(
-            f"A batch logging request can contain at most {most} {what}. Got {count} {what}.", fix="log them in parts"
-        )
+        raise InputError(f"{count} {what} are too many for one call, which takes {most}", fix="log them in parts")
 
 
 def _join(path: str, part: str) -> str:
@@ -253,4 +248,4 @@ def _join(path: str, part: str) -> str:
 
 def _invalid(path: str, value: object, reason: str) -> InputError:
     shown = repr(value)
-    return InputError(f"Invalid value {shown[:200]} for parameter '{path}' supplied: {reason}")
+    return InputError(f"{path} is {shown[:200]}: {reason}")

@@ -92,7 +92,7 @@ def routes(site: Site) -> Iterator[Route]:
         wanted = wire.decode(request, UpdateAdmin)
         name = wire.required("username", wanted.username)
         if wanted.is_admin is None:
-            raise InputError("Missing value for required parameter 'is_admin'", fix="give is_admin")
+            raise InputError("the parameter is_admin is missing", fix="give is_admin")
         groups = set(_active(site, request, name).groups) - {ADMINISTRATORS}
         groups |= {ADMINISTRATORS} if wanted.is_admin else set()
         site.change("set_groups", session.presented(request), name=name, groups=sorted(groups))

@@ -180,7 +180,7 @@ def required(name: str, value: T | None) -> T:
         InputError: it is not.
     """
     if value is None or value in ("", [], ()):
-        raise InputError(f"Missing value for required parameter '{name}'", fix=f"give {name}")
+        raise InputError(f"the parameter {name} is missing or empty", fix=f"give {name}")
     return value
 
 
@@ -191,7 +191,7 @@ def there(name: str, value: T | None) -> T:
         InputError: it is not there.
     """
     if value is None:
-        raise InputError(f"Missing value for required parameter '{name}'", fix=f"give {name}")
+        raise InputError(f"the parameter {name} is missing or empty", fix=f"give {name}")
     return value
 
 
