@@ -199,7 +199,7 @@ def test_a_run_has_the_name_it_is_given(store: Store, by: Actor) -> None:
         assert runs.get(tx, "default", named).runs[0].name == "one"
         assert runs.get(tx, "default", tagged).runs[0].name == "two"
         assert len(runs.get(tx, "default", unnamed).runs[0].name.split("-")) == 3
-        with pytest.raises(InputError, match="its tag mlflow.runName says"):
+        with pytest.raises(InputError, match=r"its tag mlflow\.runName says"):
             runs.create(tx, "default", "0", by=by, name="one", tags=(Tag("mlflow.runName", "two"),))
         runs.update(tx, "default", named, name="renamed", by=by)
         runs.set_tag(tx, "default", tagged, Tag("mlflow.runName", "retagged"), by=by)
