@@ -62,7 +62,7 @@ def alarm_at(seconds: "list[tuple[int, int, int]]", share: float) -> float:
 def traffic(
     rng: np.random.Generator, share: float, rates: tuple[float, float], seconds: int, bursts: str
 ) -> list[tuple[int, int, int]]:
-    """Seconds of about 100 requests; ten ``bursts`` of a common cause, of one side's process, or of one of its nodes."""
+    """Seconds of about 100 requests; ten ``bursts``: of a common cause, of one process, or of one of its nodes."""
     per_second = rng.poisson(100, size=seconds)
     on = rng.binomial(per_second, share)
     drift = np.exp(np.cumsum(rng.normal(0, 0.05, size=seconds))) if bursts else np.ones(seconds)
