@@ -34,7 +34,7 @@ class Canary:
             raise AuthenticationError("bad key")
         return self.user
 
-    async def authorise(self, principal: object, action: str, resource: ResourceRef, request: Request) -> str:
+    def authorise(self, principal: object, action: str, resource: ResourceRef, request: Request) -> str:
         self.seen.append((principal, action, resource))
         if not self.allow:
             raise DeniedError("policy says no")

@@ -2,9 +2,11 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import lru_cache
 from typing import Any
 
 from bedplate.errors import BedplateError
+from bedplate.http.deadlines import Deadline
 from bedplate.http.dispatch import Authenticate, Authorise, dispatch
 from bedplate.http.guards import HostGuard, OriginGuard, security_headers
 from bedplate.http.messages import ProtocolError, Request, Response
@@ -18,13 +20,17 @@ Present = Callable[[Request, Response], Response]
 
 MAX_HEADERS = 100
 MAX_HEADER_BYTES = 16 * 1024
+_ONCE = ("host", "content-length", "authorization", "origin", "content-type")
+_NAMES = {
+    name.encode(): name
+    for name in (*_ONCE, "accept", "accept-encoding", "connection", "cookie", "user-agent", "x-mlflow-workspace")
+}
 
 
 class Application:
     """An ASGI 3 application over a :class:`RouteTable`.
 
-    ``on_start`` and ``on_stop`` run with the server's life. ``present`` sees every answer last: pages show errors as
-    pages with it.
+    ``present`` sees every answer last: pages show errors as pages with it.
     """
 
     def __init__(
@@ -34,8 +40,6 @@ class Application:
         authorise: Authorise,
         *,
         hosts: HostGuard | None = None,
-        on_start: Callable[[], Awaitable[None]] | None = None,
-        on_stop: Callable[[], Awaitable[None]] | None = None,
         present: Present | None = None,
     ) -> None:
         self._table = table
@@ -43,34 +47,15 @@ class Application:
         self._authorise = authorise
         self._hosts = hosts or HostGuard()
         self._origin = OriginGuard(self._hosts)
-        self._on_start = on_start
-        self._on_stop = on_stop
         self._present = present
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection event, as ASGI 3 asks."""
-        if scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
-        elif scope["type"] == "http":
+        if scope["type"] == "http":
             await self._http(scope, receive, send)
         elif scope["type"] == "websocket":
             await receive()
             await send({"type": "websocket.close", "code": 1008})
-
-    async def _lifespan(self, receive: Receive, send: Send) -> None:
-        while True:
-            message = await receive()
-            starting = message["type"] == "lifespan.startup"
-            hook = self._on_start if starting else self._on_stop
-            try:
-                if hook is not None:
-                    await hook()
-            except Exception as error:
-                await send({"type": f"{message['type']}.failed", "message": str(error)})
-                raise
-            await send({"type": f"{message['type']}.complete"})
-            if not starting:
-                return
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -92,14 +77,14 @@ class Application:
 
 def _request(scope: Scope, receive: Receive) -> Request:
     raw = scope["headers"]
-    if len(raw) > MAX_HEADERS or sum(len(name) + len(value) for name, value in raw) > MAX_HEADER_BYTES:
+    if len(raw) > MAX_HEADERS or sum([len(name) + len(value) for name, value in raw]) > MAX_HEADER_BYTES:
         raise ProtocolError(431, f"more than {MAX_HEADERS} headers or {MAX_HEADER_BYTES} bytes of them")
     headers: dict[str, str] = {}
     for name, value in raw:
-        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        key, text = _NAMES.get(name) or name.decode("latin-1").lower(), value.decode("latin-1")
         if key not in headers:
             headers[key] = text
-        elif key in ("host", "content-length", "authorization", "origin", "content-type"):
+        elif key in _ONCE:
             raise ProtocolError(400, f"the header {key} is given twice")
         else:
             headers[key] += ("; " if key == "cookie" else ", ") + text
@@ -112,7 +97,7 @@ def _request(scope: Scope, receive: Receive) -> Request:
         if expected > most:
             raise ProtocolError(413, f"the body is larger than {most} bytes")
         try:
-            async with asyncio.timeout(seconds):
+            async with Deadline(seconds):
                 body = await _body(receive, most)
             request.unread = False
             return body
@@ -140,9 +125,12 @@ def _request(scope: Scope, receive: Receive) -> Request:
 
 
 async def _body(receive: Receive, most: int) -> bytes:
+    message = await receive()
+    if message["type"] == "http.request" and not message.get("more_body", False) and len(message["body"]) <= most:
+        whole: bytes = message["body"]  # as nearly every body comes
+        return whole
     pieces, size = [], 0
     while True:
-        message = await receive()
         if message["type"] == "http.disconnect":
             raise ProtocolError(400, "the client left before the body was complete")
         piece = message.get("body", b"")
@@ -152,15 +140,14 @@ async def _body(receive: Receive, most: int) -> bytes:
         pieces.append(piece)
         if not message.get("more_body", False):
             return b"".join(pieces)
+        message = await receive()
 
 
 async def _send(response: Response, method: str, send: Send, receive: Receive) -> None:
-    set_already = {name for name, _ in response.headers}
-    page = any(name == "content-type" and value.startswith("text/html") for name, value in response.headers)
-    lines = response.headers + [line for line in security_headers(page=page) if line[0] not in set_already]
+    # One header is that of the usual answer; more may be a cookie, which has no place in a memory.
+    headers = (_lines if len(response.headers) == 1 else _lines.__wrapped__)(*response.headers)
     if response.stream is None:
-        lines.append(("content-length", str(len(response.body))))
-    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in lines]
+        headers = [*headers, (b"content-length", b"%d" % len(response.body))]
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
     if response.stream is None or method == "HEAD":
         body = b"" if method == "HEAD" else response.body
@@ -168,6 +155,15 @@ async def _send(response: Response, method: str, send: Send, receive: Receive) -
         await _close(response)
         return
     await _stream(response, send, receive)
+
+
+@lru_cache(maxsize=256)
+def _lines(*headers: tuple[str, str]) -> list[tuple[bytes, bytes]]:
+    """The headers of an answer and those that every answer has. Nearly all answers have the same few."""
+    page = any(name == "content-type" and value.startswith("text/html") for name, value in headers)
+    given = {name for name, _ in headers}
+    lines = [*headers, *(line for line in security_headers(page=page) if line[0] not in given)]
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in lines]
 
 
 async def _stream(response: Response, send: Send, receive: Receive) -> None:

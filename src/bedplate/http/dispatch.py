@@ -1,19 +1,19 @@
 """The one order in which a request is checked: match, authenticate, authorise, receive, handle."""
 
 import asyncio
-import inspect
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 from bedplate.errors import AuthenticationError, BedplateError, InternalError, UnavailableError
+from bedplate.http.deadlines import Deadline
 from bedplate.http.messages import ProtocolError, Request, Response
 from bedplate.http.routes import HeaderParam, QueryParam, RefusedTailError, ResourceRef, Route, RouteTable
 from bedplate.ids import new_id
 
-Authenticate = Callable[[Request], Any | Awaitable[Any]]
+Authenticate = Callable[[Request], Any]
 """Gives the principal of a request or raises :class:`AuthenticationError`."""
-Authorise = Callable[[Any, str, ResourceRef, Request], Any | Awaitable[Any]]
+Authorise = Callable[[Any, str, ResourceRef, Request], Any]
 """``authorise(principal, action, resource, request)`` gives the decision or raises :class:`DeniedError`."""
 
 _log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ async def dispatch(table: RouteTable, request: Request, authenticate: Authentica
         for given in route.queries:
             request.params[given.name] = _queried(request, given)
         if not route.public:
-            await _admit(route, request, authenticate, authorise)
+            _admit(route, request, authenticate, authorise)
         if route.limits.stream:
             request.open_stream(route.limits.body, route.limits.receipt)
         elif request.read is not None:
@@ -68,25 +68,19 @@ def _queried(request: Request, parameter: QueryParam) -> str:
     return value
 
 
-async def _admit(route: Route, request: Request, authenticate: Authenticate, authorise: Authorise) -> None:
-    principal = authenticate(request)
-    request.principal = await principal if inspect.isawaitable(principal) else principal
+def _admit(route: Route, request: Request, authenticate: Authenticate, authorise: Authorise) -> None:
+    request.principal = authenticate(request)
     if request.principal is None:
         raise AuthenticationError("no valid key or session was presented", fix="send Authorization: Bearer <key>")
-    resource = route.resource(request.params)
-    decision = authorise(request.principal, route.action, resource, request)
-    request.decision = await decision if inspect.isawaitable(decision) else decision
+    request.decision = authorise(request.principal, route.action, route.resource(request.params), request)
 
 
 async def _handle(route: Route, request: Request) -> Response:
     try:
-        async with asyncio.timeout(route.limits.deadline):
-            if inspect.iscoroutinefunction(route.handler):
-                result = await route.handler(request)
-            else:
-                result = await asyncio.to_thread(route.handler, request)
-            response: Response = await result if inspect.isawaitable(result) else result
-            return response
+        async with Deadline(route.limits.deadline):
+            handler: Any = route.handler
+            answer: Response = await (handler(request) if route.waits else asyncio.to_thread(handler, request))
+            return answer
     except TimeoutError as error:
         raise UnavailableError(
             f"no answer within {route.limits.deadline:g} s", fix="try again, or ask for less"

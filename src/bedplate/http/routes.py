@@ -102,6 +102,7 @@ class Route(msgspec.Struct, frozen=True):
     otherwise. ``public`` routes are reached without authentication, and still declare everything. ``render`` gives
     errors the form of a protocol that has its own, ``error_type`` says which. ``twin`` marks a second address of a
     route that is documented under its first. ``lenient``: its handler takes null for absent, and numbers as text.
+    ``waits`` is found out: whether the handler is a coroutine function.
     """
 
     method: str
@@ -122,6 +123,11 @@ class Route(msgspec.Struct, frozen=True):
     error_type: Any = None
     twin: bool = False
     lenient: bool = False
+    waits: bool = False
+
+    def __post_init__(self) -> None:
+        # Looked at for every request, so it is found out once.
+        msgspec.structs.force_setattr(self, "waits", inspect.iscoroutinefunction(self.handler))
 
 
 def fixed(type_: str, id_: str) -> Callable[[Mapping[str, Any]], ResourceRef]:

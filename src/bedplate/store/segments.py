@@ -2,11 +2,13 @@
 
 from typing import NamedTuple
 
+import msgspec
 import sqlalchemy as sa
 
 from bedplate.store.schema import append_segments
 from bedplate.store.sql import Direct, Repository, Row, dump, param, parse
 
+_actors = msgspec.json.Encoder(order="sorted").encode  # written a thousand times a second
 _number = param("number_")
 _columns = append_segments.c
 _NEWEST = sa.select(append_segments).order_by(_columns.number.desc()).limit(1)
@@ -67,7 +69,7 @@ class Segments(Repository):
             next_=after.next,
             rows_=after.rows,
             head_=after.head,
-            actors_=dump(after.actors),
+            actors_=_actors(after.actors).decode(),
         )
         return found == 1
 
