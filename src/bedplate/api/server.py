@@ -30,7 +30,7 @@ from bedplate.http import (
     openapi,
     unaudited,
 )
-from bedplate.http.asgi import Application
+from bedplate.http.rsgi import Application
 from bedplate.identity import Principal
 from bedplate.policy.values import Decision
 
@@ -42,7 +42,7 @@ _log = logging.getLogger(__name__)
 
 
 def application(site: Site) -> Application:
-    """The ASGI application of a home: every route that is registered, ours and those of installed packages."""
+    """The RSGI application of a home: every route that is registered, ours and those of installed packages."""
     table = RouteTable(route for routes in plugins("bedplate.routes") for route in routes(site))
     table.mount(_description(table))
 
@@ -144,7 +144,7 @@ class _Inherited(Embedded):
             app,
             address=listener.getsockname()[0],
             port=listener.getsockname()[1],
-            interface=Interfaces.ASGINL,
+            interface=Interfaces.RSGI,
             task_impl=TaskImpl.asyncio,
             websockets=False,
             backlog=BACKLOG,

@@ -8,7 +8,7 @@ parsed. A route that does not say its action, resource, audit class and limits c
 :mod:`.routes`          :class:`Route`, :class:`RouteTable`: declaration and matching
 :mod:`.guards`          host allow-list, origin check, security headers
 :mod:`.dispatch`        the one order in which a request is checked
-:mod:`.asgi`            the table as an ASGI callable
+:mod:`.rsgi`            the table as an RSGI application
 :mod:`.streams`         request bodies that arrive in pieces
 :mod:`.openapi`         the table as an OpenAPI 3.1 document
 ======================  ===============================================================

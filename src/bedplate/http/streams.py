@@ -1,26 +1,24 @@
 """A request body that reaches its handler in pieces: bounded in size, each piece within its time, never held whole."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import AsyncIterator
 
 from bedplate.http.messages import ProtocolError
 
 PIECE = 256 * 1024
 """Bytes that are gathered before a piece is handed over: a client must send that many within the receipt limit."""
 
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-
 
 class Pieces:
     """The body of one request as an asynchronous iterator of non-empty pieces.
 
-    ``most`` bounds the sum of all pieces; ``seconds`` is what each piece may take to arrive. ``expected`` is the
-    declared length, if one was: a body that ends before it is refused, so that half a body never counts as one.
+    ``source`` is the server's own iterator over what arrives. ``most`` bounds the sum of all pieces; ``seconds`` is
+    what each piece may take to arrive (None: somebody else watches). ``expected`` is the declared length, if one was:
+    a body that ends before it is refused, so that half a body never counts as one.
     """
 
-    def __init__(self, receive: Receive, most: int, seconds: float, expected: int | None) -> None:
-        self._receive = receive
+    def __init__(self, source: AsyncIterator[bytes], most: int, seconds: float | None, expected: int | None) -> None:
+        self._source = source
         self._most, self._seconds = most, seconds
         self._expected = expected
         self.size = 0
@@ -50,17 +48,21 @@ class Pieces:
 
     async def _gather(self) -> bytes:
         pieces: list[bytes] = []
-        length = 0
+        length, ending = 0, False
         while length < PIECE and not self.ended:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
+            try:
+                piece = await anext(self._source)
+            except StopAsyncIteration:
+                self.ended = True
+                break
+            if ending:
+                # The server gives one empty piece at the end of a body, and two where the connection ended before it.
                 raise ProtocolError(400, "the client left before the body was complete")
-            piece = message.get("body", b"")
+            ending = not piece
             length += len(piece)
             if self.size + length > self._most:
                 raise ProtocolError(413, f"the body is larger than {self._most} bytes")
-            pieces.append(piece)
-            self.ended = not message.get("more_body", False)
+            pieces.append(bytes(piece))
         self.size += length
         if self.ended and self._expected is not None and self.size != self._expected:
             raise ProtocolError(400, f"the body has {self.size} bytes, not the {self._expected} that were declared")

@@ -25,7 +25,7 @@ from bedplate.http import (
     fixed,
     unaudited,
 )
-from bedplate.http.asgi import Application
+from bedplate.http.rsgi import Application
 
 closed: list[str] = []
 received: list[int] = []
@@ -115,7 +115,7 @@ def serve(test: Callable[[int], Awaitable[None]]) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        server = Server(application(), port=port, interface=Interfaces.ASGINL, websockets=False, log_enabled=False)
+        server = Server(application(), port=port, interface=Interfaces.RSGI, websockets=False, log_enabled=False)
         task = asyncio.create_task(server.serve())
         for _ in range(200):
             try:
