@@ -192,7 +192,7 @@ def logged(features: list[dict[str, Any]], outputs: dict[str, Any] | None = None
     same = {"use_case": "retail", "endpoint": "retail", "bundle": BUNDLE, "segment": "seg", "inputs": "{}"}
     start = clock.parse("2017-12-04T12:00:00.000000Z")
     columns: dict[str, Any] = {name: [value] * n for name, value in same.items()}
-    columns |= {name: [""] * n for name in ("evidence", "principal", "decision")} | text
+    columns |= {name: [""] * n for name in ("evidence", "principal", "decision", "exposure")} | text
     columns["time"] = [start + timedelta(days=i * days // n) for i in range(n)]
     columns["features"] = [msgspec.json.encode(item).decode() for item in features]
     columns["outputs"] = [msgspec.json.encode(outputs or {"product_id": [[1, 2]]}).decode()] * n

@@ -38,12 +38,13 @@ SCHEMA = pa.schema(
         pa.field("outputs", pa.string(), nullable=False),
         pa.field("latency_ms", pa.float64(), nullable=False),
         pa.field("replayed", pa.bool_(), nullable=False),
+        pa.field("exposure", pa.string(), nullable=False),
         pa.field("segment", pa.string(), nullable=False),
     ]
 )
 """The prediction table. Inputs, features and outputs are JSON text: their names differ from model to model."""
 
-_JSON_COLUMNS = ("inputs", "features", "outputs")
+_JSON_COLUMNS = ("inputs", "features", "outputs", "exposure")
 _decoder = msgspec.json.Decoder(Prediction)
 _packed = msgspec.msgpack.Decoder(Prediction)
 

@@ -7,6 +7,7 @@ Source: the conditional test of two Poisson rates (Przyborowski & Wilenski, 1940
 """
 
 import math
+import operator
 
 import msgspec
 import numpy as np
@@ -55,6 +56,58 @@ class Events(msgspec.Struct, kw_only=True):
         return float(e_values(self.on_candidate, self.counted, share))
 
 
+class Side(msgspec.Struct, kw_only=True):
+    """What one release did; ``seconds`` is the time its model took, in all."""
+
+    requests: int = 0
+    errors: int = 0
+    slow: int = 0
+    seconds: float = 0.0
+
+
+class Rows(msgspec.Struct, kw_only=True):
+    """Rows that both releases answered: how many differ by more than is tolerated, and by how much the values do."""
+
+    compared: int = 0
+    different: int = 0
+    values: int = 0
+    difference: float = 0.0
+    distance: float = 0.0
+    largest: float = 0.0
+
+
+class Tally(msgspec.Struct, kw_only=True):
+    """What a candidate and the stable release beside it did in one step of a rollout.
+
+    ``reasons`` counts the candidate's errors by kind. An error of the candidate is one that the caller did not see:
+    the stable release answered in its place.
+    """
+
+    stable: Side = msgspec.field(default_factory=Side)
+    candidate: Side = msgspec.field(default_factory=Side)
+    errors: Events = msgspec.field(default_factory=Events)
+    slow: Events = msgspec.field(default_factory=Events)
+    rows: Rows = msgspec.field(default_factory=Rows)
+    reasons: dict[str, int] = {}
+    dropped: int = 0
+
+    def add(self, other: "Tally") -> None:
+        """Take in what another replica counted."""
+        for mine, its in (
+            (self.stable, other.stable),
+            (self.candidate, other.candidate),
+            (self.errors, other.errors),
+            (self.slow, other.slow),
+            (self.rows, other.rows),
+        ):
+            for name in its.__struct_fields__:
+                joined = max if name == "largest" else operator.add
+                setattr(mine, name, joined(getattr(mine, name), getattr(its, name)))
+        for reason, count in other.reasons.items():
+            self.reasons[reason] = self.reasons.get(reason, 0) + count
+        self.dropped += other.dropped
+
+
 def e_values(on_candidate: npt.ArrayLike, events: npt.ArrayLike, share: float) -> Array:
     """The e-process at running counts ``on_candidate`` of ``events``, vectorised over them.
 
@@ -86,4 +139,4 @@ def _mixture(logs: Array, weights: Array) -> Array:
     """The weighted mean of likelihood ratios, given as logarithms along the last axis."""
     top = logs.max(axis=-1)
     mixed = top + np.log((np.exp(logs - top[..., None]) * weights).sum(axis=-1))
-    return np.minimum(np.exp(np.minimum(mixed, 600)), LARGEST)
+    return np.asarray(np.minimum(np.exp(np.minimum(mixed, 600)), LARGEST), dtype=np.float64)
