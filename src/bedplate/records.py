@@ -254,6 +254,25 @@ class Exposure(msgspec.Struct, frozen=True, kw_only=True):
     assigned: Literal["stable", "candidate"]
 
 
+Guard = Literal["errors", "latency", "kpi", "rows"]
+"""What may roll a candidate back: its failures, its slowness, what it earns, or how many rows it answers otherwise."""
+
+
+class GuardFinding(msgspec.Struct, frozen=True, kw_only=True):
+    """What one guard of a rollout sees: both releases with intervals, the evidence, and whether it rolls back.
+
+    A release that was asked nothing has no figure.
+    """
+
+    guard: Guard
+    e_value: float
+    limit: float
+    stable: Estimate | None
+    candidate: Estimate | None
+    alarm: bool
+    text: str
+
+
 class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     """One served prediction, as the journal and then the prediction table keep it. ``exposure``: during a rollout."""
 

@@ -144,3 +144,27 @@ def test_the_excess_averages_to_one_at_what_is_allowed(allowed: float, n: int) -
 def test_a_share_above_what_is_allowed_is_found() -> None:
     assert canary.excess_e_value(30, 100, 0.05) > 1000
     assert canary.excess_e_value(5, 100, 0.05) < 1
+
+
+@pytest.mark.parametrize(
+    ("share", "candidate", "runs", "low", "high"), [(0.1, 0.3, 200, 0.0, 1.5 * ALPHA), (0.5, 0.2, 40, 0.9, 1.0)]
+)
+def test_the_same_earnings_are_left_alone_and_less_are_found(
+    share: float, candidate: float, runs: int, low: float, high: float
+) -> None:
+    """3,000 outcomes, yes or no, 0.3 of them yes at the stable release, looked at after each of the candidate's."""
+    rng, alarms = np.random.default_rng(6), 0
+    for _ in range(runs):
+        values, on = canary.Values(), rng.random(3000) < share
+        earned = rng.random(3000) < np.where(on, candidate, 0.3)
+        for value, on_candidate in zip(earned.tolist(), on.tolist(), strict=True):
+            values.add(float(value), on_candidate=on_candidate)
+            if on_candidate and values.e_value >= 1 / ALPHA:
+                alarms += 1
+                break
+    assert low * runs <= alarms <= high * runs
+
+
+def test_a_value_beyond_its_bounds_is_refused() -> None:
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        canary.Values().add(1.5, on_candidate=True)

@@ -56,6 +56,51 @@ class Events(msgspec.Struct, kw_only=True):
         return float(e_values(self.on_candidate, self.counted, share))
 
 
+_BETS = np.array([0.02, 0.05, 0.1, 0.2, 0.4, 0.8])
+
+
+class Values(msgspec.Struct, kw_only=True):
+    """Values in [0, 1] that both releases earn, such as a KPI; more is better. Evidence that the candidate earns less.
+
+    Each value of the candidate is held against the mean of those that the stable release earned since the one before.
+    If the candidate is as good, the difference is at most 0 on average whatever came before, so that betting a part of
+    a fortune on it makes none: the e-value is the mean fortune over several parts (Waudby-Smith & Ramdas 2024).
+    """
+
+    stable: int = 0
+    candidate: int = 0
+    stable_sum: float = 0.0
+    candidate_sum: float = 0.0
+    squares: float = 0.0
+    since: int = 0
+    since_sum: float = 0.0
+    logs: tuple[float, ...] = tuple([0.0] * 6)
+
+    def add(self, value: float, *, on_candidate: bool) -> None:
+        """Take one value in.
+
+        Raises:
+            ValueError: it is outside [0, 1].
+        """
+        if not 0 <= value <= 1:
+            raise ValueError(f"value {value} must lie between 0 and 1")
+        self.squares += value * value
+        if not on_candidate:
+            self.stable, self.stable_sum = self.stable + 1, self.stable_sum + value
+            self.since, self.since_sum = self.since + 1, self.since_sum + value
+            return
+        self.candidate, self.candidate_sum = self.candidate + 1, self.candidate_sum + value
+        if self.since:
+            gain = self.since_sum / self.since - value
+            self.logs = tuple((np.array(self.logs) + np.log1p(_BETS * gain)).tolist())
+            self.since, self.since_sum = 0, 0.0
+
+    @property
+    def e_value(self) -> float:
+        """The evidence so far; stop the release at ``1 / alpha``."""
+        return float(_mixture(np.array(self.logs), np.full(_BETS.size, 1 / _BETS.size)))
+
+
 class Side(msgspec.Struct, kw_only=True):
     """What one release did; ``seconds`` is the time its model took, in all."""
 
