@@ -19,11 +19,14 @@ from bedplate.app.system import System
 from bedplate.bundle import Manifest
 from bedplate.identity import Principal
 from bedplate.ids import Digest, digest_bytes
+from bedplate.records import Approval
 from bedplate.release.rollout import RolloutPlan, Step
 from bedplate.serve.spec import ReplicaSpec
+from bedplate.usecase.starter import starter
 from tests.serve.support import LINEAR, linear
 
 NAME = "linear"
+STEPS = "\nserve:\n  rollout: { steps: [50 %, 100 %], hold: 1 s, least: 5, shadow: 1 s, differ: 10 % }\n"
 INFER = f"/v2/models/{NAME}/infer"
 
 
@@ -91,10 +94,13 @@ class Served:
         (self.url,) = [status.url for status in self.system.supervisor.status()]
 
     def _make(self, root: Path) -> None:
-        stable = self.release(linear())
+        stable, folder = self.release(linear()), root.with_name("use-case")
+        starter(folder, NAME)
+        file = folder / "usecase.yaml"
+        file.write_text(file.read_text("utf-8").replace("\nserve:\n", STEPS), "utf-8")
         with self.system.store.transaction() as tx:
             tx.use_cases.put(
-                NAME, folder=str(root), file="usecase.yaml", file_digest=stable.digest, objective=stable.digest
+                NAME, folder=str(folder), file=file.name, file_digest=stable.digest, objective=stable.digest
             )
             tx.endpoints.put(NAME, use_case=NAME, bundle=stable.digest, spec=endpoints.as_row(stable))
         endpoints.start(self.system, stable)
@@ -116,8 +122,11 @@ class Served:
         digest = bundles.write(system.home.bundles, {"model.onnx": model}, manifest)
         folder = bundles.path_of(system.home.bundles, digest)
         bundles.sign(folder, system.opened.signing_key, system.opened.signing_public)
+        where = system.settings.environment
+        said = Approval(bundle=digest, environment=where, state="approved", by=(), reason="a test")
         with system.store.transaction() as tx:
             tx.versions.bind(NAME, number, digest)
+            fact = tx.facts.put("approval", NAME, said, (fact.digest,))
         spec = ReplicaSpec(
             name=NAME, use_case=NAME, bundle=folder, digest=digest, evidence=fact.digest,
             public_key=system.opened.signing_public, snapshot=system.home.run / "access.json",

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from bedplate import ids
 from bedplate.app import rollouts
-from bedplate.errors import ConflictError, NotFoundError
+from bedplate.errors import ConflictError, DeniedError, NotFoundError
 from bedplate.release.rollout import Step
 from tests.app.rolling import Load, Served, hangs_above, not_a_number_above
 from tests.serve.support import eventually, linear
@@ -54,7 +55,7 @@ def test_a_good_release_takes_its_steps_and_is_rolled_back_on_demand(served: Ser
 @pytest.mark.parametrize(
     ("name", "model", "share"),
     [
-        ("one that gives no number", not_a_number_above(-1.0), 0.1),
+        pytest.param("one that gives no number", not_a_number_above(-1.0), 0.1, marks=pytest.mark.crash),
         ("one with 5 % errors", not_a_number_above(0.95), 0.1),
         ("one that hangs", hangs_above(0.5), 0.1),
     ],
@@ -133,6 +134,7 @@ def test_rows_that_differ_too_often_roll_a_shadow_back(served: Served) -> None:
     assert load.failed == []
 
 
+@pytest.mark.crash
 def test_an_owner_that_was_killed_leaves_a_rollout_that_the_next_one_carries_on(tmp_path: Path) -> None:
     home = tmp_path / "home"
     command = [sys.executable, "-m", "tests.app.rolling", str(home)]
@@ -148,6 +150,32 @@ def test_an_owner_that_was_killed_leaves_a_rollout_that_the_next_one_carries_on(
         eventually(lambda: made.state().state == "completed", seconds=20)
         assert made.served() == report.bundle
     assert load.failed == []
+
+
+def test_who_may_only_look_changes_nothing(served: Served) -> None:
+    served.begin(served.release(linear(9.0)), Step("split", 0.5, 60.0))
+    name = served.system.identity.add_principal("user", ids.new_id("u"), ["viewers"], actor=served.who.id)
+    key = served.system.identity.create_key(getattr(name, "id", name), actor=served.who.id)
+    viewer = served.system.identity.authenticate(key)
+    assert rollouts.report(served.system, viewer, "linear").state == "running"
+    for change in (rollouts.freeze, rollouts.roll_back, rollouts.start):
+        with pytest.raises(DeniedError):
+            change(served.system, viewer, "linear")
+    assert served.state().state == "running"
+
+
+def test_the_newest_approved_release_is_let_in_as_the_file_asks(served: Served) -> None:
+    spec = served.release(linear(1.0000001))
+    with Load(served) as load:
+        report = rollouts.start(served.system, served.who, "linear")
+        assert [(step.mode, step.share, step.hold) for step in report.steps] == [
+            ("shadow", 1.0, 1.0),
+            ("split", 0.5, 1.0),
+        ]
+        eventually(lambda: served.state().state == "completed", seconds=20)
+        with pytest.raises(ConflictError, match="newest approved release already"):
+            rollouts.start(served.system, served.who, "linear")
+    assert (load.failed, served.served()) == ([], spec.digest)
 
 
 def test_nothing_was_rolled_out(tmp_path: Path) -> None:

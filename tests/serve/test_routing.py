@@ -92,7 +92,10 @@ def factor(http: httpx.Client, value: float = 1.0) -> float:
     """By what the answering release multiplies."""
     answer = http.post(INFER, json=body((value, 2.0, 3.0)))
     answer.raise_for_status()
-    return float(answer.json()["outputs"][0]["data"][0]) / value
+    told = answer.json()
+    found = float(told["outputs"][0]["data"][0]) / value
+    assert told["model_version"] == str(int(found))
+    return found
 
 
 def test_the_share_of_a_candidate_is_kept_and_logged(rolling: Rolling) -> None:

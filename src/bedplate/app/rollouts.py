@@ -9,7 +9,7 @@ import contextlib
 import shutil
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from bedplate.errors import BedplateError, ConflictError, NotFoundError
 from bedplate.identity import Principal
 from bedplate.ids import Digest, digest_of
 from bedplate.policy import values as policy
-from bedplate.records import GuardFinding
+from bedplate.records import Approval, GuardFinding
 from bedplate.release import line, rollout
 from bedplate.release.rollout import RolloutPlan
 from bedplate.serve.routing import position
@@ -59,16 +59,22 @@ def start(system: "System", principal: Principal, endpoint: str) -> RolloutRepor
         made = tx.use_cases.get(row.use_case)
         approval = tx.facts.latest(row.use_case, "approval")
     _demand(system, principal, row.use_case)
-    if approval is None or approval.body["state"] != "approved" or approval.body["bundle"] == row.bundle:
+    said = msgspec.convert(approval.body, Approval) if approval is not None else None
+    if said is None or (said.state, said.environment) != ("approved", system.settings.environment):
         raise ConflictError(
-            f"{row.use_case} has no approved release but the one that {endpoint} serves",
+            f"no release of {row.use_case} is approved for {system.settings.environment}",
             fix="run the use case, and have what it made approved",
         )
-    digest = Digest(approval.body["bundle"])
+    if said.bundle == row.bundle:
+        raise ConflictError(
+            f"{endpoint} serves the newest approved release already",
+            fix="run the use case, and have what it made approved",
+        )
+    assert approval is not None
     spec = msgspec.structs.replace(
         endpoints.spec_of(row),
-        bundle=bundles.path_of(system.home.bundles, digest),
-        digest=digest,
+        bundle=bundles.path_of(system.home.bundles, said.bundle),
+        digest=said.bundle,
         evidence=approval.digest,
     )
     loaded = load(Path(made.folder) / made.file, check_files=False)
@@ -190,18 +196,25 @@ def take_outcomes(
 
 
 class Watcher:
-    """Looks at every rollout of a home twice a second, in a thread of its own, and does what follows."""
+    """Looks at every rollout of a home twice a second and does what follows; each in its own time.
+
+    Starting and draining take seconds: another endpoint's guards must not wait for them.
+    """
 
     def __init__(self, system: "System") -> None:
         self._system = system
         self._stopping = threading.Event()
+        self._looking: dict[str, threading.Thread] = {}
+        self._told = ""
         self._thread = threading.Thread(target=self._run, name="rollouts", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Look no more."""
+        """Look no more, once what is under way has ended."""
         self._stopping.set()
         self._thread.join()
+        for looking in self._looking.values():
+            looking.join()
 
     def __enter__(self) -> "Watcher":
         return self
@@ -211,23 +224,37 @@ class Watcher:
 
     def _run(self) -> None:
         while not self._stopping.wait(TICK):
-            try:
-                tick(self._system)
-            except BedplateError as error:
-                sys.stderr.write(f"rollouts: {error}\n")
-            except Exception as error:  # noqa: BLE001  one look that fails must not be the last: nobody would roll back
-                sys.stderr.write(f"rollouts: {type(error).__name__}: {error}\n")
+            with self._telling():
+                with self._system.store.read() as tx:
+                    names = [row.endpoint for row in tx.rollouts.active()]
+                self._looking = {name: thread for name, thread in self._looking.items() if thread.is_alive()}
+                for name in names:
+                    if name not in self._looking:
+                        self._looking[name] = threading.Thread(target=self._look, args=(name,), name=f"rollout {name}")
+                        self._looking[name].start()
+
+    def _look(self, endpoint: str) -> None:
+        with self._telling():
+            look(self._system, endpoint)
+
+    @contextlib.contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Say once what went wrong, and go on: one look that fails must not be the last, or nobody would roll back."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001  whatever it is
+            text = str(error) if isinstance(error, BedplateError) else f"{type(error).__name__}: {error}"
+            if text != self._told:
+                sys.stderr.write(f"rollouts: {text}\n")
+            self._told = text
 
 
-def tick(system: "System") -> None:
-    """Look at every rollout under way once, and do what follows."""
-    with system.store.read() as tx:
-        names = [row.endpoint for row in tx.rollouts.active()]
-    for endpoint in names:
-        with _changing(system, endpoint):
-            row = _latest(system, endpoint)
-            if row.state in ("running", "frozen"):
-                _look(system, row)
+def look(system: "System", endpoint: str) -> None:
+    """Look at the rollout of an endpoint once, and do what follows."""
+    with _changing(system, endpoint):
+        row = _latest(system, endpoint)
+        if row.state in ("running", "frozen"):
+            _look(system, row)
 
 
 def _look(system: "System", row: RolloutRow) -> None:

@@ -92,7 +92,8 @@ class Inference:
         self, call: Call, answer: Answer, admitted: Admitted, started: float, done: Done | None, routed: Routed | None
     ) -> tuple[bytes, str]:
         prediction = ids.new_id("pred")
-        text, outputs = self._codec.encode(call, answer.outputs, prediction)
+        version = "" if routed is None else routed.version
+        text, outputs = self._codec.encode(call, answer.outputs, prediction, version)
         spec = self.spec
         record = Prediction(
             id=prediction,
