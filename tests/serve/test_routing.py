@@ -12,14 +12,16 @@ import numpy as np
 import pytest
 
 from bedplate import ids, journal
-from bedplate.records import Prediction
+from bedplate.records import ModelSignature, Prediction
 from bedplate.serve import snapshot
+from bedplate.serve.candidate import check
+from bedplate.serve.codecs import ModelError
 from bedplate.serve.routing import Latencies, compare, position
 from bedplate.serve.snapshot import Route
 from bedplate.serve.spec import ReplicaSpec
 from bedplate.serve.supervisor import Supervisor
 from bedplate.stats.canary import Rows, Tally
-from tests.serve.support import World, body, client, eventually, linear
+from tests.serve.support import LINEAR, World, all_types, body, client, eventually, linear
 
 INFER = "/v2/models/linear/infer"
 
@@ -27,13 +29,13 @@ INFER = "/v2/models/linear/infer"
 class Rolling:
     """An endpoint whose stable release gives X and whose candidate gives 2 X (or what ``model`` does)."""
 
-    def __init__(self, root: Path, model: bytes | None = None, **stable: Any) -> None:
+    def __init__(self, root: Path, model: bytes | None = None, signature: ModelSignature = LINEAR) -> None:
         self.world = World(root)
         self.supervisor = Supervisor(self.world.home)
-        self.stable = self.world.spec(**stable)
+        self.stable = self.world.spec()
         self.tallies = self.world.home.run / "rollouts" / "r"
         self.tallies.mkdir(parents=True)
-        made = self.world.bundle(model or linear(2.0), version=2)
+        made = self.world.bundle(model or linear(2.0), signature, version=2)
         self.candidate: ReplicaSpec = msgspec.structs.replace(
             self.world.spec(made), name="linear@2", socket=self.world.home.run / "candidate.sock"
         )
@@ -174,6 +176,28 @@ def test_a_candidate_that_answers_no_number_costs_nobody_an_error(tmp_path: Path
         eventually(lambda: (found := rolling.tally()).reasons == {"unusable": found.candidate.requests})
     finally:
         rolling.supervisor.close()
+
+
+def test_a_candidate_with_another_signature_costs_nobody_an_error(tmp_path: Path) -> None:
+    model, signature = all_types()
+    rolling = Rolling(tmp_path, model, signature)
+    try:
+        rolling.share(1.0)
+        with client(rolling.url) as http:
+            assert [factor(http) for _ in range(10)] == [1.0] * 10
+        eventually(lambda: rolling.tally().reasons == {"refused": 10})
+    finally:
+        rolling.supervisor.close()
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [{}, {"Y": np.zeros((1, 3))}, {"Y": np.array([[1, np.nan, 2]], np.float32)}, {"Z": np.zeros((1, 3), np.float32)}],
+)
+def test_what_is_no_answer_by_the_stable_signature_is_not_given(outputs: dict[str, Any]) -> None:
+    with pytest.raises(ModelError):
+        check(outputs, LINEAR)
+    check({"Y": np.zeros((1, 3), np.float32), "more": np.zeros(1)}, LINEAR)
 
 
 def test_what_both_releases_refuse_is_no_error_of_the_candidate(rolling: Rolling) -> None:

@@ -160,7 +160,7 @@ class Rollouts:
         """Have the release from before answer everything, within a second while steps are taken."""
         return self._carry_out("roll_back", RolloutReport, endpoint=endpoint, reason=reason)
 
-    def report(self, endpoint: str, outcomes: Sequence[tuple[str, float]]) -> RolloutReport:
+    def take_outcomes(self, endpoint: str, outcomes: Sequence[tuple[str, float]]) -> RolloutReport:
         """Say what came of answers: pairs of the key that was asked with and what it earned, for the guard ``kpi``."""
         return self._carry_out("take_outcomes", RolloutReport, endpoint=endpoint, outcomes=tuple(outcomes))
 

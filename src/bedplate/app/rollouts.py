@@ -6,6 +6,7 @@ counts that replicas left beside it.
 """
 
 import contextlib
+import math
 import shutil
 import sys
 import threading
@@ -19,7 +20,7 @@ from bedplate import bundle as bundles
 from bedplate import clock
 from bedplate.app import access, endpoints
 from bedplate.app.read_models import RolloutReport, RolloutStep
-from bedplate.errors import BedplateError, ConflictError, NotFoundError
+from bedplate.errors import BedplateError, ConflictError, InputError, NotFoundError
 from bedplate.identity import Principal
 from bedplate.ids import Digest, digest_of
 from bedplate.policy import values as policy
@@ -171,7 +172,10 @@ def take_outcomes(
 
     Raises:
         ConflictError: nothing is being rolled out there, or its requests have no key to tell the releases apart.
+        InputError: a value is no number.
     """
+    if not all(math.isfinite(value) for _, value in outcomes):
+        raise InputError("an outcome is no number", where="value")
     _demand(system, principal, _latest(system, endpoint).use_case)
     with _changing(system, endpoint):
         row = _latest(system, endpoint)

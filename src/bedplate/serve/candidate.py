@@ -1,9 +1,8 @@
 """A candidate release in a process of its own, and the line on which the stable replica asks it.
 
 What travels is a frame: four bytes of length, then MessagePack. A question holds its number, its deadline on the clock
-that both processes share, and the checked arrays; an answer holds the number, the seconds the model took, and outputs
-that were checked against the signature here, so that what comes back can be an answer. Only the owner of the home can
-open the socket.
+that both processes share, and the checked arrays; an answer holds the number, the seconds the model took, and outputs.
+Nothing that comes back is taken for an answer before it was checked. Only the owner of the home can open the socket.
 """
 
 import asyncio
@@ -41,8 +40,8 @@ class CandidateError(UnavailableError):
 class Candidate:
     """The asked side: answers frames with one predictor, one after the other."""
 
-    def __init__(self, predictor: Predictor, signature: ModelSignature, features: FeatureReader) -> None:
-        self._predictor, self._signature, self._features = predictor, signature, features
+    def __init__(self, predictor: Predictor, features: FeatureReader) -> None:
+        self._predictor, self._features = predictor, features
 
     async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one replica until it hangs up."""
@@ -63,7 +62,6 @@ class Candidate:
             if clock.monotonic() > deadline:
                 raise CandidateError("late", "the question waited too long")
             answer = self._predictor.predict(_unpack(packed), self._features)
-            check(answer.outputs, self._signature)
         except Exception as error:  # noqa: BLE001  whatever it is, the stable release answers and this is counted
             return [number, perf_counter() - started, _reason(error), str(error)[:300]]
         return [number, perf_counter() - started, "", _pack(answer.outputs), answer.features, answer.entity]
@@ -86,10 +84,13 @@ def check(outputs: Arrays, signature: ModelSignature) -> None:
 
 
 class Line:
-    """The asking side: one connection that carries many questions at a time, opened again when it breaks."""
+    """The asking side: one connection that carries many questions at a time, opened again when it breaks.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    Answers are held against ``signature``, that of the release which answers otherwise: callers know no other.
+    """
+
+    def __init__(self, path: Path, signature: ModelSignature) -> None:
+        self._path, self._signature = path, signature
         self._writer: asyncio.StreamWriter | None = None
         self._listening: asyncio.Task[None] | None = None
         self._waiting: dict[int, asyncio.Future[list[Any]]] = {}
@@ -100,7 +101,7 @@ class Line:
         """The candidate's answer and the seconds its model took.
 
         Raises:
-            CandidateError: there is none within ``patience`` seconds, or none that can be used.
+            CandidateError: there is none within ``patience`` seconds, or none that fits the signature.
         """
         if len(self._waiting) >= _MOST_WAITING or self._unsent() > _MOST_UNSENT:
             raise CandidateError("busy", "too much waits for an answer already")
@@ -121,7 +122,12 @@ class Line:
         if reason:
             raise CandidateError(reason, rest[0])
         outputs, features, entity = rest
-        return Answer(outputs=_unpack(outputs), features=features, entity=entity), seconds
+        answer = Answer(outputs=_unpack(outputs), features=features, entity=entity)
+        try:
+            check(answer.outputs, self._signature)
+        except ModelError as error:
+            raise CandidateError("unusable", error.message) from error
+        return answer, seconds
 
     def close(self) -> None:
         """Hang up; whoever still waits is told that the candidate is unreachable."""
@@ -147,7 +153,7 @@ class Line:
                 waiting = self._waiting.get(answer[0])
                 if waiting is not None and not waiting.done():
                     waiting.set_result(answer)
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except (asyncio.IncompleteReadError, ConnectionError, msgspec.DecodeError):
             self._lost()
 
     def _lost(self) -> None:
@@ -193,4 +199,4 @@ def _reason(error: Exception) -> str:
         return error.reason
     if isinstance(error, InputError):
         return "refused"
-    return "unusable" if isinstance(error, ModelError | BedplateError) else "failed"
+    return "unusable" if isinstance(error, BedplateError) else "failed"

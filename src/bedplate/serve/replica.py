@@ -57,8 +57,8 @@ class CandidateReplica:
     """
 
     def __init__(self, spec: ReplicaSpec) -> None:
-        manifest, predictor, self.features = _load(spec)
-        self._candidate = Candidate(predictor, manifest.signature, self.features)
+        _, predictor, self.features = _load(spec)
+        self._candidate = Candidate(predictor, self.features)
 
     async def serve(self, descriptor: int, ready: Any) -> None:
         """Answer on the socket until told to end."""
@@ -84,7 +84,7 @@ class Replica:
         manifest, predictor, self.features = _load(spec)
         self.access = Access(spec.snapshot, spec.snapshot_key, spec.use_case)
         self.journal = Writer(spec.journal, spec.mode, seal_seconds=spec.seal)
-        self.router = Router(spec.digest, str(manifest.version), spec.evidence)
+        self.router = Router(spec.digest, str(manifest.version), spec.evidence, manifest.signature)
         self.router.follow(self.access.routes.get(spec.name))
         inference = Inference(spec, manifest, predictor, self.features, self.journal, self.router)
         self.app = RestApplication(inference, self.access, _release())

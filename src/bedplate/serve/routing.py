@@ -19,7 +19,7 @@ import numpy as np
 from bedplate import clock, files, ids
 from bedplate.errors import InputError
 from bedplate.ids import Digest
-from bedplate.records import Exposure
+from bedplate.records import Exposure, ModelSignature
 from bedplate.serve.candidate import Arrays, CandidateError, Line
 from bedplate.serve.codecs import Call
 from bedplate.serve.predictors import Answer
@@ -70,8 +70,9 @@ class Latencies:
 class Router:
     """The route of one endpoint in force, and the counts of its step."""
 
-    def __init__(self, bundle: Digest, version: str, evidence: Digest) -> None:
+    def __init__(self, bundle: Digest, version: str, evidence: Digest, signature: ModelSignature) -> None:
         self._stable = (bundle, version, evidence)
+        self._signature = signature
         self.route: Route | None = None
         self.tally = Tally()
         self._line: Line | None = None
@@ -96,7 +97,7 @@ class Router:
             self._line.close()
             self._line = None
         if route is not None and self._line is None:
-            self._line = Line(route.socket)
+            self._line = Line(route.socket, self._signature)
         self.route = route
 
     def tick(self) -> None:
