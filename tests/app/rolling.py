@@ -51,7 +51,17 @@ def not_a_number_above(bound: float) -> bytes:
 
 
 def hangs_above(bound: float) -> bytes:
-    """Counts to a number without end as soon as the first value is above ``bound``."""
+    """Counts to a number without end as soon as a value is above ``bound``."""
+    return counts(bound, 1e15)
+
+
+def slow(turns: float) -> bytes:
+    """Counts for as long as so many turns take, whatever it is asked (its values lie below 1)."""
+    return counts(-1.0, turns)
+
+
+def counts(bound: float, turns: float) -> bytes:
+    """Gives back what it gets, after ``turns`` of a loop for each unit that the largest value is above ``bound``."""
     body = helper.make_graph(
         [helper.make_node("Identity", ["go"], ["again"]), helper.make_node("Identity", ["v"], ["w"])],
         "count",
@@ -69,12 +79,12 @@ def hangs_above(bound: float) -> bytes:
         helper.make_node("Sub", ["X", "c"], ["d"]),
         helper.make_node("Relu", ["d"], ["r"]),
         helper.make_node("ReduceMax", ["r"], ["m"], keepdims=0),
-        helper.make_node("Mul", ["m", "huge"], ["f"]),
+        helper.make_node("Mul", ["m", "turns"], ["f"]),
         helper.make_node("Squeeze", ["f"], ["s"]),
         helper.make_node("Cast", ["s"], ["n"], to=TensorProto.INT64),
         helper.make_node("Loop", ["n", "", "X"], ["Y"], body=body),
     ]
-    return graph(nodes, {"c": [bound], "huge": [1e15]})
+    return graph(nodes, {"c": [bound], "turns": [turns]})
 
 
 class Served:

@@ -13,7 +13,7 @@ from bedplate import ids
 from bedplate.app import rollouts
 from bedplate.errors import ConflictError, DeniedError, NotFoundError
 from bedplate.release.rollout import Step
-from tests.app.rolling import Load, Served, hangs_above, not_a_number_above
+from tests.app.rolling import Load, Served, hangs_above, not_a_number_above, slow
 from tests.serve.support import eventually, linear
 
 
@@ -53,28 +53,29 @@ def test_a_good_release_takes_its_steps_and_is_rolled_back_on_demand(served: Ser
 
 
 @pytest.mark.parametrize(
-    ("name", "model", "share"),
+    ("name", "model", "because"),
     [
-        pytest.param("one that gives no number", not_a_number_above(-1.0), 0.1, marks=pytest.mark.crash),
-        ("one with 5 % errors", not_a_number_above(0.95), 0.1),
-        ("one that hangs", hangs_above(0.5), 0.1),
+        pytest.param("one that gives no number", not_a_number_above(-1.0), "failed: ", marks=pytest.mark.crash),
+        ("one with 5 % errors", not_a_number_above(0.95), "failed: "),
+        ("one that hangs", hangs_above(0.5), "failed: "),
+        ("one that is slow", slow(10_000), "slow: "),
     ],
 )
 def test_a_bad_release_is_rolled_back_within_30_s_and_no_caller_fails(
-    served: Served, name: str, model: bytes, share: float
+    served: Served, name: str, model: bytes, because: str
 ) -> None:
     before = served.served()
     spec = served.release(model)
     with Load(served) as load:
         began = time.monotonic()
-        served.begin(spec, Step("split", share, 60.0))
+        served.begin(spec, Step("split", 0.1, 60.0), slack=0.001)
         eventually(lambda: served.state().state == "rolled_back", seconds=30, what=f"{name} was not rolled back")
         assert time.monotonic() - began <= 30
     report = served.state()
     assert load.failed == []
     assert load.answered > 50
     assert served.served() == before
-    assert report.reason.startswith("failed: ")
+    assert report.reason.startswith(because)
     assert any(finding.alarm and finding.e_value >= finding.limit for finding in report.steps[0].findings)
     assert served.actions()[-1] == "rollout.roll_back"
 

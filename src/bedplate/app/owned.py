@@ -151,8 +151,10 @@ class OwnedHome:
 
     def stop(self, principal: Principal, emit: Emit) -> Any:
         """Ask this owner to end."""
+        from bedplate.app import endpoints
+
         access.demand(self.system, principal, "operate", policy.HOME)
-        names = tuple(row.name for row in self.system.supervisor.status())
+        names = tuple(endpoints.live(self.system))
         self.stopping.set()
         return StopReport(pid=os.getpid(), endpoints=names)
 

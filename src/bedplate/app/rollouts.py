@@ -227,6 +227,8 @@ class Watcher:
         self.close()
 
     def _run(self) -> None:
+        with self._telling():
+            _sweep(self._system)
         while not self._stopping.wait(TICK):
             with self._telling():
                 with self._system.store.read() as tx:
@@ -251,6 +253,18 @@ class Watcher:
             if text != self._told:
                 sys.stderr.write(f"rollouts: {text}\n")
             self._told = text
+
+
+def _sweep(system: "System") -> None:
+    """Remove what a killed owner left of rollouts that have ended."""
+    with system.store.read() as tx:
+        active = {row.id for row in tx.rollouts.active()}
+    for folder in (system.home.run / "rollouts").glob("roll_*"):
+        if folder.name not in active:
+            shutil.rmtree(folder, ignore_errors=True)
+    for socket in system.home.run.glob("roll_*.sock"):
+        if socket.stem not in active:
+            socket.unlink(missing_ok=True)
 
 
 def look(system: "System", endpoint: str) -> None:
