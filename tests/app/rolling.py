@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 
 from bedplate import bundle as bundles
 from bedplate import ids, settings
-from bedplate.app import endpoints, rollouts
+from bedplate.app import endpoints, rollout_steps, rollouts
 from bedplate.app.read_models import RolloutReport
 from bedplate.app.system import System
 from bedplate.bundle import Manifest
@@ -100,7 +100,7 @@ class Served:
             assert endpoints.restore(self.system) == []
         else:
             self._make(root)
-        self.watcher = rollouts.Watcher(self.system)
+        self.watcher = rollout_steps.Watcher(self.system)
         (self.url,) = [status.url for status in self.system.supervisor.status()]
 
     def _make(self, root: Path) -> None:
@@ -166,11 +166,12 @@ class Served:
         with self.system.store.read() as tx:
             return tx.endpoints.get(NAME).bundle
 
-    def actions(self) -> list[str]:
-        """What the ledger says about rollouts, oldest first."""
+    def actions(self) -> list[tuple[str, str]]:
+        """What the ledger says about rollouts, and who did it, oldest first."""
         with self.system.store.read() as tx:
             entries = [msgspec.json.decode(row.entry) for row in tx.ledger.recent(200, resource=f"use_case/{NAME}")]
-        return [entry["action"] for entry in reversed(entries) if entry["action"].startswith("rollout.")]
+        told = [(entry["action"], entry["actor"]) for entry in reversed(entries)]
+        return [(action.removeprefix("rollout."), actor) for action, actor in told if action.startswith("rollout.")]
 
     def close(self) -> None:
         self.watcher.close()
