@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-HEAD = "f1_0009"
+HEAD = "f1_0010"
 """The newest migration. Its first part is the record format of a home, :data:`bedplate.settings.FORMAT`."""
 
 # Named constraints, so that a later migration can alter them on both databases.
@@ -137,6 +137,28 @@ endpoints = sa.Table(
     _text("spec"),
     _text("updated"),
     sa.Index(None, "use_case"),
+)
+
+rollouts = sa.Table(
+    "rollouts",
+    metadata,
+    _key("id"),
+    _text("endpoint"),
+    _text("use_case"),
+    _text("bundle"),
+    _text("state"),
+    sa.Column("step", sa.Integer, nullable=False),
+    _text("stepped"),
+    _text("plan"),
+    _text("spec"),
+    _text("before"),
+    _text("evidence"),
+    _text("outcomes"),
+    _text("reason"),
+    _text("by"),
+    _text("created"),
+    _text("updated"),
+    sa.Index(None, "endpoint", "created"),
 )
 
 # ------------------------------------------------------------------------------------------------------------ identity
