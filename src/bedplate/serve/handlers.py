@@ -7,12 +7,12 @@ import msgspec
 
 from bedplate import clock, ids
 from bedplate.bundle import Manifest
-from bedplate.errors import BedplateError, StorageError
+from bedplate.errors import StorageError
 from bedplate.journal import Writer
 from bedplate.records import Prediction
 from bedplate.serve.access import Admitted
-from bedplate.serve.codecs import Codec, ModelError, metadata
-from bedplate.serve.predictors import FeatureReader, Predictor
+from bedplate.serve.batching import Batcher
+from bedplate.serve.codecs import Codec, metadata
 from bedplate.serve.spec import ReplicaSpec
 
 Done = Callable[[StorageError | None], None]
@@ -24,19 +24,16 @@ _record = msgspec.json.Encoder(order="sorted")
 class Inference:
     """The model of one replica, with everything a prediction needs."""
 
-    def __init__(
-        self, spec: ReplicaSpec, manifest: Manifest, predictor: Predictor, features: FeatureReader, journal: Writer
-    ) -> None:
+    def __init__(self, spec: ReplicaSpec, manifest: Manifest, batcher: Batcher, journal: Writer) -> None:
         self.spec = spec
         self.version = str(manifest.version)
         self.metadata = metadata(spec.name, [self.version], manifest.signature)
-        self._predictor = predictor
-        self._features = features
+        self._batcher = batcher
         self._journal = journal
         self._codec = Codec(spec.name, self.version, manifest.signature)
         self.durable = spec.mode == "durable"
 
-    def infer(self, body: bytes, admitted: Admitted, started: float, done: Done | None) -> tuple[bytes, str]:
+    async def infer(self, body: bytes, admitted: Admitted, started: float, done: Done | None) -> tuple[bytes, str]:
         """Answer one request; gives the body and the id of the prediction.
 
         ``done`` is called when the prediction is on disk, which is what a durable answer waits for.
@@ -47,12 +44,7 @@ class Inference:
             StorageError: the prediction cannot be logged, and the mode is durable.
         """
         call = self._codec.decode(body)
-        try:
-            answer = self._predictor.predict(call.arrays, self._features)
-        except BedplateError:
-            raise
-        except Exception as error:
-            raise ModelError(f"the model failed: {type(error).__name__}") from error
+        answer = await self._batcher.predict(call.arrays)
         prediction = ids.new_id("pred")
         text, outputs = self._codec.encode(call, answer.outputs, prediction)
         spec = self.spec

@@ -23,9 +23,10 @@ from bedplate import bundle, online
 from bedplate.errors import BedplateError, InputError
 from bedplate.journal import Writer
 from bedplate.records import ModelSignature
-from bedplate.serve import predictors, sockets
+from bedplate.serve import batching, predictors, sockets
 from bedplate.serve import spec as specs
 from bedplate.serve.access import Access
+from bedplate.serve.batching import Batcher
 from bedplate.serve.codecs import DTYPES
 from bedplate.serve.handlers import Inference
 from bedplate.serve.predictors import FeatureReader, Predictor
@@ -60,7 +61,12 @@ class Replica:
         _warm_up(predictor, manifest.signature, self.features)
         self.access = Access(spec.snapshot, spec.snapshot_key, spec.use_case)
         self.journal = Writer(spec.journal, spec.mode, seal_seconds=spec.seal)
-        inference = Inference(spec, manifest, predictor, self.features, self.journal)
+        plan = (
+            batching.sweep(predictor, self.features, manifest.signature, spec.budget) if spec.batching else batching.OFF
+        )
+        _log.info("batches of up to %d rows: %s", plan.rows, plan.reason)
+        self.batcher = Batcher(predictor, self.features, plan)
+        inference = Inference(spec, manifest, self.batcher, self.journal)
         self.app = RestApplication(inference, self.access, _release())
 
     async def serve(self, descriptor: int, ready: Any) -> None:
@@ -82,6 +88,7 @@ class Replica:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(serving, self.spec.drain)
         ticking.cancel()
+        self.batcher.close()
         self.journal.close()
         self.features.close()
 

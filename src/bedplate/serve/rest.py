@@ -174,13 +174,13 @@ class RestApplication:
         if inference.durable:
             loop = asyncio.get_running_loop()
             written: asyncio.Future[StorageError | None] = loop.create_future()
-            text, prediction = inference.infer(body, admitted, started, _waker(loop, written))
+            text, prediction = await inference.infer(body, admitted, started, _waker(loop, written))
             failure = await written
             if failure is not None:
                 raise failure
         else:
             try:
-                text, prediction = inference.infer(body, admitted, started, None)
+                text, prediction = await inference.infer(body, admitted, started, None)
             except StorageError as error:
                 self.metrics.unlogged += 1
                 raise UnavailableError("predictions cannot be logged", fix="try again later") from error
