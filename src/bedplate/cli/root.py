@@ -24,6 +24,7 @@ from bedplate.cli import (
     plan,
     policy,
     release,
+    rollout,
     run,
     server,
     session,
@@ -45,7 +46,7 @@ app = typer.Typer(
     epilog="Start with: bedplate init my-use-case && bedplate run my-use-case",
     **PLAIN,
 )
-for module in (usecase, plan, run, server, trace, audit, release, models, contract, home, completion, *TEAM):
+for module in (usecase, plan, run, server, trace, audit, release, rollout, models, contract, home, completion, *TEAM):
     module.register(app)
 
 

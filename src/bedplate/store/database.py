@@ -35,6 +35,7 @@ from bedplate.store.policies import Policies
 from bedplate.store.principals import Keys, Links, Principals, Sessions
 from bedplate.store.registry_search import RegistrySearch
 from bedplate.store.releases import Approvals, Waivers
+from bedplate.store.rollouts import Rollouts
 from bedplate.store.runs import Runs
 from bedplate.store.schema import HEAD
 from bedplate.store.search import Search
@@ -131,6 +132,11 @@ class Transaction:
     def endpoints(self) -> Endpoints:
         """Desired endpoints."""
         return Endpoints(self._connection)
+
+    @cached_property
+    def rollouts(self) -> Rollouts:
+        """Rollouts of releases."""
+        return Rollouts(self._connection)
 
     @cached_property
     def principals(self) -> Principals:
