@@ -103,8 +103,11 @@ def hand_written(folder: Path) -> Iterator[tuple[int, int]]:
 
 
 @contextlib.contextmanager
-def bedplate(folder: Path, model: bytes) -> Iterator[tuple[int, int]]:
-    """Port and process of a replica under its supervisor: a signed bundle, a key, the built-in policies, a journal."""
+def bedplate(folder: Path, model: bytes, **changes: Any) -> Iterator[tuple[int, int]]:
+    """Port and process of a replica under its supervisor: a signed bundle, a key, the built-in policies, a journal.
+
+    ``changes`` go into its spec.
+    """
     from bedplate import bundle
     from bedplate.bundle import Manifest
     from bedplate.ids import digest_bytes
@@ -154,6 +157,7 @@ def bedplate(folder: Path, model: bytes) -> Iterator[tuple[int, int]]:
         journal=home.journal,
         online=home.online,
         drain=1.0,
+        **changes,
     )
     with Supervisor(home) as supervisor:
         port = int(supervisor.start(spec).rpartition(":")[2])
@@ -223,7 +227,7 @@ def requests(port: int, rows: int) -> list[bytes]:
     return framed
 
 
-def drive(port: int, rows: int, seconds: float) -> dict[str, float]:
+def drive(port: int, rows: int, seconds: float, count: int = CONNECTIONS) -> dict[str, float]:
     """A closed loop on all connections from one process: epoll and sockets, some 15 µs a request.
 
     Each connection sends its next request when the last was answered. A tenth of the time goes by before it counts.
@@ -232,7 +236,7 @@ def drive(port: int, rows: int, seconds: float) -> dict[str, float]:
     connections = {}
     poll = select.epoll()
     sent: dict[int, float] = {}
-    for number in range(CONNECTIONS):
+    for number in range(count):
         connection = socket.create_connection(("127.0.0.1", port))
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connections[connection.fileno()] = connection
@@ -240,7 +244,7 @@ def drive(port: int, rows: int, seconds: float) -> dict[str, float]:
         sent[connection.fileno()] = time.perf_counter()
         connection.sendall(framed[number % len(framed)])
     latencies: list[float] = []
-    turn, counting = CONNECTIONS, time.perf_counter() + 0.1 * seconds
+    turn, counting = count, time.perf_counter() + 0.1 * seconds
     end = counting + seconds
     now = time.perf_counter()
     while now < end:
@@ -280,10 +284,10 @@ def ask(port: int, rows: int) -> list[float]:
     return outputs
 
 
-def measure(port: int, pid: int, rows: int, seconds: float, core: int) -> dict[str, float]:
+def measure(port: int, pid: int, rows: int, seconds: float, core: int, count: int = CONNECTIONS) -> dict[str, float]:
     """One load run by a client process on ``core``; adds the server's processor time in µs a request."""
     before = _processor_seconds(pid)
-    command = [sys.executable, __file__, "--drive", str(port), str(rows), str(seconds), str(core)]
+    command = [sys.executable, __file__, "--drive", str(port), str(rows), str(seconds), str(core), str(count)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found: dict[str, float] = json.loads(done.stdout)
     # The client's uncounted start is a tenth of its time, so a tenth of the requests as well.
@@ -306,7 +310,7 @@ def main() -> None:
         return
     if sys.argv[1:2] == ["--drive"]:
         os.sched_setaffinity(0, {int(sys.argv[5])})
-        print(json.dumps(drive(int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]))))
+        print(json.dumps(drive(int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]), int(sys.argv[6]))))
         return
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 1.4
     rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 4

@@ -9,7 +9,7 @@ import httpx
 import msgspec
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from bedplate import bundle
 from bedplate.bundle import Manifest
@@ -37,6 +37,26 @@ def linear(weight: float = 1.0, *, operator: str = "Mul") -> bytes:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.checker.check_model(model)
     return model.SerializeToString()
+
+
+def network(hidden: int = 2560) -> bytes:
+    """An ONNX model with real arithmetic: X (FP32 [n, 3]) through two hidden layers to Y (FP32 [n, 3])."""
+    random = np.random.default_rng(1)
+    weights = [
+        numpy_helper.from_array(random.normal(size=shape, scale=shape[0] ** -0.5).astype(np.float32), f"w{i}")
+        for i, shape in enumerate(((3, hidden), (hidden, hidden), (hidden, 3)))
+    ]
+    names = ("X", "a", "b", "Y")
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", [names[i], f"w{i}"], [names[i + 1]]) for i in range(3)],
+        "network",
+        [helper.make_tensor_value_info("X", TensorProto.FLOAT, [None, 3])],
+        [helper.make_tensor_value_info("Y", TensorProto.FLOAT, [None, 3])],
+        weights,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    text: bytes = model.SerializeToString()
+    return text
 
 
 def all_types() -> tuple[bytes, ModelSignature]:

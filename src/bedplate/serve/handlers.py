@@ -7,13 +7,14 @@ import msgspec
 
 from bedplate import clock, ids
 from bedplate.bundle import Manifest
-from bedplate.errors import BedplateError, StorageError
+from bedplate.errors import StorageError
 from bedplate.journal import Writer
 from bedplate.records import Prediction
 from bedplate.serve.access import Admitted
+from bedplate.serve.batching import Batcher
 from bedplate.serve.candidate import check
-from bedplate.serve.codecs import Call, Codec, ModelError, metadata
-from bedplate.serve.predictors import Answer, FeatureReader, Predictor
+from bedplate.serve.codecs import Call, Codec, metadata
+from bedplate.serve.predictors import Answer
 from bedplate.serve.routing import Routed, Router, split_key
 from bedplate.serve.snapshot import Route
 from bedplate.serve.spec import ReplicaSpec
@@ -28,26 +29,19 @@ class Inference:
     """The model of one replica, with everything a prediction needs."""
 
     def __init__(
-        self,
-        spec: ReplicaSpec,
-        manifest: Manifest,
-        predictor: Predictor,
-        features: FeatureReader,
-        journal: Writer,
-        router: Router,
+        self, spec: ReplicaSpec, manifest: Manifest, batcher: Batcher, journal: Writer, router: Router
     ) -> None:
         self.spec = spec
         self.router = router
         self.version = str(manifest.version)
         self.metadata = metadata(spec.name, [self.version], manifest.signature)
-        self._predictor = predictor
-        self._features = features
+        self._batcher = batcher
         self._journal = journal
         self._signature = manifest.signature
         self._codec = Codec(spec.name, self.version, manifest.signature)
         self.durable = spec.mode == "durable"
 
-    def infer(self, body: bytes, admitted: Admitted, started: float, done: Done | None) -> tuple[bytes, str]:
+    async def infer(self, body: bytes, admitted: Admitted, started: float, done: Done | None) -> tuple[bytes, str]:
         """Answer one request; gives the body and the id of the prediction.
 
         ``done`` is called when the prediction is on disk, which is what a durable answer waits for.
@@ -58,7 +52,7 @@ class Inference:
             StorageError: the prediction cannot be logged, and the mode is durable.
         """
         call = self._codec.decode(body)
-        return self._finish(call, self._predict(call), admitted, started, done, None)
+        return self._finish(call, await self._batcher.predict(call.arrays), admitted, started, done, None)
 
     async def infer_routed(
         self, route: Route, body: bytes, admitted: Admitted, started: float, done: Done | None
@@ -73,20 +67,12 @@ class Inference:
         call = self._codec.decode(body)
 
         async def stable() -> Answer:
-            answer = self._predict(call)
+            answer = await self._batcher.predict(call.arrays)
             check(answer.outputs, self._signature)
             return answer
 
         routed = await self.router.answer(route, call.arrays, split_key(route, call), stable)
         return self._finish(call, routed.answer, admitted, started, done, routed)
-
-    def _predict(self, call: Call) -> Answer:
-        try:
-            return self._predictor.predict(call.arrays, self._features)
-        except BedplateError:
-            raise
-        except Exception as error:
-            raise ModelError(f"the model failed: {type(error).__name__}") from error
 
     def _finish(
         self, call: Call, answer: Answer, admitted: Admitted, started: float, done: Done | None, routed: Routed | None

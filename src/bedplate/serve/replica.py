@@ -25,9 +25,10 @@ from bedplate.bundle import Manifest
 from bedplate.errors import BedplateError, InputError
 from bedplate.journal import Writer
 from bedplate.records import ModelSignature
-from bedplate.serve import predictors, sockets
+from bedplate.serve import batching, predictors, sockets
 from bedplate.serve import spec as specs
 from bedplate.serve.access import Access
+from bedplate.serve.batching import Batcher
 from bedplate.serve.candidate import Candidate
 from bedplate.serve.codecs import DTYPES
 from bedplate.serve.handlers import Inference
@@ -84,9 +85,14 @@ class Replica:
         manifest, predictor, self.features = _load(spec)
         self.access = Access(spec.snapshot, spec.snapshot_key, spec.use_case)
         self.journal = Writer(spec.journal, spec.mode, seal_seconds=spec.seal)
+        plan = (
+            batching.sweep(predictor, self.features, manifest.signature, spec.budget) if spec.batching else batching.OFF
+        )
+        _log.info("batches of up to %d rows: %s", plan.rows, plan.reason)
+        self.batcher = Batcher(predictor, self.features, plan)
         self.router = Router(spec.digest, str(manifest.version), spec.evidence, manifest.signature)
         self.router.follow(self.access.routes.get(spec.name))
-        inference = Inference(spec, manifest, predictor, self.features, self.journal, self.router)
+        inference = Inference(spec, manifest, self.batcher, self.journal, self.router)
         self.app = RestApplication(inference, self.access, _release())
 
     async def serve(self, descriptor: int, ready: Any) -> None:
@@ -108,6 +114,7 @@ class Replica:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(serving, self.spec.drain)
         ticking.cancel()
+        self.batcher.close()
         self.router.close()
         self.journal.close()
         self.features.close()

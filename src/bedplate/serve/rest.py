@@ -179,7 +179,7 @@ class RestApplication:
             written: asyncio.Future[StorageError | None] = loop.create_future()
             done = _waker(loop, written)
             if shared is None:
-                text, prediction = inference.infer(body, admitted, started, done)
+                text, prediction = await inference.infer(body, admitted, started, done)
             else:
                 text, prediction = await inference.infer_routed(shared, body, admitted, started, done)
             failure = await written
@@ -188,7 +188,7 @@ class RestApplication:
         else:
             try:
                 if shared is None:
-                    text, prediction = inference.infer(body, admitted, started, None)
+                    text, prediction = await inference.infer(body, admitted, started, None)
                 else:
                     text, prediction = await inference.infer_routed(shared, body, admitted, started, None)
             except StorageError as error:

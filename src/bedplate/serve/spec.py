@@ -17,8 +17,9 @@ class ReplicaSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     ``bundle`` is the folder of the bundle with digest ``digest``, verified with ``public_key``; ``evidence`` is the
     digest of the fact that allowed serving it, written into every prediction. ``port`` 0 lets the system choose at the
-    first start; the supervisor keeps what was chosen. ``max_body`` in bytes, times in seconds. With a ``socket`` it is
-    a candidate, which answers what the endpoint's replicas pass on over it, and nobody else.
+    first start; the supervisor keeps what was chosen. ``budget`` is the time in which a request must be answered: with
+    ``batching``, requests are computed together as far as it allows. ``max_body`` in bytes, times in seconds. With
+    a ``socket`` it is a candidate, which answers what the endpoint's replicas pass on over it, and nobody else.
     """
 
     name: str
@@ -35,6 +36,8 @@ class ReplicaSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     host: str = "127.0.0.1"
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
     threads: Count = 1
+    batching: bool = True
+    budget: float | None = None
     hosts: tuple[str, ...] = LOOPBACK
     max_body: Count = 4 << 20
     max_depth: Count = 16

@@ -80,6 +80,7 @@ def _spec(context: Context) -> ReplicaSpec:
         mode="durable" if use_case.risk.level == "high" else use_case.serve.log,
         host=system.settings.host,
         port=use_case.serve.port or 0,
+        budget=use_case.requirements.latency.p99,
     )
 
 

@@ -1,0 +1,274 @@
+"""Adaptive batching: requests that wait while the model computes are computed together.
+
+Nothing ever waits to be joined. A lone request is computed at once, and what arrives meanwhile makes the next batch, so
+batches grow with the load and only then. Whether that pays, and up to how many rows, is measured once at the start.
+"""
+
+import asyncio
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from bedplate.errors import BedplateError
+from bedplate.records import ModelSignature
+from bedplate.serve.codecs import DTYPES, ModelError
+from bedplate.serve.predictors import Answer, FeatureReader, Predictor
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+MOST_ROWS = 256
+_SWEEP_SECONDS = 0.1
+_REPEATS = 5
+_WORTH = 0.05  # a doubling that makes a row cheaper by less than this is not worth the wait of the rows before it
+_HANDOVERS = 10  # batching has to save so many times what handing a request to the thread and back costs
+_BUDGET_SHARE = 0.25  # of the time a request may take: it may wait for one batch before its own
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What the sweep found: the most rows to compute together (1: batching is off), why, and the seconds by rows."""
+
+    rows: int
+    reason: str
+    seconds: dict[int, float] = {}
+
+
+OFF = Plan(rows=1, reason="it was not asked for")
+
+
+class _Waiting(msgspec.Struct, eq=False):
+    """A request that waits; only requests of one ``kind`` are joined, and one without is computed alone."""
+
+    kind: tuple[Any, ...] | None
+    rows: int
+    inputs: Arrays
+    answer: "asyncio.Future[Answer]"
+
+
+class Batcher:
+    """Answers like its predictor, joining requests up to ``plan.rows`` rows. To be used from one event loop.
+
+    Where the plan says that batching is on, the predictor runs in a thread of its own, so that the loop reads what
+    comes next while the model computes; else it runs in the loop.
+    """
+
+    def __init__(self, predictor: Predictor, features: FeatureReader, plan: Plan) -> None:
+        self.plan = plan
+        self._predictor, self._features = predictor, features
+        self._waiting: deque[_Waiting] = deque()
+        self._busy = False
+        self._thread = ThreadPoolExecutor(1, "model") if plan.rows > 1 else None
+
+    async def predict(self, inputs: Arrays) -> Answer:
+        """The answer to checked inputs, as the predictor alone would give it but for the rounding of floats.
+
+        Raises:
+            InputError: the predictor refuses these inputs; those of neighbours in a batch do not show.
+            ModelError: the predictor failed on these inputs.
+        """
+        if self._thread is None:
+            answer = self._alone(inputs)
+            if isinstance(answer, BedplateError):
+                raise answer
+            return answer
+        loop = asyncio.get_running_loop()
+        one = _Waiting(*_kind(inputs), inputs, loop.create_future())
+        self._waiting.append(one)
+        if not self._busy:
+            self._busy = True
+            loop.call_soon(self._compute, loop)  # after every request that is ready now has come this far
+        return await one.answer
+
+    def close(self) -> None:
+        """End the thread, after what it computes now."""
+        if self._thread is not None:
+            self._thread.shutdown()
+
+    def _compute(self, loop: asyncio.AbstractEventLoop) -> None:
+        batch = self._take()
+        if not batch:
+            self._busy = False
+            return
+        computing = loop.run_in_executor(self._thread, self._answers, batch)
+        computing.add_done_callback(lambda done: self._settle(loop, batch, done.result()))
+
+    def _settle(
+        self, loop: asyncio.AbstractEventLoop, batch: list[_Waiting], answers: list[Answer | BedplateError]
+    ) -> None:
+        for one, answer in zip(batch, answers, strict=True):
+            if one.answer.done():  # its client went away
+                continue
+            if isinstance(answer, BedplateError):
+                one.answer.set_exception(answer)
+            else:
+                one.answer.set_result(answer)
+        self._compute(loop)
+
+    def _take(self) -> list[_Waiting]:
+        """The oldest request and those of its kind behind it, in order, up to the plan's rows."""
+        batch: list[_Waiting] = []
+        others: list[_Waiting] = []
+        total = 0
+        while self._waiting and total < self.plan.rows:
+            one = self._waiting.popleft()
+            if one.answer.done():
+                continue
+            joins = one.kind is not None and one.kind == batch[0].kind if batch else True
+            if batch and not (joins and total + one.rows <= self.plan.rows):
+                others.append(one)
+                continue
+            batch.append(one)
+            total += one.rows
+        self._waiting.extendleft(reversed(others))
+        return batch
+
+    def _answers(self, batch: list[_Waiting]) -> list[Answer | BedplateError]:
+        together = self._together(batch) if len(batch) > 1 else None
+        return [*together] if together is not None else [self._alone(one.inputs) for one in batch]
+
+    def _together(self, batch: list[_Waiting]) -> list[Answer] | None:
+        """The answers from one call of the model; None when it does not take the batch, or cannot be parted."""
+        joined = {name: np.concatenate([one.inputs[name] for one in batch]) for name in batch[0].inputs}
+        try:
+            answer = self._predictor.predict(joined, self._features)
+        except Exception:  # noqa: BLE001  one bad request: each is asked alone, and gets what is its own
+            return None
+        return _part(answer, [one.rows for one in batch])
+
+    def _alone(self, inputs: Arrays) -> Answer | BedplateError:
+        try:
+            return self._predictor.predict(inputs, self._features)
+        except BedplateError as error:
+            return error
+        except Exception as error:  # noqa: BLE001  a model may raise anything
+            failure = ModelError(f"the model failed: {type(error).__name__}")
+            failure.__cause__ = error
+            return failure
+
+
+def _kind(inputs: Arrays) -> tuple[tuple[Any, ...] | None, int]:
+    """What requests must share to be joined, and the rows; None when this one cannot be."""
+    rows = -1
+    kind = []
+    for name, array in inputs.items():
+        shape = array.shape
+        if not shape or rows not in (-1, shape[0]):
+            return None, 1
+        rows = shape[0]
+        kind.append((name, shape[1:]))
+    return (tuple(sorted(kind)), rows) if rows > 0 else (None, 1)
+
+
+def _part(answer: Answer, rows: list[int]) -> list[Answer] | None:
+    """An answer to joined requests as one for each; None when it is about all of them at once."""
+    total = sum(rows)
+    if answer.features or answer.entity or any(not a.shape or a.shape[0] != total for a in answer.outputs.values()):
+        return None
+    parts, start = [], 0
+    for count in rows:
+        parts.append(Answer(outputs={name: a[start : start + count] for name, a in answer.outputs.items()}))
+        start += count
+    return parts
+
+
+# ---------------------------------------------------------------------------------------------------------- the sweep
+
+
+def sweep(predictor: Predictor, features: FeatureReader, signature: ModelSignature, budget: float | None) -> Plan:
+    """Measure what 1, 2, 4 ... rows cost and choose; takes some tenths of a second at most.
+
+    ``budget`` is the time in which a request must be answered, in seconds. Batching stays off where a first
+    dimension is fixed, where an answer depends on the neighbours in its batch, and where it saves too little.
+    """
+    tensors = (*signature.inputs, *signature.outputs)
+    if not signature.inputs or any(not tensor.shape or tensor.shape[0] != -1 for tensor in tensors):
+        return Plan(rows=1, reason="an input or output of the model has a fixed first dimension")
+    seconds: dict[int, float] = {}
+    started = perf_counter()
+    rows, best = 1, 1
+    try:
+        if not _independent(predictor, features, signature):
+            return Plan(rows=1, reason="an answer of the model depends on the other rows of a batch")
+        while rows <= MOST_ROWS and perf_counter() - started < _SWEEP_SECONDS:
+            seconds[rows] = _cost(predictor, features, _probe(signature, rows))
+            if budget is not None and rows > 1 and seconds[rows] > budget * _BUDGET_SHARE:
+                break
+            if seconds[rows] / rows < (1 - _WORTH) * seconds[best] / best:
+                best = rows
+            elif rows >= 4 * best:  # two doublings without a gain: there is none to come
+                break
+            rows *= 2
+    except BedplateError as error:
+        return Plan(rows=1, reason=f"the model refuses made-up inputs: {error.message}", seconds=seconds)
+    except Exception as error:  # noqa: BLE001  whatever it is, it answers requests one by one as well as it can
+        return Plan(rows=1, reason=f"the model fails on made-up inputs: {type(error).__name__}", seconds=seconds)
+    saved = seconds[1] - seconds[best] / best
+    handover = _handover()
+    if saved < _HANDOVERS * handover:
+        told = f"{saved * 1e6:.0f} µs saved of a row, {handover * 1e6:.0f} µs to hand it to a thread"
+        return Plan(rows=1, reason=f"it does not pay: {told}", seconds=seconds)
+    return Plan(rows=best, reason=f"{best} rows together save {saved * 1e6:.0f} µs of each", seconds=seconds)
+
+
+def _cost(predictor: Predictor, features: FeatureReader, inputs: Arrays) -> float:
+    times: list[float] = []
+    while len(times) < _REPEATS and sum(times) < _SWEEP_SECONDS / _REPEATS:
+        started = perf_counter()
+        predictor.predict(inputs, features)
+        times.append(perf_counter() - started)
+    return median(times)
+
+
+def _handover() -> float:
+    """What it costs to have something done in a thread and wait for it."""
+    times = []
+    with ThreadPoolExecutor(1) as thread:
+        for _ in range(20):
+            started = perf_counter()
+            thread.submit(int).result()
+            times.append(perf_counter() - started)
+    return median(times)
+
+
+def _probe(signature: ModelSignature, rows: int, seed: int = 0) -> Arrays:
+    """Made-up inputs of so many rows: small numbers, which most models take."""
+    random = np.random.default_rng(seed)
+    inputs: Arrays = {}
+    for tensor in signature.inputs:
+        shape = (rows, *(1 if size == -1 else size for size in tensor.shape[1:]))
+        if tensor.datatype == "BYTES":
+            inputs[tensor.name] = np.full(shape, "", np.object_)
+        elif tensor.datatype.startswith("FP"):
+            inputs[tensor.name] = random.standard_normal(shape).astype(DTYPES[tensor.datatype])
+        else:
+            inputs[tensor.name] = random.integers(0, 2, shape).astype(DTYPES[tensor.datatype])
+    return inputs
+
+
+def _independent(predictor: Predictor, features: FeatureReader, signature: ModelSignature) -> bool:
+    """Whether rows asked together get what they get alone."""
+    inputs = _probe(signature, 4, seed=1)
+    counts = [1, 2, 1]
+    parts = _part(predictor.predict(inputs, features), counts)
+    if parts is None:
+        return False
+    start = 0
+    for count, part in zip(counts, parts, strict=True):
+        alone = predictor.predict({name: array[start : start + count] for name, array in inputs.items()}, features)
+        start += count
+        for name, array in alone.outputs.items():
+            if array.shape != part.outputs[name].shape or not _same(array, part.outputs[name]):
+                return False
+    return True
+
+
+def _same(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
+    if one.dtype.kind != "f":
+        return bool((one == other).all())
+    rough = 1e-2 if one.dtype == np.float16 else 1e-4
+    return np.allclose(one.astype(np.float64), other.astype(np.float64), rtol=rough, atol=rough, equal_nan=True)
