@@ -37,11 +37,10 @@ MODEL = "trees"
 
 def by_hand(model: str, port: int) -> None:
     """The server written by hand: what one would write in an afternoon, and as fast as these libraries go."""
-    import asyncio
-
     import msgspec
     import numpy as np
     import onnxruntime
+    import uvloop
     from granian.server.embed import Server
 
     class Tensor(msgspec.Struct):
@@ -80,7 +79,7 @@ def by_hand(model: str, port: int) -> None:
         outputs = [Tensor("Y", list(scores.shape), "FP32", scores.ravel().tolist())]
         protocol.response_bytes(200, headers, encode(Answer(MODEL, outputs, "1", request.id)))
 
-    asyncio.run(Server(app, address="127.0.0.1", port=port, log_enabled=False).serve())
+    uvloop.run(Server(app, address="127.0.0.1", port=port, log_enabled=False).serve())
 
 
 @contextlib.contextmanager

@@ -102,6 +102,7 @@ class _Input:
     def __init__(self, spec: TensorSpec) -> None:
         self.name, self.datatype = spec.name, spec.datatype
         self.shape = spec.shape
+        self.sized = [(axis, size) for axis, size in enumerate(spec.shape) if size != -1]
         self.fixed = list(spec.shape) if -1 not in spec.shape else None
         self.dtype = DTYPES[spec.datatype]
         self.floats = spec.datatype.startswith("FP")
@@ -153,9 +154,9 @@ class _Input:
         return array
 
     def _check_shape(self, shape: list[int]) -> None:
-        fits = len(shape) == len(self.shape) and all(
-            size >= 0 and free in (-1, size) for size, free in zip(shape, self.shape, strict=True)
-        )
+        fits = len(shape) == len(self.shape) and min(shape, default=0) >= 0
+        for axis, size in self.sized:
+            fits = fits and shape[axis] == size
         if not fits:
             raise InputError(f"input {self.name!r} has shape {shape[:16]}", fix=f"send it as {list(self.shape)}")
 

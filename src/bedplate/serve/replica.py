@@ -19,6 +19,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import uvloop
 
 from bedplate import bundle, online
 from bedplate.bundle import Manifest
@@ -196,7 +197,7 @@ def main(arguments: list[str]) -> int:
         return error.exit_code
     gc.collect()
     gc.freeze()  # what was loaded stays: the collector need not walk it again and again
-    asyncio.run(replica.serve(descriptor, lambda: say(state="ready", pid=os.getpid())))
+    uvloop.run(replica.serve(descriptor, lambda: say(state="ready", pid=os.getpid())))
     return 0
 
 
