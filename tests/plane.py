@@ -43,6 +43,7 @@ class Plane:
         self.contents = Contents(self.store, blobs.open(self.home.blobs))
         self.artifacts = Artifacts(self.store, self.contents)
         system: Any = SimpleNamespace(
+            home=self.home,
             store=self.store,
             settings=self.settings,
             identity=self.identity,

@@ -12,6 +12,7 @@ import msgspec
 Digest = NewType("Digest", str)
 """``sha256:`` and 64 lower-case hexadecimal digits."""
 
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 _CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS = [
     high + low for high in _CROCKFORD for low in _CROCKFORD
@@ -28,7 +29,7 @@ def new_id(prefix: str) -> str:
 def canonical(value: object) -> bytes:
     """The one JSON text of a value: sorted keys, no spaces, UTF-8, no NaN. Structs become objects first."""
     plain = msgspec.to_builtins(value, str_keys=True)
-    return json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return _canonical(plain).encode()
 
 
 def digest_of(value: object) -> Digest:

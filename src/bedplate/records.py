@@ -258,8 +258,41 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
 # --------------------------------------------------------------------------------------------------- serving, outcomes
 
 
+class Exposure(msgspec.Struct, frozen=True, kw_only=True):
+    """To which release of a rollout a request was assigned, at random by ``split``: its key's hash in [0, 1).
+
+    The prediction's ``bundle`` says who answered: the stable one also where an assigned candidate failed.
+    """
+
+    rollout: str
+    step: int
+    mode: Literal["shadow", "split"]
+    share: float
+    split: float
+    assigned: Literal["stable", "candidate"]
+
+
+Guard = Literal["errors", "latency", "kpi", "rows"]
+"""What may roll a candidate back: its failures, its slowness, what it earns, or how many rows it answers otherwise."""
+
+
+class GuardFinding(msgspec.Struct, frozen=True, kw_only=True):
+    """What one guard of a rollout sees: both releases with intervals, the evidence, and whether it rolls back.
+
+    A release that was asked nothing has no figure.
+    """
+
+    guard: Guard
+    e_value: float
+    limit: float
+    stable: Estimate | None
+    candidate: Estimate | None
+    alarm: bool
+    text: str
+
+
 class Prediction(msgspec.Struct, frozen=True, kw_only=True):
-    """One served prediction, as the journal and then the prediction table keep it."""
+    """One served prediction, as the journal and then the prediction table keep it. ``exposure``: during a rollout."""
 
     id: str
     request_id: str
@@ -276,6 +309,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     outputs: dict[str, Any]
     latency_ms: float
     replayed: bool = False
+    exposure: Exposure | None = None
 
 
 class DriftFinding(msgspec.Struct, frozen=True, kw_only=True):

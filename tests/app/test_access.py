@@ -44,6 +44,7 @@ def logged(evidence: str) -> dict[str, Any]:
         "outputs": '{"product_id":[7]}',
         "latency_ms": 1.5,
         "replayed": False,
+        "exposure": "null",
     }
 
 

@@ -38,6 +38,11 @@ policy remove ID --home --json
 policy test --action --environment --gates-passed --home --json --principal --purpose --resource
 refuse USE_CASE --environment --home --json --reason
 restore SOURCE HOME --json
+rollout freeze ENDPOINT --home --json
+rollout resume ENDPOINT --home --json
+rollout roll-back ENDPOINT --home --json --reason
+rollout start ENDPOINT --home --json
+rollout status ENDPOINT --home --json
 run PATH --home --json --only
 schema
 status --home --json

@@ -315,6 +315,24 @@ def test_approvals_and_waivers(store: Store) -> None:
             tx.waivers.withdraw(waiver.id)
 
 
+def test_rollouts(store: Store) -> None:
+    with store.transaction() as tx:
+        assert tx.rollouts.latest("shop") is None
+        made = {"use_case": "shop", "bundle": ABSENT, "plan": {}, "spec": {"a": 1}, "before": {}, "by": "ana"}
+        first = tx.rollouts.add("shop", **made)  # type: ignore[arg-type]
+        tx.rollouts.change(first, state="rolled_back", reason="failed", evidence=[{"step": 0}])
+        second = tx.rollouts.add("shop", **made)  # type: ignore[arg-type]
+        other = tx.rollouts.add("clinic", **made)  # type: ignore[arg-type]
+        frozen = tx.rollouts.change(other, state="frozen", step=1, outcomes={"stable": 2})
+    with store.read() as tx:
+        assert tx.rollouts.active() == [frozen, second]
+        assert tx.rollouts.latest("shop") == second
+        newest, oldest = tx.rollouts.list("shop")
+        assert (newest.state, oldest.state, oldest.reason) == ("running", "rolled_back", "failed")
+        assert oldest.evidence == [{"step": 0}]
+        assert (frozen.step, frozen.outcomes, frozen.spec) == (1, {"stable": 2}, {"a": 1})
+
+
 def test_endpoints(store: Store) -> None:
     """The revision counts changes of what is served, not wishes for the same."""
     with store.transaction() as tx:

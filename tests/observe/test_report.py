@@ -158,6 +158,21 @@ def test_shipping_again_after_a_crash_before_the_deletion_adds_nothing(tmp_path:
     assert not list(journal.iterdir())
 
 
+def test_a_table_from_before_rollouts_gets_their_column_and_keeps_its_rows(tmp_path: Path) -> None:
+    old = logged([{"a": 1.0}, {"a": 2.0}]).drop_columns(["exposure"])
+    tables = Tables(tmp_path / "tables")
+    tables.write("predictions", old, mode="append")
+    endpoint = Endpoint(tmp_path / "journal")
+    replay(plan(3), endpoint, nothing, set())
+    endpoint.writer.close()
+    grown = ship(tmp_path / "journal", tables, "predictions").table
+    assert grown is not None
+    rows = pa.Table.from_batches(tables.scan(grown))
+    assert rows["exposure"].to_pylist() == ["null"] * rows.num_rows
+    assert rows.num_rows == 2 + 6
+    assert {"id 0", "id 1"} <= set(rows["id"].to_pylist())
+
+
 def test_a_prediction_is_found_as_it_was_logged(tmp_path: Path) -> None:
     tables, journal = Tables(tmp_path / "tables"), tmp_path / "journal"
     endpoint = Endpoint(journal)
@@ -192,7 +207,7 @@ def logged(features: list[dict[str, Any]], outputs: dict[str, Any] | None = None
     same = {"use_case": "retail", "endpoint": "retail", "bundle": BUNDLE, "segment": "seg", "inputs": "{}"}
     start = clock.parse("2017-12-04T12:00:00.000000Z")
     columns: dict[str, Any] = {name: [value] * n for name, value in same.items()}
-    columns |= {name: [""] * n for name in ("evidence", "principal", "decision")} | text
+    columns |= {name: [""] * n for name in ("evidence", "principal", "decision", "exposure")} | text
     columns["time"] = [start + timedelta(days=i * days // n) for i in range(n)]
     columns["features"] = [msgspec.json.encode(item).decode() for item in features]
     columns["outputs"] = [msgspec.json.encode(outputs or {"product_id": [[1, 2]]}).decode()] * n

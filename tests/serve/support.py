@@ -17,6 +17,7 @@ from bedplate.ids import Digest, digest_bytes
 from bedplate.policy.values import Principal
 from bedplate.records import ModelSignature, TensorSpec
 from bedplate.serve import snapshot
+from bedplate.serve.snapshot import Route
 from bedplate.serve.spec import ReplicaSpec
 from bedplate.settings import Home
 
@@ -102,15 +103,20 @@ class World:
     def snapshot(self) -> Path:
         return self.home.run / "access.json"
 
-    def publish(self, policies: tuple[str, ...] = (), expires: str | None = None) -> None:
-        """Put the keys into force."""
+    def publish(
+        self,
+        policies: tuple[str, ...] = (),
+        expires: str | None = None,
+        routes: dict[str, Route] | None = None,
+    ) -> None:
+        """Put the keys, and routes if there are any, into force."""
         entries = {
             snapshot.name_of_token(token): snapshot.Key(
                 principal=Principal(kind="Service", id=f"svc-{i}", name=f"svc-{i}", groups=groups), expires=expires
             )
             for i, (token, groups) in enumerate(self.keys.items())
         }
-        snapshot.write(self.snapshot, snapshot.new(entries, policies), self._key)
+        snapshot.write(self.snapshot, snapshot.new(entries, policies, routes=routes), self._key)
 
     def bundle(
         self, model: bytes | None = None, signature: ModelSignature = LINEAR, version: int = 1

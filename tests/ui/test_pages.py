@@ -14,20 +14,20 @@ def test_an_empty_home_says_what_to_do():
 
 
 def test_every_section_of_a_use_case_without_evidence_says_what_to_do():
-    html = pages.use_case(VIEW, UseCasePage(status=sample.status(), stages=(), evidence=Evidence()))
+    html = pages.use_case(VIEW, UseCasePage(status=sample.status(), stages=(), evidence=Evidence()), None)
 
     assert html.count('class="empty"') == len(pages.SECTIONS)
 
 
 def test_a_full_page_shows_each_figure_with_its_interval():
-    html = pages.use_case(VIEW, sample.page())
+    html = pages.use_case(VIEW, sample.page(), None)
 
     for text in ("[15.2, 16.4]", "[8.6, 10.2]", "[14.5, 15.3]", "[0.017, 0.025]"):
         assert text in html, text
 
 
 def test_replayed_history_is_never_called_value():
-    html = pages.use_case(VIEW, sample.page())
+    html = pages.use_case(VIEW, sample.page(), None)
     start = html.index('id="watch"')
     section = html[start : html.index("</section>", start)]
 
@@ -39,8 +39,9 @@ def test_replayed_history_is_never_called_value():
 def test_only_who_may_decide_gets_the_buttons():
     import msgspec
 
-    assert "Approve version 3" in pages.use_case(VIEW, sample.page())
-    assert "Approve version 3" not in pages.use_case(msgspec.structs.replace(VIEW, may_decide=False), sample.page())
+    assert "Approve version 3" in pages.use_case(VIEW, sample.page(), None)
+    barred = msgspec.structs.replace(VIEW, may_decide=False)
+    assert "Approve version 3" not in pages.use_case(barred, sample.page(), None)
 
 
 def test_a_broken_chain_is_said_out_loud():

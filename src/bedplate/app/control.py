@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from bedplate import clock, files
-from bedplate.app import access, endpoints, owned, owner_socket
+from bedplate.app import access, endpoints, owned, owner_socket, rollout_steps
 from bedplate.app import home as homes
 from bedplate.app.owner_socket import Request
 from bedplate.app.read_models import StopReport, UpInfo
@@ -53,15 +53,19 @@ def serve_forever(
         plane = plugins("bedplate.control_plane")[0](
             Site(home.system, home.carry_out, lambda: endpoints.live(home.system))
         )
+        watching: rollout_steps.Watcher | None = None
         try:
             files.write(address, plane.address.encode())
             home.system.serving = True
             for problem in endpoints.restore(home.system):
                 sys.stderr.write(f"{problem}\n")
+            watching = rollout_steps.Watcher(home.system)
             on_ready(UpInfo(address=plane.address, link=home.link(), pid=os.getpid()))
             _until_stopped(home)
             home.system.check_owner()
         finally:
+            if watching is not None:
+                watching.close()
             address.unlink(missing_ok=True)
             plane.stop()
             for number, handler in previous.items():

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -14,10 +15,12 @@ from bedplate.ids import digest_of
 from bedplate.journal import Segment
 from bedplate.policy.policies import Policies
 from bedplate.records import TableVersion
+from bedplate.release.rollout import RolloutPlan
 from bedplate.serve import snapshot
 from bedplate.serve.spec import ReplicaSpec
 from bedplate.store import Transaction
 from bedplate.store.endpoints import EndpointRow
+from bedplate.store.rollouts import RolloutRow
 
 
 def access_path(system: System) -> Path:
@@ -41,17 +44,53 @@ def write_access(system: System, tx: Transaction, policies: Policies) -> None:
         for key in tx.keys.list()
         if key.ended is None and key.principal in active
     }
+    up = [row for row in tx.rollouts.active() if row.id in system.rolling]
+    routes = {row.endpoint: route for row in up if (route := route_of(system, tx, row)) is not None}
     path = access_path(system)
     try:
         before = snapshot.read(path, signer.public_key()).number
     except IntegrityError:
         before = 0  # there is none yet, or none that a replica would take
-    snapshot.write(path, snapshot.new(keys, policies.texts, before), signer)
+    snapshot.write(path, snapshot.new(keys, policies.texts, before, routes), signer)
+
+
+def route_of(system: System, tx: Transaction, row: RolloutRow) -> snapshot.Route | None:
+    """How replicas share the requests of an endpoint in the present step of a rollout; None after its last."""
+    plan = msgspec.convert(row.plan, RolloutPlan)
+    if row.step >= len(plan.steps):
+        return None
+    spec = spec_from(row.spec)
+    step = plan.steps[row.step]
+    return snapshot.Route(
+        rollout=row.id,
+        step=row.step,
+        mode=step.mode,
+        share=step.share,
+        salt=row.id,
+        bundle=row.bundle,
+        version=str(tx.versions.of_bundle(row.use_case, row.bundle) or ""),
+        evidence=spec.evidence,
+        socket=system.home.run / f"{row.id}.sock",
+        tallies=tallies_of(system, row),
+        patience=plan.patience,
+        key=plan.key,
+        slack=plan.slack,
+    )
+
+
+def tallies_of(system: System, row: RolloutRow) -> Path:
+    """Where replicas leave what they count in a rollout."""
+    return system.home.run / "rollouts" / row.id
 
 
 def spec_of(row: EndpointRow) -> ReplicaSpec:
     """What the supervisor starts a replica of this endpoint from."""
-    return msgspec.convert(row.spec, ReplicaSpec, dec_hook=lambda kind, value: kind(value))
+    return spec_from(row.spec)
+
+
+def spec_from(kept: dict[str, Any]) -> ReplicaSpec:
+    """A spec from what :func:`as_row` made of it."""
+    return msgspec.convert(kept, ReplicaSpec, dec_hook=lambda kind, value: kind(value))
 
 
 def here(system: System, spec: ReplicaSpec) -> ReplicaSpec:

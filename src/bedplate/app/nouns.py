@@ -17,6 +17,7 @@ from bedplate.app.read_models import (
     PolicyChange,
     PolicyCheck,
     PolicyTest,
+    RolloutReport,
     User,
     Workspace,
 )
@@ -131,6 +132,37 @@ class Workspaces:
     def delete(self, name: str) -> Workspace:
         """Delete an empty workspace."""
         return self._carry_out("delete_workspace", Workspace, name=name)
+
+
+class Rollouts:
+    """Releases on their way in, step by step."""
+
+    def __init__(self, carry_out: CarryOut) -> None:
+        self._carry_out = carry_out
+
+    def start(self, endpoint: str) -> RolloutReport:
+        """Begin to let the newest approved release in at an endpoint."""
+        return self._carry_out("start_rollout", RolloutReport, endpoint=endpoint)
+
+    def status(self, endpoint: str) -> RolloutReport:
+        """The newest rollout of an endpoint, with what its guards see."""
+        return self._carry_out("show_rollout", RolloutReport, endpoint=endpoint)
+
+    def freeze(self, endpoint: str) -> RolloutReport:
+        """Take no more steps. Guards still roll back."""
+        return self._carry_out("freeze_rollout", RolloutReport, endpoint=endpoint)
+
+    def resume(self, endpoint: str) -> RolloutReport:
+        """Go on with the step at which it was frozen."""
+        return self._carry_out("resume_rollout", RolloutReport, endpoint=endpoint)
+
+    def roll_back(self, endpoint: str, reason: str = "") -> RolloutReport:
+        """Have the release from before answer everything, within a second while steps are taken."""
+        return self._carry_out("roll_back", RolloutReport, endpoint=endpoint, reason=reason)
+
+    def take_outcomes(self, endpoint: str, outcomes: Sequence[tuple[str, float]]) -> RolloutReport:
+        """Say what came of answers: pairs of the key that was asked with and what it earned, for the guard ``kpi``."""
+        return self._carry_out("take_outcomes", RolloutReport, endpoint=endpoint, outcomes=tuple(outcomes))
 
 
 class Policies:

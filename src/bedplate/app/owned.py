@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bedplate.app import access, model_changes, people, policies, workspaces
+from bedplate.app import access, model_changes, people, policies, rollouts, workspaces
 from bedplate.app.owner_socket import Listener, Request
 from bedplate.app.read_models import StopReport, UpInfo
 from bedplate.app.system import System
@@ -157,8 +157,10 @@ class OwnedHome:
 
     def stop(self, principal: Principal, emit: Emit) -> Any:
         """Ask this owner to end."""
+        from bedplate.app import endpoints
+
         access.demand(self.system, principal, "operate", policy.HOME)
-        names = tuple(row.name for row in self.system.supervisor.status())
+        names = tuple(endpoints.live(self.system))
         self.stopping.set()
         return StopReport(pid=os.getpid(), endpoints=names)
 
@@ -219,6 +221,12 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
     "point_alias": _of(model_changes.point_alias),
     "name_approvers": _of(model_changes.name_approvers),
     "convert_version": _of(model_changes.convert_version),
+    "start_rollout": _of(rollouts.start),
+    "show_rollout": _of(rollouts.report),
+    "freeze_rollout": _of(rollouts.freeze),
+    "resume_rollout": _of(rollouts.resume),
+    "roll_back": _of(rollouts.roll_back),
+    "take_outcomes": _of(rollouts.take_outcomes),
     "add_policies": _of(policies.add),
     "compare_policies": _of(policies.compare),
     "list_policies": _of(policies.listed),

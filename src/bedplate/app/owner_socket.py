@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from bedplate import errors
+from bedplate import errors, files
 from bedplate.errors import BedplateError, HomeError, UnavailableError
 from bedplate.records import Event
 
@@ -67,8 +67,8 @@ class Listener:
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         with contextlib.suppress(FileNotFoundError):
             path.unlink()  # only the owner gets here, so a socket file is one that a killed owner left
-        with _within(path.parent) as name_of:
-            self._listener.bind(name_of(path))
+        with files.brief(path) as name:
+            self._listener.bind(name)
         path.chmod(0o600)
         self._listener.listen(16)
         self._thread = threading.Thread(target=self._accept, name="owner-socket", daemon=True)
@@ -171,8 +171,8 @@ def ask(path: Path, request: Request, on_event: Callable[[Event], None]) -> byte
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.settimeout(_ANSWER_WITHIN)
     try:
-        with _within(path.parent) as name_of:
-            connection.connect(name_of(path))
+        with files.brief(path) as name:
+            connection.connect(name)
     except OSError as error:
         connection.close()
         raise HomeError("the owner of this home does not answer", where=str(path), fix="try again") from error
@@ -191,13 +191,3 @@ def ask(path: Path, request: Request, on_event: Callable[[Event], None]) -> byte
     raise UnavailableError(
         "the owner of this home ended before it answered", where=str(path), fix="run the command again: it carries on"
     )
-
-
-@contextlib.contextmanager
-def _within(folder: Path) -> Any:
-    """Yield a function that names a file of ``folder`` briefly, through a descriptor, however long its path is."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        yield lambda path: f"/proc/self/fd/{descriptor}/{path.name}"
-    finally:
-        os.close(descriptor)

@@ -15,6 +15,7 @@ from bedplate.records import (
     Estimate,
     FeatureSet,
     GateReport,
+    GuardFinding,
     IngestResult,
     LoadTest,
     Objective,
@@ -179,6 +180,37 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 # --------------------------------------------------------------------------------------------------------------- status
+
+
+class RolloutStep(msgspec.Struct, frozen=True, kw_only=True):
+    """One step of a rollout: what was seen in it, and how it ended. ``state`` is ``to come`` before it begins."""
+
+    mode: Literal["shadow", "split"]
+    share: float
+    hold: float
+    state: Literal["to come", "now", "passed", "stopped"]
+    stable: int = 0
+    candidate: int = 0
+    findings: tuple[GuardFinding, ...] = ()
+    rows: int = 0
+    different: int = 0
+    ended: str = ""
+
+
+class RolloutReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A rollout as it is now, in words: which release is let in, in the place of which, how far, and why it ended."""
+
+    id: str
+    endpoint: str
+    use_case: str
+    state: Literal["running", "frozen", "completed", "rolled_back"]
+    bundle: Digest
+    before: Digest
+    by: str
+    reason: str
+    created: str
+    updated: str
+    steps: tuple[RolloutStep, ...]
 
 
 class EndpointStatus(msgspec.Struct, frozen=True, kw_only=True):

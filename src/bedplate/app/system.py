@@ -41,6 +41,8 @@ class System:
         self._exit = contextlib.ExitStack()
         self._locks: dict[str, threading.Lock] = {}
         self._guard = threading.Lock()
+        self.rolling: set[str] = set()
+        """Rollouts whose candidate this owner has up: no route leads to one that is not."""
         self.described: dict[str, tuple[Declared, ...]] = {}
         """What each version of a ``pipeline.py`` declares, by its digest."""
         try:

@@ -9,8 +9,6 @@ from collections.abc import AsyncIterator, Callable
 from functools import lru_cache
 from typing import Any
 
-from granian._granian import RSGIProtocolClosed as ProtocolClosed
-
 from bedplate.errors import BedplateError
 from bedplate.http import pipes
 from bedplate.http.deadlines import Deadline
@@ -86,7 +84,7 @@ def _request(scope: Any, protocol: Any) -> Request:
                 body = await _pieces(protocol, most) if chunked else await protocol()
         except TimeoutError as error:
             raise ProtocolError(408, f"the body did not arrive within {seconds:g} s") from error
-        except ProtocolClosed as error:
+        except RuntimeError as error:  # what the server raises when the connection ended
             raise ProtocolError(400, "the client left before the body was complete") from error
         request.unread = False
         return bytes(body)
@@ -175,7 +173,7 @@ async def _stream(response: Response, headers: list[tuple[str, str]], protocol: 
             task.cancel()
         results = await asyncio.gather(*tasks, return_exceptions=True)
         await _close(response)
-    if isinstance(results[0], Exception) and not isinstance(results[0], ProtocolClosed | BrokenPipeError):
+    if isinstance(results[0], Exception) and not isinstance(results[0], BrokenPipeError):
         raise results[0]
 
 
@@ -183,7 +181,10 @@ async def _events(source: AsyncIterator[bytes], status: int, headers: list[tuple
     """A few small pieces now and then: each is sent as it comes."""
     transport = protocol.response_stream(status, headers)
     async for piece in source:
-        await transport.send_bytes(piece)
+        try:
+            await transport.send_bytes(piece)
+        except RuntimeError:  # what the server raises when the client left
+            return
 
 
 async def _file(source: AsyncIterator[bytes], status: int, headers: list[tuple[str, str]], protocol: Any) -> None:

@@ -38,12 +38,13 @@ SCHEMA = pa.schema(
         pa.field("outputs", pa.string(), nullable=False),
         pa.field("latency_ms", pa.float64(), nullable=False),
         pa.field("replayed", pa.bool_(), nullable=False),
+        pa.field("exposure", pa.string(), nullable=False),
         pa.field("segment", pa.string(), nullable=False),
     ]
 )
 """The prediction table. Inputs, features and outputs are JSON text: their names differ from model to model."""
 
-_JSON_COLUMNS = ("inputs", "features", "outputs")
+_JSON_COLUMNS = ("inputs", "features", "outputs", "exposure")
 _decoder = msgspec.json.Decoder(Prediction)
 _packed = msgspec.msgpack.Decoder(Prediction)
 
@@ -70,6 +71,8 @@ def ship(
     """
     count = rows = 0
     for segment in journal.segments(folder, sealed_only=True):
+        if not count:
+            _upgrade(tables, name)
         table = pa.Table.from_pylist([_row(segment, record) for record in journal.read(segment)], schema=SCHEMA)
         version = tables.write(name, table, mode="append", key=f"segment:{segment.id}")
         if on_segment is not None:
@@ -136,6 +139,25 @@ def latest(rows: Reader, version: TableVersion) -> Prediction | None:
     return None if newest is None else find(rows, version, newest["id"])
 
 
+def _upgrade(tables: Tables, name: str) -> None:
+    """Give a table that was made before rollouts the column of exposures, once; nothing was exposed in it."""
+    try:
+        current = tables.current(name)
+    except NotFoundError:
+        return
+    before = tables.schema(current)
+    if "exposure" in before.names:
+        return
+
+    def grown() -> Iterator[pa.RecordBatch]:
+        for batch in tables.scan(current):
+            columns = {column: batch.column(column) for column in before.names}
+            columns["exposure"] = pa.array(["null"] * batch.num_rows, pa.string())
+            yield pa.RecordBatch.from_arrays([columns[field.name] for field in SCHEMA], schema=SCHEMA)
+
+    tables.write(name, pa.RecordBatchReader.from_batches(SCHEMA, grown()), mode="overwrite", key=f"exposure:{name}")
+
+
 def _row(segment: Segment, record: bytes) -> dict[str, object]:
     prediction = _prediction(segment, record)
     row: dict[str, object] = msgspec.structs.asdict(prediction)
@@ -154,7 +176,7 @@ def _prediction(segment: Segment, record: bytes) -> Prediction:
 def _restore(row: dict[str, object]) -> Prediction:
     values = {key: value for key, value in row.items() if key != "segment"}
     for column in _JSON_COLUMNS:
-        values[column] = msgspec.json.decode(str(row[column]))
+        values[column] = msgspec.json.decode(str(row.get(column, "null")))  # it may be from before rollouts
     values["time"] = row["time"].strftime("%Y-%m-%dT%H:%M:%S.%fZ")  # type: ignore[attr-defined]
     return msgspec.convert(values, Prediction)
 

@@ -37,6 +37,8 @@ class Access:
         self._policies: Policies | None = None
         self._texts: tuple[str, ...] = ()
         self._kept: dict[tuple[str, str, ResourceRef], Admitted] = {}
+        self.routes: dict[str, snapshots.Route] = {}
+        """Routes in force, by endpoint; none without a good snapshot."""
         self.refresh()
 
     @property
@@ -63,10 +65,11 @@ class Access:
                 policies = Policies.load(*snapshot.policies)
         except BedplateError as error:
             _log.error("everything is denied: %s", error)
-            self._policies, self._keys, self._kept = None, {}, {}
+            self._policies, self._keys, self._kept, self.routes = None, {}, {}, {}
             return
         self._number, self._texts = snapshot.number, snapshot.policies
         self._policies, self._keys, self._kept = policies, snapshot.keys, {}
+        self.routes = snapshot.routes
 
     def admit(self, authorization: str | None, action: str, resource: ResourceRef) -> Admitted:
         """Authenticate an ``Authorization`` header and decide about ``action`` on an endpoint.

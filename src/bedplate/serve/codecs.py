@@ -205,9 +205,9 @@ class Codec:
         return Call(request.id, arrays, values, wanted, replayed)
 
     def encode(
-        self, call: Call, outputs: dict[str, npt.NDArray[Any]], prediction: str
+        self, call: Call, outputs: dict[str, npt.NDArray[Any]], prediction: str, version: str = ""
     ) -> tuple[bytes, dict[str, list[Any]]]:
-        """The body of an answer, and the values in it for the log.
+        """The body of an answer, and the values in it for the log; ``version`` where it is not this model's.
 
         Raises:
             ModelError: the model did not give what its signature says, or gave a value that is no number.
@@ -230,7 +230,7 @@ class Codec:
             if call.wanted is None or name in call.wanted:
                 tensors.append(OutputTensor(name, list(array.shape), datatype, data))
         body = _response.encode(
-            InferResponse(self._name, tensors, self._version, call.id, {"prediction_id": prediction})
+            InferResponse(self._name, tensors, version or self._version, call.id, {"prediction_id": prediction})
         )
         return body, values
 

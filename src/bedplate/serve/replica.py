@@ -11,6 +11,7 @@ import gc
 import logging
 import os
 import signal
+import socket
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,16 +21,19 @@ import msgspec
 import numpy as np
 
 from bedplate import bundle, online
+from bedplate.bundle import Manifest
 from bedplate.errors import BedplateError, InputError
 from bedplate.journal import Writer
 from bedplate.records import ModelSignature
 from bedplate.serve import predictors, sockets
 from bedplate.serve import spec as specs
 from bedplate.serve.access import Access
+from bedplate.serve.candidate import Candidate
 from bedplate.serve.codecs import DTYPES
 from bedplate.serve.handlers import Inference
 from bedplate.serve.predictors import FeatureReader, Predictor
 from bedplate.serve.rest import RestApplication
+from bedplate.serve.routing import Router
 from bedplate.serve.spec import ReplicaSpec
 
 _log = logging.getLogger(__name__)
@@ -45,6 +49,29 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
+class CandidateReplica:
+    """A candidate release: it answers what the endpoint's replicas pass on, and keeps no log of its own.
+
+    Raises:
+        BedplateError: the bundle cannot be trusted, or a file cannot be opened.
+    """
+
+    def __init__(self, spec: ReplicaSpec) -> None:
+        _, predictor, self.features = _load(spec)
+        self._candidate = Candidate(predictor, self.features)
+
+    async def serve(self, descriptor: int, ready: Any) -> None:
+        """Answer on the socket until told to end."""
+        ending = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ending.set)
+        listener = socket.socket(fileno=descriptor)
+        server = await asyncio.start_unix_server(self._candidate.talk, sock=listener)
+        ready()
+        await ending.wait()
+        server.close()
+        self.features.close()
+
+
 class Replica:
     """The parts of one replica, put together from its spec.
 
@@ -54,13 +81,12 @@ class Replica:
 
     def __init__(self, spec: ReplicaSpec) -> None:
         self.spec = spec
-        manifest = bundle.verify(spec.bundle, public_key=spec.public_key, digest=spec.digest)
-        predictor = predictors.load(spec.bundle, manifest, spec.threads)
-        self.features = online.open(spec.online, read_only=True)
-        _warm_up(predictor, manifest.signature, self.features)
+        manifest, predictor, self.features = _load(spec)
         self.access = Access(spec.snapshot, spec.snapshot_key, spec.use_case)
         self.journal = Writer(spec.journal, spec.mode, seal_seconds=spec.seal)
-        inference = Inference(spec, manifest, predictor, self.features, self.journal)
+        self.router = Router(spec.digest, str(manifest.version), spec.evidence, manifest.signature)
+        self.router.follow(self.access.routes.get(spec.name))
+        inference = Inference(spec, manifest, predictor, self.features, self.journal, self.router)
         self.app = RestApplication(inference, self.access, _release())
 
     async def serve(self, descriptor: int, ready: Any) -> None:
@@ -82,6 +108,7 @@ class Replica:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(serving, self.spec.drain)
         ticking.cancel()
+        self.router.close()
         self.journal.close()
         self.features.close()
 
@@ -91,8 +118,10 @@ class Replica:
             self.app.sweep()
             try:
                 self.access.refresh()
+                self.router.follow(self.access.routes.get(self.spec.name))
+                self.router.tick()
             except Exception:  # noqa: BLE001  what fails here must not end the ticking: the old rules would never end
-                _log.exception("the access snapshot could not be refreshed")
+                _log.exception("the access snapshot or the route could not be refreshed")
 
     async def _drain(self) -> None:
         """Tell every connection that this was its last answer, and wait until nothing is in flight.
@@ -111,6 +140,14 @@ class Replica:
             self.journal.seal()
         except BedplateError as error:
             _log.error("the prediction log could not be sealed: %s", error)
+
+
+def _load(spec: ReplicaSpec) -> tuple[Manifest, Predictor, online.Online]:
+    manifest = bundle.verify(spec.bundle, public_key=spec.public_key, digest=spec.digest)
+    predictor = predictors.load(spec.bundle, manifest, spec.threads)
+    features = online.open(spec.online, read_only=True)
+    _warm_up(predictor, manifest.signature, features)
+    return manifest, predictor, features
 
 
 def _warm_up(predictor: Predictor, signature: ModelSignature, features: FeatureReader) -> None:
@@ -144,7 +181,8 @@ def main(arguments: list[str]) -> int:
             os.write(pipe, msgspec.json.encode(status) + b"\n")
 
     try:
-        replica = Replica(specs.decode(path.read_bytes()))
+        spec = specs.decode(path.read_bytes())
+        replica = Replica(spec) if spec.socket is None else CandidateReplica(spec)
     except BedplateError as error:
         _log.error("not started: %s", error)
         say(state="failed", error=error.to_dict())

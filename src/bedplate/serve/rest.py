@@ -30,6 +30,7 @@ from bedplate.http import (
     unaudited,
 )
 from bedplate.http.messages import too_deep
+from bedplate.serve import snapshot
 from bedplate.serve.access import Access, Admitted
 from bedplate.serve.handlers import Inference
 from bedplate.serve.metrics import Metrics
@@ -158,7 +159,9 @@ class RestApplication:
             if params is not None:
                 self._served(params)
             body = await self._receive(protocol, headers, route.limits)
-            return await self._infer(body, admitted, started, route.limits)
+            # Who names a version gets that one.
+            shared = None if params is not None and "version" in params else self._inference.router.route
+            return await self._infer(body, admitted, started, route.limits, shared)
         response = route.handler(
             Request(method, path, headers=dict(headers.items())) if params is None else _with(params)
         )
@@ -166,7 +169,7 @@ class RestApplication:
         return response.status, response.headers, response.body
 
     async def _infer(
-        self, body: bytes, admitted: Admitted, started: float, limits: Limits
+        self, body: bytes, admitted: Admitted, started: float, limits: Limits, shared: snapshot.Route | None
     ) -> tuple[int, list[tuple[str, str]], bytes]:
         if too_deep(body, limits.depth):
             raise InputError(f"the JSON nests deeper than {limits.depth} levels")
@@ -174,13 +177,20 @@ class RestApplication:
         if inference.durable:
             loop = asyncio.get_running_loop()
             written: asyncio.Future[StorageError | None] = loop.create_future()
-            text, prediction = inference.infer(body, admitted, started, _waker(loop, written))
+            done = _waker(loop, written)
+            if shared is None:
+                text, prediction = inference.infer(body, admitted, started, done)
+            else:
+                text, prediction = await inference.infer_routed(shared, body, admitted, started, done)
             failure = await written
             if failure is not None:
                 raise failure
         else:
             try:
-                text, prediction = inference.infer(body, admitted, started, None)
+                if shared is None:
+                    text, prediction = inference.infer(body, admitted, started, None)
+                else:
+                    text, prediction = await inference.infer_routed(shared, body, admitted, started, None)
             except StorageError as error:
                 self.metrics.unlogged += 1
                 raise UnavailableError("predictions cannot be logged", fix="try again later") from error

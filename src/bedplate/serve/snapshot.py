@@ -1,4 +1,4 @@
-"""What replicas know of keys and policies: one signed file, replaced by rename.
+"""What replicas know of keys, policies and routes: one signed file, replaced by rename.
 
 The owner writes it; replicas look for a new one several times a second. A file that is missing, whose signature does
 not fit, or that is older than one already seen opens nothing: everything is denied until a good one is there.
@@ -6,6 +6,7 @@ not fit, or that is older than one already seen opens nothing: everything is den
 
 import hashlib
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 from cryptography.exceptions import InvalidSignature
@@ -14,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from bedplate import clock, files
 from bedplate.errors import IntegrityError
+from bedplate.ids import Digest
 from bedplate.policy.values import Principal
 
 _DOMAIN = b"bedplate access snapshot 1\n"
@@ -26,13 +28,43 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
     expires: str | None = None
 
 
+class Route(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How an endpoint shares its requests with a candidate release that runs in a process of its own.
+
+    ``split`` gives the candidate ``share`` of the requests, by the hash of ``salt`` and the request's key: the first
+    value of the input ``key``, or each request by itself if that is empty. ``shadow`` has it answer that share a second
+    time, for comparison only. ``patience`` is how many seconds its answer may take before the stable one is given,
+    ``slack`` how many it may be slower than the stable release's p95 without being called slow, and ``tolerance`` the
+    relative difference at which two values still are the same. Replicas leave their counts in the folder ``tallies``.
+    """
+
+    rollout: str
+    step: int
+    mode: Literal["shadow", "split"]
+    share: float
+    salt: str
+    bundle: Digest
+    version: str
+    evidence: Digest
+    socket: Path
+    tallies: Path
+    patience: float
+    key: str = ""
+    slack: float = 0.0
+    tolerance: float = 1e-6
+
+
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``keys`` by :func:`key_name`; ``policies`` are texts beside the built-in ones; ``number`` never goes back."""
+    """``keys`` by :func:`key_name`; ``policies`` are texts beside the built-in ones; ``number`` never goes back.
+
+    ``routes`` are those of endpoints, by name, that are being rolled out now.
+    """
 
     number: int
     created: str
     keys: dict[str, Key]
     policies: tuple[str, ...] = ()
+    routes: dict[str, Route] = {}
 
 
 class _Signed(msgspec.Struct, frozen=True):
@@ -53,10 +85,15 @@ def name_of_token(token: str) -> str:
     return key_name(parts[1], hashlib.sha256(parts[2].encode("utf-8", "replace")).digest())
 
 
-def new(keys: dict[str, Key], policies: tuple[str, ...] = (), after: int = 0) -> Snapshot:
+def new(
+    keys: dict[str, Key],
+    policies: tuple[str, ...] = (),
+    after: int = 0,
+    routes: dict[str, Route] | None = None,
+) -> Snapshot:
     """A snapshot numbered by the time, but above ``after``: clocks are set back, numbers never."""
     number = max(int(clock.now().timestamp() * 1_000_000), after + 1)
-    return Snapshot(number=number, created=clock.timestamp(), keys=keys, policies=policies)
+    return Snapshot(number=number, created=clock.timestamp(), keys=keys, policies=policies, routes=routes or {})
 
 
 def write(path: Path, snapshot: Snapshot, key: Ed25519PrivateKey) -> None:
@@ -65,7 +102,7 @@ def write(path: Path, snapshot: Snapshot, key: Ed25519PrivateKey) -> None:
     Raises:
         StorageError: the disk is full or refuses; the one before stays in force.
     """
-    text = msgspec.json.encode(snapshot)
+    text = msgspec.json.encode(snapshot, enc_hook=str)
     signed = _Signed(snapshot=msgspec.Raw(text), signature=key.sign(_DOMAIN + text).hex())
     files.write(path, msgspec.json.encode(signed))
 
@@ -79,7 +116,7 @@ def read(path: Path, key: Ed25519PublicKey) -> Snapshot:
     try:
         signed = msgspec.json.decode(path.read_bytes(), type=_Signed)
         key.verify(bytes.fromhex(signed.signature), _DOMAIN + bytes(signed.snapshot))
-        return msgspec.json.decode(signed.snapshot, type=Snapshot)
+        return msgspec.json.decode(signed.snapshot, type=Snapshot, dec_hook=lambda kind, value: kind(value))
     except InvalidSignature as error:
         raise IntegrityError("the access snapshot is not signed by this home", where=str(path)) from error
     except (OSError, ValueError) as error:

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import os
 import socket
+from pathlib import Path
 from typing import Any
 
 from granian._granian import SocketHolder
@@ -16,6 +17,7 @@ from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.server.embed import Server
 
+from bedplate import files
 from bedplate.errors import InputError, UnavailableError
 
 BACKLOG = 1024
@@ -45,6 +47,27 @@ def listen(host: str, port: int) -> socket.socket:
         if error.errno == errno.EACCES:
             raise UnavailableError(f"port {port} may not be used", where=where, fix="choose one above 1023") from error
         raise InputError(f"{host!r} is not an address of this machine", where=where, fix="use 127.0.0.1") from error
+    return listener
+
+
+def listen_local(path: Path) -> socket.socket:
+    """A listening socket in the file system, which only its owner can open; one that lies there is replaced.
+
+    Raises:
+        UnavailableError: the folder cannot be written.
+    """
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        files.make_folder(path.parent)
+        path.unlink(missing_ok=True)
+        with files.brief(path) as name:
+            listener.bind(name)
+        path.chmod(0o600)
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        raise UnavailableError(f"no socket can be made: {error.strerror}", where=str(path)) from error
     return listener
 
 

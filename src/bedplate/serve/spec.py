@@ -17,7 +17,8 @@ class ReplicaSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     ``bundle`` is the folder of the bundle with digest ``digest``, verified with ``public_key``; ``evidence`` is the
     digest of the fact that allowed serving it, written into every prediction. ``port`` 0 lets the system choose at the
-    first start; the supervisor keeps what was chosen. ``max_body`` in bytes, times in seconds.
+    first start; the supervisor keeps what was chosen. ``max_body`` in bytes, times in seconds. With a ``socket`` it is
+    a candidate, which answers what the endpoint's replicas pass on over it, and nobody else.
     """
 
     name: str
@@ -41,6 +42,7 @@ class ReplicaSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     receipt: float = 10.0
     drain: float = 10.0
     seal: float = 5.0
+    socket: Path | None = None
 
 
 def encode(spec: ReplicaSpec) -> bytes:

@@ -139,6 +139,8 @@ class _Endpoint:
 
     @property
     def url(self) -> str:
+        if self.spec.socket is not None:
+            return f"unix:{self.spec.socket}"
         host, port = self.listener.getsockname()[:2]
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
@@ -164,8 +166,8 @@ class Supervisor:
 
     # --------------------------------------------------------------------------------------------------- what is asked
 
-    def start(self, spec: ReplicaSpec) -> str:
-        """Serve ``spec`` and return its address once it answers.
+    def start(self, spec: ReplicaSpec, within: float = READY_SECONDS) -> str:
+        """Serve ``spec`` and return its address once it answers, which it must do ``within`` so many seconds.
 
         An endpoint that runs already under this name is swapped: the new replica becomes ready first, then the old one
         drains, and both answer on the same socket meanwhile. When the new one does not become ready, the old one stays.
@@ -181,7 +183,7 @@ class Supervisor:
                 return endpoint.url
             try:
                 new = self._spawn(endpoint, spec)
-                self._await_ready(new, spec)
+                self._await_ready(new, spec, within)
             except BedplateError:
                 if old is None:
                     self._forget(endpoint)
@@ -258,6 +260,8 @@ class Supervisor:
                 raise UnavailableError("the supervisor is closed")
             endpoint = self._endpoints.get(spec.name)
             if endpoint is not None:
+                if spec.socket is not None:
+                    return endpoint
                 host, port = endpoint.listener.getsockname()[:2]
                 if spec.host != host or spec.port not in (0, port):
                     raise ConflictError(
@@ -269,6 +273,8 @@ class Supervisor:
             return endpoint
 
     def _listen(self, spec: ReplicaSpec) -> socket:
+        if spec.socket is not None:
+            return sockets.listen_local(spec.socket)
         if spec.port:
             return sockets.listen(spec.host, spec.port)
         remembered = self._ports()
@@ -313,10 +319,10 @@ class Supervisor:
         self._work.put(run)
         return future.result()
 
-    def _await_ready(self, process: _Process, spec: ReplicaSpec) -> None:
-        if not process.poll_ready(READY_SECONDS):
+    def _await_ready(self, process: _Process, spec: ReplicaSpec, within: float) -> None:
+        if not process.poll_ready(within):
             process.kill()
-            raise UnavailableError(f"the replica of {spec.name!r} was not ready within {READY_SECONDS:g} s")
+            raise UnavailableError(f"the replica of {spec.name!r} was not ready within {within:g} s")
         if process.error is not None:
             process.kill()
             raise process.error

@@ -12,7 +12,6 @@ import math
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from scipy import special
 
 from bedplate.records import Estimate
 
@@ -126,52 +125,3 @@ def betting_interval(
     return Estimate(
         value=float(x.mean()), low=float(newest[0]), high=float(newest[1]), level=level, n=int(x.size), method="betting"
     )
-
-
-class Canary(msgspec.Struct, frozen=True, kw_only=True):
-    """Exact sequential test that a candidate release errs more often than the stable one.
-
-    If both err equally often, each error falls on the candidate with probability ``share``, its share of traffic, no
-    matter how many errors there are. The e-process mixes likelihood ratios over error ratios above 1, so it may be
-    looked at after each error. Errors that come in bursts are counted once per burst: see :func:`first_of_burst`.
-    """
-
-    share: float
-    on_candidate: int = 0
-    errors: int = 0
-
-    def update(self, on_candidate: int, errors: int) -> "Canary":
-        """After ``errors`` more errors, ``on_candidate`` of them on the candidate."""
-        return Canary(share=self.share, on_candidate=self.on_candidate + on_candidate, errors=self.errors + errors)
-
-    @property
-    def e_value(self) -> float:
-        """The evidence so far; stop the release at ``1 / alpha``."""
-        return float(canary_e_values([self.on_candidate], [self.errors], self.share)[0])
-
-
-_RATIOS = np.array([1.25, 1.5, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0, 50.0])
-
-
-def canary_e_values(on_candidate: npt.ArrayLike, errors: npt.ArrayLike, share: float) -> Array:
-    """The e-process of :class:`Canary` at running counts ``on_candidate`` of ``errors``, vectorised over them.
-
-    Raises:
-        ValueError: a share outside (0, 1).
-    """
-    if not 0 < share < 1:
-        raise ValueError(f"share {share} must lie between 0 and 1")
-    k = np.asarray(on_candidate, dtype=np.float64)[..., None]
-    n = np.asarray(errors, dtype=np.float64)[..., None]
-    alternative = share * _RATIOS / (1 - share + share * _RATIOS)
-    logs = k * np.log(alternative / share) + (n - k) * np.log((1 - alternative) / (1 - share))
-    return np.minimum(np.exp(np.minimum(special.logsumexp(logs, axis=-1) - math.log(_RATIOS.size), 600)), LARGEST)
-
-
-def first_of_burst(times: npt.ArrayLike, seconds: float = 1.0) -> npt.NDArray[np.bool_]:
-    """Which errors (sorted ``times`` in seconds) open a bucket of ``seconds``: one per burst keeps errors independent.
-
-    The first error of a bucket falls on the candidate with the traffic share; later ones may share its cause.
-    """
-    buckets = np.floor_divide(np.asarray(times, dtype=np.float64), seconds)
-    return np.concatenate([[True], np.diff(buckets) != 0]) if buckets.size else np.zeros(0, dtype=np.bool_)

@@ -35,6 +35,7 @@ from bedplate.store.policies import Policies
 from bedplate.store.principals import Keys, Links, Principals, Sessions
 from bedplate.store.registry_search import RegistrySearch
 from bedplate.store.releases import Approvals, Waivers
+from bedplate.store.rollouts import Rollouts
 from bedplate.store.runs import Runs
 from bedplate.store.schema import HEAD
 from bedplate.store.search import Search
@@ -131,6 +132,11 @@ class Transaction:
     def endpoints(self) -> Endpoints:
         """Desired endpoints."""
         return Endpoints(self._connection)
+
+    @cached_property
+    def rollouts(self) -> Rollouts:
+        """Rollouts of releases."""
+        return Rollouts(self._connection)
 
     @cached_property
     def principals(self) -> Principals:
@@ -298,31 +304,24 @@ class Store:
             ConflictError: a constraint was violated.
         """
         transaction: Transaction | None = None
-        with self._turn(), self.translated(), self._connected(connection) as used:
-            if _WRITE not in used.get_execution_options():
-                used.execution_options(**{_WRITE: True})
-            with used.begin():
-                transaction = Transaction(used)
-                if self._fence is not None:
-                    self._fence(transaction)
-                yield transaction
-        for action in transaction._after:
-            action()
-
-    def _connected(self, connection: sa.Connection | None) -> contextlib.AbstractContextManager[sa.Connection]:
-        return self._engine.connect() if connection is None else contextlib.nullcontext(connection)
-
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        if self._one is None:
-            yield
-            return
-        if not self._one.acquire(timeout=self._wait):
+        if self._one is not None and not self._one.acquire(timeout=self._wait):
             raise UnavailableError("another write takes too long", where=self.where, fix="try again")
         try:
-            yield
+            with contextlib.nullcontext(connection) if connection is not None else self._engine.connect() as used:
+                if _WRITE not in used.get_execution_options():
+                    used.execution_options(**{_WRITE: True})
+                with used.begin():
+                    transaction = Transaction(used)
+                    if self._fence is not None:
+                        self._fence(transaction)
+                    yield transaction
+        except (sa.exc.SQLAlchemyError, sqlite3.Error) as error:
+            raise faults.translate(error, self.where) from error
         finally:
-            self._one.release()
+            if self._one is not None:
+                self._one.release()
+        for action in transaction._after:
+            action()
 
     @contextmanager
     def read(self) -> Iterator[Transaction]:

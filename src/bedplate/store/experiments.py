@@ -1,14 +1,14 @@
 """Experiments and their tags."""
 
-from collections.abc import Iterable, Mapping
-from typing import Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 import msgspec
 import sqlalchemy as sa
 
 from bedplate.errors import ConflictError, NotFoundError
 from bedplate.store.schema import experiment_tags, experiments
-from bedplate.store.sql import Among, Repository, Row, Upsert, param
+from bedplate.store.sql import Among, Direct, Repository, Upsert, param
 
 Lifecycle = Literal["active", "deleted"]
 
@@ -25,7 +25,7 @@ EXPERIMENT_COLUMNS = (
 """The columns of an :class:`ExperimentRow`, in its order."""
 _ADD = sa.insert(experiments)
 _LOCATE = sa.update(experiments).where(experiments.c.id == _id).values(artifact_location=param("location_"))
-_GET = sa.select(*EXPERIMENT_COLUMNS).where(experiments.c.id == _id, experiments.c.workspace == _workspace)
+_GET = Direct(sa.select(*EXPERIMENT_COLUMNS).where(experiments.c.id == _id, experiments.c.workspace == _workspace))
 _BY_NAME = sa.select(*EXPERIMENT_COLUMNS).where(experiments.c.workspace == _workspace, experiments.c.name == _name)
 _OF_WORKSPACE = sa.select(experiments.c.id).where(experiments.c.workspace == _workspace)
 _IN_WORKSPACE = Among(_OF_WORKSPACE, experiments.c.id)
@@ -79,7 +79,7 @@ class Experiments(Repository):
 
     def find(self, workspace: str, experiment: int) -> ExperimentRow | None:
         """The experiment of this number, if the workspace has it."""
-        return _experiment(self._execute(_GET, id_=experiment, workspace_=workspace).first())
+        return _experiment(_GET.first(self._connection, id_=experiment, workspace_=workspace))
 
     def get(self, workspace: str, experiment: int) -> ExperimentRow:
         """The experiment of this number.
@@ -131,5 +131,5 @@ class Experiments(Repository):
         return self._execute(_DELETE_TAG, id_=experiment, key_=key).rowcount == 1
 
 
-def _experiment(row: Row | None) -> ExperimentRow | None:
+def _experiment(row: Sequence[Any] | None) -> ExperimentRow | None:
     return None if row is None else ExperimentRow(*tuple(row))

@@ -10,8 +10,8 @@ from bedplate.store.schema import ledger_checkpoints, ledger_entries, ledger_hea
 from bedplate.store.sql import Direct, Repository, Upsert, param
 
 _position = param("position_")
-_HEAD = sa.select(ledger_head.c.size, ledger_head.c.frontier).where(ledger_head.c.id == 0)
-_LOCK = _HEAD.with_for_update()
+_head = sa.select(ledger_head.c.size, ledger_head.c.frontier).where(ledger_head.c.id == 0)
+_HEAD, _LOCK = Direct(_head), Direct(_head.with_for_update())
 _BEGIN = Upsert(ledger_head)
 _ADVANCE = Direct(
     sa.update(ledger_head).where(ledger_head.c.id == 0).values(size=param("size_"), frontier=param("frontier_"))
@@ -60,13 +60,16 @@ class LedgerRows(Repository):
 
     def head(self, *, lock: bool = False) -> tuple[int, bytes]:
         """Size of the tree and its frontier hashes, joined. ``lock`` keeps other writers out until the commit."""
-        row = self._execute(_LOCK if lock and self._postgresql else _HEAD).first()
+        # SQLite leaves the lock out: there it was taken when the transaction began.
+        statement = _LOCK if lock else _HEAD
+        row = statement.first(self._connection)
         if row is None:
             if not lock:
                 return 0, b""
             self._execute(_BEGIN.on(self._connection), id=0, size=0, frontier=b"")
-            row = self._execute(_LOCK if self._postgresql else _HEAD).one()
-        return int(row.size), bytes(row.frontier)
+            row = statement.first(self._connection)
+            assert row is not None
+        return int(row[0]), bytes(row[1])
 
     def append(
         self, row: EntryRow, *, actor: str, action: str, resource: str, salt: bytes, payload: bytes, frontier: bytes

@@ -96,9 +96,11 @@ class Metrics(Repository):
             is_nan = value != value
             stored = 0.0 if is_nan else value
             rows.append((run, key, timestamp, step, stored, is_nan, position))
-            known = latest.get((run, key))
-            if known is None or (step, timestamp, stored) > known[4:7]:
-                latest[run, key] = (run, key, experiment, started, step, timestamp, stored, is_nan)
+            of = run, key
+            # Values come in order, as a rule: then the step alone tells.
+            known = latest.get(of)
+            if known is None or step > known[4] or (step, timestamp, stored) > known[4:7]:
+                latest[of] = (run, key, experiment, started, step, timestamp, stored, is_nan)
         kept = _ADD.many(self._connection, rows)
         _LATEST.many(self._connection, list(latest.values()))
         if kept == len(rows):

@@ -10,7 +10,7 @@ from bedplate.errors import NotFoundError
 from bedplate.store.experiments import Lifecycle
 from bedplate.store.filters import is_storable
 from bedplate.store.schema import HEAD_LENGTH, experiments, params, runs, tags
-from bedplate.store.sql import Among, Repository, Upsert, param
+from bedplate.store.sql import Among, Direct, Repository, Upsert, param
 
 RunStatus = Literal["RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED"]
 
@@ -29,8 +29,21 @@ RUN_COLUMNS = (
 """The columns of a :class:`RunRow`, in its order."""
 
 _key, _experiment = param("key_"), param("experiment_")
-_ADD = sa.insert(runs)
-_GET = (
+_ADD = Direct(
+    sa.insert(runs)
+    .values(
+        id=param("id_"),
+        experiment=_experiment,
+        name=param("name_"),
+        user_id=param("user_"),
+        status="RUNNING",
+        started=param("started_"),
+        lifecycle="active",
+        artifact_uri=param("artifacts_"),
+    )
+    .returning(runs.c.key)
+)
+_GET = Direct(
     sa.select(*RUN_COLUMNS)
     .join(experiments, experiments.c.id == runs.c.experiment)
     .where(runs.c.id == param("id_"), experiments.c.workspace == param("workspace_"))
@@ -80,18 +93,17 @@ class Runs(Repository):
 
     def add(self, run: str, experiment: int, *, name: str, user_id: str, started: int, artifact_uri: str) -> RunRow:
         """Begin a run of this id in the experiment of this number."""
-        values = {"id": run, "experiment": experiment, "name": name, "user_id": user_id, "status": "RUNNING"}
-        more = {"started": started, "ended": None, "lifecycle": "active", "deleted": None}
-        key = self._execute(_ADD, **values, **more, artifact_uri=artifact_uri).inserted_primary_key
-        assert key is not None
-        return RunRow(key[0], run, experiment, name, user_id, "RUNNING", started, None, "active", artifact_uri)
+        named = {"id_": run, "experiment_": experiment, "name_": name, "user_": user_id}
+        added = _ADD.first(self._connection, **named, started_=started, artifacts_=artifact_uri)
+        assert added is not None
+        return RunRow(added[0], run, experiment, name, user_id, "RUNNING", started, None, "active", artifact_uri)
 
     def find(self, workspace: str, run: str) -> RunRow | None:
         """The run of this id, if it is of this workspace."""
         if not is_storable(run):
             return None
-        row = self._execute(_GET, id_=run, workspace_=workspace).first()
-        return None if row is None else RunRow(*tuple(row))
+        row = _GET.first(self._connection, id_=run, workspace_=workspace)
+        return None if row is None else RunRow(*row)
 
     def get(self, workspace: str, run: str) -> RunRow:
         """The run of this id.

@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-HEAD = "f1_0009"
+HEAD = "f1_0010"
 """The newest migration. Its first part is the record format of a home, :data:`bedplate.settings.FORMAT`."""
 
 # Named constraints, so that a later migration can alter them on both databases.
@@ -139,6 +139,28 @@ endpoints = sa.Table(
     sa.Index(None, "use_case"),
 )
 
+rollouts = sa.Table(
+    "rollouts",
+    metadata,
+    _key("id"),
+    _text("endpoint"),
+    _text("use_case"),
+    _text("bundle"),
+    _text("state"),
+    sa.Column("step", sa.Integer, nullable=False),
+    _text("stepped"),
+    _text("plan"),
+    _text("spec"),
+    _text("before"),
+    _text("evidence"),
+    _text("outcomes"),
+    _text("reason"),
+    _text("by"),
+    _text("created"),
+    _text("updated"),
+    sa.Index(None, "endpoint", "created"),
+)
+
 # ------------------------------------------------------------------------------------------------------------ identity
 
 principals = sa.Table(
@@ -214,26 +236,26 @@ ledger_head = sa.Table(
     sa.Column("frontier", sa.LargeBinary, nullable=False),
 )
 
+ALLOTTED = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+"""A number that SQLite takes for its own of the row, so that there is no index beside the table."""
+
 ledger_entries = sa.Table(
     "ledger_entries",
     metadata,
-    sa.Column("position", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("position", ALLOTTED, primary_key=True, autoincrement=False),
     sa.Column("leaf", sa.LargeBinary, nullable=False),
     sa.Column("entry", sa.LargeBinary, nullable=False),
     _text("actor"),
     _text("action"),
     _text("resource"),
     sa.Index(None, "resource", "position"),
-    sa.Index(None, "actor", "position"),
 )
 
 # Apart from the entries, which hold only salted hashes: a payload can be erased and the tree still verifies.
 ledger_payloads = sa.Table(
     "ledger_payloads",
     metadata,
-    sa.Column(
-        "position", sa.BigInteger, sa.ForeignKey(ledger_entries.c.position), primary_key=True, autoincrement=False
-    ),
+    sa.Column("position", ALLOTTED, sa.ForeignKey(ledger_entries.c.position), primary_key=True, autoincrement=False),
     sa.Column("salt", sa.LargeBinary, nullable=False),
     sa.Column("payload", sa.LargeBinary, nullable=False),
 )
@@ -250,7 +272,6 @@ ledger_checkpoints = sa.Table(
 
 # Searched and ordered text: PostgreSQL compares it byte by byte too, whatever language the server is set to.
 EXACT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
-ALLOTTED = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 HEAD_LENGTH = 350
 """How many characters of a param or tag are searched through an index. One of as many or more has a rest beside them.

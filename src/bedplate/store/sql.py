@@ -84,7 +84,7 @@ def _upsert(statement: Any, table: sa.Table, update: tuple[str, ...], when: Set 
 class Direct:
     """A statement that goes to the driver as it is, for those that run thousands of times a second."""
 
-    def __init__(self, statement: "sa.Update | sa.Insert | sa.Delete") -> None:
+    def __init__(self, statement: "sa.UpdateBase | sa.Select[Any]") -> None:
         forms = [
             statement.compile(dialect=sqlite.dialect(paramstyle="qmark")),
             statement.compile(dialect=_PSYCOPG(paramstyle="format")),
@@ -94,14 +94,26 @@ class Direct:
 
     def run(self, connection: sa.Connection, **values: Any) -> int:
         """Run it with these values bound, and return how many rows it changed."""
-        text, order = self._forms[connection.dialect.name == "postgresql"]
-        values |= self._constants
-        bound = tuple([values[name] for name in order])
         if connection.dialect.name == "postgresql":
-            return connection.exec_driver_sql(text, bound).rowcount
-        cursor = _sqlite_of(connection).execute(text, bound)
+            return connection.exec_driver_sql(*self._bound(1, values)).rowcount
+        cursor = _sqlite_of(connection).execute(*self._bound(0, values))
         cursor.close()
         return cursor.rowcount
+
+    def first(self, connection: sa.Connection, **values: Any) -> tuple[Any, ...] | None:
+        """Run it with these values bound; the first row of what it finds or returns, as the driver gives it."""
+        if connection.dialect.name == "postgresql":
+            rows = plain(connection.exec_driver_sql(*self._bound(1, values)))
+            return rows[0] if rows else None
+        cursor = _sqlite_of(connection).execute(*self._bound(0, values))
+        row: tuple[Any, ...] | None = cursor.fetchone()
+        cursor.close()
+        return row
+
+    def _bound(self, form: int, values: dict[str, Any]) -> tuple[str, tuple[Any, ...]]:
+        text, order = self._forms[form]
+        values |= self._constants
+        return text, tuple([values[name] for name in order])
 
 
 def _sqlite_of(connection: sa.Connection) -> sqlite3.Connection:

@@ -167,6 +167,10 @@ def _run_of(pieces: list[_Piece], start: int) -> int:
 
 def _answer(answers: list[tuple[_Piece, Any]]) -> None:
     """Answer everybody; each event loop is woken once, however many of its coroutines wait."""
+    if len(answers) == 1 and answers[0][0].loop is not None:
+        with contextlib.suppress(RuntimeError):  # as below
+            answers[0][0].loop.call_soon_threadsafe(_settle_all, answers)
+        return
     loops: dict[asyncio.AbstractEventLoop, list[tuple[_Piece, Any]]] = {}
     for piece, answer in answers:
         if piece.loop is None:

@@ -44,6 +44,7 @@ _REMEMBERED = 20_000
 _AT_ONCE = 10_000
 _NEAR = 64
 _pack = msgspec.msgpack.Encoder().encode
+_sha256 = hashlib.sha256
 _NAN = float("nan")
 
 
@@ -231,9 +232,9 @@ class _Rows(NamedTuple):
 
     def after(self, segment: Segment, leaves: dict[int, bytes]) -> Segment:
         """The segment once these leaves are in its chain."""
-        head, sha256 = segment.head, hashlib.sha256
+        head = segment.head
         for leaf in leaves.values():
-            head = sha256(head + leaf).digest()
+            head = _sha256(head + leaf).digest()
         actors = {**segment.actors}
         for actor, rows in self.actors.items():
             actors[actor] = actors.get(actor, 0) + rows
@@ -247,15 +248,15 @@ def _numbered(position: int, accepted: Sequence[_Accepted]) -> _Rows:
     leaves: dict[int, bytes] = {}
     actors: dict[str, int] = {}
     for run, item, measured in accepted:
-        for key, value, timestamp, step in item.metrics:
-            points.append((run.key, run.experiment, run.started, key, value, timestamp, step, position))
-            leaves[position] = metric_leaf(position, run.id, key, value, timestamp, step)
-            position += 1
+        numbered = list(enumerate(item.metrics, position))
+        points += [(run.key, run.experiment, run.started, *metric, number) for number, metric in numbered]
+        leaves |= {number: metric_leaf(number, run.id, *metric) for number, metric in numbered}
+        position += len(numbered)
         if item.params:
-            numbered = [(each.key, each.value, number) for number, each in enumerate(item.params, position)]
-            params.append((run, numbered))
-            leaves |= {number: param_leaf(number, run.id, key, value) for key, value, number in numbered}
-            position += len(numbered)
+            given = [(each.key, each.value, number) for number, each in enumerate(item.params, position)]
+            params.append((run, given))
+            leaves |= {number: param_leaf(number, run.id, key, value) for key, value, number in given}
+            position += len(given)
         for point in measured:
             models.append(point._replace(position=position))
             leaves[position] = model_metric_leaf(position, run.id, point.model_id, *point[4:10])
@@ -268,7 +269,7 @@ def metric_leaf(position: int, run: str, key: str, value: float, timestamp: int,
     """The hash of a metric's row."""
     # NaN has many bit patterns and one meaning, and SQLite keeps no sign of zero.
     exact = _NAN if value != value else value + 0.0
-    return hashlib.sha256(_pack((position, "metric", run, key, exact, timestamp, step))).digest()
+    return _sha256(_pack((position, "metric", run, key, exact, timestamp, step))).digest()
 
 
 def param_leaf(position: int, run: str, key: str, value: str) -> bytes:

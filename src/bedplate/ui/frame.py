@@ -34,6 +34,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     version: str
     may_decide: bool = False
+    may_operate: bool = False
     may_write: bool = False
     may_look: bool = True
     """Whether the reader may see what the home as a whole holds, such as its use cases."""
@@ -62,6 +63,7 @@ def view(site: Site, request: Request, use_case: str | None = None) -> View:
         path=request.path,
         version=product_version(),
         may_decide=use_case is not None and site.allows(reader, "read", ResourceRef("UseCase", use_case)),
+        may_operate=use_case is not None and site.allows(reader, "operate", ResourceRef("UseCase", use_case)),
         may_look=site.allows(reader, "list", ResourceRef("Home", "home")),
         may_write=site.allows(reader, "write", ResourceRef("Workspace", within)),
         workspace=within,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from bedplate.app.read_models import AuditPage, Trace, UseCasePage, UseCaseStatus
+from bedplate.app.read_models import AuditPage, RolloutReport, Trace, UseCasePage, UseCaseStatus
 from bedplate.errors import BedplateError
 from bedplate.records import Fact
 from bedplate.ui.frame import View
@@ -12,6 +12,7 @@ from bedplate.ui.render import render
 SECTIONS = (
     ("objective", "Goal"),
     ("releases", "Releases and approvals"),
+    ("rollout", "Letting a release in"),
     ("model", "How good it is"),
     ("gates", "Gates"),
     ("endpoint", "Endpoint"),
@@ -29,9 +30,9 @@ def use_cases(view: View, rows: Sequence[UseCaseStatus]) -> str:
     return render("use_cases.html", {"view": view, "use_cases": rows})
 
 
-def use_case(view: View, page: UseCasePage) -> str:
+def use_case(view: View, page: UseCasePage, rollout: RolloutReport | None) -> str:
     """One use case, objective first."""
-    return render("use_case.html", {"view": view, "page": page, "sections": SECTIONS})
+    return render("use_case.html", {"view": view, "page": page, "rollout": rollout, "sections": SECTIONS})
 
 
 def stages(view: View, page: UseCasePage) -> str:

@@ -52,6 +52,7 @@ TONES = {
     "RUNNING": "info", "FINISHED": "good", "FAILED": "bad", "KILLED": "warn", "safe": "good", "unsafe": "bad",
     "unknown": "warn", "Production": "good", "Staging": "info",
     "served": "good", "ready": "good", "pass": "good", "approved": "good", "finished": "good", "skipped": "good",
+    "completed": "good", "passed": "good", "now": "info", "frozen": "warn", "rolled_back": "bad", "stopped": "bad",
     "waiting": "warn", "running": "info", "starting": "info", "insufficient_evidence": "warn",
     "failed": "bad", "fail": "bad", "refused": "bad", "deny": "bad",
 }  # fmt: skip

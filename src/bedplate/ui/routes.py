@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from bedplate.app import queries, session
+from bedplate.app import queries, rollouts, session
 from bedplate.app.read_models import Trace
 from bedplate.app.site import Site
 from bedplate.errors import BedplateError, ConflictError, InputError, NotFoundError
@@ -34,6 +34,9 @@ VENDORED = {
 """What may be fetched without signing in, by exact name: a name never becomes a path."""
 
 
+_STEERING = {"roll back": "roll_back", "freeze": "freeze_rollout", "go on": "resume_rollout"}
+
+
 def routes(site: Site) -> Iterator[Route]:
     """The pages of a home."""
     yield from _looking(site)
@@ -53,7 +56,8 @@ def _looking(site: Site) -> Iterator[Route]:
 
     def use_case(request: Request) -> Response:
         page = queries.use_case_page(site.store, request.params["name"], site.live())
-        return Response.html(pages.use_case(view(site, request, page.status.name), page))
+        newest = rollouts.newest(site.system, page.status.name)
+        return Response.html(pages.use_case(view(site, request, page.status.name), page, newest))
 
     def stages(request: Request) -> Response:
         page = queries.use_case_page(site.store, request.params["name"], site.live())
@@ -138,6 +142,22 @@ def _deciding(site: Site) -> Iterator[Route]:
         site.change(decision, token, use_case=name, environment=environment, reason=reason)
         return Response.redirect(f"/use-cases/{quote(name, safe='')}")
 
+    def steer(request: Request) -> Response:
+        token, form, name = session.presented(request), request.form(), request.params["name"]
+        session.check_csrf(token, form.get("csrf", ""))
+        operation = _STEERING.get(form.get("action", ""))
+        if operation is None:
+            raise InputError(f"a rollout can be told to {', '.join(_STEERING)}", where="action")
+        newest = rollouts.newest(site.system, name)
+        if newest is None or newest.id != form.get("rollout"):
+            raise ConflictError("another release is being let in by now", fix="load the page again and look at it")
+        site.change(operation, token, endpoint=name)
+        return Response.redirect(f"/use-cases/{quote(name, safe='')}#rollout")
+
+    yield Route(
+        "POST", "/use-cases/{name}/rollout", "operate", from_path("UseCase", "name"), CHANGE, FORM, steer,
+        name="page_steer", summary="Freeze a rollout, go on with it, or roll it back",
+    )  # fmt: skip
     yield Route(
         "POST", "/use-cases/{name}/decision", "approve", from_path("UseCase", "name"), CHANGE, FORM, decide,
         name="page_decide", summary="Approve or refuse the waiting release",

@@ -222,6 +222,8 @@ def _serving(reading: Reading) -> None:
                 allowed="rising shares that end in 100 %",
                 suggestion="[1 %, 10 %, 50 %, 100 %]",
             )
+        if rollout.between[0] >= rollout.between[1]:
+            reading.note(("serve", "rollout", "between"), "no value lies between them", allowed="a rising pair")
     if reading.get("risk", "level") == "high" and reading.get("serve", "log") == "buffered":
         reading.note(
             ("serve", "log"),

@@ -216,10 +216,21 @@ class Replicas(_Section, frozen=True, kw_only=True):
 
 
 class Rollout(_Section, frozen=True, kw_only=True):
-    """Traffic steps and what guards them."""
+    """Traffic steps and what guards them.
+
+    A step lasts ``hold``, and until the candidate has answered ``least`` requests. ``shadow`` is how long it first
+    answers copies, which nobody sees; then no more than ``differ`` of all rows may differ. ``key`` names the input
+    whose values stay with one release. ``between`` bounds the values that outcomes report for the guard ``kpi``.
+    """
 
     steps: tuple[Fraction, ...] = (1.0,)
     guard: tuple[Literal["errors", "latency", "kpi"], ...] = ("errors", "latency")
+    hold: Seconds = 600.0
+    least: Count = 20
+    shadow: Seconds | None = None
+    differ: Fraction | None = None
+    key: str | None = None
+    between: tuple[float, float] = (0.0, 1.0)
 
 
 class Serve(_Section, frozen=True, kw_only=True):

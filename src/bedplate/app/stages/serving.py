@@ -8,9 +8,9 @@ import httpx
 
 from bedplate import bundle as bundles
 from bedplate import clock, ids
-from bedplate.app import access, endpoints, load, measure
+from bedplate.app import access, endpoints, load, measure, rollouts
 from bedplate.app.inputs import section
-from bedplate.app.stage import Context, Evidence, Outcome, Stage
+from bedplate.app.stage import Context, Evidence, Halt, Outcome, Stage
 from bedplate.app.stages import data
 from bedplate.errors import UnavailableError
 from bedplate.observe.replay import ReplayPlan, ReplayWindow, http_sender, replay
@@ -26,10 +26,12 @@ from bedplate.records import (
     TableVersion,
     TrainResult,
 )
-from bedplate.release import line
+from bedplate.release import line, rollout
 from bedplate.retrain.decide import Signals
 from bedplate.retrain.decide import decide as weigh
 from bedplate.serve.spec import ReplicaSpec
+from bedplate.store.endpoints import EndpointRow
+from bedplate.store.rollouts import RolloutRow
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,6 +45,7 @@ REPLAY_ENTITIES = 300
 """Households (or rows) replayed in each part of the held-out time, unless ``monitor.replay`` says otherwise."""
 REPLAY_PARTS = 4
 """Parts that the held-out time is replayed in; online features are brought up to date before each."""
+PROTOCOL = "Open Inference Protocol V2, REST"
 _SEAL_WITHIN = 30.0
 
 
@@ -50,7 +53,9 @@ _SEAL_WITHIN = 30.0
 
 
 def _serve_inputs(context: Context) -> dict[str, str]:
+    let_in = _rollout(context)
     return {
+        "rollout": f"{let_in.id}: {let_in.state}" if let_in is not None else "",
         "approval": context.output("approve").digest,
         "serve": section(context, "serve"),
         "latency": ids.digest_of(context.use_case.requirements.latency),
@@ -78,8 +83,52 @@ def _spec(context: Context) -> ReplicaSpec:
     )
 
 
+def _rollout(context: Context) -> RolloutRow | None:
+    """The rollout of this very release, if it goes, or went, through one."""
+    with context.system.store.read() as tx:
+        row = tx.rollouts.latest(context.use_case.name)
+    return row if row is not None and row.bundle == context.body("bundle", Bundle).digest else None
+
+
+def _takes_steps(context: Context) -> EndpointRow | None:
+    """What is served now, if this release takes its place step by step: only where somebody is being served."""
+    if not context.system.serving or not rollout.plan_of(context.use_case).steps:
+        return None
+    with context.system.store.read() as tx:
+        served = next((row for row in tx.endpoints.list() if row.name == context.use_case.name), None)
+    made = context.body("bundle", Bundle)
+    return served if served is not None and served.state == "running" and served.bundle != made.digest else None
+
+
+def _let_in(context: Context, served: EndpointRow) -> Outcome:
+    """Have the release begin its steps beside what is served, unless it has begun them."""
+    system = context.system
+    assert context.principal is not None, "a stage is run by somebody"
+    if _rollout(context) is None:
+        rollouts.begin(system, context.principal, served.name, _spec(context), rollout.plan_of(context.use_case))
+    url = next(status.url for status in system.supervisor.status() if status.name == served.name)
+    body = Endpoint(
+        name=served.name, url=url, bundle=served.bundle, revision=served.revision, protocol=PROTOCOL, load=None
+    )
+    evidence = Evidence(kind="endpoint", body=body, parents=(context.output("approve").digest,))
+    return Outcome(evidence=(evidence,), summary="it is being rolled out beside what is served")
+
+
+def _under_way(context: Context) -> Halt | None:
+    """A release that takes its steps, or that was rolled back, is not what answers: nothing is measured on it."""
+    row = _rollout(context)
+    if row is None or row.state == "completed":
+        return None
+    if row.state == "rolled_back":
+        return Halt(state="refused", reason=f"rolled back: {row.reason}")
+    return Halt(state="waiting", reason=f"it takes its steps: bedplate rollout status {row.endpoint}")
+
+
 def _serve(context: Context) -> Outcome:
     system, use_case = context.system, context.use_case
+    served = _takes_steps(context)
+    if served is not None:
+        return _let_in(context, served)
     training = context.body("train", TrainResult)
     moment = data.cut(context)
     if moment is not None:
@@ -107,7 +156,7 @@ def _serve(context: Context) -> Outcome:
         url=url,
         bundle=spec.digest,
         revision=row.revision,
-        protocol="Open Inference Protocol V2, REST",
+        protocol=PROTOCOL,
         load=report,
     )
     parents = (context.output("approve").digest, context.output("plan").digest, context.output("features").digest)
@@ -141,8 +190,10 @@ def _latency(report: LoadTest) -> str:
 
 
 def _keep_serving(context: Context) -> None:
-    """The endpoint of a finished stage, up again if this owner is not serving it yet."""
-    endpoints.start(context.system, _spec(context))
+    """What should be served, up again if this owner is not serving it yet."""
+    with context.system.store.read() as tx:
+        row = tx.endpoints.get(context.use_case.name)
+    endpoints.start(context.system, endpoints.here(context.system, endpoints.spec_of(row)))
 
 
 SERVE = Stage(
@@ -152,6 +203,7 @@ SERVE = Stage(
     inputs=_serve_inputs,
     run=_serve,
     summarise=lambda context: _served_as(context.body("serve", Endpoint)),
+    halts=_under_way,
     resume=lambda context: _keep_serving(context) if context.system.serving else None,
 )
 

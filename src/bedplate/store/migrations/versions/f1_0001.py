@@ -9,6 +9,8 @@ from alembic import op
 revision = "f1_0001"
 down_revision = None
 
+ALLOTTED = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
 
 def upgrade() -> None:
     """Make every table."""
@@ -93,7 +95,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "ledger_entries",
-        sa.Column("position", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("position", ALLOTTED, autoincrement=False, nullable=False),
         sa.Column("leaf", sa.LargeBinary(), nullable=False),
         sa.Column("entry", sa.LargeBinary(), nullable=False),
         sa.Column("actor", sa.Text(), nullable=False),
@@ -101,7 +103,6 @@ def upgrade() -> None:
         sa.Column("resource", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("position", name=op.f("pk_ledger_entries")),
     )
-    op.create_index(op.f("ix_ledger_entries_actor_position"), "ledger_entries", ["actor", "position"], unique=False)
     op.create_index(
         op.f("ix_ledger_entries_resource_position"), "ledger_entries", ["resource", "position"], unique=False
     )
@@ -182,7 +183,7 @@ def upgrade() -> None:
     op.create_index(op.f("ix_keys_principal"), "keys", ["principal"], unique=False)
     op.create_table(
         "ledger_payloads",
-        sa.Column("position", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("position", ALLOTTED, autoincrement=False, nullable=False),
         sa.Column("salt", sa.LargeBinary(), nullable=False),
         sa.Column("payload", sa.LargeBinary(), nullable=False),
         sa.ForeignKeyConstraint(["position"], ["ledger_entries.position"], name=op.f("fk_ledger_payloads_position")),

@@ -1,0 +1,201 @@
+"""Twenty releases let in under load, good and bad, with processes killed meanwhile: how many requests fail.
+
+Clients ask in an open loop, half on kept connections and half on a new one each, and never a second time. A bad release
+fails its readiness, hangs, answers no number, or fails one request in twenty; the time until it is rolled back is told.
+
+Run: python benchmarks/swaps.py [--rate 100] [--requests 50000]   (at 100/s of each kind this takes nine minutes)
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the tests' releases, which are bad in every way
+
+from tests.app.rolling import INFER, NAME, Served, hangs_above, not_a_number_above
+from tests.serve.support import linear
+
+from bedplate.release.rollout import Step
+from bedplate.serve.spec import ReplicaSpec
+
+SWAPS, LIMIT, PATIENCE = 20, 30.0, 10.0
+BODY = '{{"inputs":[{{"name":"X","shape":[1,3],"datatype":"FP32","data":[{:.4f},0.1,0.2]}}]}}'
+
+
+class Client:
+    """One open-loop client. What takes longer than ``PATIENCE``, breaks or is not 200 has failed."""
+
+    def __init__(self, host: str, port: int, key: str, *, keep: bool) -> None:
+        self._address, self._keep = (host, port), keep
+        self._head = f"POST {INFER} HTTP/1.1\r\nhost: {host}:{port}\r\nauthorization: Bearer {key}\r\n"
+        self._free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        self.latencies: list[float] = []
+        self.failed: list[str] = []
+
+    async def run(self, rate: float, requests: int, stop: asyncio.Event) -> None:
+        """Ask at ``rate`` until told to stop, at least ``requests`` times."""
+        began, number, under_way = time.monotonic(), 0, set[asyncio.Task[None]]()
+        while number < requests or not stop.is_set():
+            number += 1
+            task = asyncio.create_task(self._ask(number))
+            under_way.add(task)
+            task.add_done_callback(under_way.discard)
+            await asyncio.sleep(max(0.0, began + number / rate - time.monotonic()))
+        await asyncio.gather(*under_way)
+
+    async def _ask(self, number: int) -> None:
+        started = time.monotonic()
+        try:
+            async with asyncio.timeout(PATIENCE):
+                status = await self._once(number)
+        except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+            self.failed.append(type(error).__name__)
+            return
+        if status != 200:
+            self.failed.append(str(status))
+        self.latencies.append(time.monotonic() - started)
+
+    async def _once(self, number: int) -> int:
+        while self._free:  # one that the server closed meanwhile is not used, as in every client that keeps some
+            reader, writer = self._free.pop()
+            if not reader.at_eof():
+                break
+            writer.close()
+        else:
+            reader, writer = await asyncio.open_connection(*self._address)
+        body = BODY.format((number * 0.6180339887) % 1)
+        close = "" if self._keep else "connection: close\r\n"
+        writer.write(f"{self._head}{close}content-length: {len(body)}\r\n\r\n{body}".encode())
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        length = int(head.split("content-length:")[1].split("\r\n")[0])
+        await reader.readexactly(length)
+        if self._keep and "connection: close" not in head:
+            self._free.append((reader, writer))
+        else:
+            writer.close()
+        return int(head.split(" ")[1])
+
+
+async def load(host: str, port: int, key: str, rate: float, requests: int) -> None:
+    """Both clients, until the line on standard input ends; prints what they saw."""
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_reader(sys.stdin, stop.set)
+    clients = [Client(host, port, key, keep=keep) for keep in (True, False)]
+    await asyncio.gather(*(client.run(rate, requests, stop) for client in clients))
+    for client in clients:
+        client.latencies.sort()
+    told = [
+        {
+            "asked": len(client.latencies) + sum(not text.isdigit() for text in client.failed),
+            "failed": client.failed,
+            "p50": client.latencies[len(client.latencies) // 2],
+            "p99": client.latencies[int(len(client.latencies) * 0.99)],
+            "worst": client.latencies[-1],
+        }
+        for client in clients
+    ]
+    print(json.dumps(told), flush=True)
+
+
+def tampered(served: Served) -> ReplicaSpec:
+    """A release whose file is not what was signed: it is never ready."""
+    spec = served.release(linear(3.0))
+    file = spec.bundle / "model.onnx"
+    file.chmod(0o600)
+    file.write_bytes(linear(4.0))
+    return spec
+
+
+BAD: dict[str, Callable[[Served], ReplicaSpec]] = {
+    "fails readiness": tampered,
+    "hangs": lambda served: served.release(hangs_above(0.5)),
+    "answers no number": lambda served: served.release(not_a_number_above(-1.0)),
+    "fails 5 % of requests": lambda served: served.release(not_a_number_above(0.95)),
+}
+
+
+def wait(served: Served, states: tuple[str, ...], seconds: float) -> str:
+    """The state of the rollout once it is one of these, or when the time is over."""
+    end = time.monotonic() + seconds
+    while (state := served.state().state) not in states and time.monotonic() < end:
+        time.sleep(0.1)
+    return state
+
+
+def kill(served: Served, name: str) -> None:
+    """Kill a process of the supervisor outright."""
+    for status in served.system.supervisor.status():
+        if status.name.startswith(name) and status.pid is not None:
+            os.kill(status.pid, signal.SIGKILL)
+
+
+def swaps(served: Served, count: int, *, kill_stable: bool) -> None:
+    """Let releases in, one after the other, and tell of each."""
+    good = (Step("split", 0.5, 0.5),)
+    bad = dict(zip(range(2, count, max(1, count // len(BAD))), BAD, strict=False))
+    for number in range(count):
+        began = time.monotonic()
+        if number in bad:
+            kind = bad[number]
+            served.begin(BAD[kind](served), Step("split", 0.1, 120.0))
+            state = wait(served, ("rolled_back",), LIMIT)
+            verdict = "ok" if state == "rolled_back" else "MISSED"
+            print(
+                f"swap {number + 1:2d}: {kind}: {state} after {time.monotonic() - began:.1f} s ({verdict})", flush=True
+            )
+            continue
+        served.begin(served.release(linear(1.0 + number)), *good, least=3)
+        note = ""
+        if number == count // 2:
+            kill(served, f"{NAME}@")
+            note = ", its candidate killed meanwhile"
+        state = wait(served, ("completed", "rolled_back"), LIMIT)
+        if number == count // 2 + 1 and kill_stable:
+            kill(served, NAME)
+            note = ", then its replica killed"
+            time.sleep(2)
+        print(f"swap {number + 1:2d}: a good release{note}: {state} after {time.monotonic() - began:.1f} s", flush=True)
+
+
+def main() -> None:
+    """Serve, let releases in, and tell what the clients saw."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rate", type=float, default=100.0, help="requests a second of each kind of client")
+    parser.add_argument("--requests", type=int, default=50_000, help="requests of each kind, at least")
+    parser.add_argument("--swaps", type=int, default=SWAPS)
+    parser.add_argument("--spare", action="store_true", help="do not kill the replica that holds the connections")
+    parser.add_argument("--client", nargs=3, metavar=("HOST", "PORT", "KEY"), help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.client:
+        host, port, key = given.client
+        asyncio.run(load(host, int(port), key, given.rate, given.requests))
+        return
+    with tempfile.TemporaryDirectory() as folder, Served(Path(folder) / "home") as served:
+        host, _, port = served.url.removeprefix("http://").partition(":")
+        command = [sys.executable, __file__, "--rate", str(given.rate), "--requests", str(given.requests)]
+        command += ["--client", host, port, served.system.token]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as client:
+            assert client.stdin is not None
+            assert client.stdout is not None
+            swaps(served, given.swaps, kill_stable=not given.spare)
+            client.stdin.write("enough\n")
+            client.stdin.flush()
+            told = json.loads(client.stdout.readline())
+    for kind, allowed, seen in zip(("kept connections", "a new connection each"), (0, 1), told, strict=True):
+        verdict = "ok" if len(seen["failed"]) <= allowed * max(1, seen["asked"] // 50_000) else "MISSED"
+        print(
+            f"{kind:22s} {seen['asked']:7,} asked, {len(seen['failed'])} failed {seen['failed'][:5]} ({verdict}); "
+            f"p50 {seen['p50'] * 1e3:.1f} ms, p99 {seen['p99'] * 1e3:.1f} ms, worst {seen['worst'] * 1e3:.0f} ms"
+        )
+
+
+if __name__ == "__main__":
+    main()
