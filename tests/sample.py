@@ -34,6 +34,7 @@ from bedplate.records import (
     GateReport,
     GateResult,
     IngestResult,
+    LoadMoment,
     LoadTest,
     Metric,
     ModelSignature,
@@ -370,6 +371,18 @@ def home_status() -> Status:
     return Status(
         home="/srv/bedplate", owner=4242, since=DAY.format(0), address=ADDRESS, use_cases=(status(),),
         endpoints=(endpoint(),),
+    )  # fmt: skip
+
+
+def load_test(limit_p99_ms: float) -> LoadTest:
+    """A load run with a p99 of 9 ms, held against a limit."""
+    p99 = est(9.0, 0.5, 1000, "order statistics")
+    return LoadTest(
+        requests=1000, failed=0, seconds=20.0, rate=50.0, connections=8, p50_ms=3.1, p90_ms=5.9, p99=p99,
+        limit_p99_ms=limit_p99_ms, met=p99.high <= limit_p99_ms, lag_p99_ms=2.0,
+        percentiles=((0.5, 3.1), (0.99, 9.0)),
+        over_time=(LoadMoment(at=0.0, requests=500, p50_ms=3.0, p99_ms=8.0),
+                   LoadMoment(at=1.0, requests=500, p50_ms=3.2, p99_ms=9.5)),
     )  # fmt: skip
 
 

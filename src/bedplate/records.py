@@ -211,8 +211,21 @@ class Approval(msgspec.Struct, frozen=True, kw_only=True):
     waivers: tuple[str, ...] = ()
 
 
+class LoadMoment(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of a load run, from ``at`` seconds after its start: the answered requests that were due in it."""
+
+    at: float
+    requests: int
+    p50_ms: float
+    p99_ms: float
+
+
 class LoadTest(msgspec.Struct, frozen=True, kw_only=True):
-    """A short open- or closed-loop load run against an endpoint. Latencies in milliseconds, as the client saw them."""
+    """A short open- or closed-loop load run against an endpoint. Latencies in milliseconds, as the client saw them.
+
+    ``unsent`` requests were due in an open loop, and no connection became free for them in time. ``lag_p99_ms`` is how
+    late the client itself was with requests that it only had to wait for; None in a closed loop, where none is due.
+    """
 
     requests: int
     failed: int
@@ -224,6 +237,11 @@ class LoadTest(msgspec.Struct, frozen=True, kw_only=True):
     p99: Estimate
     limit_p99_ms: float
     met: bool
+    unsent: int = 0
+    lag_p99_ms: float | None = None
+    percentiles: tuple[tuple[float, float], ...] = ()
+    """Share of the answered requests, and the latency that it stays within."""
+    over_time: tuple[LoadMoment, ...] = ()
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):

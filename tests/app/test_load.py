@@ -109,6 +109,54 @@ def test_an_open_loop_counts_from_when_a_request_was_due() -> None:
     assert closed.p90_ms < 100  # one of thousands waited
 
 
+def test_an_open_loop_counts_what_was_due_and_never_sent() -> None:
+    """Every request that was due is answered, failed or unsent, whatever the server does."""
+
+    async def stuck(number: int) -> tuple[int, bool]:
+        await asyncio.sleep(0.002 if number < 5 else 0.7)
+        return 200, True
+
+    with serving(stuck) as (url, got):
+        result = load.run(url, "m", [{}], seconds=1.1, connections=1, rate=50.0, key="k", limit_p99_ms=10_000)
+
+    assert result.failed == 0
+    assert result.unsent > 0
+    assert result.requests == len(got)
+    assert result.requests + result.unsent == 55
+    assert not result.met
+
+
+def test_an_open_loop_sends_in_time_and_all_of_it() -> None:
+    with serving(_ok) as (url, _):
+        result = load.run(url, "m", [{}], seconds=1.1, connections=8, rate=100.0, key="k")
+
+    assert (result.requests, result.unsent) == (110, 0)
+    assert result.lag_p99_ms is not None
+    assert result.lag_p99_ms >= 0
+
+
+def test_the_curve_and_the_parts_hold_every_answer() -> None:
+    seen: list[tuple[float, int, int]] = []
+
+    def look(*state: float) -> None:
+        seen.append(state)  # type: ignore[arg-type]
+
+    with serving(_ok) as (url, _):
+        result = load.run(url, "m", [{}], seconds=2.2, connections=2, rate=50.0, key="k", on_look=look)
+        closed = load.run(url, "m", [{}], seconds=0.1, connections=1, key="k")
+
+    shares, latencies = zip(*result.percentiles, strict=True)
+    assert shares[0] == 0.0
+    assert shares[-1] == 1.0
+    assert list(latencies) == sorted(latencies)
+    assert dict(result.percentiles)[0.99] == result.p99.value
+    assert sum(part.requests for part in result.over_time) == result.requests - result.failed
+    assert [part.at for part in result.over_time] == sorted({part.at for part in result.over_time})
+    assert len(seen) == 2
+    assert closed.lag_p99_ms is None
+    assert closed.unsent == 0
+
+
 def test_answers_that_are_no_200_are_failures_and_not_latencies() -> None:
     async def every_third(number: int) -> tuple[int, bool]:
         await asyncio.sleep(0.002)

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from bedplate.app import load_target
 from bedplate.app.read_models import (
     AuditReport,
     BackupReport,
@@ -14,6 +15,7 @@ from bedplate.app.read_models import (
     Gain,
     InitReport,
     Key,
+    LoadTarget,
     NewKey,
     Policy,
     PolicyChange,
@@ -131,6 +133,15 @@ class Answers:
     def status(self):
         return self._give(sample.home_status())
 
+    load_limit = 10.0
+
+    def load(self, endpoint, *, on_event, **named):
+        self.asked = ("load", (endpoint,), named)
+        on_event(Event(stage="load", state="progress", message="50 answered", done=1, total=2))
+        test = sample.load_test(self.load_limit)
+        target = LoadTarget(endpoint=endpoint, url=sample.ADDRESS, limit_p99_ms=self.load_limit, peak=50.0)
+        return self._give(load_target.report(target, test, rate=50.0, requests=7))
+
     def up_detached(self):
         return UpInfo(address=sample.ADDRESS, link=f"{sample.ADDRESS}/login/x", pid=42)
 
@@ -184,7 +195,7 @@ class Answers:
 @pytest.fixture
 def answers(monkeypatch):
     given = Answers()
-    one_word = ("usecase", "plan", "run", "server", "trace", "audit", "release", "contract", "home")
+    one_word = ("usecase", "plan", "run", "server", "trace", "audit", "release", "contract", "home", "load")
     for name in (*one_word, "user", "key", "workspace", "policy"):
         monkeypatch.setattr(f"bedplate.cli.{name}.connect", lambda home=None: given)
     return given

@@ -16,6 +16,7 @@ FACTS = (
     ("up",),
     ("stop",),
     ("login",),
+    ("load", sample.NAME, "--rate", "50", "--duration", "2"),
     ("trace", sample.PREDICTION),
     ("audit", "verify"),
     ("approve", sample.NAME, "--reason", "r"),
@@ -175,3 +176,13 @@ def test_a_wrong_command_line_ends_with_2(command, arguments):
 
     assert result.code == 2
     assert "Traceback" not in result.err
+
+
+def test_a_load_run_that_misses_its_requirement_ends_with_an_error(command, answers):
+    answers.load_limit = 1.0
+
+    done = command("load", sample.NAME)
+
+    assert done.code == 1
+    assert "MISSED: the p99 is above 1 ms" in done.out
+    assert answers.asked[2] == {"rate": None, "seconds": 10.0, "connections": 32, "body": None}

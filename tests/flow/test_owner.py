@@ -67,6 +67,12 @@ def test_two_runs_and_a_server_at_once_do_everything_once(home: Path, starter: P
     assert [(e["name"], e["state"]) for e in status["endpoints"]] == [("starter", "ready")]
     assert httpx.get(f"{status['endpoints'][0]['url']}/v2/health/ready").status_code == 200
 
+    loaded = retail.command(home, "load", "starter", "--rate", "20", "--duration", "1", "--json")
+    report = json.loads(loaded.stdout)
+    assert (report["test"]["requests"], report["test"]["failed"]) == (20, 0), loaded.stderr
+    assert report["requests"] > 1
+    assert loaded.returncode == (report["verdict"] == "missed")
+
     assert facts(home, "stop")["pid"] == up["pid"]
     assert facts(home, "status")["owner"] is None
     with pytest.raises(httpx.ConnectError):

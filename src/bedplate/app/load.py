@@ -1,14 +1,17 @@
-"""A short load run against an endpoint of this machine: what its clients would see, with an interval on the p99.
+"""A load run against an endpoint of this machine: what its clients would see, with an interval on the p99.
 
 Closed loop (no ``rate``): each connection sends the next request when the last was answered. Open loop (``rate`` per
 second): requests are due at fixed times, and latency counts from when a request was *due*, so a server that stalls is
-not spared the requests that would have come meanwhile. Requests are framed before the clock starts, and connections
-speak HTTP/1.1 over plain asyncio streams: the client costs about a tenth of a millisecond a request.
+not spared the requests that would have come meanwhile; those that found no free connection before the end are
+counted too. Requests are framed before the clock starts, and connections speak HTTP/1.1 over plain asyncio streams:
+the client costs about a tenth of a millisecond a request.
 """
 
 import asyncio
 import math
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby, takewhile
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,12 +20,20 @@ from scipy import stats
 
 from bedplate import clock
 from bedplate.errors import InputError, UnavailableError
-from bedplate.records import Estimate, LoadTest
+from bedplate.records import Estimate, LoadMoment, LoadTest
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _LEVEL = 0.95
 _PATIENCE = 10.0
 """Seconds after which an unanswered request counts as failed."""
+_SPIN = 0.0015
+"""The last seconds before a request is due are not slept but looked at: timers are late by a millisecond."""
+_PARTS = 60
+"""The most parts that ``over_time`` has."""
+_SHARES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 0.9999, 1.0)
+
+OnLook = Callable[[float, int, int], None]
+"""Called each second with the seconds gone, the requests answered and those failed."""
 
 
 def run(
@@ -35,10 +46,12 @@ def run(
     rate: float | None = None,
     key: str,
     limit_p99_ms: float = math.inf,
+    on_look: OnLook | None = None,
 ) -> LoadTest:
     """Send the infer requests ``inputs`` (Open Inference Protocol bodies, taken in turn) for ``seconds``.
 
-    ``limit_p99_ms`` is met when the whole interval of the p99 lies at or below it and no request failed.
+    ``limit_p99_ms`` is met when the whole interval of the p99 lies at or below it, and every request that was due was
+    sent and answered.
 
     Raises:
         InputError: ``url`` is not on this machine, or there is nothing to send.
@@ -53,7 +66,7 @@ def run(
         raise InputError("a load run needs requests, connections and time", fix="give at least one of each")
     requests = [_frame(parts.netloc, model, key, body) for body in inputs]
     session = _Session(parts.hostname, parts.port, requests, seconds, rate)
-    elapsed = asyncio.run(session.run(connections))
+    elapsed = asyncio.run(session.run(connections, on_look))
     return _result(session, elapsed, connections, limit_p99_ms)
 
 
@@ -67,13 +80,16 @@ def _frame(host: str, model: str, key: str, body: dict[str, Any]) -> bytes:
 
 
 class _Session:
-    """One load run. Latencies in seconds."""
+    """One load run. Times in seconds; ``starts`` holds when each answered request began to count, from the start on.
+
+    Every latency is kept as it is: 16 bytes an answer, and percentiles without the error of a histogram.
+    """
 
     def __init__(self, host: str, port: int, requests: list[bytes], seconds: float, rate: float | None) -> None:
         self._host, self._port, self._requests = host, port, requests
         self._seconds, self._rate = seconds, rate
-        self.latencies: list[float] = []
-        self.failed = 0
+        self.latencies, self.starts, self.lags = array("d"), array("d"), array("d")
+        self.failed = self.unsent = 0
         self._start = 0.0
         self._turn = self._turns()
 
@@ -85,14 +101,38 @@ class _Session:
             yield due, self._requests[number % len(self._requests)]
             number += 1
 
-    async def run(self, connections: int) -> float:
+    @property
+    def open(self) -> bool:
+        """Whether requests are due at fixed times."""
+        return self._rate is not None
+
+    async def run(self, connections: int, on_look: OnLook | None = None) -> float:
         try:
             streams = [await asyncio.open_connection(self._host, self._port) for _ in range(connections)]
         except OSError as error:
             raise UnavailableError("nothing listens there", where=f"{self._host}:{self._port}") from error
         self._start = clock.monotonic()
-        await asyncio.gather(*(self._connection(*pair) for pair in streams))
-        return clock.monotonic() - self._start
+        looking = asyncio.create_task(self._look(on_look)) if on_look is not None else None
+        try:
+            await asyncio.gather(*(self._connection(*pair) for pair in streams))
+        finally:
+            if looking is not None:
+                looking.cancel()
+        elapsed = clock.monotonic() - self._start
+        if self.open:  # what was due and no connection ever came to
+            self.unsent += sum(1 for _ in takewhile(lambda turn: turn[0] < self._start + self._seconds, self._turn))
+        return elapsed
+
+    async def _look(self, on_look: OnLook) -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            on_look(clock.monotonic() - self._start, len(self.latencies), self.failed)
+
+    async def _until(self, due: float) -> None:
+        """Wait until ``due``, and note how late that became."""
+        while (left := due - clock.monotonic()) > 0:
+            await asyncio.sleep(max(0.0, left - _SPIN))
+        self.lags.append(-left)
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         end = self._start + self._seconds
@@ -100,9 +140,10 @@ class _Session:
             due, request = next(self._turn)
             now = clock.monotonic()
             if max(due, now) >= end:
+                self.unsent += 0 < due < end
                 break
             if due > now:
-                await asyncio.sleep(due - now)
+                await self._until(due)
             sent = due or clock.monotonic()
             try:
                 writer.write(request)
@@ -111,6 +152,7 @@ class _Session:
                 status, open_still = 0, False
             if status == 200:
                 self.latencies.append(clock.monotonic() - sent)
+                self.starts.append(sent - self._start)
             else:
                 self.failed += 1
             if not open_still:
@@ -135,18 +177,39 @@ def _result(session: _Session, elapsed: float, connections: int, limit: float) -
     if not values:
         raise UnavailableError(f"none of {session.failed} requests was answered", fix="see the replica's log file")
     p99 = p99_interval([1000 * value for value in values])
+    lags = sorted(session.lags) if session.open else []
     return LoadTest(
         requests=len(values) + session.failed,
         failed=session.failed,
         seconds=elapsed,
         rate=len(values) / elapsed,
         connections=connections,
-        p50_ms=1000 * values[(len(values) - 1) // 2],
-        p90_ms=1000 * values[math.ceil(0.9 * len(values)) - 1],
+        p50_ms=1000 * _share(values, 0.5),
+        p90_ms=1000 * _share(values, 0.9),
         p99=p99,
         limit_p99_ms=limit,
-        met=session.failed == 0 and p99.high <= limit,
+        met=session.failed == 0 and session.unsent == 0 and p99.high <= limit,
+        unsent=session.unsent,
+        lag_p99_ms=1000 * _share(lags, 0.99) if lags else None,
+        percentiles=tuple((share, 1000 * _share(values, share)) for share in _SHARES),
+        over_time=tuple(_moments(session, elapsed)),
     )
+
+
+def _share(ordered: Sequence[float], share: float) -> float:
+    """The least of ``ordered`` values that this share of them does not exceed."""
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+
+
+def _moments(session: _Session, elapsed: float) -> Iterator[LoadMoment]:
+    """The run in parts of a second, or longer ones if they would be too many; parts without an answer are left out."""
+    part = max(1.0, elapsed / _PARTS)
+    pairs = sorted((int(start / part), took) for start, took in zip(session.starts, session.latencies, strict=True))
+    for number, group in groupby(pairs, key=lambda pair: pair[0]):
+        took = [value for _, value in group]
+        yield LoadMoment(
+            at=number * part, requests=len(took), p50_ms=1000 * _share(took, 0.5), p99_ms=1000 * _share(took, 0.99)
+        )
 
 
 def p99_interval(ordered: Sequence[float]) -> Estimate:

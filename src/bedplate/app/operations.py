@@ -23,6 +23,8 @@ from bedplate.app.read_models import (
     DecisionReport,
     GcReport,
     InitReport,
+    LoadReport,
+    LoadTarget,
     PlanReport,
     RestoreReport,
     RunSummary,
@@ -143,6 +145,40 @@ class Bedplate:
             NotFoundError: no use case has a prediction of that id.
         """
         return self._effect("trace", Trace, prediction_id=prediction_id, purpose=purpose)
+
+    def load(
+        self,
+        endpoint: str,
+        *,
+        rate: float | None = None,
+        seconds: float = 10.0,
+        connections: int = 32,
+        body: str | Path | None = None,
+        on_event: OnEvent = _quiet,
+    ) -> LoadReport:
+        """Send requests to a served endpoint at a rate, and hold what its clients see against its requirement.
+
+        Requests are due at fixed times, by default as many as the use case expects at its peak. They are made of logged
+        predictions, or are the one in the file ``body``, and are logged as replayed: monitoring leaves them out.
+
+        Raises:
+            InputError: nothing was predicted yet, or ``body`` is no JSON object.
+            NotFoundError: there is no such endpoint.
+            UnavailableError: it is not served now, or answered nothing.
+        """
+        from bedplate.app import load_target
+
+        bodies = (load_target.read_body(Path(body)),) if body is not None else None
+        target = self._effect("load_target", LoadTarget, endpoint=endpoint, logged=bodies is None)
+        return load_target.run(
+            target,
+            bodies or target.bodies,
+            rate=rate or target.peak,
+            seconds=seconds,
+            connections=connections,
+            key=owned.local_token(self.home),
+            on_event=on_event,
+        )
 
     def approve(self, use_case: str, environment: str, reason: str) -> DecisionReport:
         """Say, as yourself, that the latest bundle may go into an environment."""

@@ -149,6 +149,12 @@ class OwnedHome:
 
         return queries.status(self.system.settings, endpoints.live(self.system))
 
+    def load_target(self, principal: Principal, emit: Emit, endpoint: str, logged: bool) -> Any:
+        """What a load run against an endpoint goes by."""
+        from bedplate.app import load_target
+
+        return load_target.find(self.system, principal, endpoint, logged=logged)
+
     def stop(self, principal: Principal, emit: Emit) -> Any:
         """Ask this owner to end."""
         from bedplate.app import endpoints
@@ -197,6 +203,7 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
         OwnedHome.backup,
         OwnedHome.gc,
         OwnedHome.status,
+        OwnedHome.load_target,
         OwnedHome.stop,
     )
 } | {

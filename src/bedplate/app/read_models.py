@@ -17,6 +17,7 @@ from bedplate.records import (
     GateReport,
     GuardFinding,
     IngestResult,
+    LoadTest,
     Objective,
     Observation,
     RetrainDecision,
@@ -271,6 +272,38 @@ class StopReport(msgspec.Struct, frozen=True, kw_only=True):
 
     pid: int | None
     endpoints: tuple[str, ...] = ()
+
+
+class LoadTarget(msgspec.Struct, frozen=True, kw_only=True):
+    """What a load run against an endpoint goes by: its address, what its use case requires, and requests to send.
+
+    ``bodies`` are infer requests made of logged predictions; none if they were not asked for.
+    """
+
+    endpoint: str
+    url: str
+    limit_p99_ms: float
+    peak: float
+    bodies: tuple[dict[str, Any], ...] = ()
+
+
+class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A load run, and whether it shows that the endpoint meets its requirement.
+
+    ``verdict`` is ``open`` where the interval of the p99 holds the limit, or the run asked for less than the ``peak``.
+    """
+
+    endpoint: str
+    url: str
+    rate: float
+    peak: float
+    requests: int
+    """Different requests, sent in turn."""
+    test: LoadTest
+    failures: Estimate
+    verdict: Literal["met", "missed", "open"]
+    because: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
 
 # --------------------------------------------------------------------------------------------------------- trace, audit

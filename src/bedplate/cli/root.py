@@ -20,6 +20,7 @@ from bedplate.cli import (
     contract,
     home,
     key,
+    load,
     models,
     plan,
     policy,
@@ -46,7 +47,22 @@ app = typer.Typer(
     epilog="Start with: bedplate init my-use-case && bedplate run my-use-case",
     **PLAIN,
 )
-for module in (usecase, plan, run, server, trace, audit, release, rollout, models, contract, home, completion, *TEAM):
+for module in (
+    usecase,
+    plan,
+    run,
+    server,
+    trace,
+    audit,
+    load,
+    release,
+    rollout,
+    models,
+    contract,
+    home,
+    completion,
+    *TEAM,
+):
     module.register(app)
 
 
