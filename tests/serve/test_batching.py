@@ -203,7 +203,7 @@ def test_a_replica_joins_what_comes_together_and_answers_each_its_own(tmp_path: 
     world = World(tmp_path / "home")
     asked = [(number, 2.0 * number, -1.0, 1.0, 1.0, number) for number in range(32)]
     with Supervisor(world.home) as supervisor:
-        url = supervisor.start(world.spec(world.bundle(network(), LINEAR)))
+        url = supervisor.start(world.spec(world.bundle(network(4096), LINEAR)))
         with client(url) as http, ThreadPoolExecutor(16) as pool:
 
             def ask(values: Any) -> Any:

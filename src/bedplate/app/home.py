@@ -101,8 +101,8 @@ def _refuse_foreign(home: Home) -> None:
     root = home.root
     if root.exists() and not root.is_dir():
         raise HomeError("this is a file, not a folder", where=str(root), fix="choose another: BEDPLATE_HOME")
-    # Looked for last: who made it meanwhile wrote the manifest before taking the mark away.
-    if root.is_dir() and not (root / _MAKING).exists() and any(root.iterdir()) and not home.manifest.exists():
+    # In this order: the mark is made before anything else, and the manifest before the mark is taken away.
+    if root.is_dir() and any(root.iterdir()) and not (root / _MAKING).exists() and not home.manifest.exists():
         raise HomeError(
             "this folder holds other things and is not a home",
             where=str(root),
