@@ -16,6 +16,8 @@ from bedplate.release.rollout import Step
 from tests.app.rolling import Load, Served, hangs_above, not_a_number_above, slow
 from tests.serve.support import eventually, linear
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:

@@ -23,6 +23,8 @@ from bedplate.serve.supervisor import Supervisor
 from bedplate.stats.canary import Rows, Tally
 from tests.serve.support import LINEAR, World, all_types, body, client, eventually, linear
 
+pytestmark = pytest.mark.slow
+
 INFER = "/v2/models/linear/infer"
 
 
