@@ -1,12 +1,13 @@
 """What one durable step costs: ours, DBOS as it comes, and the limit (one synced commit of SQLite), side by side.
 
-Run: ``python benchmarks/durable_step.py [steps] [rounds]``. Each runs in a process of its own, in turns, so that a busy
-machine is busy for all of them. The step does nothing; what is left is the cost of making it durable. Milliseconds per
-step: the median and the range of the rounds.
+Run: ``python benchmarks/durable_step.py [rounds]``. Each runs in a process of its own, in turns, so that a busy machine
+is busy for all of them; workflows of several sizes show how the cost grows. The step does nothing; what is left is the
+cost of making it durable. Milliseconds per step: the median and the range of the rounds.
 """
 
 import json
 import logging
+import math
 import sqlite3
 import statistics
 import subprocess
@@ -17,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 TARGET_MS = 4.0
+SIZES = (50, 200, 800)
 
 
 def limit(folder: Path, steps: int) -> float:
@@ -81,17 +83,28 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             print(json.dumps(KINDS[kind](Path(folder), steps) / steps * 1000))
         return
-    steps, rounds = (int(argument) for argument in (*sys.argv[1:], "200", "5")[:2])
-    found: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    found: dict[tuple[str, int], list[float]] = {(kind, steps): [] for steps in SIZES for kind in KINDS}
     for _ in range(rounds):
-        for kind in KINDS:
+        for kind, steps in found:
             command = [sys.executable, __file__, "--one", kind, str(steps)]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
-            found[kind].append(float(done.stdout))
-    print(f"{steps} steps, {rounds} rounds; ms a step: median [lowest, highest]")
-    for kind, values in found.items():
-        print(f"{NAMES[kind]:28} {statistics.median(values):6.2f} [{min(values):.2f}, {max(values):.2f}]")
-    print(f"target: under {TARGET_MS} ms: {'met' if statistics.median(found['ours']) < TARGET_MS else 'MISSED'}")
+            found[kind, steps].append(float(done.stdout))
+    print(f"{rounds} rounds; ms a step: median [lowest, highest]")
+    for (kind, steps), values in found.items():
+        middle = statistics.median(values)
+        print(f"{steps:4} steps  {NAMES[kind]:28} {middle:6.2f} [{min(values):.2f}, {max(values):.2f}]")
+    for kind in KINDS:
+        print(f"{NAMES[kind]:28} time grows with the steps to the power {exponent(found, kind):.2f}")
+    met = all(statistics.median(found["ours", steps]) < TARGET_MS for steps in SIZES)
+    print(f"target: under {TARGET_MS} ms: {'met' if met else 'MISSED'}")
+
+
+def exponent(found: dict[tuple[str, int], list[float]], kind: str) -> float:
+    """The slope of the logarithms of the quietest rounds' time, between the smallest and the largest workflow."""
+    first, last = SIZES[0], SIZES[-1]
+    ratio = min(found[kind, last]) * last / (min(found[kind, first]) * first)
+    return math.log(ratio) / math.log(last / first)
 
 
 if __name__ == "__main__":

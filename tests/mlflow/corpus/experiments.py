@@ -124,6 +124,7 @@ _FILTERS = (
     "   name   =   'search alpha'   ",
     "name IN ('search alpha', 'search delta')",
     "name LIKE 'search %' AND name LIKE '%a' AND tags.group = 'odd'",
+    "experiment_id = '$gone'",
 )
 _BAD_FILTERS = (
     "name",
@@ -147,7 +148,6 @@ _BAD_FILTERS = (
     "metrics.a > 5",
     "nothing.a = 'x'",
     "unknown = 'x'",
-    "experiment_id = '5'",
     "name = 'a",
     "name == 'a'",
     "name LIKE 5",
