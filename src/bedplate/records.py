@@ -272,6 +272,9 @@ class Exposure(msgspec.Struct, frozen=True, kw_only=True):
     assigned: Literal["stable", "candidate"]
 
 
+RolloutState = Literal["running", "frozen", "completed", "rolled_back"]
+"""How far a rollout is: what it means and what follows stands in :mod:`bedplate.release.rollout`."""
+
 Guard = Literal["errors", "latency", "kpi", "rows"]
 """What may roll a candidate back: its failures, its slowness, what it earns, or how many rows it answers otherwise."""
 

@@ -12,7 +12,7 @@ from bedplate.http import CHANGE, READ, Limits, Request, Response, Route, fixed,
 from bedplate.ids import Digest
 from bedplate.records import Fact
 
-SMALL = Limits(body=4096, depth=4, receipt=5.0, deadline=30.0)
+SMALL = Limits(body=16 << 10, depth=4, receipt=5.0, deadline=30.0)
 LONG = Limits(body=64 * 1024, depth=8, receipt=10.0, deadline=3600.0)
 LOOKS = unaudited("shows metadata and evidence, no row of data")
 

@@ -224,7 +224,7 @@ def p99_interval(ordered: Sequence[float]) -> Estimate:
     low = int(stats.binom.ppf(tail, n, share))  # P(fewer than `low` values lie below) <= tail
     high = int(stats.binom.ppf(1 - tail, n, share)) + 1
     return Estimate(
-        value=ordered[max(0, math.ceil(share * n) - 1)],
+        value=_share(ordered, share),
         low=ordered[max(0, low - 1)],
         high=ordered[high - 1] if high <= n else math.inf,
         level=_LEVEL,

@@ -21,6 +21,7 @@ from bedplate.records import (
     Objective,
     Observation,
     RetrainDecision,
+    RolloutState,
     RuleOutcome,
     TrainResult,
 )
@@ -203,7 +204,7 @@ class RolloutReport(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     endpoint: str
     use_case: str
-    state: Literal["running", "frozen", "completed", "rolled_back"]
+    state: RolloutState
     bundle: Digest
     before: Digest
     by: str

@@ -9,7 +9,9 @@ parsed. A route that does not say its action, resource, audit class and limits c
 :mod:`.guards`          host allow-list, origin check, security headers
 :mod:`.dispatch`        the one order in which a request is checked
 :mod:`.rsgi`            the table as an RSGI application
-:mod:`.streams`         request bodies that arrive in pieces
+:mod:`.streams`         how a request body is received
+:mod:`.pipes`           how what no file holds is sent at the client's speed
+:mod:`.deadlines`       deadlines that cost next to nothing
 :mod:`.openapi`         the table as an OpenAPI 3.1 document
 ======================  ===============================================================
 """

@@ -11,12 +11,11 @@ from typing import Any
 
 from bedplate.errors import BedplateError
 from bedplate.http import pipes
-from bedplate.http.deadlines import Deadline
 from bedplate.http.dispatch import Authenticate, Authorise, dispatch
 from bedplate.http.guards import HostGuard, OriginGuard, security_headers
 from bedplate.http.messages import ProtocolError, Request, Response
 from bedplate.http.routes import RouteTable
-from bedplate.http.streams import Pieces
+from bedplate.http.streams import Pieces, too_large, whole
 
 Present = Callable[[Request, Response], Response]
 
@@ -75,23 +74,15 @@ def _request(scope: Any, protocol: Any) -> Request:
     expected, chunked = int(length), "transfer-encoding" in headers
 
     async def read(most: int, seconds: float) -> bytes:
-        if expected > most:
-            raise ProtocolError(413, f"the body is larger than {most} bytes")
-        if not request.unread:
-            return b""
-        try:
-            async with Deadline(seconds):
-                body = await _pieces(protocol, most) if chunked else await protocol()
-        except TimeoutError as error:
-            raise ProtocolError(408, f"the body did not arrive within {seconds:g} s") from error
-        except RuntimeError as error:  # what the server raises when the connection ended
-            raise ProtocolError(400, "the client left before the body was complete") from error
-        request.unread = False
-        return bytes(body)
+        if request.unread:
+            body = await whole(protocol, most, seconds, None if chunked else expected)
+            request.unread = False
+            return body
+        return b""
 
     def stream(most: int, seconds: float) -> Pieces:
         if expected > most:
-            raise ProtocolError(413, f"the body is larger than {most} bytes")
+            raise too_large(most)
         return Pieces(aiter(protocol), most, seconds, expected if "content-length" in headers else None)
 
     request = Request(
@@ -124,12 +115,6 @@ def _headers(raw: list[tuple[str, str]]) -> dict[str, str]:
         else:
             headers[name] += ("; " if name == "cookie" else ", ") + value
     return headers
-
-
-async def _pieces(protocol: Any, most: int) -> bytes:
-    """A body of unknown length, no more of it than may come."""
-    pieces = Pieces(aiter(protocol), most, None, None)
-    return b"".join([piece async for piece in pieces])
 
 
 async def _send(response: Response, method: str, protocol: Any) -> None:

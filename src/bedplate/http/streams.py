@@ -1,8 +1,10 @@
-"""A request body that reaches its handler in pieces: bounded in size, each piece within its time, never held whole."""
+"""How a request body is received: whole, or in pieces that are never held together; bounded in size and in time."""
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
+from bedplate.http.deadlines import Deadline
 from bedplate.http.messages import ProtocolError
 
 PIECE = 256 * 1024
@@ -57,13 +59,43 @@ class Pieces:
                 break
             if ending:
                 # The server gives one empty piece at the end of a body, and two where the connection ended before it.
-                raise ProtocolError(400, "the client left before the body was complete")
+                raise broken_off()
             ending = not piece
             length += len(piece)
             if self.size + length > self._most:
-                raise ProtocolError(413, f"the body is larger than {self._most} bytes")
+                raise too_large(self._most)
             pieces.append(bytes(piece))
         self.size += length
         if self.ended and self._expected is not None and self.size != self._expected:
             raise ProtocolError(400, f"the body has {self.size} bytes, not the {self._expected} that were declared")
         return b"".join(pieces)
+
+
+async def whole(protocol: Any, most: int, seconds: float, expected: int | None) -> bytes:
+    """The body that an RSGI protocol receives; ``expected`` is its declared length, None if it comes in chunks.
+
+    Raises:
+        ProtocolError: 413, the body is too large; 408, it did not arrive in time; 400, it broke off.
+    """
+    if expected is not None and expected > most:
+        raise too_large(most)
+    try:
+        async with Deadline(seconds):
+            if expected is None:
+                return b"".join([piece async for piece in Pieces(aiter(protocol), most, None, None)])
+            body: bytes = await protocol()
+            return body
+    except TimeoutError as error:
+        raise ProtocolError(408, f"the body did not arrive within {seconds:g} s") from error
+    except RuntimeError as error:  # what the server raises when the connection ended
+        raise broken_off() from error
+
+
+def too_large(most: int) -> ProtocolError:
+    """A body of more bytes than its route takes."""
+    return ProtocolError(413, f"the body is larger than {most} bytes")
+
+
+def broken_off() -> ProtocolError:
+    """A body of which only a part came."""
+    return ProtocolError(400, "the client left before the body was complete")

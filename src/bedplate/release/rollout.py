@@ -6,9 +6,10 @@ import msgspec
 
 from bedplate.errors import ConflictError
 from bedplate.records import Guard
+from bedplate.records import RolloutState as State
+from bedplate.release.states import diagram
 from bedplate.usecase.types import UseCase
 
-State = Literal["running", "frozen", "completed", "rolled_back"]
 Event = Literal["step_passed", "frozen_by", "resumed", "all_passed", "rolled_back"]
 
 FIRST: State = "running"
@@ -76,9 +77,7 @@ def follow(state: State, event: Event) -> State:
 
 def mermaid() -> str:
     """The table as a Mermaid state diagram; ``docs/explain/rollout.md`` holds it, and a test compares."""
-    lines = ["stateDiagram-v2", f"    [*] --> {FIRST}"]
-    lines += [f"    {before} --> {after}: {event.replace('_', ' ')}" for (before, event), after in TRANSITIONS.items()]
-    return "\n".join([*lines, "    rolled_back --> [*]"])
+    return diagram(FIRST, TRANSITIONS)
 
 
 def plan_of(use_case: UseCase) -> RolloutPlan:

@@ -4,10 +4,13 @@ A version never goes back: what was refused or retired stays in the record, and 
 exception is a retired version that is brought back because its successor failed.
 """
 
-from collections.abc import Iterable
-from typing import Literal
+from collections.abc import Iterable, Mapping
+from typing import Literal, TypeVar
 
 from bedplate.errors import ConflictError
+
+S = TypeVar("S", bound=str)
+E = TypeVar("E", bound=str)
 
 State = Literal["candidate", "gated", "bundled", "waiting", "approved", "live", "retired", "refused"]
 Event = Literal[
@@ -85,7 +88,12 @@ def replay(events: Iterable[Event]) -> State:
 
 def mermaid() -> str:
     """The table as a Mermaid state diagram; ``docs/explain/release.md`` holds it, and a test compares."""
-    lines = ["stateDiagram-v2", f"    [*] --> {FIRST}"]
-    lines += [f"    {before} --> {after}: {event.replace('_', ' ')}" for (before, event), after in TRANSITIONS.items()]
-    ends = sorted(set(TRANSITIONS.values()) - {before for before, _ in TRANSITIONS})
+    return diagram(FIRST, TRANSITIONS)
+
+
+def diagram(first: S, transitions: Mapping[tuple[S, E], S]) -> str:
+    """A table of transitions as a Mermaid state diagram; it ends where nothing leads on."""
+    lines = ["stateDiagram-v2", f"    [*] --> {first}"]
+    lines += [f"    {before} --> {after}: {event.replace('_', ' ')}" for (before, event), after in transitions.items()]
+    ends = sorted(set(transitions.values()) - {before for before, _ in transitions})
     return "\n".join([*lines, *(f"    {state} --> [*]" for state in ends)])

@@ -123,7 +123,6 @@ class Replica:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(_TICK)
-            self.app.sweep()
             try:
                 self.access.refresh()
                 self.router.follow(self.access.routes.get(self.spec.name))

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from bedplate import clock, ids
+from bedplate import ids
 from bedplate.errors import BedplateError, InputError, NotFoundError, StorageError, UnavailableError
 from bedplate.http import (
     APPEND,
@@ -30,6 +30,7 @@ from bedplate.http import (
     unaudited,
 )
 from bedplate.http.messages import too_deep
+from bedplate.http.streams import whole
 from bedplate.serve import snapshot
 from bedplate.serve.access import Access, Admitted
 from bedplate.serve.handlers import Inference
@@ -52,7 +53,6 @@ class RestApplication:
         self._origin = OriginGuard(self._hosts)
         self.metrics = Metrics(spec.name, inference.version)
         self.draining = False
-        self._receiving: dict[asyncio.Task[Any], float] = {}
         self._server = {"name": "bedplate", "version": version, "extensions": []}
         self.table = self._routes()
         infer = f"/v2/models/{spec.name}/infer"
@@ -198,41 +198,14 @@ class RestApplication:
         return 200, [_JSON, ("x-prediction-id", prediction)], text
 
     async def _receive(self, protocol: Any, headers: Any, limits: Limits) -> bytes:
-        """The body, within its limits. Deadlines are kept by :meth:`sweep`: a timer for each request costs more."""
         length = headers.get("content-length")
-        if length is not None and (not length.isdigit() or int(length) > limits.body):
-            raise ProtocolError(413, f"the body is larger than {limits.body} bytes", headers=(_CLOSE,))
-        task = asyncio.current_task()
-        assert task is not None
-        self._receiving[task] = clock.monotonic() + limits.receipt
+        if length is not None and not (length.isascii() and length.isdigit()):
+            raise ProtocolError(400, "content-length is not a number", headers=(_CLOSE,))
         try:
-            if length is not None:
-                body: bytes = await protocol()
-                return body
-            pieces, size = [], 0
-            async for piece in protocol:
-                size += len(piece)
-                if size > limits.body:
-                    raise ProtocolError(413, f"the body is larger than {limits.body} bytes", headers=(_CLOSE,))
-                pieces.append(bytes(piece))
-            return b"".join(pieces)
-        except asyncio.CancelledError:
-            if task in self._receiving:
-                raise
-            task.uncancel()
-            raise ProtocolError(
-                408, f"the body did not arrive within {limits.receipt:g} s", headers=(_CLOSE,)
-            ) from None
-        finally:
-            self._receiving.pop(task, None)
-
-    def sweep(self) -> None:
-        """Give up on bodies that are late. To be called a few times a second from the event loop."""
-        now = clock.monotonic()
-        for task, deadline in list(self._receiving.items()):
-            if now > deadline:
-                del self._receiving[task]
-                task.cancel()
+            return await whole(protocol, limits.body, limits.receipt, None if length is None else int(length))
+        except ProtocolError as error:
+            error.headers += (_CLOSE,)  # nobody reads what is left of the body
+            raise
 
 
 class OverloadedError(UnavailableError):

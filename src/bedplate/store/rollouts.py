@@ -1,16 +1,15 @@
 """Rollouts: which release is being let in where, how far it is, and what was seen at each step."""
 
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import sqlalchemy as sa
 
 from bedplate import clock, ids
 from bedplate.ids import Digest
+from bedplate.records import RolloutState
 from bedplate.store.schema import rollouts
 from bedplate.store.sql import Repository, Row, dump, fields, param, parse
-
-State = Literal["running", "frozen", "completed", "rolled_back"]
 
 _PLAIN = ("state", "step", "stepped", "reason", "updated")
 _ADD = sa.insert(rollouts)
@@ -40,7 +39,7 @@ class RolloutRow(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: str
     use_case: str
     bundle: Digest
-    state: State
+    state: RolloutState
     step: int
     stepped: str
     plan: dict[str, Any]
