@@ -165,6 +165,21 @@ def test_large_headers_are_refused_and_slow_bodies_are_cut(url: str) -> None:
     assert time.monotonic() - began < 3
 
 
+@pytest.mark.parametrize("framing", ["content-length", "chunked"])
+def test_a_body_that_breaks_off_is_not_taken_for_a_whole_one(url: str, framing: str) -> None:
+    host, port = url.removeprefix("http://").split(":")
+    text = json.dumps(body()).encode()  # all of it, but nothing says so
+    length = {"content-length": f"content-length: {len(text) + 1}\r\n\r\n".encode()}
+    length["chunked"] = b"transfer-encoding: chunked\r\n\r\n%x\r\n" % len(text)
+    start = f"POST {INFER} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {KEY}\r\n".encode()
+    with socket.create_connection((host, int(port)), 10) as connection:
+        connection.sendall(start + length[framing] + text + b"\r\n"[: 2 * (framing == "chunked")])
+        connection.shutdown(socket.SHUT_WR)
+        answer = connection.recv(65536).split(b"\r\n")[0]
+
+    assert b" 400 " in answer
+
+
 def test_a_revoked_key_is_refused_within_a_second(world: World, url: str) -> None:
     token = "bp_shortlived_0123456789"
     world.keys[token] = ("callers",)
