@@ -15,7 +15,7 @@ demo: $(VENV)/.demo ## Set up, run the retail use case end to end, leave the pag
 	@$(BIN)/bedplate run examples/retail
 	@$(BIN)/bedplate up --detach
 
-test: $(VENV)/.test $(VENV)/.mlflow ## Set up with everything the tests need, then run the suite
+test: $(VENV)/.test $(VENV)/.mlflow $(VENV)/.inference ## Set up with everything the tests need, then run the suite
 	@$(BIN)/python scripts/browser.py
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
@@ -73,7 +73,14 @@ $(VENV)/.mlflow: $(VENV)/.uv requirements/mlflow.txt
 	@$(BIN)/uv pip install --quiet --compile-bytecode --no-deps --require-hashes --python $(VENV)/mlflow -r requirements/mlflow.txt
 	@touch $@
 
-# The same with PyTorch and Lightning. pip chooses the build of torch: the one it was told of, or the registry's.
+# The stock inference clients, likewise.
+$(VENV)/.inference: $(VENV)/.uv requirements/inference.txt
+	@echo "Setting up: installing the inference clients that the tests call a replica with"
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)/inference
+	@$(BIN)/uv pip install --quiet --compile-bytecode --no-deps --require-hashes --python $(VENV)/inference -r requirements/inference.txt
+	@touch $@
+
+# The same as .mlflow with PyTorch and Lightning. pip chooses the build of torch: the one it was told of, or the registry's.
 $(VENV)/.torch: $(VENV)/.uv requirements/torch.txt
 	@echo "Setting up: installing PyTorch and Lightning with the MLflow client"
 	@$(BIN)/python -m venv --clear $(VENV)/torch

@@ -10,3 +10,4 @@ ours pyproject.toml requirements/build.in --extra demo --group dev -c requiremen
 echo uv | ours - -o requirements/uv.txt
 compile requirements/mlflow.in -o requirements/mlflow.txt
 compile --override requirements/torch-overrides.in requirements/torch.in -c requirements/mlflow.txt -o requirements/torch.txt
+compile requirements/inference.in -o requirements/inference.txt
