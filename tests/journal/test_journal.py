@@ -57,6 +57,16 @@ def test_segments_are_sealed_by_size_and_on_demand(tmp_path: Path) -> None:
     assert len(everything(tmp_path)) == 11
 
 
+def test_a_segment_that_is_sealed_after_it_was_listed_is_read(tmp_path: Path) -> None:
+    writer = Writer(tmp_path, "durable")
+    writer.append(b"one")
+    (listed,) = segments(tmp_path)
+    writer.close()
+
+    assert not listed.sealed
+    assert list(read(listed)) == [b"one"]
+
+
 def test_an_unused_writer_leaves_nothing(tmp_path: Path) -> None:
     Writer(tmp_path).close()
 

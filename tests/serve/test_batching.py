@@ -16,9 +16,9 @@ from bedplate.errors import BedplateError, InputError
 from bedplate.records import ModelSignature, TensorSpec
 from bedplate.serve import batching
 from bedplate.serve.batching import Batcher, Plan
-from bedplate.serve.codecs import ModelError
 from bedplate.serve.predictors import Answer
 from bedplate.serve.supervisor import Supervisor
+from bedplate.serve.tensors import ModelError
 from tests.serve.support import LINEAR, World, body, client, network
 
 ANY: Any = None  # these predictors read no features

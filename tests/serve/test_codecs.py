@@ -13,7 +13,8 @@ from hypothesis.extra import numpy as arrays
 
 from bedplate.errors import InputError
 from bedplate.records import ModelSignature, TensorSpec
-from bedplate.serve.codecs import DTYPES, Call, Codec, InferResponse, ModelError, metadata
+from bedplate.serve.codecs import Codec, InferResponse, metadata
+from bedplate.serve.tensors import DTYPES, Answered, Inputs, ModelError, check, plain
 
 # Numbers as JSON carries them: every value of the type but those JSON has no text for.
 VALUES = {
@@ -32,8 +33,8 @@ def text(data: Any, shape: list[int], datatype: str = "FP32", **more: Any) -> by
     return json.dumps({"inputs": [tensor], **more}).encode()
 
 
-def call(**changes: Any) -> Call:
-    return msgspec.structs.replace(Call(None, {}, {}, None, False), **changes)
+def answered(**outputs: np.ndarray) -> Answered:
+    return Answered("pred_1", "1", outputs, {name: plain(array) for name, array in outputs.items()})
 
 
 @st.composite
@@ -52,10 +53,10 @@ def tensors(draw: st.DrawFn) -> tuple[str, np.ndarray, bool]:
 def test_what_goes_in_comes_out(given: tuple[str, np.ndarray, bool]) -> None:
     """decode(request(array)) is the array, and the answer made of it reads as the same values."""
     datatype, array, flat = given
-    codec = Codec("m", "1", signature(datatype, (-1,) * array.ndim))
+    codec = Codec("m", signature(datatype, (-1,) * array.ndim))
 
     decoded = codec.decode(text((array.ravel() if flat else array).tolist(), list(array.shape), datatype, id="r"))
-    body, logged = codec.encode(decoded, {"y": decoded.arrays["x"]}, "pred_1")
+    body = codec.encode(decoded, answered(y=decoded.arrays["x"]))
 
     assert decoded.id == "r"
     assert decoded.arrays["x"].dtype == np.dtype(DTYPES[datatype])
@@ -67,7 +68,6 @@ def test_what_goes_in_comes_out(given: tuple[str, np.ndarray, bool]) -> None:
     (output,) = answer.outputs
     assert (output.name, output.shape, output.datatype) == ("y", list(array.shape), datatype)
     assert np.array_equal(np.array(output.data, DTYPES[datatype]).reshape(output.shape), array)
-    assert logged == {"y": array.ravel().tolist()}
 
 
 ANY_JSON = st.recursive(
@@ -75,7 +75,7 @@ ANY_JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=12,
 )
-ALL = [Codec("m", "1", signature(datatype, (-1, 2))) for datatype in DTYPES]
+ALL = [Codec("m", signature(datatype, (-1, 2))) for datatype in DTYPES]
 
 
 def _refused_or_right(codec: Codec, body: bytes) -> None:
@@ -134,7 +134,7 @@ def test_a_request_with_a_damaged_byte_is_refused_or_has_its_shape(data: st.Data
     ],
 )
 def test_a_value_that_the_type_cannot_hold_is_refused_not_bent(datatype: str, value: Any) -> None:
-    codec = Codec("m", "1", signature(datatype, (1,)))
+    codec = Codec("m", signature(datatype, (1,)))
 
     with pytest.raises(InputError, match="'x'"):
         codec.decode(text([value], [1], datatype))
@@ -142,12 +142,12 @@ def test_a_value_that_the_type_cannot_hold_is_refused_not_bent(datatype: str, va
 
 def test_the_edges_of_each_type_fit() -> None:
     for datatype, value in [("UINT64", 2**64 - 1), ("INT64", -(2**63)), ("INT8", -128), ("FP16", 65504.0)]:
-        codec = Codec("m", "1", signature(datatype, (1,)))
+        codec = Codec("m", signature(datatype, (1,)))
         assert codec.decode(text([value], [1], datatype)).arrays["x"].tolist() == [value]
 
 
 def test_what_does_not_fit_is_named_with_what_would() -> None:
-    codec = Codec("m", "1", signature("FP32", (-1, 2)))
+    codec = Codec("m", signature("FP32", (-1, 2)))
 
     def why(body: bytes) -> str:
         with pytest.raises(InputError) as caught:
@@ -163,16 +163,14 @@ def test_what_does_not_fit_is_named_with_what_would() -> None:
     assert "ask for y" in why(text([1.0, 2.0], [1, 2], outputs=[{"name": "q"}]))
 
 
-def test_the_client_gets_the_outputs_it_wants_and_the_log_gets_all() -> None:
+def test_the_client_gets_the_outputs_it_wants() -> None:
     spec = signature("FP32", (1,))
-    codec = Codec("m", "1", msgspec.structs.replace(spec, outputs=(*spec.outputs, *spec.inputs)))
-    outputs = {"x": np.ones(1, np.float32), "y": np.zeros(1, np.float32)}
+    codec = Codec("m", msgspec.structs.replace(spec, outputs=(*spec.outputs, *spec.inputs)))
 
     decoded = codec.decode(text([1.0], [1], outputs=[{"name": "x"}]))
-    body, logged = codec.encode(decoded, outputs, "pred_1")
+    body = codec.encode(decoded, answered(x=np.ones(1, np.float32), y=np.zeros(1, np.float32)))
 
     assert [tensor["name"] for tensor in json.loads(body)["outputs"]] == ["x"]
-    assert logged == {"x": [1.0], "y": [0.0]}
 
 
 @pytest.mark.parametrize(
@@ -186,17 +184,17 @@ def test_the_client_gets_the_outputs_it_wants_and_the_log_gets_all() -> None:
 )
 def test_an_answer_that_breaks_the_signature_is_the_models_fault(outputs: dict[str, np.ndarray], why: str) -> None:
     with pytest.raises(ModelError, match=why):
-        Codec("m", "1", signature("FP32", (1,))).encode(call(), outputs, "pred_1")
+        check(outputs, signature("FP32", (1,)))
 
 
 def test_strings_of_any_array_kind_are_written_as_text() -> None:
-    codec = Codec("m", "1", signature("BYTES", (-1,)))
     for array in (np.array(["é", "b"]), np.array(["é".encode(), b"b"]), np.array(["é", "b"], object)):
-        assert codec.encode(call(), {"y": array}, "pred_1")[1] == {"y": ["é", "b"]}
+        check({"y": array}, signature("BYTES", (-1,)))
+        assert plain(array) == ["é", "b"]
 
 
 def test_only_true_marks_a_replay() -> None:
-    codec = Codec("m", "1", signature("FP32", (1,)))
+    codec = Codec("m", signature("FP32", (1,)))
     for value, replayed in [(True, True), (1, False), ("true", False), (None, False)]:
         assert codec.decode(text([1.0], [1], parameters={"replayed": value})).replayed is replayed
 
@@ -204,7 +202,7 @@ def test_only_true_marks_a_replay() -> None:
 def test_a_signature_that_the_protocol_cannot_say_is_refused() -> None:
     for spec in (signature("FP128", (1,)), signature("FP32", (1,) * 9)):
         with pytest.raises(InputError):
-            Codec("m", "1", spec)
+            Codec("m", spec)
 
 
 def test_metadata_says_the_signature() -> None:
@@ -216,3 +214,54 @@ def test_metadata_says_the_signature() -> None:
         "inputs": [{"name": "x", **tensor}],
         "outputs": [{"name": "y", **tensor}],
     }
+
+
+def packed(array: np.ndarray) -> bytes:
+    """The elements as bytes, as the binary protocols carry them."""
+    if array.dtype.kind == "O":
+        texts = [text.encode() for text in array.ravel()]
+        return b"".join(len(text).to_bytes(4, "little") + text for text in texts)
+    return array.tobytes()
+
+
+@given(tensors())
+def test_bytes_give_the_array_that_they_are_made_of(given: tuple[str, np.ndarray, bool]) -> None:
+    datatype, array, _ = given
+    (reader,) = Inputs(signature(datatype, (-1,) * array.ndim)).by_name.values()
+
+    read = reader.of_bytes(packed(array), list(array.shape))
+
+    assert read.dtype == array.dtype
+    assert np.array_equal(read, array)
+
+
+@given(st.sampled_from(sorted(DTYPES)), st.binary(max_size=40), st.integers(0, 5))
+def test_bytes_that_do_not_fit_give_an_input_error_only(datatype: str, data: bytes, rows: int) -> None:
+    (reader,) = Inputs(signature(datatype, (-1, 2))).by_name.values()
+    try:
+        array = reader.of_bytes(data, [rows, 2])
+    except InputError:
+        return
+    assert array.shape == (rows, 2)
+    assert packed(array) == data
+
+
+@pytest.mark.parametrize(
+    ("datatype", "data", "why"),
+    [
+        ("FP32", b"1234567", "7 bytes"),
+        ("FP32", np.array([1, np.nan], np.float32).tobytes(), "no number"),
+        ("FP64", np.array([1, np.inf]).tobytes(), "no number"),
+        ("BOOL", b"\1\2", "0 and 1"),
+        ("BYTES", b"\0\0\0\0\1\0\0\0", "longer"),
+        ("BYTES", b"\1\0\0\0a\1\0\0\0\xff", "UTF-8"),
+        ("BYTES", b"\1\0\0\0a\1\0\0\0b!", "1 bytes behind"),
+        ("BYTES", b"\1\0\0\0", "too few"),
+        ("BYTES", b"\xff\xff\xff\xff1234", "longer"),
+    ],
+)
+def test_bytes_that_do_not_fit_are_refused_with_the_reason(datatype: str, data: bytes, why: str) -> None:
+    (reader,) = Inputs(signature(datatype, (2,))).by_name.values()
+
+    with pytest.raises(InputError, match=why):
+        reader.of_bytes(data, [2])

@@ -14,12 +14,11 @@ import pytest
 from bedplate import ids, journal
 from bedplate.records import ModelSignature, Prediction
 from bedplate.serve import snapshot
-from bedplate.serve.candidate import check
-from bedplate.serve.codecs import ModelError
 from bedplate.serve.routing import Latencies, compare, position
 from bedplate.serve.snapshot import Route
 from bedplate.serve.spec import ReplicaSpec
 from bedplate.serve.supervisor import Supervisor
+from bedplate.serve.tensors import ModelError, check
 from bedplate.stats.canary import Rows, Tally
 from tests.serve.support import LINEAR, World, all_types, body, client, eventually, linear
 

@@ -19,9 +19,17 @@ Authorise = Callable[[Any, str, ResourceRef, Request], Any]
 _log = logging.getLogger(__name__)
 
 
-async def dispatch(table: RouteTable, request: Request, authenticate: Authenticate, authorise: Authorise) -> Response:
-    """Answer ``request``. Errors become answers; this never raises, except when it is cancelled."""
-    render: Callable[[BedplateError], Response] = Response.error
+async def dispatch(
+    table: RouteTable,
+    request: Request,
+    authenticate: Authenticate,
+    authorise: Authorise,
+    render: Callable[[BedplateError], Response] = Response.error,
+) -> Response:
+    """Answer ``request``. Errors become answers; this never raises, except when it is cancelled.
+
+    ``render`` gives errors their form where no route was found that has its own.
+    """
     try:
         route, request.params = table.match(request.method, request.path)
         request.route, request.depth, render = route, route.limits.depth, route.render

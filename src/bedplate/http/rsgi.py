@@ -28,7 +28,8 @@ _CLOSE = ("connection", "close")
 class Application:
     """An RSGI application over a :class:`RouteTable`.
 
-    ``present`` sees every answer last: pages show errors as pages with it.
+    ``present`` sees every answer last: pages show errors as pages with it. ``render`` gives errors their form where no
+    route was found that has its own.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Application:
         *,
         hosts: HostGuard | None = None,
         present: Present | None = None,
+        render: Callable[[BedplateError], Response] = Response.error,
     ) -> None:
         self._table = table
         self._authenticate = authenticate
@@ -46,6 +48,7 @@ class Application:
         self._hosts = hosts or HostGuard()
         self._origin = OriginGuard(self._hosts)
         self._present = present
+        self._render = render
 
     async def __rsgi__(self, scope: Any, protocol: Any) -> None:
         """Answer one request."""
@@ -54,11 +57,11 @@ class Application:
             self._hosts.check(request.host)
             self._origin.check(request)
         except BedplateError as error:
-            refused = Response.error(error)
+            refused = self._render(error)
             refused.headers.append(_CLOSE)
             await _send(refused, scope.method, protocol)
             return
-        response = await dispatch(self._table, request, self._authenticate, self._authorise)
+        response = await dispatch(self._table, request, self._authenticate, self._authorise, self._render)
         if request.unread and not (isinstance(request.pieces, Pieces) and request.pieces.ended):
             response.headers.append(_CLOSE)  # nobody reads what is left of the body
         if self._present is not None:

@@ -90,7 +90,14 @@ def read(segment: Segment | Path) -> Iterator[bytes]:
     """
     path = segment.path if isinstance(segment, Segment) else segment
     sealed = path.suffix == fmt.SEALED
-    with path.open("rb") as file:
+    try:
+        opened = path.open("rb")
+    except FileNotFoundError:
+        if sealed:
+            raise
+        yield from read(path.with_suffix(fmt.SEALED))  # it was sealed after it was listed
+        return
+    with opened as file:
         head = fmt.read_header(file)
         if head is None:
             if sealed:

@@ -17,10 +17,8 @@ import numpy.typing as npt
 
 from bedplate.errors import BedplateError
 from bedplate.records import ModelSignature
-from bedplate.serve.codecs import DTYPES, ModelError
 from bedplate.serve.predictors import Answer, FeatureReader, Predictor
-
-Arrays = dict[str, npt.NDArray[Any]]
+from bedplate.serve.tensors import DTYPES, Arrays, ModelError
 
 MOST_ROWS = 256
 _SWEEP_SECONDS = 0.1

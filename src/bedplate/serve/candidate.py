@@ -16,15 +16,13 @@ import numpy as np
 from bedplate import clock, files
 from bedplate.errors import BedplateError, InputError, UnavailableError
 from bedplate.records import ModelSignature
-from bedplate.serve.codecs import DTYPES, ModelError
 from bedplate.serve.predictors import Answer, FeatureReader, Predictor
+from bedplate.serve.tensors import Arrays, ModelError, check
 
 _LARGEST = 256 << 20
 _MOST_WAITING, _MOST_UNSENT = 64, 4 << 20
 """Questions under way and bytes not yet taken: a candidate that hangs must cost this process no memory and no queue."""
 _encode, _decode = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder().decode
-
-Arrays = dict[str, np.ndarray]
 
 
 class CandidateError(UnavailableError):
@@ -65,22 +63,6 @@ class Candidate:
         except Exception as error:  # noqa: BLE001  whatever it is, the stable release answers and this is counted
             return [number, perf_counter() - started, _reason(error), str(error)[:300]]
         return [number, perf_counter() - started, "", _pack(answer.outputs), answer.features, answer.entity]
-
-
-def check(outputs: Arrays, signature: ModelSignature) -> None:
-    """Whether outputs can be an answer: what the signature says is there, and every number is one.
-
-    Raises:
-        ModelError: they cannot.
-    """
-    for spec in signature.outputs:
-        array = outputs.get(spec.name)
-        if array is None:
-            raise ModelError(f"the model gave no output {spec.name!r}")
-        if array.dtype != DTYPES[spec.datatype] and not (spec.datatype == "BYTES" and array.dtype.kind in "US"):
-            raise ModelError(f"the model gave output {spec.name!r} as {array.dtype}, not {spec.datatype}")
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise ModelError(f"the model gave a value in {spec.name!r} that is no number")
 
 
 class Line:

@@ -31,12 +31,12 @@ from bedplate.serve import spec as specs
 from bedplate.serve.access import Access
 from bedplate.serve.batching import Batcher
 from bedplate.serve.candidate import Candidate
-from bedplate.serve.codecs import DTYPES
 from bedplate.serve.handlers import Inference
 from bedplate.serve.predictors import FeatureReader, Predictor
 from bedplate.serve.rest import RestApplication
 from bedplate.serve.routing import Router
 from bedplate.serve.spec import ReplicaSpec
+from bedplate.serve.tensors import DTYPES
 
 _log = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1
@@ -93,8 +93,8 @@ class Replica:
         self.batcher = Batcher(predictor, self.features, plan)
         self.router = Router(spec.digest, str(manifest.version), spec.evidence, manifest.signature)
         self.router.follow(self.access.routes.get(spec.name))
-        inference = Inference(spec, manifest, self.batcher, self.journal, self.router)
-        self.app = RestApplication(inference, self.access, _release())
+        self.inference = Inference(spec, manifest, self.access, self.batcher, self.journal, self.router)
+        self.app = RestApplication(self.inference, _release())
 
     async def serve(self, descriptor: int, ready: Any) -> None:
         """Answer on the socket until told to end; ``ready`` is called when the first request can come."""
@@ -139,7 +139,7 @@ class Replica:
         loop = asyncio.get_running_loop()
         end = loop.time() + self.spec.drain
         await asyncio.sleep(2 * _TICK)
-        while self.app.metrics.in_flight and loop.time() < end:
+        while self.inference.metrics.in_flight and loop.time() < end:
             await asyncio.sleep(0.02)
 
     def _seal(self) -> None:

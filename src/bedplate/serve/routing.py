@@ -20,10 +20,10 @@ from bedplate import clock, files, ids
 from bedplate.errors import InputError
 from bedplate.ids import Digest
 from bedplate.records import Exposure, ModelSignature
-from bedplate.serve.candidate import Arrays, CandidateError, Line
-from bedplate.serve.codecs import Call
+from bedplate.serve.candidate import CandidateError, Line
 from bedplate.serve.predictors import Answer
 from bedplate.serve.snapshot import Route
+from bedplate.serve.tensors import Arrays, Call
 from bedplate.stats.canary import Rows, Tally
 
 _SHADOWS = 16
