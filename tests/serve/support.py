@@ -139,9 +139,12 @@ class World:
         snapshot.write(self.snapshot, snapshot.new(entries, policies, routes=routes), self._key)
 
     def bundle(
-        self, model: bytes | None = None, signature: ModelSignature = LINEAR, version: int = 1
+        self,
+        model: bytes | dict[str, bytes] | None = None,
+        signature: ModelSignature = LINEAR,
+        version: int = 1,
     ) -> tuple[Path, Digest]:
-        """A signed bundle and its digest."""
+        """A signed bundle of one ONNX model, or of files by name, and its digest."""
         none = digest_bytes(b"")
         manifest = Manifest(
             tenant="local",
@@ -156,7 +159,9 @@ class World:
             gates=none,
             created="2026-01-01T00:00:00.000000Z",
         )
-        digest = bundle.write(self.home.bundles, {"model.onnx": model or linear()}, manifest)
+        digest = bundle.write(
+            self.home.bundles, model if isinstance(model, dict) else {"model.onnx": model or linear()}, manifest
+        )
         folder = bundle.path_of(self.home.bundles, digest)
         bundle.sign(folder, self.home.keys / "bundle.pem", self.home.keys / "bundle.pub.pem")
         return folder, digest

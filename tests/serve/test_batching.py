@@ -199,6 +199,15 @@ def test_the_sweep_takes_what_pays_and_no_more_than_the_budget_allows() -> None:
     assert steep.rows == 1
 
 
+def test_a_model_that_takes_the_whole_time_of_the_sweep_is_still_measured() -> None:
+    slow = Doubles(batching._SWEEP_SECONDS, 0.0)
+
+    plan = batching.sweep(slow, ANY, slow.signature, None)
+
+    assert plan.rows == 1
+    assert list(plan.seconds) == [1]
+
+
 def test_a_replica_joins_what_comes_together_and_answers_each_its_own(tmp_path: Path) -> None:
     world = World(tmp_path / "home")
     asked = [(number, 2.0 * number, -1.0, 1.0, 1.0, number) for number in range(32)]

@@ -5,11 +5,10 @@ pickled types, LightGBM's text, and JSON (which is also how XGBoost saves).
 """
 
 import re
-from typing import Annotated
 
 import msgspec
 
-from bedplate.bundle import onnx
+from bedplate.bundle import onnx, safetensors
 from bedplate.bundle.manifest import Format
 from bedplate.errors import InputError
 
@@ -18,16 +17,11 @@ FILE_LIMIT = 2 << 30
 BUNDLE_LIMIT = 16 << 30
 """Bytes in one bundle."""
 _JSON_LIMIT = 512 << 20
-_HEADER_LIMIT = 100 << 20
 
 _ARROW_FILE, _ARROW_STREAM = b"ARROW1\0\0", b"\xff\xff\xff\xff"
 _PICKLED_TYPE = re.compile(rb"arrow\.py_extension_type")
 _LIGHTGBM = re.compile(rb"tree\nversion=v\d+\n")
 _JSON_START = re.compile(rb"[ \t\r\n]*[{\[]")
-_TENSOR_BITS = {
-    "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16,
-    "I32": 32, "U32": 32, "F32": 32, "F64": 64, "I64": 64, "U64": 64,
-}  # fmt: skip
 # Only to say what a refused file probably is; refusal never depends on it.
 _KNOWN = (
     (re.compile(rb"\x80[\x02-\x05]"), "a pickle, which runs code when loaded"),
@@ -56,8 +50,8 @@ def identify(name: str, data: bytes | memoryview) -> Format:
         if _LIGHTGBM.match(head):
             _check_text(view)
             return "lightgbm"
-        if _looks_like_safetensors(view):
-            _check_safetensors(view)
+        if safetensors.looks_like(view):
+            safetensors.check(view)
             return "safetensors"
         if _JSON_START.match(head):
             _check_json(view)
@@ -85,44 +79,6 @@ def _check_arrow(view: memoryview) -> None:
         raise ValueError("the Arrow file breaks off")
     if _PICKLED_TYPE.search(view):
         raise ValueError("it holds a pickled extension type")
-
-
-# ---------------------------------------------------------------------------------------------------------- safetensors
-
-
-class _Tensor(msgspec.Struct, forbid_unknown_fields=True):
-    dtype: str
-    shape: tuple[Annotated[int, msgspec.Meta(ge=0)], ...]
-    data_offsets: tuple[Annotated[int, msgspec.Meta(ge=0)], Annotated[int, msgspec.Meta(ge=0)]]
-
-
-def _looks_like_safetensors(view: memoryview) -> bool:
-    length = int.from_bytes(view[:8], "little")
-    return len(view) > 9 and 2 <= length <= len(view) - 8 and view[8] == ord("{")
-
-
-def _check_safetensors(view: memoryview) -> None:
-    """The header of safetensors: known types, and tensors that fill the rest of the file without gap or overlap."""
-    length = int.from_bytes(view[:8], "little")
-    if length > _HEADER_LIMIT:
-        raise ValueError("the header is too long")
-    header = msgspec.json.decode(bytes(view[8 : 8 + length]), type=dict[str, msgspec.Raw])
-    if metadata := header.pop("__metadata__", None):
-        msgspec.json.decode(metadata, type=dict[str, str])
-    tensors = [msgspec.json.decode(raw, type=_Tensor) for raw in header.values()]
-    position = 0
-    for tensor in sorted(tensors, key=lambda t: t.data_offsets):
-        begin, end = tensor.data_offsets
-        bits = _TENSOR_BITS.get(tensor.dtype)
-        if bits is None:
-            raise ValueError(f"a tensor has type {tensor.dtype!r}")
-        for size in tensor.shape:
-            bits *= size
-        if begin != position or (end - begin) * 8 != bits:
-            raise ValueError("its tensors do not fill the file as their shapes say")
-        position = end
-    if 8 + length + position != len(view):
-        raise ValueError("its tensors do not fill the file")
 
 
 # ----------------------------------------------------------------------------------------------------------------- text

@@ -187,12 +187,12 @@ def sweep(predictor: Predictor, features: FeatureReader, signature: ModelSignatu
     if not signature.inputs or any(not tensor.shape or tensor.shape[0] != -1 for tensor in tensors):
         return Plan(rows=1, reason="an input or output of the model has a fixed first dimension")
     seconds: dict[int, float] = {}
-    started = perf_counter()
     rows, best = 1, 1
     try:
         if not _independent(predictor, features, signature):
             return Plan(rows=1, reason="an answer of the model depends on the other rows of a batch")
-        while rows <= MOST_ROWS and perf_counter() - started < _SWEEP_SECONDS:
+        started = perf_counter()
+        while rows == 1 or (rows <= MOST_ROWS and perf_counter() - started < _SWEEP_SECONDS):
             seconds[rows] = _cost(predictor, features, _probe(signature, rows))
             if budget is not None and rows > 1 and seconds[rows] > budget * _BUDGET_SHARE:
                 break
@@ -234,13 +234,14 @@ def _handover() -> float:
 
 
 def _probe(signature: ModelSignature, rows: int, seed: int = 0) -> Arrays:
-    """Made-up inputs of so many rows: small numbers, which most models take."""
+    """Made-up inputs of so many rows: small numbers and texts of a few words, which most models take."""
     random = np.random.default_rng(seed)
     inputs: Arrays = {}
     for tensor in signature.inputs:
         shape = (rows, *(1 if size == -1 else size for size in tensor.shape[1:]))
         if tensor.datatype == "BYTES":
-            inputs[tensor.name] = np.full(shape, "", np.object_)
+            words = random.integers(0, 10, shape)
+            inputs[tensor.name] = np.frompyfunc(lambda count: " ".join(["word"] * count), 1, 1)(words)
         elif tensor.datatype.startswith("FP"):
             inputs[tensor.name] = random.standard_normal(shape).astype(DTYPES[tensor.datatype])
         else:

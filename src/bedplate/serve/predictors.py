@@ -12,8 +12,9 @@ import numpy as np
 
 from bedplate import bundle
 from bedplate.bundle import Manifest
-from bedplate.errors import InputError, IntegrityError
+from bedplate.errors import IntegrityError
 from bedplate.records import ModelSignature, TensorSpec
+from bedplate.serve.sessions import open_session, run
 
 __all__ = ["Answer", "FeatureReader", "Manifest", "OnnxPredictor", "Predictor", "load"]
 
@@ -26,6 +27,21 @@ class FeatureReader(Protocol):
 
     def get_many(self, namespace: str, keys: list[bytes]) -> list[bytes | None]:
         """The values under ``keys``, in their order."""
+
+
+class NoFeatures:
+    """The reader of who has none to give."""
+
+    def get(self, namespace: str, key: bytes) -> bytes | None:
+        """Nothing."""
+        return None
+
+    def get_many(self, namespace: str, keys: list[bytes]) -> list[bytes | None]:
+        """Nothing, for each."""
+        return [None] * len(keys)
+
+
+NO_FEATURES = NoFeatures()
 
 
 class Answer(msgspec.Struct):
@@ -81,18 +97,7 @@ class OnnxPredictor:
     """
 
     def __init__(self, model: bytes, signature: ModelSignature, threads: int = 1) -> None:
-        import onnxruntime  # 0.2 s: only a process that predicts pays it
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = max(1, threads)
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        # Threads that spin between requests take the processor from whoever shares the machine.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        try:
-            self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        except Exception as error:
-            raise IntegrityError(f"ONNX Runtime does not take the model: {error}") from error
+        self._session = open_session(model, threads)
         for kind, found, promised in (
             ("input", self._session.get_inputs(), signature.inputs),
             ("output", self._session.get_outputs(), signature.outputs),
@@ -107,11 +112,7 @@ class OnnxPredictor:
         Raises:
             InputError: the graph refuses the values (an index out of range, shapes that do not fit each other).
         """
-        try:
-            values = self._session.run(self._outputs, inputs)
-        except Exception as error:  # ONNX Runtime's own errors have no common type of their own
-            first = str(error).splitlines()[0][:300]
-            raise InputError(f"the model refuses these inputs: {first}") from error
+        values = run(self._session, self._outputs, inputs)
         return Answer(outputs=dict(zip(self._outputs, values, strict=True)))
 
 
@@ -139,7 +140,15 @@ def _load_recommender(folder: Path, manifest: Manifest, threads: int) -> Predict
     return recommender.assemble({name: bundle.read(folder, manifest, name) for name in names}, threads=threads)
 
 
-LOADERS: dict[str, Loader] = {"onnx": _load_onnx, "recommender": _load_recommender}
+def _load_embedding(folder: Path, manifest: Manifest, threads: int) -> Predictor:
+    from bedplate.serve import embedding  # imports this module
+
+    names = (embedding.CONFIG, embedding.TOKENIZER, embedding.ENCODER)
+    files = {name: bundle.read(folder, manifest, name) for name in names}
+    return embedding.assemble(files, manifest.signature, threads=threads)
+
+
+LOADERS: dict[str, Loader] = {"embedding": _load_embedding, "onnx": _load_onnx, "recommender": _load_recommender}
 """Every loader a trusted process has. What is not here is not loaded, whatever a bundle says."""
 
 

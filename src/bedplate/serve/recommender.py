@@ -9,18 +9,18 @@ items. The household's vector is not stored: it is solved for from the household
 purchase counts as soon as the online features hold it.
 """
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from bedplate.bundle import safetensors
 from bedplate.errors import InputError, IntegrityError
 from bedplate.records import ModelSignature, TensorSpec
-from bedplate.serve.predictors import Answer, FeatureReader, Manifest
+from bedplate.serve.predictors import Answer, FeatureReader
+from bedplate.serve.sessions import Session, open_session
 from bedplate.serve.state import (
     MISSING,
     Floats,
@@ -201,16 +201,10 @@ class RecommenderPredictor:
     """Answers for one household: its candidates ranked, best first."""
 
     def __init__(self, config: Config, factors: Factors, ranker: bytes, *, threads: int = 1) -> None:
-        import onnxruntime  # 0.2 s: only a process that predicts pays it
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
         self.signature = SIGNATURE
         self.config = config
         self.factors = factors
-        self._session = onnxruntime.InferenceSession(ranker, options, providers=["CPUExecutionProvider"])
+        self._session: Session = open_session(ranker, threads)
         self._input = self._session.get_inputs()[0].name
         self._output = self._session.get_outputs()[0].name
         self._weight = config.pairs.columns.index(config.weight)
@@ -282,42 +276,6 @@ def _answer(household: int, items: Ids, scores: Floats, features: dict[str, Any]
 
 # ---------------------------------------------------------------------------------------------------------------- files
 
-_TYPES: dict[str, str] = {"F32": "<f4", "I64": "<i8"}
-
-
-def write_safetensors(tensors: dict[str, npt.NDArray[Any]]) -> bytes:
-    """The safetensors file of float32 and int64 arrays: header length (8 bytes), JSON header, raw values."""
-    header: dict[str, Any] = {}
-    blocks, offset = [], 0
-    for name, tensor in tensors.items():
-        kind = "F32" if tensor.dtype.kind == "f" else "I64"
-        block = np.ascontiguousarray(tensor, _TYPES[kind]).tobytes()
-        header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [offset, offset + len(block)]}
-        blocks.append(block)
-        offset += len(block)
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return b"".join([len(text).to_bytes(8, "little"), text, *blocks])
-
-
-def read_safetensors(data: bytes) -> dict[str, npt.NDArray[Any]]:
-    """The arrays of a safetensors file.
-
-    Raises:
-        IntegrityError: the file is not one, or holds other types than float32 and int64.
-    """
-    try:
-        size = int.from_bytes(data[:8], "little")
-        header = json.loads(data[8 : 8 + size])
-        arrays = {}
-        for name, entry in header.items():
-            low, high = entry["data_offsets"]
-            body = data[8 + size + low : 8 + size + high]
-            arrays[name] = np.frombuffer(body, _TYPES[entry["dtype"]]).reshape(entry["shape"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise IntegrityError(f"the file is not in safetensors format: {error}", where=ITEMS) from error
-    return arrays
-
 
 def assemble(files: dict[str, bytes], *, threads: int = 1) -> RecommenderPredictor:
     """The predictor from the content of its three files.
@@ -327,7 +285,7 @@ def assemble(files: dict[str, bytes], *, threads: int = 1) -> RecommenderPredict
     """
     try:
         config = msgspec.json.decode(files[CONFIG], type=Config)
-        tensors = read_safetensors(files[ITEMS])
+        tensors = safetensors.read(files[ITEMS], ITEMS)
         factors = Factors(
             tensors["items"],
             tensors["vectors"],
@@ -338,8 +296,3 @@ def assemble(files: dict[str, bytes], *, threads: int = 1) -> RecommenderPredict
         return RecommenderPredictor(config, factors, files[RANKER], threads=threads)
     except (KeyError, msgspec.MsgspecError) as error:
         raise IntegrityError(f"the bundle is not a recommender: {error}", where=CONFIG) from error
-
-
-def load(folder: Path, manifest: Manifest, threads: int = 1) -> RecommenderPredictor:
-    """The predictor of a verified bundle folder."""
-    return assemble({name: (folder / name).read_bytes() for name in (CONFIG, ITEMS, RANKER)}, threads=threads)

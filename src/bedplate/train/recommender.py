@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bedplate import ids
+from bedplate.bundle import safetensors
 from bedplate.compute.task import Result, Task
 from bedplate.errors import InputError
 from bedplate.records import Metric
@@ -29,7 +30,6 @@ from bedplate.serve.recommender import (
     Rows,
     assemble,
     pair_features,
-    write_safetensors,
 )
 from bedplate.serve.state import Floats, Ids, pad
 from bedplate.train import evaluation, factors, ranker, ranking
@@ -130,7 +130,7 @@ def train(task: Task) -> Result:
     model = _factors(parameters, config, test, purchases, task.seed)
     files = {
         RANKER: exported,
-        ITEMS: write_safetensors({"items": model.items, "vectors": model.vectors, "popular": model.popular}),
+        ITEMS: safetensors.write({"items": model.items, "vectors": model.vectors, "popular": model.popular}),
         CONFIG: ids.canonical(config),
     }
     report = _evaluate(task, parameters, assemble(files), test, purchases)
