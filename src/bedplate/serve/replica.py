@@ -26,7 +26,7 @@ from bedplate.bundle import Manifest
 from bedplate.errors import BedplateError, InputError
 from bedplate.journal import Writer
 from bedplate.records import ModelSignature
-from bedplate.serve import batching, predictors, sockets
+from bedplate.serve import batching, edges, predictors, sockets
 from bedplate.serve import spec as specs
 from bedplate.serve.access import Access
 from bedplate.serve.batching import Batcher
@@ -94,7 +94,7 @@ class Replica:
         self.router = Router(spec.digest, str(manifest.version), spec.evidence, manifest.signature)
         self.router.follow(self.access.routes.get(spec.name))
         self.inference = Inference(spec, manifest, self.access, self.batcher, self.journal, self.router)
-        self.app = RestApplication(self.inference, _release())
+        self.app = RestApplication(self.inference, _release(), edges.routes(self.inference))
 
     async def serve(self, descriptor: int, ready: Any) -> None:
         """Answer on the socket until told to end; ``ready`` is called when the first request can come."""

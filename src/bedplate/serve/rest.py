@@ -29,6 +29,7 @@ from bedplate.http import (
     unaudited,
 )
 from bedplate.http.messages import too_deep
+from bedplate.http.openapi import document
 from bedplate.http.rsgi import Application
 from bedplate.http.streams import whole
 from bedplate.serve.access import Admitted
@@ -80,6 +81,7 @@ class RestApplication:
                 route("GET", "/v2/health/live", "predict", own, probe, none, self._live, public=True),
                 route("GET", "/v2/health/ready", "predict", own, probe, none, self._ready, public=True),
                 route("GET", "/v2", "predict", own, look, none, self._about),
+                route("GET", "/openapi.json", "predict", own, look, none, self._described),
                 route("GET", "/metrics", "read", own, unaudited("counts, no data"), none, self._metrics),
             ]
         )
@@ -98,6 +100,10 @@ class RestApplication:
 
     async def _about(self, request: Request) -> Response:
         return Response.json(self._server)
+
+    async def _described(self, request: Request) -> Response:
+        """Every route: what is asked rarely is made when it is asked."""
+        return Response.json(document(self.table, title=self._spec.name, version=self._inference.version))
 
     async def _metrics(self, request: Request) -> Response:
         return Response.text(self._inference.metrics.exposition().decode(), content_type="text/plain; version=0.0.4")

@@ -1,0 +1,39 @@
+"""Predictions as plain typed JSON: ``POST /predict`` with an object for a row, or a list of them.
+
+The types are made of the model's signature (:mod:`bedplate.serve.rows`), and the same types are what ``/openapi.json``
+describes. An object is answered by an object, a list by a list of as many.
+"""
+
+from bedplate.http import APPEND, HeaderParam, Limits, Request, Response, Route, fixed
+from bedplate.http.messages import decode_json
+from bedplate.serve.handlers import ENTITY, Inference
+from bedplate.serve.rows import Rows
+
+
+class Typed:
+    """The edge of one replica."""
+
+    def __init__(self, inference: Inference) -> None:
+        self._inference = inference
+        self._rows = Rows(inference.signature)
+        self._request = self._rows.request_type
+
+    def routes(self, infer: Limits) -> list[Route]:
+        """What is mounted; ``infer`` limits a request for a prediction."""
+        return [
+            Route(
+                "POST", "/predict", "predict", fixed(ENTITY, self._inference.spec.name), APPEND, infer, self._predict,
+                name="predict", summary="Predictions for a row, or for a list of rows",
+                headers=(HeaderParam("request_id", "x-request-id", ""),),
+                request_type=self._rows.request_type, response_type=self._rows.response_type,
+            )
+        ]  # fmt: skip
+
+    async def _predict(self, request: Request) -> Response:
+        given = decode_json(request.body, self._request, request.depth)
+        rows = given if isinstance(given, list) else [given]
+        call = self._rows.call(rows, request.params["request_id"] or None)
+        answered = await self._inference.answer(call, request.decision, request.state["started"])
+        answers = self._rows.answers(answered.outputs, len(rows))
+        headers = (("x-prediction-id", answered.prediction),)
+        return Response.json(answers if isinstance(given, list) else answers[0], headers=headers)
