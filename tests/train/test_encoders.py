@@ -244,7 +244,13 @@ def test_minilm_says_what_is_published_of_it_also_over_http(tmp_path):
     with Supervisor(world.home) as supervisor, client(supervisor.start(world.spec(made))) as http:
         one, tokens = ask(http, happy)
         other, _ = ask(http, weather)
+        asked = {"model": "linear", "input": happy}
+        embedded = http.post("/v1/embeddings", json=asked).json()
+        tickets = http.post("/v1/embeddings", json=asked | {"input": [[101, 2008, 2003, 1037, 3407, 2711, 102]]}).json()
 
+    assert np.allclose([each["embedding"] for each in embedded["data"]], one, atol=1e-6)
+    assert embedded["usage"]["total_tokens"] == 29
+    assert np.allclose(tickets["data"][0]["embedding"], one[0], atol=1e-5)
     assert np.allclose((one @ one.T)[0, 1:], [0.6945774, 0.9429151, 0.2568761], atol=1e-5)
     assert np.allclose((other @ other.T)[[0, 0, 1], [1, 2, 2]], [0.6660, 0.1046, 0.1411], atol=1e-4)
     assert tokens.tolist() == [7, 7, 8, 7]

@@ -100,6 +100,23 @@ class EmbeddingPredictor:
         vectors, tokens = self._encode([_text(value) for value in inputs[TEXT].ravel().tolist()])
         return Answer(outputs={EMBEDDING: vectors, TOKENS: tokens})
 
+    def text_of(self, tokens: Sequence[int]) -> str:
+        """The text that is read as these tokens; special ones among them say nothing, for each text gets its own.
+
+        Raises:
+            InputError: no text is read as these.
+        """
+        special = {*self._tokenizer.get_added_tokens_decoder(), *self._tokenizer.encode("").ids}
+        wanted = [token for token in tokens if token not in special]
+        known = self._tokenizer.get_vocab_size()
+        text: str = self._tokenizer.decode(wanted) if all(token < known for token in wanted) else ""
+        read = [token for token in self._tokenizer.encode(text).ids if token not in special]
+        if not wanted or read != wanted[: len(read)] or len(read) < min(len(wanted), self.config.max_tokens // 2):
+            raise InputError(
+                "no text is read as these tokens", where="input", fix="send tokens of this model, or texts"
+            )
+        return text
+
     def _encode(self, texts: Sequence[str]) -> tuple[Floats, Ints]:
         # One by one: given many, the library would start threads of its own beside those the replica was given.
         rows = [self._tokenizer.encode_batch_fast([text])[0].ids for text in texts]

@@ -94,7 +94,7 @@ class Replica:
         self.router = Router(spec.digest, str(manifest.version), spec.evidence, manifest.signature)
         self.router.follow(self.access.routes.get(spec.name))
         self.inference = Inference(spec, manifest, self.access, self.batcher, self.journal, self.router)
-        self.app = RestApplication(self.inference, _release(), edges.routes(self.inference))
+        self.app = RestApplication(self.inference, _release(), edges.routes(self.inference, predictor, manifest))
 
     async def serve(self, descriptor: int, ready: Any) -> None:
         """Answer on the socket until told to end; ``ready`` is called when the first request can come."""
