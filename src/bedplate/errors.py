@@ -7,6 +7,7 @@ BedplateError                 base; never raised itself
 │   └── NotFoundError         a named thing does not exist (HTTP 404)
 ├── AuthenticationError       no valid key, session or link (HTTP 401)
 ├── DeniedError               policy does not allow it (HTTP 403)
+├── QuotaError                more was asked for than one may ask; carries when to ask again (HTTP 429)
 ├── ConflictError             it exists already, or somebody changed it meanwhile (HTTP 409)
 │   ├── StateError            it does not go together with the state that something is in
 │   └── UnfitError            one thing of it is given twice, is there with another value, or names what is not there
@@ -16,6 +17,7 @@ BedplateError                 base; never raised itself
 ├── HomeError                 the home folder is missing, foreign, of another version, or owned by another process
 ├── StorageError              disk full, I/O error, object store refused (HTTP 507)
 ├── UnavailableError          a server or network is not there now; trying again may help (HTTP 503)
+│   ├── DeadlineError         there was no answer in the time that the request or the endpoint allows (HTTP 504)
 │   └── FencedError           another owner has taken the database over: this one writes nothing any more
 ├── InternalError             a fault of ours: the log holds more under the id that it names (HTTP 500)
 └── MissingExtraError         an optional dependency is not installed; carries the install line
@@ -116,6 +118,31 @@ class DeniedError(BedplateError):
     http_status = 403
 
 
+class QuotaError(BedplateError):
+    """More was asked for than one may ask.
+
+    ``window`` is what it was too much for (``rate``, ``day`` or ``month``), ``quota`` how much it allows in so many
+    ``seconds``; ``retry`` is in how many seconds it allows more.
+    """
+
+    code = "quota"
+    http_status = 429
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        where: str | None = None,
+        fix: str | None = None,
+        window: str = "rate",
+        quota: int = 0,
+        seconds: int = 1,
+        retry: float = 1.0,
+    ) -> None:
+        super().__init__(message, where=where, fix=fix)
+        self.window, self.quota, self.seconds, self.retry = window, quota, seconds, retry
+
+
 class ConflictError(BedplateError):
     """It exists already, or somebody changed it meanwhile."""
 
@@ -175,6 +202,13 @@ class UnavailableError(BedplateError):
 
     code = "unavailable"
     http_status = 503
+
+
+class DeadlineError(UnavailableError):
+    """There was no answer in the time that the request or the endpoint allows."""
+
+    code = "deadline"
+    http_status = 504
 
 
 class FencedError(UnavailableError):

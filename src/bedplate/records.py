@@ -294,6 +294,17 @@ class GuardFinding(msgspec.Struct, frozen=True, kw_only=True):
     text: str
 
 
+class Quota(msgspec.Struct, frozen=True, kw_only=True):
+    """What one principal may ask of an endpoint: ``rate`` requests a second on average and ``burst`` at once, and so
+    many in a ``day`` and a ``month`` of UTC. None bounds nothing; a burst of None is what the rate allows in a second.
+    """
+
+    rate: float | None = None
+    burst: int | None = None
+    day: int | None = None
+    month: int | None = None
+
+
 class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     """One served prediction, as the journal and then the prediction table keep it. ``exposure``: during a rollout."""
 

@@ -36,6 +36,9 @@ policy check FILE --home --json
 policy list --home --json
 policy remove ID --home --json
 policy test --action --environment --gates-passed --home --json --principal --purpose --resource
+quota list ENDPOINT --home --json
+quota remove ENDPOINT NAME --group --home --json
+quota set ENDPOINT NAME --burst --day --group --home --json --month --rate
 refuse USE_CASE --environment --home --json --reason
 restore SOURCE HOME --json
 rollout freeze ENDPOINT --home --json

@@ -17,7 +17,7 @@ from bedplate.ids import Digest, digest_bytes
 from bedplate.policy.values import Principal
 from bedplate.records import ModelSignature, TensorSpec
 from bedplate.serve import snapshot
-from bedplate.serve.snapshot import Route
+from bedplate.serve.snapshot import Quotas, Route
 from bedplate.serve.spec import ReplicaSpec
 from bedplate.settings import Home
 
@@ -128,15 +128,17 @@ class World:
         policies: tuple[str, ...] = (),
         expires: str | None = None,
         routes: dict[str, Route] | None = None,
+        quotas: Quotas | None = None,
     ) -> None:
-        """Put the keys, and routes if there are any, into force."""
+        """Put the keys, and routes and quotas if there are any, into force."""
         entries = {
             snapshot.name_of_token(token): snapshot.Key(
                 principal=Principal(kind="Service", id=f"svc-{i}", name=f"svc-{i}", groups=groups), expires=expires
             )
             for i, (token, groups) in enumerate(self.keys.items())
         }
-        snapshot.write(self.snapshot, snapshot.new(entries, policies, routes=routes), self._key)
+        made = snapshot.new(entries, policies, routes=routes, quotas={"linear": quotas} if quotas else None)
+        snapshot.write(self.snapshot, made, self._key)
 
     def bundle(
         self,

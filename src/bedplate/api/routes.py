@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from bedplate.api import audit, models, people, policies, releases, rollouts, use_cases, workspaces
+from bedplate.api import audit, models, people, policies, quotas, releases, rollouts, use_cases, workspaces
 from bedplate.app.site import Site
 from bedplate.http import Route
 
@@ -12,6 +12,7 @@ def routes(site: Site) -> Iterator[Route]:
     yield from use_cases.routes(site)
     yield from releases.routes(site)
     yield from rollouts.routes(site)
+    yield from quotas.routes(site)
     yield from models.routes(site)
     yield from audit.routes(site)
     yield from people.routes(site)

@@ -46,12 +46,16 @@ def write_access(system: System, tx: Transaction, policies: Policies) -> None:
     }
     up = [row for row in tx.rollouts.active() if row.id in system.rolling]
     routes = {row.endpoint: route for row in up if (route := route_of(system, tx, row)) is not None}
+    quotas: dict[str, snapshot.Quotas] = {}
+    for kept in tx.quotas.list():
+        of = quotas.setdefault(kept.endpoint, snapshot.Quotas(principals={}, groups={}))
+        (of.principals if kept.kind == "principal" else of.groups)[kept.holder] = kept.quota
     path = access_path(system)
     try:
         before = snapshot.read(path, signer.public_key()).number
     except IntegrityError:
         before = 0  # there is none yet, or none that a replica would take
-    snapshot.write(path, snapshot.new(keys, policies.texts, before, routes), signer)
+    snapshot.write(path, snapshot.new(keys, policies.texts, before, routes, quotas), signer)
 
 
 def route_of(system: System, tx: Transaction, row: RolloutRow) -> snapshot.Route | None:

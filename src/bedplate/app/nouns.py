@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from bedplate.app.read_models import (
+    EndpointQuota,
     Key,
     NewKey,
     Policy,
@@ -22,7 +23,7 @@ from bedplate.app.read_models import (
     Workspace,
 )
 from bedplate.errors import InputError
-from bedplate.records import Event
+from bedplate.records import Event, Quota
 
 T = TypeVar("T")
 
@@ -163,6 +164,36 @@ class Rollouts:
     def take_outcomes(self, endpoint: str, outcomes: Sequence[tuple[str, float]]) -> RolloutReport:
         """Say what came of answers: pairs of the key that was asked with and what it earned, for the guard ``kpi``."""
         return self._carry_out("take_outcomes", RolloutReport, endpoint=endpoint, outcomes=tuple(outcomes))
+
+
+class Quotas:
+    """What principals and groups may ask of endpoints."""
+
+    def __init__(self, carry_out: CarryOut) -> None:
+        self._carry_out = carry_out
+
+    def set(
+        self,
+        endpoint: str,
+        holder: str,
+        *,
+        group: bool = False,
+        rate: float | None = None,
+        burst: int | None = None,
+        day: int | None = None,
+        month: int | None = None,
+    ) -> EndpointQuota:
+        """Let somebody, or each of a group, ask so much: ``rate`` a second, ``burst`` at once, in a day and a month."""
+        quota = msgspec.to_builtins(Quota(rate=rate, burst=burst, day=day, month=month))
+        return self._carry_out("set_quota", EndpointQuota, endpoint=endpoint, holder=holder, quota=quota, group=group)
+
+    def list(self, endpoint: str) -> tuple[EndpointQuota, ...]:
+        """The quotas in force at an endpoint, and what was used of them."""
+        return self._carry_out("list_quotas", tuple[EndpointQuota, ...], endpoint=endpoint)
+
+    def remove(self, endpoint: str, holder: str, *, group: bool = False) -> EndpointQuota:
+        """Have the quota of the file hold again for somebody."""
+        return self._carry_out("remove_quota", EndpointQuota, endpoint=endpoint, holder=holder, group=group)
 
 
 class Policies:

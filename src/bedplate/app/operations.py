@@ -51,7 +51,7 @@ def _quiet(event: Event) -> None:
 
 class Bedplate:
     """Everything Bedplate can do on one home. ``users``, ``keys``, ``workspaces`` and ``policies`` let a team share it;
-    ``models`` is the registry, ``rollouts`` lets releases in.
+    ``models`` is the registry, ``rollouts`` lets releases in, ``quotas`` bounds what is asked.
 
     Every method returns a struct of :mod:`bedplate.app.read_models` and raises only :class:`BedplateError`.
     """
@@ -64,6 +64,7 @@ class Bedplate:
         self.workspaces = nouns.Workspaces(self._effect)
         self.policies = nouns.Policies(self._effect, self.home.root)
         self.rollouts = nouns.Rollouts(self._effect)
+        self.quotas = nouns.Quotas(self._effect)
         self.models = model_noun.Models(self._effect, self.settings)
 
     # ------------------------------------------------------------------------------------------------- the file alone

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bedplate.app import access, model_changes, people, policies, rollouts, workspaces
+from bedplate.app import access, model_changes, people, policies, quotas, rollouts, workspaces
 from bedplate.app.owner_socket import Listener, Request
 from bedplate.app.read_models import StopReport, UpInfo
 from bedplate.app.system import System
@@ -226,6 +226,9 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
     "freeze_rollout": _of(rollouts.freeze),
     "resume_rollout": _of(rollouts.resume),
     "roll_back": _of(rollouts.roll_back),
+    "set_quota": _of(quotas.put),
+    "list_quotas": _of(quotas.listed),
+    "remove_quota": _of(quotas.remove),
     "take_outcomes": _of(rollouts.take_outcomes),
     "add_policies": _of(policies.add),
     "compare_policies": _of(policies.compare),

@@ -20,6 +20,7 @@ from bedplate.records import (
     LoadTest,
     Objective,
     Observation,
+    Quota,
     RetrainDecision,
     RolloutState,
     RuleOutcome,
@@ -212,6 +213,22 @@ class RolloutReport(msgspec.Struct, frozen=True, kw_only=True):
     created: str
     updated: str
     steps: tuple[RolloutStep, ...]
+
+
+class EndpointQuota(msgspec.Struct, frozen=True, kw_only=True):
+    """What somebody may ask of an endpoint. ``holder`` is a name; ``kind`` is ``each`` for what the file gives others.
+
+    ``used_day`` and ``used_month`` are what a principal with a quota was granted so far, in UTC.
+    """
+
+    endpoint: str
+    kind: Literal["principal", "group", "each"]
+    holder: str
+    quota: Quota
+    by: str = ""
+    created: str = ""
+    used_day: int | None = None
+    used_month: int | None = None
 
 
 class EndpointStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,24 +11,32 @@ from bedplate.http import ResourceRef
 from bedplate.policy.policies import Policies
 from bedplate.policy.values import Principal, endpoint
 from bedplate.serve import snapshot as snapshots
+from bedplate.serve.quotas import Meter, Meters
 
 _log = logging.getLogger(__name__)
 _MOST_KEPT = 10_000
 
 
 class Admitted(msgspec.Struct, frozen=True):
-    """A request that may go on: for whom, by which policies, and until when that holds (seconds since 1970)."""
+    """A request that may go on: for whom, by which policies, and until when that holds (seconds since 1970).
+
+    ``meter`` counts what its principal asks for; None if no quota bounds it.
+    """
 
     principal: Principal
     policies: str
     until: float
+    meter: Meter | None = None
 
 
 class Access:
-    """Answers from memory; :meth:`refresh` reads the file when it changed."""
+    """Answers from memory; :meth:`refresh` reads the file when it changed. ``meters`` count for one endpoint."""
 
-    def __init__(self, path: Path, public_key: Path, use_case: str) -> None:
+    def __init__(
+        self, path: Path, public_key: Path, use_case: str, endpoint: str = "", meters: Meters | None = None
+    ) -> None:
         self._path = path
+        self._endpoint, self.meters = endpoint, meters
         self._key = snapshots.load_public_key(public_key)
         self._use_case = use_case
         self._stamp: tuple[int, int, int] | None = None
@@ -70,6 +78,8 @@ class Access:
         self._number, self._texts = snapshot.number, snapshot.policies
         self._policies, self._keys, self._kept = policies, snapshot.keys, {}
         self.routes = snapshot.routes
+        if self.meters is not None:
+            self.meters.follow(snapshot.quotas.get(self._endpoint, snapshots.Quotas()))
 
     def admit(self, authorization: str | None, action: str, resource: ResourceRef) -> Admitted:
         """Authenticate an ``Authorization`` header and decide about ``action`` on an endpoint.
@@ -99,7 +109,8 @@ class Access:
         decision = self._policies.decide(key.principal, action, endpoint(resource.id, use_case=self._use_case))
         if not decision.allowed:
             raise DeniedError("; ".join(decision.reasons) or "no policy allows it")
-        admitted = Admitted(key.principal, ",".join(decision.policies), until)
+        meter = self.meters.of(key.principal) if self.meters is not None else None
+        admitted = Admitted(key.principal, ",".join(decision.policies), until, meter)
         if len(self._kept) >= _MOST_KEPT:
             self._kept.clear()
         self._kept[(authorization, action, resource)] = admitted

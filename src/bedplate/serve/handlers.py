@@ -47,7 +47,7 @@ class Inference:
         self.router = router
         self.version = str(manifest.version)
         self.signature = manifest.signature
-        self.metrics = Metrics(spec.name, self.version)
+        self.metrics = Metrics(spec.name, self.version, access.meters)
         self.resource = ResourceRef(ENTITY, spec.name)
         self._batcher = batcher
         self._journal = journal
@@ -63,11 +63,14 @@ class Inference:
             AuthenticationError: no key, or one that is unknown, revoked or expired.
             DeniedError: policy does not allow it.
             OverloadedError: more requests are being answered than the replica takes.
-            UnavailableError: access cannot be decided.
+            QuotaError: the principal asks for more than it may.
+            UnavailableError: access cannot be decided, or the request not be counted.
         """
         admitted = self.access.admit(authorization, "predict", resource)
         if self.metrics.in_flight > self.spec.max_in_flight:
             raise OverloadedError("too many requests are being answered", fix="try again in a second")
+        if admitted.meter is not None:
+            admitted.meter.take()
         return admitted
 
     async def answer(self, call: Call, admitted: Admitted, started: float, *, pinned: bool = False) -> Answered:

@@ -7,14 +7,17 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from bedplate.serve.quotas import Meters
+
 BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
 class Metrics(Collector):
     """What happened here since the start. Changed from the event loop only."""
 
-    def __init__(self, model: str, version: str) -> None:
+    def __init__(self, model: str, version: str, meters: Meters | None = None) -> None:
         self._labels = (model, version)
+        self._meters = meters
         self._statuses: dict[int, int] = {}
         self._buckets = [0] * (len(BUCKETS) + 1)
         self._seconds = 0.0
@@ -56,6 +59,14 @@ class Metrics(Collector):
         )
         unlogged.add_metric(self._labels, self.unlogged)
         yield unlogged
+        refused = CounterMetricFamily(
+            "bedplate_quota_refusals",
+            "Requests that were one too many for their principal.",
+            labels=(*names, "principal", "window"),
+        )
+        for principal, window, count in self._meters.refused() if self._meters is not None else ():
+            refused.add_metric((*self._labels, principal, window), count)
+        yield refused
 
     def exposition(self) -> bytes:
         """The Prometheus text format."""

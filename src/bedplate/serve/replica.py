@@ -26,13 +26,14 @@ from bedplate.bundle import Manifest
 from bedplate.errors import BedplateError, InputError
 from bedplate.journal import Writer
 from bedplate.records import ModelSignature
-from bedplate.serve import batching, edges, predictors, sockets
+from bedplate.serve import batching, edges, predictors, quotas, sockets
 from bedplate.serve import spec as specs
 from bedplate.serve.access import Access
 from bedplate.serve.batching import Batcher
 from bedplate.serve.candidate import Candidate
 from bedplate.serve.handlers import Inference
 from bedplate.serve.predictors import FeatureReader, Predictor
+from bedplate.serve.quotas import Meters
 from bedplate.serve.rest import RestApplication
 from bedplate.serve.routing import Router
 from bedplate.serve.spec import ReplicaSpec
@@ -84,7 +85,8 @@ class Replica:
     def __init__(self, spec: ReplicaSpec) -> None:
         self.spec = spec
         manifest, predictor, self.features = _load(spec)
-        self.access = Access(spec.snapshot, spec.snapshot_key, spec.use_case)
+        self.meters = Meters(spec.journal / quotas.FILE, spec.quota)
+        self.access = Access(spec.snapshot, spec.snapshot_key, spec.use_case, spec.name, self.meters)
         self.journal = Writer(spec.journal, spec.mode, seal_seconds=spec.seal)
         plan = (
             batching.sweep(predictor, self.features, manifest.signature, spec.budget) if spec.batching else batching.OFF
@@ -117,6 +119,7 @@ class Replica:
         ticking.cancel()
         self.batcher.close()
         self.router.close()
+        self.meters.close()
         self.journal.close()
         self.features.close()
 
@@ -124,6 +127,7 @@ class Replica:
         while True:
             await asyncio.sleep(_TICK)
             try:
+                self.meters.tick()
                 self.access.refresh()
                 self.router.follow(self.access.routes.get(self.spec.name))
                 self.router.tick()

@@ -6,13 +6,14 @@ on the one route table, those of other protocols over HTTP as well.
 """
 
 import logging
+import math
 from collections.abc import Iterable, Mapping
 from functools import partial
 from time import perf_counter
 from typing import Any
 
 from bedplate import ids
-from bedplate.errors import BedplateError, InputError, InternalError, NotFoundError, UnavailableError
+from bedplate.errors import BedplateError, InputError, InternalError, NotFoundError, QuotaError, UnavailableError
 from bedplate.http import (
     APPEND,
     HostGuard,
@@ -199,6 +200,13 @@ def failure(error: BedplateError) -> Response:
     status, headers = error.http_status, tuple[tuple[str, str], ...]()
     if isinstance(error, ProtocolError):
         status, headers = error.status, error.headers
+    elif isinstance(error, QuotaError):
+        wait = max(1, math.ceil(error.retry))
+        headers = (
+            ("retry-after", str(wait)),
+            ("ratelimit", f'"{error.window}";r=0;t={wait}'),
+            ("ratelimit-policy", f'"{error.window}";q={error.quota};w={error.seconds}'),
+        )
     elif isinstance(error, UnavailableError):
         headers = (("retry-after", "1"),)
     elif status == 401:

@@ -17,6 +17,7 @@ from bedplate import clock, files
 from bedplate.errors import IntegrityError
 from bedplate.ids import Digest
 from bedplate.policy.values import Principal
+from bedplate.records import Quota
 
 _DOMAIN = b"bedplate access snapshot 1\n"
 
@@ -54,10 +55,17 @@ class Route(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     tolerance: float = 1e-6
 
 
+class Quotas(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Quotas at one endpoint beside the one of its file: of ``principals`` by id, and of each member of ``groups``."""
+
+    principals: dict[str, Quota] = {}
+    groups: dict[str, Quota] = {}
+
+
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``keys`` by :func:`key_name`; ``policies`` are texts beside the built-in ones; ``number`` never goes back.
 
-    ``routes`` are those of endpoints, by name, that are being rolled out now.
+    ``routes`` are those of endpoints, by name, that are being rolled out now; ``quotas`` are those of endpoints.
     """
 
     number: int
@@ -65,6 +73,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     keys: dict[str, Key]
     policies: tuple[str, ...] = ()
     routes: dict[str, Route] = {}
+    quotas: dict[str, Quotas] = {}
 
 
 class _Signed(msgspec.Struct, frozen=True):
@@ -90,10 +99,18 @@ def new(
     policies: tuple[str, ...] = (),
     after: int = 0,
     routes: dict[str, Route] | None = None,
+    quotas: dict[str, Quotas] | None = None,
 ) -> Snapshot:
     """A snapshot numbered by the time, but above ``after``: clocks are set back, numbers never."""
     number = max(int(clock.now().timestamp() * 1_000_000), after + 1)
-    return Snapshot(number=number, created=clock.timestamp(), keys=keys, policies=policies, routes=routes or {})
+    return Snapshot(
+        number=number,
+        created=clock.timestamp(),
+        keys=keys,
+        policies=policies,
+        routes=routes or {},
+        quotas=quotas or {},
+    )
 
 
 def write(path: Path, snapshot: Snapshot, key: Ed25519PrivateKey) -> None:

@@ -8,6 +8,7 @@ import msgspec
 from bedplate.errors import InputError
 from bedplate.http.guards import LOOPBACK
 from bedplate.ids import Digest
+from bedplate.records import Quota
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
 
@@ -18,8 +19,9 @@ class ReplicaSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     ``bundle`` is the folder of the bundle with digest ``digest``, verified with ``public_key``; ``evidence`` is the
     digest of the fact that allowed serving it, written into every prediction. ``port`` 0 lets the system choose at the
     first start; the supervisor keeps what was chosen. ``budget`` is the time in which a request must be answered: with
-    ``batching``, requests are computed together as far as it allows. ``max_body`` in bytes, times in seconds. With
-    a ``socket`` it is a candidate, which answers what the endpoint's replicas pass on over it, and nobody else.
+    ``batching``, requests are computed together as far as it allows. ``max_body`` in bytes, times in seconds. ``quota``
+    is each principal's for whom no other one is in force. With a ``socket`` it is a candidate, which answers what the
+    endpoint's replicas pass on over it, and nobody else.
     """
 
     name: str
@@ -45,6 +47,7 @@ class ReplicaSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     receipt: float = 10.0
     drain: float = 10.0
     seal: float = 5.0
+    quota: Quota = Quota()
     socket: Path | None = None
 
 

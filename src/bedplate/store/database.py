@@ -33,6 +33,7 @@ from bedplate.store.models import Models, Versions
 from bedplate.store.overview import Overview
 from bedplate.store.policies import Policies
 from bedplate.store.principals import Keys, Links, Principals, Sessions
+from bedplate.store.quotas import QuotaRows
 from bedplate.store.registry_search import RegistrySearch
 from bedplate.store.releases import Approvals, Waivers
 from bedplate.store.rollouts import Rollouts
@@ -132,6 +133,11 @@ class Transaction:
     def endpoints(self) -> Endpoints:
         """Desired endpoints."""
         return Endpoints(self._connection)
+
+    @cached_property
+    def quotas(self) -> QuotaRows:
+        """Quotas of principals and groups at endpoints."""
+        return QuotaRows(self._connection)
 
     @cached_property
     def rollouts(self) -> Rollouts:

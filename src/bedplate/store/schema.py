@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-HEAD = "f1_0010"
+HEAD = "f1_0011"
 """The newest migration. Its first part is the record format of a home, :data:`bedplate.settings.FORMAT`."""
 
 # Named constraints, so that a later migration can alter them on both databases.
@@ -159,6 +159,22 @@ rollouts = sa.Table(
     _text("created"),
     _text("updated"),
     sa.Index(None, "endpoint", "created"),
+)
+
+# What a principal, or each member of a group, may ask of an endpoint. `holder` is the id of the one, or the name of the
+# other.
+quotas = sa.Table(
+    "quotas",
+    metadata,
+    sa.Column("endpoint", sa.Text, primary_key=True),
+    sa.Column("kind", sa.Text, primary_key=True),
+    sa.Column("holder", sa.Text, primary_key=True),
+    sa.Column("rate", sa.Double, nullable=True),
+    sa.Column("burst", sa.BigInteger, nullable=True),
+    sa.Column("day", sa.BigInteger, nullable=True),
+    sa.Column("month", sa.BigInteger, nullable=True),
+    _text("by"),
+    _text("created"),
 )
 
 # ------------------------------------------------------------------------------------------------------------ identity

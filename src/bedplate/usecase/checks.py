@@ -224,6 +224,14 @@ def _serving(reading: Reading) -> None:
             )
         if rollout.between[0] >= rollout.between[1]:
             reading.note(("serve", "rollout", "between"), "no value lies between them", allowed="a rising pair")
+    rate, burst = (reading.get("serve", "quota", field) for field in ("rate", "burst"))
+    if burst is not None and rate is None:
+        reading.note(("serve", "quota", "burst"), "a burst of no rate", allowed="a rate beside it")
+    for field, value in (("rate", rate), ("burst", burst)):
+        if value == 0:
+            reading.note(
+                ("serve", "quota", field), f"with this {field} nobody could ask anything", allowed="above zero"
+            )
     if reading.get("risk", "level") == "high" and reading.get("serve", "log") == "buffered":
         reading.note(
             ("serve", "log"),

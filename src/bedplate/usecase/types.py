@@ -233,6 +233,19 @@ class Rollout(_Section, frozen=True, kw_only=True):
     between: tuple[float, float] = (0.0, 1.0)
 
 
+class QuotaSection(_Section, frozen=True, kw_only=True):
+    """What each principal may ask: so many requests a second on average, ``burst`` at once, and in a day and a month.
+
+    What is not given bounds nothing; ``burst`` is what the rate allows in a second. Single principals and groups get
+    other quotas by ``bedplate quota set``.
+    """
+
+    rate: PerSecond | None = None
+    burst: Count | None = None
+    day: Count | None = None
+    month: Count | None = None
+
+
 class Serve(_Section, frozen=True, kw_only=True):
     """How it is served."""
 
@@ -241,6 +254,7 @@ class Serve(_Section, frozen=True, kw_only=True):
     rollout: Rollout = Rollout()
     log: Literal["buffered", "durable"] = "buffered"
     port: Count | None = None
+    quota: QuotaSection = QuotaSection()
 
 
 class Outcomes(_Section, frozen=True, kw_only=True):

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import msgspec
 
 from bedplate import bundle as bundles
 from bedplate import clock, ids
@@ -22,6 +23,7 @@ from bedplate.records import (
     FeatureSet,
     LoadTest,
     Observation,
+    Quota,
     RetrainDecision,
     TableVersion,
     TrainResult,
@@ -81,6 +83,7 @@ def _spec(context: Context) -> ReplicaSpec:
         host=system.settings.host,
         port=use_case.serve.port or 0,
         budget=use_case.requirements.latency.p99,
+        quota=Quota(**msgspec.structs.asdict(use_case.serve.quota)),
     )
 
 
