@@ -303,7 +303,7 @@ def test_rows_do_not_go_unseen(home: Home, forgery: str) -> None:
         position = tx._connection.execute(sa.select(metrics.c.position).where(metrics.c.run == key)).scalars().first()
         assert position is not None
         entry = tx._connection.execute(sa.select(erased.c.entry)).scalars().first()
-        leaf = appends.leaves(tx, position, position + 1)[position]
+        [leaf] = [appends.metric_leaf(*row) for row in tx.metrics.appended(key) if row[0] == position]
         if forgery == "a row taken away and buried":
             tx._connection.execute(sa.delete(metrics).where(metrics.c.position == position))
             tx.erasure.bury({position: leaf}, entry or 0)

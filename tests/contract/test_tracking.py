@@ -277,7 +277,7 @@ def test_the_store_says_which_values_were_there(store: Store, by: Actor) -> None
         assert tx.metrics.log([(*ours, "m", 1.0, T0, 0, 101), (*ours, "m", math.nan, T0, 0, 102)]) == []
         again = [(*ours, "m", math.nan, T0, 0, 103), (*ours, "m", 2.0, T0, 0, 104), (*ours, "m", 1.0, T0, 0, 105)]
         assert tx.metrics.log(again) == [103, 105]
-        assert tx.metrics.last_position() == 104
+        assert [position for position, *_ in tx.metrics.appended()] == [101, 102, 104]
 
 
 def test_a_history_comes_in_pages(store: Store, by: Actor) -> None:

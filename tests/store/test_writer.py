@@ -1,5 +1,6 @@
 """Group commit: many pieces in one transaction, each with its own answer, none told what is not so."""
 
+import asyncio
 import subprocess
 import sys
 import threading
@@ -10,6 +11,7 @@ import sqlalchemy as sa
 
 from bedplate import store as stores
 from bedplate.errors import ConflictError, StorageError, UnavailableError
+from bedplate.store import writer
 
 KILLED = """
 import os, sys, threading
@@ -71,6 +73,90 @@ def test_many_pieces_share_a_commit(store):
         future.result(5)
 
     assert len(set(connections)) == 1
+
+
+def test_an_event_loop_commits_what_its_coroutines_append_in_small_pieces(store):
+    """All that is ready goes into one transaction, in the loop's own thread; what fails among it fails alone."""
+    threads, transactions = set(), set()
+
+    def write(tx, items):
+        threads.add(threading.get_ident())
+        transactions.add(id(tx))
+        for number in items:
+            put(number)(tx)
+        return [ConflictError("seven") if number == 7 else number for number in items]
+
+    async def many():
+        return await asyncio.gather(
+            *(store.writer.appended(write, number, small=True) for number in range(20)), return_exceptions=True
+        )
+
+    answers = asyncio.run(many())
+
+    assert threads == {threading.get_ident()}
+    assert len(transactions) == 1
+    assert [str(answer) for answer in answers] == [str(n) if n != 7 else "seven" for n in range(20)]
+    assert kept(store) == set(range(20))
+
+
+def test_an_event_loop_never_waits_for_another_write(store):
+    """While somebody writes, the loop goes on, and the thread takes the pieces."""
+    begun, go, threads = threading.Event(), threading.Event(), []
+
+    def slow(tx):
+        begun.set()
+        go.wait(5)
+
+    def write(tx, items):
+        threads.append(threading.get_ident())
+        return [put(number)(tx) for number in items]
+
+    async def both():
+        piece = asyncio.ensure_future(store.writer.appended(write, 1, small=True))
+        for _ in range(5):
+            await asyncio.sleep(0.01)
+        assert not piece.done()
+        go.set()
+        return await piece
+
+    first = store.writer.submit(slow)
+    begun.wait(5)
+    asyncio.run(both())
+    first.result(5)
+
+    assert threads != [threading.get_ident()]
+    assert kept(store) == {1}
+
+
+def test_a_slow_disk_is_left_to_the_thread(store, monkeypatch):
+    monkeypatch.setattr(writer, "SLOW", -1.0)
+    monkeypatch.setattr(writer, "AGAIN", 1000.0)
+    threads = []
+
+    def write(tx):
+        threads.append(threading.get_ident())
+        return put(len(threads))(tx)
+
+    async def twice():
+        await store.writer.submitted(write, small=True)
+        await store.writer.submitted(write, small=True)
+
+    asyncio.run(twice())
+
+    assert threads[0] == threading.get_ident() != threads[1]
+    assert kept(store) == {1, 2}
+
+
+def test_a_closed_writer_refuses_what_a_loop_was_about_to_commit(store):
+    async def late():
+        piece = asyncio.ensure_future(store.writer.submitted(put(1), small=True))
+        await asyncio.sleep(0)  # it is on its way, its loop has not come to it
+        store.writer.close()
+        with pytest.raises(UnavailableError):
+            await piece
+
+    asyncio.run(late())
+    assert kept(store) == set()
 
 
 def test_a_piece_that_fails_undoes_itself_alone(store):

@@ -25,8 +25,9 @@ def presented(request: Request) -> str:
         AuthenticationError: it carries none.
         DeniedError: a change with a cookie and without the form token.
     """
-    if request.bearer:
-        return request.bearer
+    bearer = request.bearer
+    if bearer:
+        return bearer
     basic = request.basic
     if basic is not None:
         return basic[1]

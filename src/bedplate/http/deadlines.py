@@ -36,6 +36,18 @@ class _Watch:
 
 
 _watches: WeakKeyDictionary[asyncio.AbstractEventLoop, _Watch] = WeakKeyDictionary()
+_latest: _Watch | None = None  # a server has one loop: asked for again and again, it is found without a look-up
+
+
+def _watch_of(loop: asyncio.AbstractEventLoop) -> _Watch:
+    global _latest
+    watch = _latest
+    if watch is None or watch.loop is not loop:
+        watch = _watches.get(loop)
+        if watch is None:
+            watch = _watches[loop] = _Watch(loop)
+        _latest = watch
+    return watch
 
 
 class Deadline:
@@ -53,9 +65,7 @@ class Deadline:
         task = asyncio.current_task()
         assert task is not None
         loop = task.get_loop()
-        watch = _watches.get(loop)
-        if watch is None:
-            watch = _watches[loop] = _Watch(loop)
+        watch = _watch_of(loop)
         assert task not in watch.due, "a deadline within another"
         self._task, self._watch = task, watch
         watch.due[task] = loop.time() + self._seconds

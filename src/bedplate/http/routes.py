@@ -193,6 +193,8 @@ class RouteTable:
     def __init__(self, routes: Iterable[Route] = ()) -> None:
         self._root = _Node()
         self._routes: list[Route] = []
+        self._plain: dict[tuple[str, str], Route] = {}
+        """Routes without parameters, which win over those with some, found without a walk through the tree."""
         for route in routes:
             self.mount(route)
 
@@ -216,6 +218,8 @@ class RouteTable:
             raise ValueError(f"{route.method} {route.path} is mounted twice")
         node.routes[route.method] = route
         self._routes.append(route)
+        if "{" not in route.path:
+            self._plain[route.method, route.path] = route
 
     def match(self, method: str, path: str) -> tuple[Route, dict[str, Any]]:
         """The route of a request and its path parameters. ``HEAD`` finds the ``GET`` route.
@@ -225,6 +229,9 @@ class RouteTable:
             ProtocolError: 405, the path exists under other methods; 414, the path is too long; 400, a tail parameter
                 (a :class:`RefusedTailError`) breaks the rules.
         """
+        plain = self._plain.get((method, path))
+        if plain is not None:
+            return plain, {}
         if len(path) > 2048:
             raise ProtocolError(414, "the path is longer than 2048 characters")
         found = self._find(path)

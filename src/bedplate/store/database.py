@@ -291,11 +291,20 @@ class Store:
             with self.transaction():
                 pass
 
-    @contextmanager
-    def connection(self) -> Iterator[sa.Connection]:
-        """A connection for many transactions."""
-        with self.translated(), self._engine.connect() as connection:
-            yield connection
+    @property
+    def writing(self) -> bool:
+        """Whether another write of this process is under way, for which the next one would wait."""
+        return self._one is not None and self._one.locked()
+
+    def connect(self) -> sa.Connection:
+        """A connection for many transactions, which whoever asked closes.
+
+        Raises:
+            StorageError: damaged or unreadable.
+            UnavailableError: the server is gone.
+        """
+        with self.translated():
+            return self._engine.connect()
 
     @contextmanager
     def transaction(self, connection: sa.Connection | None = None) -> Iterator[Transaction]:

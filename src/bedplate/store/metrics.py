@@ -1,13 +1,14 @@
 """Metrics: every value that was logged, and the latest of each."""
 
+import contextlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
 from bedplate.store.schema import latest_metrics, metrics, runs
-from bedplate.store.sql import Among, Repository, Upsert, param, plain
+from bedplate.store.sql import Among, Direct, Repository, Upsert, param, plain
 
 _run, _metric, _limit = param("run_"), param("metric_"), param("limit_")
 _ADD = Upsert(metrics)
@@ -51,9 +52,17 @@ _BY_RUN = Among(
     ),
     latest_metrics.c.run,
 )
-_AT = Among(sa.select(metrics.c.position), metrics.c.position)
-_LAST = sa.select(sa.func.max(metrics.c.position))
-_BETWEEN = (
+_AT = Direct(
+    sa.select(metrics.c.position).where(
+        metrics.c.run == _run,
+        metrics.c.key == _metric,
+        metrics.c.timestamp == param("timestamp_"),
+        metrics.c.step == param("step_"),
+        metrics.c.value == param("value_"),
+        metrics.c.is_nan == param("is_nan_"),
+    )
+)
+_APPENDED: sa.Select[Any] = (
     sa.select(
         metrics.c.position,
         runs.c.id,
@@ -64,8 +73,10 @@ _BETWEEN = (
         metrics.c.step,
     )
     .join(runs, runs.c.key == metrics.c.run)
-    .where(metrics.c.position >= param("start_"), metrics.c.position < param("end_"))
+    .order_by(metrics.c.position)
+    .execution_options(yield_per=10_000)
 )
+_APPENDED_TO = _APPENDED.where(metrics.c.run == _run)
 EVERYTHING = 2**62
 
 Stored = tuple[int, int, float, bool]
@@ -74,6 +85,9 @@ Stored = tuple[int, int, float, bool]
 Latest = dict[int, list[tuple[str, float, int, int]]]
 """For each run that has some, by its key: metric, value, timestamp, step."""
 
+
+Row = tuple[int, str, str, float, int, int]
+"""A row as it was appended: position, run id, metric, value, timestamp, step."""
 
 Point = tuple[int, int, int, str, float, int, int, int]
 """One value to log: run, experiment, when the run started, metric, value, timestamp, step, position.
@@ -105,9 +119,15 @@ class Metrics(Repository):
         _LATEST.many(self._connection, list(latest.values()))
         if kept == len(rows):
             return []
-        positions = [point[-1] for point in points]
-        there = {row[0] for row in _AT.rows(self._connection, positions)}
-        return [position for position in positions if position not in there]
+        return [row[-1] for row in rows if self._position(row) != row[-1]]
+
+    def _position(self, row: tuple[Any, ...]) -> int:
+        """The position of the row that is there with the key of this one."""
+        names = ("run_", "metric_", "timestamp_", "step_", "value_", "is_nan_")
+        found = _AT.first(self._connection, **dict(zip(names, row, strict=False)))
+        assert found is not None
+        position: int = found[0]
+        return position
 
     def history(self, run: int, key: str, limit: int = EVERYTHING, after: Stored | None = None) -> list[Stored]:
         """Values of one metric by timestamp, step and value, from the one after ``after``."""
@@ -131,14 +151,12 @@ class Metrics(Repository):
         """The latest value of every metric of these runs."""
         return latest_of(_BY_RUN.rows(self._connection, runs))
 
-    def between(self, start: int, end: int) -> list[tuple[int, str, str, float, int, int]]:
-        """Rows at these positions, in no order: position, run id, metric, value, timestamp, step."""
-        found = plain(self._execute(_BETWEEN, start_=start, end_=end))
-        return [(row[0], row[1], row[2], math.nan if row[4] else row[3], row[5], row[6]) for row in found]
-
-    def last_position(self) -> int:
-        """The greatest position of a value; 0 if there is none."""
-        return self._execute(_LAST).scalar() or 0
+    def appended(self, run: int | None = None) -> Iterator[Row]:
+        """Every row, or every row of one run, by position."""
+        found = self._execute(_APPENDED) if run is None else self._execute(_APPENDED_TO, run_=run)
+        with contextlib.closing(found):
+            for row in found:
+                yield row[0], row[1], row[2], math.nan if row[4] else row[3], row[5], row[6]
 
 
 def latest_of(rows: list[tuple[int, str, float, bool, int, int]]) -> Latest:

@@ -411,8 +411,8 @@ metrics = sa.Table(
     # SQLite takes NaN for NULL, so it is 0 with a mark; the infinities are values like others.
     sa.Column("value", sa.Double, primary_key=True, autoincrement=False),
     sa.Column("is_nan", sa.Boolean, primary_key=True, autoincrement=False),
+    # Not indexed, unlike that of other rows: it would be one more page in every commit. Verifying sorts, once.
     _count("position"),
-    sa.UniqueConstraint("position"),
     sqlite_with_rowid=False,
 )
 

@@ -3,12 +3,18 @@
 One thread writes. It takes what waits, runs each piece of work in a savepoint of its own, so that one that fails undoes
 nothing but itself, commits once, and only then answers. A sync costs as much for a hundred pieces as for one, and
 nobody waits for a lock.
+
+What the coroutines of an event loop append in small pieces, their loop commits itself where the database is a file: a
+commit is done sooner than a thread is told of it and tells the loop back. What arrives meanwhile is the next
+transaction, so the group commit stays. The loop never waits: while anybody writes, and on a disk that turned out to be
+slow, the pieces go to the thread.
 """
 
 import asyncio
 import contextlib
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -24,6 +30,10 @@ T = TypeVar("T")
 
 MOST = 512
 """How many pieces go into one transaction at most, so that the first does not wait for ever."""
+
+CLOSING = "this home is being closed"
+SLOW, AGAIN = 0.02, 1.0
+"""A commit in an event loop that took so many seconds leaves the next ones to the thread, for so many seconds."""
 
 Batch = Callable[["Transaction", Sequence[Any]], Sequence[Any]]
 """Writes several items together and gives an answer for each: a value, or the exception that it ends with."""
@@ -46,7 +56,7 @@ class _Alone:
 
 
 class Writer:
-    """The one thread that writes. Started by the first piece of work."""
+    """The one thread that writes, and its place in event loops. The thread is started by the first piece for it."""
 
     def __init__(self, store: "Store") -> None:
         self._store = store
@@ -54,6 +64,11 @@ class Writer:
         self._guard = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._turn = threading.Lock()
+        """Held by whoever commits: the thread, or an event loop."""
+        self._connection: Connection | None = None
+        self._soon: dict[asyncio.AbstractEventLoop, list[_Piece]] = {}
+        self._slow_until = 0.0
 
     def submit(self, work: "Callable[[Transaction], T]") -> "Future[T]":
         """Do ``work`` in the next transaction. The future has its result once that is on disk, or its exception.
@@ -73,14 +88,16 @@ class Writer:
         future: Future[Any] = self._put(_Piece(batch, item))
         return future
 
-    async def submitted(self, work: "Callable[[Transaction], T]") -> T:
-        """:meth:`submit`, for coroutines."""
-        found: T = await self._put(_Piece(work, _Alone, asyncio.get_running_loop()))
+    async def submitted(self, work: "Callable[[Transaction], T]", *, small: bool = False) -> T:
+        """:meth:`submit`, for coroutines; their event loop may do what is ``small`` itself."""
+        loop = asyncio.get_running_loop()
+        found: T = await self._put_soon(_Piece(work, _Alone, loop), loop, small=small)
         return found
 
-    async def appended(self, batch: Batch, item: Any) -> Any:
-        """:meth:`append`, for coroutines."""
-        return await self._put(_Piece(batch, item, asyncio.get_running_loop()))
+    async def appended(self, batch: Batch, item: Any, *, small: bool = False) -> Any:
+        """:meth:`append`, for coroutines; their event loop may commit what is ``small`` itself."""
+        loop = asyncio.get_running_loop()
+        return await self._put_soon(_Piece(batch, item, loop), loop, small=small)
 
     def close(self) -> None:
         """Write what waits, then stop. Doing it twice is fine."""
@@ -91,11 +108,24 @@ class Writer:
             if not closed:
                 self._pieces.put(None)
             thread.join()
+        with self._turn:
+            connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _put_soon(self, piece: _Piece, loop: asyncio.AbstractEventLoop, *, small: bool) -> Any:
+        if not small or self._store.postgresql or self._closed:
+            return self._put(piece)
+        soon = self._soon.setdefault(loop, [])
+        soon.append(piece)
+        if len(soon) == 1:
+            loop.call_soon(self._commit_here, loop)  # after every request that is ready now has come this far
+        return piece.future
 
     def _put(self, piece: _Piece) -> Any:
         with self._guard:
             if self._closed:
-                raise UnavailableError("this home is being closed", fix="try again when it is up")
+                raise UnavailableError(CLOSING, fix="try again when it is up")
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
                 self._thread.start()
@@ -103,12 +133,39 @@ class Writer:
         return piece.future
 
     def _run(self) -> None:
-        with self._store.connection() as connection:
-            open_ = True
-            while open_:
-                pieces, open_ = self._gather()
-                if pieces:
-                    _answer(self._commit(connection, pieces))
+        open_ = True
+        while open_:
+            pieces, open_ = self._gather()
+            if pieces:
+                with self._turn:
+                    answers = self._commit(pieces)
+                _answer(answers)
+
+    def _commit_here(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Commit in the event loop what its coroutines appended, or leave it to the thread."""
+        pieces = self._soon.pop(loop)
+        begun = time.monotonic()
+        if begun < self._slow_until or self._store.writing or not self._turn.acquire(blocking=False):
+            for piece in pieces:
+                self._hand_over(piece)
+            return
+        try:
+            if self._closed:  # nobody would close the connection
+                answers = [(piece, UnavailableError(CLOSING, fix="try again when it is up")) for piece in pieces]
+            else:
+                answers = self._commit(pieces)
+        finally:
+            self._turn.release()
+        now = time.monotonic()
+        if now - begun > SLOW:
+            self._slow_until = now + AGAIN
+        _settle_all(answers)
+
+    def _hand_over(self, piece: _Piece) -> None:
+        try:
+            self._put(piece)
+        except UnavailableError as error:
+            _settle(piece, error)
 
     def _gather(self) -> tuple[list[_Piece], bool]:
         """What waits, at least one piece; and whether more may come."""
@@ -124,10 +181,12 @@ class Writer:
                 pieces.append(piece)
         return pieces, True
 
-    def _commit(self, connection: "Connection", pieces: list[_Piece]) -> list[tuple[_Piece, Any]]:
+    def _commit(self, pieces: list[_Piece]) -> list[tuple[_Piece, Any]]:
         answers: list[tuple[_Piece, Any]] = []
         try:
-            with self._store.transaction(connection) as tx:
+            if self._connection is None:
+                self._connection = self._store.connect()
+            with self._store.transaction(self._connection) as tx:
                 start = 0
                 while start < len(pieces):
                     end = _run_of(pieces, start)

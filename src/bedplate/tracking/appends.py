@@ -40,6 +40,8 @@ ACTION = "runs.append"
 ERASED = ".erase"
 """How the actions end that remove appended rows for good."""
 
+SMALL = 32
+"""Up to so many rows a call is written in the event loop that took it."""
 _REMEMBERED = 20_000
 _AT_ONCE = 10_000
 _NEAR = 64
@@ -94,7 +96,7 @@ class Appends:
             NotFoundError: the workspace has no such run.
             InputError: the run is deleted, or a param has another value already.
         """
-        await self._store.writer.appended(self.write, item)
+        await self._store.writer.appended(self.write, item, small=len(item.metrics) + len(item.params) <= SMALL)
 
     def write(self, tx: Transaction, items: Sequence[Appended]) -> list[BedplateError | None]:
         """Append within ``tx``, and say for each item what was wrong with it, if anything was."""
@@ -295,14 +297,16 @@ def verify(tx: Transaction) -> list[str]:
     """Compute the chain of every segment anew from the rows that are there, and say what does not hold."""
     problems: list[str] = []
     head, position = BEGINNING, 1
+    metrics = _Metrics(tx)
     for segment in tx.segments.list():
         name = f"runs segment {segment.number}"
         if segment.first != position:
             problems.append(f"{name} begins at {segment.first}, not at {position}")
         rows = 0
         for start in range(segment.first, segment.next, _AT_ONCE):
-            found = leaves(tx, start, min(start + _AT_ONCE, segment.next))
-            for _, leaf in sorted((found | tx.erasure.between(start, min(start + _AT_ONCE, segment.next))).items()):
+            end = min(start + _AT_ONCE, segment.next)
+            others = leaves(tx, start, end) | tx.erasure.between(start, end)
+            for _, leaf in sorted([*others.items(), *metrics.before(end)]):
                 head = hashlib.sha256(head + leaf).digest()
                 rows += 1
         if rows != segment.rows:
@@ -313,29 +317,60 @@ def verify(tx: Transaction) -> list[str]:
             problems += _recorded(tx, segment, name)
         head, position = segment.head, segment.next
     problems += _vouched(tx)
-    repositories = (tx.metrics, tx.runs, tx.datasets, tx.logged_models, tx.erasure)
-    last = max(repository.last_position() for repository in repositories)
+    repositories = (tx.runs, tx.datasets, tx.logged_models, tx.erasure)
+    last = max(metrics.last(), *(repository.last_position() for repository in repositories))
     if last >= position:
         problems.append(f"rows up to position {last} are in no runs segment, the last of which ends at {position}")
     return problems
 
 
+class _Metrics:
+    """The leaves of all metrics by position, taken in stretches: no index finds them by it."""
+
+    def __init__(self, tx: Transaction) -> None:
+        self._rows = tx.metrics.appended()
+        self._next = next(self._rows, None)
+
+    def before(self, end: int) -> list[tuple[int, bytes]]:
+        """The position and leaf of those that were not taken yet and stand before ``end``."""
+        found = []
+        while self._next is not None and self._next[0] < end:
+            found.append((self._next[0], metric_leaf(*self._next)))
+            self._next = next(self._rows, None)
+        return found
+
+    def last(self) -> int:
+        """The greatest position of those that were not taken; 0 if all were."""
+        last = 0
+        while self._next is not None:
+            last, self._next = self._next[0], next(self._rows, None)
+        return last
+
+
 def leaves(tx: Transaction, start: int, end: int) -> dict[int, bytes]:
-    """The leaf of every row that is there, by its position, from ``start`` up to, not including, ``end``."""
-    found = {row[0]: metric_leaf(*row) for row in tx.metrics.between(start, end)}
-    found |= {row[0]: param_leaf(*row) for row in tx.runs.params_between(start, end)}
+    """The leaf of every row but metrics, by its position, from ``start`` up to, not including, ``end``."""
+    found = {row[0]: param_leaf(*row) for row in tx.runs.params_between(start, end)}
     found |= {row[0]: model_metric_leaf(*row) for row in tx.logged_models.metrics_between(start, end)}
     found |= {row[0]: row_leaf(row) for row in inputs.between(tx, start, end)}
     return found
 
 
-def erase(tx: Transaction, positions: Sequence[int], by: Actor, action: str, resource: str, **payload: Any) -> int:
+def erase(
+    tx: Transaction,
+    positions: Sequence[int],
+    by: Actor,
+    action: str,
+    resource: str,
+    run: int | None = None,
+    **payload: Any,
+) -> int:
     """Record that the rows at these positions, in order, go for good, and leave their leaves in the chain.
 
-    The caller removes them in the same transaction. Returns the place of the entry in the ledger.
+    Metrics may be among them if they are of ``run``. The caller removes the rows in the same transaction. Returns the
+    place of the entry in the ledger.
     """
-    going: dict[int, bytes] = {}
-    for start, end in _stretches(positions):
+    going = {} if run is None else {row[0]: metric_leaf(*row) for row in tx.metrics.appended(run)}
+    for start, end in _stretches([position for position in positions if position not in going]):
         going |= leaves(tx, start, end)
     kept = {position: going[position] for position in positions}
     entry = by.record(tx, action, resource, rows=len(kept), erased=_digest(kept.items()), **payload)

@@ -109,7 +109,14 @@ class _Going:
         _check_nothing_rests(tx, workspace, row.artifact_uri, row.id)
         positions = tx.erasure.positions_of_run(row.key)
         files = self._erase(
-            tx, workspace, positions, _folder(row.artifact_uri, row.id), "run", row.id, experiment=row.experiment
+            tx,
+            workspace,
+            positions,
+            _folder(row.artifact_uri, row.id),
+            "run",
+            row.id,
+            run=row.key,
+            experiment=row.experiment,
         )
         if not self._dry_run:
             tx.erasure.remove_run(row.key)
@@ -151,6 +158,7 @@ class _Going:
         folder: str | None,
         kind: str,
         name: str,
+        run: int | None = None,
         **more: int,
     ) -> int:
         """Record the removal, leave the leaves of chained rows, take the names of files away; how many these were."""
@@ -158,7 +166,7 @@ class _Going:
         files, size = (0, 0) if found is None else tx.artifacts.measure(workspace, found.path)
         if not self._dry_run:
             payload = {"workspace": workspace, "files": files, "bytes": size, **more}
-            appends.erase(tx, positions, self._by, f"{kind}{appends.ERASED}", f"{kind}/{name}", **payload)
+            appends.erase(tx, positions, self._by, f"{kind}{appends.ERASED}", f"{kind}/{name}", run, **payload)
             if found is not None:
                 tx.artifacts.remove(workspace, found.path)
         return files

@@ -166,7 +166,7 @@ def _life(site: Site) -> Iterator[Route]:
                 tags=tags,
             )
 
-        page = await site.store.writer.submitted(work)
+        page = await site.store.writer.submitted(work, small=True)
         row = page.runs[0]
         data = entities.run_data((), (), page.tags[row.key])
         return wire.json({"run": entities.Run(entities.run_info(row), data, {})})

@@ -136,7 +136,6 @@ def _make() -> None:
         sa.Column("is_nan", sa.Boolean(), autoincrement=False, nullable=False),
         sa.Column("position", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("run", "key", "timestamp", "step", "value", "is_nan", name=op.f("pk_metrics")),
-        sa.UniqueConstraint("position", name=op.f("uq_metrics_position")),
         sqlite_with_rowid=False,
     )
     op.create_table(
