@@ -13,17 +13,31 @@ Digest = NewType("Digest", str)
 """``sha256:`` and 64 lower-case hexadecimal digits."""
 
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
-_CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
-_PAIRS = [
-    high + low for high in _CROCKFORD for low in _CROCKFORD
-]  # two characters at once: ids are made per prediction
+_CROCKFORD = b"0123456789abcdefghjkmnpqrstvwxyz"
+_FIVE_BITS = _CROCKFORD * 8
+"""The character for each byte: every one stands for eight bytes, so random bytes give evenly random characters."""
+_AT_ONCE = 256
+_random: list[str] = []
+"""Random ends of ids to come; taking one off a list is safe between threads."""
+_moment = (0, "")
+os.register_at_fork(after_in_child=_random.clear)  # or both processes would give the same ids
 
 
 def new_id(prefix: str) -> str:
     """A new id, ``<prefix>_<26 characters>``: 48 bits of milliseconds, then 80 random bits, so ids sort by time."""
-    value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big")
-    pairs = [_PAIRS[value >> shift & 1023] for shift in range(120, -1, -10)]
-    return f"{prefix}_{''.join(pairs)}"
+    global _moment
+    now = time.time_ns() // 1_000_000
+    moment, written = _moment
+    if now != moment:
+        written = "".join([chr(_CROCKFORD[now >> shift & 31]) for shift in range(45, -1, -5)])
+        _moment = now, written
+    try:
+        end = _random.pop()
+    except IndexError:
+        text = os.urandom(16 * _AT_ONCE).translate(_FIVE_BITS).decode()
+        _random.extend([text[at : at + 16] for at in range(16, len(text), 16)])
+        end = text[:16]
+    return f"{prefix}_{written}{end}"
 
 
 def canonical(value: object) -> bytes:

@@ -305,6 +305,17 @@ class Quota(msgspec.Struct, frozen=True, kw_only=True):
     month: int | None = None
 
 
+class Packed(msgspec.Struct, frozen=True):
+    """Many numbers of one array in the journal, where they came as bytes; ``dtype`` as NumPy writes it, row by row.
+
+    In JSON ``data`` is base64. The prediction table holds them as nested lists.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    data: bytes
+
+
 class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     """One served prediction, as the journal and then the prediction table keep it. ``exposure``: during a rollout."""
 

@@ -11,9 +11,8 @@ from bedplate.http.deadlines import EVERY, Deadline
 def test_what_takes_too_long_ends_in_a_timeout() -> None:
     async def late() -> float:
         started = time.monotonic()
-        with pytest.raises(TimeoutError):
-            async with Deadline(0.05):
-                await asyncio.sleep(30)
+        with pytest.raises(TimeoutError), Deadline(0.05):
+            await asyncio.sleep(30)
         return time.monotonic() - started
 
     assert 0.05 <= asyncio.run(late()) < 0.05 + 5 * EVERY
@@ -21,10 +20,10 @@ def test_what_takes_too_long_ends_in_a_timeout() -> None:
 
 def test_what_is_in_time_is_left_alone() -> None:
     async def work() -> str:
-        async with Deadline(0.2):
+        with Deadline(0.2):
             await asyncio.sleep(0)
         await asyncio.sleep(0.2 + 2 * EVERY)  # its time passes after the block
-        async with Deadline(5):
+        with Deadline(5):
             return "done"
 
     assert asyncio.run(work()) == "done"
@@ -33,7 +32,7 @@ def test_what_is_in_time_is_left_alone() -> None:
 def test_a_deadline_of_one_task_is_not_that_of_another() -> None:
     async def many() -> list[object]:
         async def one(seconds: float) -> float:
-            async with Deadline(seconds):
+            with Deadline(seconds):
                 await asyncio.sleep(0.3)
             return seconds
 
@@ -46,7 +45,7 @@ def test_a_deadline_of_one_task_is_not_that_of_another() -> None:
 def test_a_cancellation_by_somebody_else_stays_one() -> None:
     async def cancelled() -> None:
         async def work() -> None:
-            async with Deadline(20):
+            with Deadline(20):
                 await asyncio.sleep(30)
 
         task = asyncio.create_task(work())
@@ -60,7 +59,7 @@ def test_a_cancellation_by_somebody_else_stays_one() -> None:
 
 def test_an_error_in_the_block_is_that_error() -> None:
     async def fails() -> None:
-        async with Deadline(20):
+        with Deadline(20):
             raise ValueError("wrong")
 
     with pytest.raises(ValueError, match="wrong"):

@@ -13,9 +13,9 @@ import pytest
 from bedplate import clock, ids
 from bedplate.data.reads import Reader
 from bedplate.data.tables import Tables
-from bedplate.errors import InputError, NotFoundError, UnavailableError
+from bedplate.errors import InputError, IntegrityError, NotFoundError, UnavailableError
 from bedplate.ids import Digest, digest_bytes
-from bedplate.journal import Writer
+from bedplate.journal import Writer, read, segments
 from bedplate.observe import (
     ReplayPlan,
     ReplayRequest,
@@ -32,7 +32,7 @@ from bedplate.observe.ship import SCHEMA
 from bedplate.policy import values as policy
 from bedplate.policy.policies import Policies
 from bedplate.policy.values import FLOW, Resource
-from bedplate.records import Prediction
+from bedplate.records import Packed, Prediction
 
 BUNDLE = digest_bytes(b"bundle")
 MOMENTS = ("2017-12-04T00:00:00+00:00", "2017-12-11T00:00:00+00:00")
@@ -78,6 +78,42 @@ class Endpoint:
         )
         self.writer.append(msgspec.json.encode(prediction))
         return {}
+
+
+def test_what_the_journal_holds_packed_is_plain_in_the_table(tmp_path: Path) -> None:
+    rows = np.arange(300, dtype=np.float32).reshape(100, 3)
+    record = {
+        **dict.fromkeys(("id", "request_id", "use_case", "endpoint", "bundle", "evidence"), ""),
+        **dict.fromkeys(("principal", "decision", "entity"), ""),
+        "time": clock.timestamp(),
+        "inputs": {"X": Packed(rows.dtype.str, rows.shape, rows.tobytes()), "id": [7]},
+        "features": {},
+        "outputs": {"Y": Packed("<f4", (100,), rows[:, 0].tobytes())},
+        "latency_ms": 1.0,
+    }
+    with Writer(tmp_path / "journal") as writer:
+        writer.append(msgspec.json.encode(record))
+    tables = Tables(tmp_path / "tables")
+
+    version = ship(tmp_path / "journal", tables, "predictions").table
+    assert version is not None
+    (row,) = [row for batch in tables.scan(version) for row in batch.to_pylist()]
+
+    assert msgspec.json.decode(row["inputs"]) == {"X": rows.tolist(), "id": [7]}
+    assert msgspec.json.decode(row["outputs"]) == {"Y": rows[:, 0].tolist()}
+
+
+@pytest.mark.parametrize("value", [{"dtype": "<f4"}, {"dtype": "?!", "shape": [1], "data": "AAAA"}])
+def test_a_packed_value_that_is_none_is_refused(tmp_path: Path, value: dict[str, Any]) -> None:
+    endpoint = Endpoint(tmp_path / "journal")
+    endpoint(next(iter(plan(1).requests(plan(1).windows[0]))))
+    (segment,) = segments(tmp_path / "journal")
+    record = msgspec.json.decode(next(read(segment)))
+    endpoint.writer.append(msgspec.json.encode({**record, "inputs": {"X": value}}))
+    endpoint.writer.close()
+
+    with pytest.raises(IntegrityError, match="no array"):
+        ship(tmp_path / "journal", Tables(tmp_path / "tables"), "predictions")
 
 
 def nothing(message: str, done: int, total: int) -> None:

@@ -60,7 +60,7 @@ def network(hidden: int = 2560) -> bytes:
 
 
 def all_types() -> tuple[bytes, ModelSignature]:
-    """An ONNX model that gives back one input of every type."""
+    """An ONNX model that gives back one input of every type that NumPy has."""
     kinds = {
         "BOOL": TensorProto.BOOL,
         "UINT8": TensorProto.UINT8,
@@ -76,6 +76,15 @@ def all_types() -> tuple[bytes, ModelSignature]:
         "FP64": TensorProto.DOUBLE,
         "BYTES": TensorProto.STRING,
     }
+    return _identity(kinds)
+
+
+def half_precision() -> tuple[bytes, ModelSignature]:
+    """An ONNX model that gives back an input of BF16 and one of FP32."""
+    return _identity({"BF16": TensorProto.BFLOAT16, "FP32": TensorProto.FLOAT})
+
+
+def _identity(kinds: dict[str, int]) -> tuple[bytes, ModelSignature]:
     graph = helper.make_graph(
         [helper.make_node("Identity", [f"in_{name}"], [f"out_{name}"]) for name in kinds],
         "identity",

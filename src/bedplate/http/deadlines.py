@@ -51,7 +51,7 @@ def _watch_of(loop: asyncio.AbstractEventLoop) -> _Watch:
 
 
 class Deadline:
-    """``async with Deadline(seconds)``: the block is cancelled when it takes longer, and ends in ``TimeoutError``.
+    """``with Deadline(seconds)``: the awaiting block is cancelled when it takes longer, and ends in ``TimeoutError``.
 
     One task is in one of these at a time.
     """
@@ -61,7 +61,7 @@ class Deadline:
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
 
-    async def __aenter__(self) -> None:
+    def __enter__(self) -> None:
         task = asyncio.current_task()
         assert task is not None
         loop = task.get_loop()
@@ -73,7 +73,7 @@ class Deadline:
             watch.looking = True
             loop.call_later(min(EVERY, self._seconds), watch.look)
 
-    async def __aexit__(
+    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         task, watch = self._task, self._watch

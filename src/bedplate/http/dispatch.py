@@ -85,7 +85,7 @@ def _admit(route: Route, request: Request, authenticate: Authenticate, authorise
 
 async def _handle(route: Route, request: Request) -> Response:
     try:
-        async with Deadline(route.limits.deadline):
+        with Deadline(route.limits.deadline):
             handler: Any = route.handler
             answer: Response = await (handler(request) if route.waits else asyncio.to_thread(handler, request))
             return answer

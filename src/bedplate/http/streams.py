@@ -80,7 +80,7 @@ async def whole(protocol: Any, most: int, seconds: float, expected: int | None) 
     if expected is not None and expected > most:
         raise too_large(most)
     try:
-        async with Deadline(seconds):
+        with Deadline(seconds):
             if expected is None:
                 return b"".join([piece async for piece in Pieces(aiter(protocol), most, None, None)])
             body: bytes = await protocol()

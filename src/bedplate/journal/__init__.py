@@ -8,6 +8,6 @@ own segment, so replicas share a folder. A segment is sealed by size, by age and
 """
 
 from bedplate.journal.segments import Segment, read, recover, segments
-from bedplate.journal.writer import Done, Mode, Writer
+from bedplate.journal.writer import Mode, Writer
 
-__all__ = ["Done", "Mode", "Segment", "Writer", "read", "recover", "segments"]
+__all__ = ["Mode", "Segment", "Writer", "read", "recover", "segments"]

@@ -58,10 +58,10 @@ def encode_header(header: Header) -> tuple[bytes, int]:
     return MAGIC + _WORD.pack(len(text)) + text + _WORD.pack(crc), crc
 
 
-def encode_record(payload: bytes, crc: int) -> tuple[bytes, int]:
-    """A record's bytes, and the crc that the next one continues from."""
+def start_record(payload: bytes, crc: int) -> tuple[bytes, int]:
+    """The bytes before a record's payload, and the crc that the next record continues from."""
     crc = zlib.crc32(payload, crc)
-    return _PAIR.pack(len(payload), crc) + payload, crc
+    return _PAIR.pack(len(payload), crc), crc
 
 
 def encode_footer(footer: Footer) -> bytes:

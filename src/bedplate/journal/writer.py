@@ -50,7 +50,8 @@ class Writer:
         self.mode = mode
         self._folder = folder
         self._seal_bytes, self._seal_seconds, self._flush_seconds = seal_bytes, seal_seconds, flush_seconds
-        self._work = threading.Condition()
+        self._lock = threading.Lock()  # taken as it is where nobody waits: a third of what the condition takes
+        self._work = threading.Condition(self._lock)
         self._waiting: list[tuple[bytes, Done | None]] = []
         self._waiting_bytes = 0
         self._appended = 0  # records handed to submit, ever
@@ -92,9 +93,10 @@ class Writer:
             InputError: the record is empty or larger than 256 MiB.
             StorageError: the writer failed, is closed, or keeps too much that the disk refused.
         """
-        if not 1 <= len(record) <= fmt.MAX_RECORD:
-            raise InputError(f"a journal record of {len(record)} bytes cannot be kept", fix="1 byte to 256 MiB")
-        with self._work:
+        size = len(record)
+        if not 1 <= size <= fmt.MAX_RECORD:
+            raise InputError(f"a journal record of {size} bytes cannot be kept", fix="1 byte to 256 MiB")
+        with self._lock:
             if self._failed is not None:
                 raise self._failed
             if self._closing:
@@ -102,7 +104,7 @@ class Writer:
             if done is None and self._waiting_bytes > MOST_WAITING:
                 raise StorageError("the journal cannot keep up", where=str(self._folder), fix="free disk space")
             self._waiting.append((record, done))
-            self._waiting_bytes += len(record)
+            self._waiting_bytes += size
             self._appended += 1
             if done is not None or self._waiting_bytes > 1 << 20:
                 self._work.notify_all()
@@ -262,10 +264,11 @@ class _OpenSegment:
 
     def write(self, records: list[bytes]) -> None:
         """Write and sync ``records``; on an error the caller decides between :meth:`take_back` and giving up."""
-        pieces, crc = [], self._crc
+        pieces: list[bytes] = []
+        crc = self._crc
         for record in records:
-            frame, crc = fmt.encode_record(record, crc)
-            pieces.append(frame)
+            start, crc = fmt.start_record(record, crc)
+            pieces += (start, record)
         data = b"".join(pieces)
         _write_all(self._fd, data, self.size)
         os.fdatasync(self._fd)

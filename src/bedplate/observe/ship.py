@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -14,7 +15,7 @@ from bedplate.data.reads import Reader
 from bedplate.data.tables import Tables
 from bedplate.errors import IntegrityError, NotFoundError
 from bedplate.journal import Segment
-from bedplate.records import Prediction, TableVersion
+from bedplate.records import Packed, Prediction, TableVersion
 
 SCHEMA = pa.schema(
     [
@@ -160,7 +161,9 @@ def _upgrade(tables: Tables, name: str) -> None:
 
 def _row(segment: Segment, record: bytes) -> dict[str, object]:
     prediction = _prediction(segment, record)
-    row: dict[str, object] = msgspec.structs.asdict(prediction)
+    row: dict[str, Any] = msgspec.structs.asdict(prediction)
+    for column in ("inputs", "outputs"):
+        row[column] = {name: _unpacked(segment, value) for name, value in row[column].items()}
     for column in _JSON_COLUMNS:
         row[column] = msgspec.json.encode(row[column]).decode()
     return {**row, "time": clock.parse(prediction.time), "segment": segment.id}
@@ -171,6 +174,17 @@ def _prediction(segment: Segment, record: bytes) -> Prediction:
         return _decoder.decode(record) if record[:1] == b"{" else _packed.decode(record)
     except msgspec.DecodeError as error:
         raise IntegrityError(f"a journal record is no prediction: {error}", where=str(segment.path)) from error
+
+
+def _unpacked(segment: Segment, value: Any) -> Any:
+    """What a journal record holds packed as the table has it: nested lists."""
+    if not isinstance(value, dict):
+        return value
+    try:
+        packed = msgspec.convert(value, Packed)
+        return np.frombuffer(packed.data, packed.dtype).reshape(packed.shape).tolist()
+    except (msgspec.ValidationError, TypeError, ValueError) as error:
+        raise IntegrityError(f"a journal record holds no array: {error}", where=str(segment.path)) from error
 
 
 def _restore(row: dict[str, object]) -> Prediction:

@@ -44,7 +44,7 @@ class Access:
         self._keys: dict[str, snapshots.Key] = {}
         self._policies: Policies | None = None
         self._texts: tuple[str, ...] = ()
-        self._kept: dict[tuple[str, str, ResourceRef], Admitted] = {}
+        self._kept: dict[tuple[str, str, str], Admitted] = {}  # by header, action, endpoint
         self.routes: dict[str, snapshots.Route] = {}
         """Routes in force, by endpoint; none without a good snapshot."""
         self.refresh()
@@ -89,7 +89,7 @@ class Access:
             DeniedError: policy does not allow it.
             UnavailableError: there is no snapshot to decide by.
         """
-        known = self._kept.get((authorization or "", action, resource))
+        known = self._kept.get((authorization or "", action, resource.id))
         if known is not None and (known.until == 0.0 or clock.now().timestamp() < known.until):
             return known
         return self._decide(authorization or "", action, resource)
@@ -113,5 +113,5 @@ class Access:
         admitted = Admitted(key.principal, ",".join(decision.policies), until, meter)
         if len(self._kept) >= _MOST_KEPT:
             self._kept.clear()
-        self._kept[(authorization, action, resource)] = admitted
+        self._kept[(authorization, action, resource.id)] = admitted
         return admitted

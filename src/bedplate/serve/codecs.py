@@ -1,20 +1,27 @@
-"""Open Inference Protocol V2 in JSON: from a body to named arrays, and from an answer to a body.
+"""Open Inference Protocol V2 over HTTP: from a body to named arrays, and from an answer to a body.
 
-What :mod:`bedplate.serve.tensors` does not check is checked here: JSON values of another type (a string, a null, a
-fraction where an integer belongs), and data that are neither flat nor nested as their shape says.
+Tensors travel as JSON, or, in the binary tensor extension, as bytes behind the JSON. What :mod:`bedplate.serve.tensors`
+does not check is checked here: JSON values of another type (a string, a null, a fraction where an integer belongs),
+data that are neither flat nor nested as their shape says, lengths that do not add up.
 """
 
-from collections.abc import Sequence
+import struct
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from itertools import chain
 from math import prod
 from typing import Any
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from bedplate.errors import InputError
+from bedplate.http.messages import too_deep
 from bedplate.records import ModelSignature, TensorSpec
-from bedplate.serve.tensors import FEW, Answered, Arrays, Call, Input, Inputs
+from bedplate.serve.tensors import Answered, Array, Arrays, Call, Input, Inputs, logged, packed, plain
+
+HEADER_LENGTH = "inference-header-content-length"
+"""The header that says how many bytes of a body are JSON; the rest are binary tensors."""
 
 
 class Tensor(msgspec.Struct):
@@ -43,13 +50,14 @@ class InferRequest(msgspec.Struct):
     parameters: dict[str, Any] | None = None
 
 
-class OutputTensor(msgspec.Struct):
-    """One output; ``data`` is flat, in row-major order."""
+class OutputTensor(msgspec.Struct, omit_defaults=True):
+    """One output; ``data`` is flat, in row-major order, and missing where ``parameters`` say how many bytes follow."""
 
     name: str
-    shape: list[int]
+    shape: tuple[int, ...]
     datatype: str
-    data: list[Any]
+    data: list[Any] | None = None
+    parameters: dict[str, Any] | None = None
 
 
 class InferResponse(msgspec.Struct, omit_defaults=True):
@@ -62,103 +70,159 @@ class InferResponse(msgspec.Struct, omit_defaults=True):
     parameters: dict[str, Any] | None = None
 
 
+class RestCall(Call):
+    """A request over HTTP; ``as_bytes`` are the outputs that go back as bytes behind the JSON."""
+
+    as_bytes: frozenset[str] = frozenset()
+
+
 _request = msgspec.json.Decoder(InferRequest)
 _response = msgspec.json.Encoder()
+_CODES = {"BOOL": "?", "UINT8": "B", "UINT16": "H", "UINT32": "I", "UINT64": "Q", "INT8": "b", "INT16": "h"}
+_CODES |= {"INT32": "i", "INT64": "q", "FP16": "e", "FP32": "f", "FP64": "d", "BF16": "f"}
+"""How :mod:`struct` calls the datatypes."""
+
+
+@lru_cache(maxsize=1024)
+def _packer(code: str, count: int) -> Callable[..., bytes]:
+    """What writes so many numbers as the bytes of an array: half of what NumPy takes, and it refuses what overflows."""
+    return struct.Struct(f"<{count}{code}").pack
 
 
 class _Reader:
-    """How one input of the signature is read from JSON."""
+    """How one input of the signature is read."""
 
     def __init__(self, given: Input) -> None:
         self._input = given
-        self._narrow = given.datatype in ("FP16", "FP32")
-        self._largest = float(np.finfo(given.dtype).max) if self._narrow else 0.0
-        element: Any = {"F": float, "U": int, "I": int, "B": bool}[given.datatype[0]]
-        if given.datatype == "BYTES":
-            element = str
+        self._code = _CODES.get(given.datatype, "")
+        kind: Any = {"": str, "?": bool, "e": float, "f": float, "d": float}.get(self._code, int)
         self._decoders: list[msgspec.json.Decoder[Any]] = []
-        kind: Any = element
         for _ in range(max(1, len(given.shape))):
             kind = list[kind]
             self._decoders.append(msgspec.json.Decoder(kind))
 
-    def read(self, tensor: Tensor) -> npt.NDArray[Any]:
-        shape, name, datatype = tensor.shape, self._input.name, self._input.datatype
-        self._input.check(tensor.datatype, shape)
+    def of_json(self, tensor: Tensor) -> Array:
+        """The array of data that are flat, or nested as their shape says."""
+        given, shape = self._input, tensor.shape
+        given.check(tensor.datatype, shape)
         raw = bytes(tensor.data)
         depth = _nesting(raw)
-        if not 1 <= depth <= len(self._decoders):
-            raise InputError(f"the data of input {name!r} is neither flat nor nested as its shape says")
         try:
             values = self._decoders[depth - 1].decode(raw)
-            # JSON has no infinity and no NaN, so only a narrow type can come to hold one. For the few values of one
-            # row, looking at them costs a fifth of what asking the array does.
-            doubtful = self._narrow and not (
-                depth == 1 and 0 < len(values) <= FEW and -self._largest <= min(values) and max(values) <= self._largest
-            )
-            if doubtful:
-                with np.errstate(over="ignore"):  # a value too large becomes infinite, which is refused below
-                    array = np.array(values, self._input.dtype)
-            else:
-                array = np.array(values, self._input.dtype)
-        except (msgspec.DecodeError, OverflowError, ValueError) as error:
-            raise InputError(f"the data of input {name!r} is no {datatype}: {error}") from error
-        if depth == 1:
-            if array.size != prod(shape):
-                raise InputError(f"input {name!r} has {array.size} values for the shape {shape}")
-            array = array.reshape(shape)
-        elif list(array.shape) != shape:
-            raise InputError(f"the data of input {name!r} has shape {list(array.shape)}, not {shape}")
-        if doubtful and not np.isfinite(array).all():
-            raise InputError(f"input {name!r} holds a value that is too large for {datatype}")
-        return array
+            if depth > 1:
+                values = self._flat(values, shape)
+            if len(values) != prod(shape):
+                raise InputError(f"input {given.name!r} has {len(values)} values for the shape {shape}")
+            if not self._code:
+                return np.array(values, object).reshape(shape)
+            # JSON has no infinity and no NaN, and a number too large for the type is refused here.
+            array = np.ndarray(shape, given.dtype, _packer(self._code, len(values))(*values))
+        except IndexError as error:
+            raise InputError(f"the data of input {given.name!r} are nested deeper than its shape") from error
+        except (msgspec.DecodeError, OverflowError, ValueError, struct.error) as error:
+            raise InputError(f"the data of input {given.name!r} is no {given.datatype}: {error}") from error
+        return given.rounded(array) if given.datatype == "BF16" else array
+
+    def _flat(self, values: list[Any], shape: list[int]) -> list[Any]:
+        sizes = [len(values)]
+        for size in shape[1:]:
+            if any(len(inner) != size for inner in values):
+                raise InputError(f"the data of input {self._input.name!r} do not have the shape {shape}")
+            sizes.append(size)
+            values = list(chain.from_iterable(values))
+        if sizes != shape:
+            raise InputError(f"the data of input {self._input.name!r} has shape {sizes}, not {shape}")
+        return values
+
+    def of_bytes(self, tensor: Tensor, data: memoryview) -> Array:
+        """The array of the bytes that belong to the tensor."""
+        if tensor.data:
+            raise InputError(f"input {self._input.name!r} has both data and binary data")
+        self._input.check(tensor.datatype, tensor.shape)
+        return self._input.of_bytes(data, tensor.shape)
 
 
 class Codec:
-    """Reads requests for one model and writes its answers.
+    """Reads requests for one model and writes its answers; JSON that nests deeper than ``depth`` is refused.
 
     Raises:
         InputError: the signature uses a datatype that the protocol does not have.
     """
 
-    def __init__(self, name: str, signature: ModelSignature) -> None:
+    def __init__(self, name: str, signature: ModelSignature, depth: int = 16) -> None:
+        self._depth = depth
         self._inputs = Inputs(signature)
         self._name = name
         self._readers = {name: _Reader(given) for name, given in self._inputs.by_name.items()}
         self._outputs = [(spec.name, spec.datatype) for spec in signature.outputs]
 
-    def decode(self, body: bytes) -> Call:
-        """A request's arrays.
+    def decode(self, body: bytes, json_length: str | None = None) -> RestCall:
+        """A request's arrays. ``json_length`` is the header :data:`HEADER_LENGTH`, None without one.
 
         Raises:
             InputError: with what does not fit.
         """
+        if json_length is None:
+            text, binary = body, None
+        else:
+            text, binary = _parted(body, json_length)
+        if too_deep(text, self._depth):
+            raise InputError(f"the JSON nests deeper than {self._depth} levels")
         try:
-            request = _request.decode(body)
+            request = _request.decode(text)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InputError(f"the request does not fit: {error}") from error
         arrays: Arrays = {}
-        values: dict[str, msgspec.Raw] = {}
+        values: dict[str, Any] = {}
         for tensor in request.inputs:
-            reader = self._readers.get(tensor.name)
-            if reader is None or tensor.name in arrays:
-                raise self._inputs.odd(tensor.name, arrays)
-            arrays[tensor.name], values[tensor.name] = reader.read(tensor), tensor.data
+            name = tensor.name
+            reader = self._readers.get(name)
+            if reader is None or name in arrays:
+                raise self._inputs.odd(name, arrays)
+            if tensor.parameters is not None and "binary_data_size" in tensor.parameters:
+                data, binary = _taken(name, binary, tensor.parameters["binary_data_size"])
+                arrays[name] = reader.of_bytes(tensor, data)
+                values[name] = logged(arrays[name])
+            else:
+                arrays[name], values[name] = reader.of_json(tensor), tensor.data
+        if binary:
+            raise InputError(f"{len(binary)} bytes follow that belong to no input", fix="say binary_data_size")
         self._inputs.complete(arrays)
-        wanted = self._inputs.wanted([output.name for output in request.outputs]) if request.outputs else None
-        replayed = bool(request.parameters) and request.parameters.get("replayed") is True  # type: ignore[union-attr]
-        return Call(request.id, arrays, values, wanted, replayed)
+        call = RestCall(request.id, arrays, values)
+        if request.outputs or request.parameters:
+            self._asked(request, call)
+        return call
 
-    def encode(self, call: Call, answered: Answered) -> bytes:
-        """The body of an answer."""
-        tensors = [
-            OutputTensor(name, list(answered.outputs[name].shape), datatype, answered.values[name])
-            for name, datatype in self._outputs
-            if call.wanted is None or name in call.wanted
-        ]
-        return _response.encode(
+    def _asked(self, request: InferRequest, call: RestCall) -> None:
+        """Take in which outputs are asked for, in which form, and whether history is asked again."""
+        parameters, outputs = request.parameters or {}, request.outputs or []
+        call.replayed = parameters.get("replayed") is True
+        call.wanted = self._inputs.wanted([output.name for output in outputs])
+        default = parameters.get("binary_data_output") is True
+        forms = {name: default for name, _ in self._outputs}
+        for output in outputs:
+            forms[output.name] = (output.parameters or {}).get("binary_data", default) is True
+        call.as_bytes = frozenset(name for name, binary in forms.items() if binary)
+
+    def encode(self, call: RestCall, answered: Answered) -> tuple[bytes, int | None]:
+        """The body of an answer, and how many bytes of it are JSON, None where all are."""
+        tensors: list[OutputTensor] = []
+        binary: list[bytes] = []
+        wanted = call.wanted
+        for name, datatype in self._outputs:
+            if wanted is not None and name not in wanted:
+                continue
+            array = answered.outputs[name]
+            if name in call.as_bytes:
+                data = packed(array, datatype)
+                binary.append(data)
+                tensors.append(OutputTensor(name, array.shape, datatype, None, {"binary_data_size": len(data)}))
+            else:
+                tensors.append(OutputTensor(name, array.shape, datatype, plain(array)))
+        text = _response.encode(
             InferResponse(self._name, tensors, answered.version, call.id, {"prediction_id": answered.prediction})
         )
+        return (b"".join([text, *binary]), len(text)) if binary else (text, None)
 
 
 def metadata(name: str, versions: Sequence[str], signature: ModelSignature) -> dict[str, Any]:
@@ -176,9 +240,28 @@ def metadata(name: str, versions: Sequence[str], signature: ModelSignature) -> d
     }
 
 
+def _parted(body: bytes, json_length: str) -> tuple[bytes, memoryview]:
+    """The JSON of a body, and the binary tensors behind it."""
+    if not (json_length.isascii() and json_length.isdigit()) or len(json_length) > 19:
+        raise InputError(f"{HEADER_LENGTH} is no number")
+    length = int(json_length)
+    if length > len(body):
+        raise InputError(f"{HEADER_LENGTH} is {length}, and the body has {len(body)} bytes")
+    return body[:length], memoryview(body)[length:]
+
+
+def _taken(name: str, binary: memoryview | None, size: Any) -> tuple[memoryview, memoryview]:
+    """The next ``size`` bytes, and what is left."""
+    if binary is None:
+        raise InputError(f"input {name!r} has binary data", fix=f"send the header {HEADER_LENGTH}")
+    if type(size) is not int or not 0 <= size <= len(binary):
+        raise InputError(f"the binary_data_size of input {name!r} is {size!r:.50}, and {len(binary)} bytes are left")
+    return binary[:size], binary[size:]
+
+
 def _nesting(raw: bytes) -> int:
-    """How many brackets open before the first value."""
-    if raw[:1] == b"[" and raw[1:2] not in b"[ \t\r\n":
+    """How many brackets open before the first value; 1 for what is no list, which no decoder takes."""
+    if raw[:1] != b"[" or raw[1:2] not in b"[ \t\r\n":
         return 1
     start = raw[:256].translate(None, b" \t\r\n")
     return len(start) - len(start.lstrip(b"["))

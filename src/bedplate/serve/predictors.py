@@ -4,6 +4,7 @@ A trusted process loads only formats that run no code; which loader reads a bund
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,7 +15,7 @@ from bedplate import bundle
 from bedplate.bundle import Manifest
 from bedplate.errors import IntegrityError
 from bedplate.records import ModelSignature, TensorSpec
-from bedplate.serve.sessions import open_session, run
+from bedplate.serve.sessions import open_session, run, run_bfloat
 
 __all__ = ["Answer", "FeatureReader", "Manifest", "OnnxPredictor", "Predictor", "load"]
 
@@ -85,6 +86,7 @@ _ONNX_TYPES = {
     "tensor(float16)": "FP16",
     "tensor(float)": "FP32",
     "tensor(double)": "FP64",
+    "tensor(bfloat16)": "BF16",
     "tensor(string)": "BYTES",
 }
 
@@ -105,6 +107,11 @@ class OnnxPredictor:
             _check_promise(kind, {node.name: _ONNX_TYPES.get(node.type, node.type) for node in found}, promised)
         self.signature = signature
         self._outputs = [spec.name for spec in signature.outputs]
+        kinds = {tensor.name: tensor.datatype for tensor in (*signature.inputs, *signature.outputs)}
+        halves = {name for name, kind in kinds.items() if kind == "BF16"}
+        if halves and "BYTES" in kinds.values():
+            raise IntegrityError("a graph with both BF16 and string tensors cannot be run", fix="cast one of them away")
+        self._run = partial(run_bfloat, halves) if halves else run
 
     def predict(self, inputs: dict[str, np.ndarray], features: FeatureReader) -> Answer:
         """Run the graph.
@@ -112,7 +119,7 @@ class OnnxPredictor:
         Raises:
             InputError: the graph refuses the values (an index out of range, shapes that do not fit each other).
         """
-        values = run(self._session, self._outputs, inputs)
+        values = self._run(self._session, self._outputs, inputs)
         return Answer(outputs=dict(zip(self._outputs, values, strict=True)))
 
 

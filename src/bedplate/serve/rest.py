@@ -13,7 +13,7 @@ from time import perf_counter
 from typing import Any
 
 from bedplate import ids
-from bedplate.errors import BedplateError, InputError, InternalError, NotFoundError, QuotaError, UnavailableError
+from bedplate.errors import BedplateError, InternalError, NotFoundError, QuotaError, UnavailableError
 from bedplate.http import (
     APPEND,
     HostGuard,
@@ -29,16 +29,16 @@ from bedplate.http import (
     from_path,
     unaudited,
 )
-from bedplate.http.messages import too_deep
 from bedplate.http.openapi import document
 from bedplate.http.rsgi import Application
 from bedplate.http.streams import whole
 from bedplate.serve.access import Admitted
-from bedplate.serve.codecs import Codec, metadata
+from bedplate.serve.codecs import HEADER_LENGTH, Codec, metadata
 from bedplate.serve.handlers import ENTITY, Inference
 
 _log = logging.getLogger(__name__)
 _JSON = ("content-type", "application/json")
+_BYTES = ("content-type", "application/octet-stream")
 _SAFE = [("x-content-type-options", "nosniff"), ("cache-control", "no-store")]
 _CLOSE = ("connection", "close")
 
@@ -54,9 +54,9 @@ class RestApplication:
     def __init__(self, inference: Inference, version: str, routes: Iterable[Route] = ()) -> None:
         self._inference = inference
         self._spec = spec = inference.spec
-        self._codec = Codec(spec.name, inference.signature)
+        self._codec = Codec(spec.name, inference.signature, spec.max_depth)
         self._metadata = metadata(spec.name, [inference.version], inference.signature)
-        self._server = {"name": "bedplate", "version": version, "extensions": []}
+        self._server = {"name": "bedplate", "version": version, "extensions": ["binary_tensor_data"]}
         self._hosts = HostGuard(spec.hosts)
         self._origin = OriginGuard(self._hosts)
         self._limits = Limits(body=spec.max_body, depth=spec.max_depth, receipt=spec.receipt)
@@ -121,7 +121,10 @@ class RestApplication:
         """The slower way, for whoever names a version: that one answers, whatever is rolled out."""
         self._served(request.params)
         pinned = "version" in request.params
-        headers, body = await self._answer(request.body, request.decision, request.state["started"], pinned=pinned)
+        json_length = request.headers.get(HEADER_LENGTH)
+        headers, body = await self._answer(
+            request.body, json_length, request.decision, request.state["started"], pinned=pinned
+        )
         return Response(headers=headers, body=body)
 
     def _served(self, params: Mapping[str, Any]) -> None:
@@ -183,16 +186,18 @@ class RestApplication:
         except ProtocolError as error:
             error.headers += (_CLOSE,)  # nobody reads what is left of the body
             raise
-        return await self._answer(body, admitted, started)
+        return await self._answer(body, headers.get(HEADER_LENGTH), admitted, started)
 
     async def _answer(
-        self, body: bytes, admitted: Admitted, started: float, *, pinned: bool = False
+        self, body: bytes, json_length: str | None, admitted: Admitted, started: float, *, pinned: bool = False
     ) -> tuple[list[tuple[str, str]], bytes]:
-        if too_deep(body, self._limits.depth):
-            raise InputError(f"the JSON nests deeper than {self._limits.depth} levels")
-        call = self._codec.decode(body)
+        call = self._codec.decode(body, json_length)
         answered = await self._inference.answer(call, admitted, started, pinned=pinned)
-        return [_JSON, ("x-prediction-id", answered.prediction)], self._codec.encode(call, answered)
+        text, size = self._codec.encode(call, answered)
+        prediction = ("x-prediction-id", answered.prediction)
+        if size is None:
+            return [_JSON, prediction], text
+        return [_BYTES, prediction, (HEADER_LENGTH, str(size))], text
 
 
 def failure(error: BedplateError) -> Response:

@@ -1,13 +1,18 @@
 """ONNX Runtime, opened in one way: every graph of a replica computes with the threads that the replica was given."""
 
-from collections.abc import Mapping, Sequence
+import ctypes
+import math
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from bedplate.errors import InputError, IntegrityError
+from bedplate.serve.tensors import bfloat, of_bfloat
 
+_BFLOAT16 = 16
+"""What ONNX calls BF16."""
 Session = Any
 """An ``onnxruntime.InferenceSession``, which has no types."""
 
@@ -39,8 +44,41 @@ def run(session: Session, outputs: Sequence[str], inputs: Mapping[str, npt.NDArr
         InputError: the graph refuses the values (an index out of range, shapes that do not fit each other).
     """
     try:
-        values: list[np.ndarray] = session.run(outputs, inputs)
+        # What `session.run` calls after looking at what is settled here: that costs a fifth of a small model's time.
+        values: list[np.ndarray] = session._sess.run(outputs, inputs, None)
     except Exception as error:  # ONNX Runtime's own errors have no common type of their own
-        first = str(error).splitlines()[0][:300]
-        raise InputError(f"the model refuses these inputs: {first}") from error
+        raise _refused(error) from error
     return values
+
+
+def run_bfloat(
+    halves: Set[str], session: Session, outputs: Sequence[str], inputs: Mapping[str, npt.NDArray[Any]]
+) -> list[npt.NDArray[Any]]:
+    """:func:`run` for a graph in which ``halves`` are tensors of BF16, for which NumPy has no type.
+
+    Raises:
+        InputError: the graph refuses the values.
+    """
+    from onnxruntime import OrtValue
+
+    feed = {
+        name: OrtValue.ortvalue_from_numpy_with_onnx_type(bfloat(array), _BFLOAT16)
+        if name in halves
+        else OrtValue.ortvalue_from_numpy(array)
+        for name, array in inputs.items()
+    }
+    try:
+        values = session.run_with_ort_values(outputs, feed)
+    except Exception as error:
+        raise _refused(error) from error
+    return [_of_bfloat(value) if name in halves else value.numpy() for name, value in zip(outputs, values, strict=True)]
+
+
+def _of_bfloat(value: Any) -> npt.NDArray[Any]:
+    shape = value.shape()
+    bits = ctypes.string_at(value.data_ptr(), 2 * math.prod(shape))
+    return of_bfloat(np.frombuffer(bits, np.uint16)).reshape(shape)
+
+
+def _refused(error: Exception) -> InputError:
+    return InputError(f"the model refuses these inputs: {str(error).splitlines()[0][:300]}")
