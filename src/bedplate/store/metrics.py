@@ -62,7 +62,7 @@ _AT = Direct(
         metrics.c.is_nan == param("is_nan_"),
     )
 )
-_APPENDED: sa.Select[Any] = (
+_APPENDED = (
     sa.select(
         metrics.c.position,
         runs.c.id,
@@ -155,6 +155,7 @@ class Metrics(Repository):
         """Every row, or every row of one run, by position."""
         found = self._execute(_APPENDED) if run is None else self._execute(_APPENDED_TO, run_=run)
         with contextlib.closing(found):
+            row: Any
             for row in found:
                 yield row[0], row[1], row[2], math.nan if row[4] else row[3], row[5], row[6]
 
