@@ -160,7 +160,7 @@ def bedplate(folder: Path, model: bytes, **changes: Any) -> Iterator[tuple[int, 
     )
     with Supervisor(home) as supervisor:
         port = int(supervisor.start(spec).rpartition(":")[2])
-        pid = supervisor.status()[0].pid
+        pid = supervisor.status()[0].pids[0]
         assert pid is not None
         yield port, pid
 

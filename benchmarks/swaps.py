@@ -133,8 +133,8 @@ def wait(served: Served, states: tuple[str, ...], seconds: float) -> str:
 def kill(served: Served, name: str) -> None:
     """Kill a process of the supervisor outright."""
     for status in served.system.supervisor.status():
-        if status.name.startswith(name) and status.pid is not None:
-            os.kill(status.pid, signal.SIGKILL)
+        for pid in status.pids if status.name.startswith(name) else ():
+            os.kill(pid, signal.SIGKILL)
 
 
 def swaps(served: Served, count: int, *, kill_stable: bool) -> None:

@@ -33,6 +33,11 @@ SETTINGS = (
         "",
         "Aliases of registered models that stand for an environment: canary=staging adds one, live= makes it a label.",
     ),
+    Setting(
+        "BEDPLATE_MEMORY",
+        "",
+        "Memory in MiB that all replicas together may take; endpoints that may have none make room. Empty: no limit.",
+    ),
     Setting("BEDPLATE_LOG", "info", "Least severe log line that is written: debug, info, warning or error."),
 )
 
@@ -50,6 +55,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     environment: str
     log: str
     aliases: str = ""
+    memory: int | None = None
+    """Bytes."""
 
 
 def load(environ: Mapping[str, str] | None = None) -> Settings:
@@ -80,7 +87,19 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         environment=values["BEDPLATE_ENVIRONMENT"],
         log=values["BEDPLATE_LOG"],
         aliases=values["BEDPLATE_ALIASES"],
+        memory=_memory(values["BEDPLATE_MEMORY"]),
     )
+
+
+def _memory(text: str) -> int | None:
+    """Bytes, from MiB."""
+    if not text:
+        return None
+    if not text.isascii() or not text.isdigit() or not 0 < len(text) < 10 or not int(text):
+        raise InputError(
+            f"{text!r} is not an amount of memory", where="BEDPLATE_MEMORY", fix="give a whole number of MiB"
+        )
+    return int(text) << 20
 
 
 def child_environment(settings: Settings) -> dict[str, str]:
@@ -95,6 +114,7 @@ def child_environment(settings: Settings) -> dict[str, str]:
         "BEDPLATE_ENVIRONMENT": settings.environment,
         "BEDPLATE_LOG": settings.log,
         "BEDPLATE_ALIASES": settings.aliases,
+        "BEDPLATE_MEMORY": "" if settings.memory is None else str(settings.memory >> 20),
     }
 
 

@@ -81,7 +81,7 @@ class Rolling:
 
     def pid(self, name: str) -> int:
         """The process of an endpoint or of its candidate."""
-        return next(status.pid for status in self.supervisor.status() if status.name == name and status.pid)
+        return next(status.pids[0] for status in self.supervisor.status() if status.name == name and status.pids)
 
 
 @pytest.fixture(scope="module")
@@ -108,8 +108,11 @@ def test_the_share_of_a_candidate_is_kept_and_logged(rolling: Rolling) -> None:
         assert http.post("/v2/models/linear/versions/1/infer", json=body()).json()["outputs"][0]["data"][0] == 1.0
     assert 30 <= factors.count(2.0) <= 90
     assert factors.count(1.0) + factors.count(2.0) == 200
-    tally = eventually(lambda: rolling.tally() if rolling.tally().candidate.requests == factors.count(2.0) else None)
-    assert (tally.candidate.errors, tally.stable.errors, tally.stable.requests) == (0, 0, factors.count(1.0))
+    tally = eventually(
+        lambda: found if (found := rolling.tally()).candidate.requests + found.stable.requests == 200 else None
+    )
+    assert (tally.candidate.requests, tally.stable.requests) == (factors.count(2.0), factors.count(1.0))
+    assert (tally.candidate.errors, tally.stable.errors) == (0, 0)
     rolling.supervisor.seal("linear")
     for record in eventually(lambda: found if len(found := rolling.records()) == 200 else None):
         exposure = record.exposure

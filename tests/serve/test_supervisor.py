@@ -73,10 +73,9 @@ def test_a_killed_replica_comes_back_on_the_same_address(tmp_path: Path) -> None
         url = supervisor.start(world.spec(mode="durable"))
         with Load(url) as load:
             eventually(lambda: len(load.answered) > 20)
-            first = supervisor.status()[0].pid
-            assert first is not None
+            (first,) = supervisor.status()[0].pids
             os.kill(first, signal.SIGKILL)
-            eventually(lambda: supervisor.status()[0].state == "running" and supervisor.status()[0].pid != first)
+            eventually(lambda: supervisor.status()[0].state == "running" and first not in supervisor.status()[0].pids)
             before = len(load.answered)
             eventually(lambda: len(load.answered) > before + 20)
         (status,) = supervisor.status()
@@ -149,7 +148,7 @@ def test_replicas_die_with_a_killed_supervisor(tmp_path: Path) -> None:
     code = (
         "import sys, pathlib; from tests.serve.support import World; from bedplate.serve.supervisor import Supervisor;"
         "w = World(pathlib.Path(sys.argv[1])); s = Supervisor(w.home); s.start(w.spec());"
-        "print(s.status()[0].pid, flush=True); sys.stdin.readline()"
+        "print(*s.status()[0].pids, flush=True); sys.stdin.readline()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

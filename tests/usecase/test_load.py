@@ -105,6 +105,17 @@ def test_all_problems_come_at_once_in_the_order_of_the_file(folder: Path) -> Non
         ("better_than: each baseline, ", "", "requirements.quality[0]", None, "says nothing"),
         ("better_than: each", "at_least: 0.1, better_than: each", "requirements.quality[0]", None, "together"),
         ("min: 0, max: 40", "min: 3, max: 2", "serve.replicas.min", None, "at least 3 but at most 2"),
+        ("max: 40", "max: 4, zone: Europe/Atlantis", "serve.replicas.zone", None, "is not a time zone"),
+        *(
+            ("max: 40", f"max: 4, schedule: [{{{shift}}}]", f"serve.replicas.schedule[0].{key}", None, message)
+            for shift, key, message in (
+                ("from: '24:00', to: '07:00', min: 1", "from", "is not a time of day"),
+                ("from: 7h, to: '19:00', min: 1", "from", "is not a time of day"),
+                ("from: '07:00', to: '7:00', min: 1", "to", "is not a time of day"),
+                ("from: '07:00', to: '19:00', min: 5", "min", "at least 5 but at most 4"),
+                ("from: '07:00', to: '19:00', min: 1, days: []", "days", "it never begins"),
+            )
+        ),
         ("50 %, 100 %", "50 %", "serve.rollout.steps", "[1 %, 10 %, 50 %, 100 %]", "100 %"),
         ("gates: [quality", "gates: [size, quality", "release.gates[0]", None, "nothing to judge"),
         ("gates: [quality", "gates: [quality, quality", "release.gates[1]", None, "twice"),

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from bedplate import bundle as bundles
-from bedplate.app.read_models import EndpointStatus
+from bedplate.app.read_models import EndpointState, EndpointStatus
 from bedplate.app.system import System
 from bedplate.errors import IntegrityError
 from bedplate.identity import policy_principal
@@ -16,11 +16,18 @@ from bedplate.journal import Segment
 from bedplate.policy.policies import Policies
 from bedplate.records import TableVersion
 from bedplate.release.rollout import RolloutPlan
-from bedplate.serve import snapshot
+from bedplate.serve import snapshot, supervisor
 from bedplate.serve.spec import ReplicaSpec
 from bedplate.store import Transaction
 from bedplate.store.endpoints import EndpointRow
 from bedplate.store.rollouts import RolloutRow
+
+_STATES: dict[supervisor.State, EndpointState] = {
+    "running": "ready",
+    "starting": "starting",
+    "restarting": "starting",
+    "asleep": "asleep",
+}
 
 
 def access_path(system: System) -> Path:
@@ -123,13 +130,17 @@ def start(system: System, spec: ReplicaSpec) -> str:
 
 
 def restore(system: System) -> list[str]:
-    """Start every endpoint that should be running; returns the names of those that could not be."""
+    """Bring back every endpoint that should be running; returns the names of those that could not be.
+
+    One that may have no replica gets its address, and a replica with the first connection.
+    """
     failed = []
     with system.store.read() as tx:
         rows = [row for row in tx.endpoints.list() if row.state == "running"]
     for row in rows:
         try:
-            start(system, here(system, spec_of(row)))
+            publish_access(system)
+            system.supervisor.hold(here(system, spec_of(row)))
         except Exception as error:  # noqa: BLE001 one endpoint that cannot start must not keep the others down
             failed.append(f"{row.name}: {error}")
     return failed
@@ -176,9 +187,11 @@ def live(system: System) -> dict[str, EndpointStatus]:
                 name=seen.name,
                 use_case=row.use_case,
                 url=seen.url,
-                state="ready" if seen.state == "running" else "starting",
+                state=_STATES[seen.state],
                 bundle=seen.digest,
                 revision=row.revision,
-                since=seen.since,
+                since=seen.since or None,
+                replicas=seen.ready,
+                memory=seen.memory,
             )
     return found

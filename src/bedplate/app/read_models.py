@@ -231,15 +231,24 @@ class EndpointQuota(msgspec.Struct, frozen=True, kw_only=True):
     used_month: int | None = None
 
 
+EndpointState = Literal["ready", "starting", "asleep", "stopped", "failed"]
+"""Whether an endpoint answers; asleep: it has no replica until somebody connects."""
+
+
 class EndpointStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One endpoint now. ``state`` is what its replica answers, not what was asked for."""
+    """One endpoint now. ``state`` is what its replicas answer, not what was asked for.
+
+    ``replicas`` are those that answer; they take ``memory`` bytes, each its share of what several have in common.
+    """
 
     name: str
     use_case: str
     url: str
-    state: Literal["ready", "starting", "stopped", "failed"]
+    state: EndpointState
     bundle: Digest
     revision: int
+    replicas: int = 0
+    memory: int = 0
     requests: int = 0
     failed: int = 0
     p99_ms: float | None = None

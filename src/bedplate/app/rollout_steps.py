@@ -19,6 +19,7 @@ from bedplate.app import endpoints, rollout_views
 from bedplate.errors import BedplateError, NotFoundError
 from bedplate.identity import Principal
 from bedplate.release import line, rollout
+from bedplate.serve.scaling import Scale
 from bedplate.serve.spec import ReplicaSpec
 from bedplate.store import Transaction
 from bedplate.store.rollouts import RolloutRow
@@ -135,6 +136,7 @@ def run(system: "System", row: RolloutRow) -> RolloutRow:
         endpoints.here(system, endpoints.spec_from(row.spec)),
         name=_candidate(row),
         port=0,
+        scale=Scale(),
         drain=0.5,  # it has no caller of its own to wait for
         socket=system.home.run / f"{row.id}.sock",
     )

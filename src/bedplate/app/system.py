@@ -168,6 +168,6 @@ class System:
         """Replicas of endpoints; they end with the owner."""
         from bedplate.serve.supervisor import Supervisor
 
-        supervisor = Supervisor(self.home)
+        supervisor = Supervisor(self.home, self.settings.memory)
         self._exit.callback(supervisor.close)
         return supervisor

@@ -45,12 +45,21 @@ def _status(report: Status) -> Iterator[str]:
     if report.endpoints:
         yield ""
         yield from table(
-            ("endpoint", "state", "requests", "failed", "p99 ms", "address"),
+            ("endpoint", "state", "replicas", "memory", "requests", "failed", "p99 ms", "address"),
             (
-                (e.name, e.state, f"{e.requests:,}", f"{e.failed:,}", f"{e.p99_ms:.1f}" if e.p99_ms else "-", e.url)
+                (
+                    e.name,
+                    e.state,
+                    str(e.replicas),
+                    f"{e.memory / 2**20:,.0f} MiB" if e.memory else "-",
+                    f"{e.requests:,}",
+                    f"{e.failed:,}",
+                    f"{e.p99_ms:.1f}" if e.p99_ms else "-",
+                    e.url,
+                )
                 for e in report.endpoints
             ),
-            right=(2, 3, 4),
+            right=(2, 3, 4, 5, 6),
         )
 
 

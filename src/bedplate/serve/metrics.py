@@ -35,6 +35,11 @@ class Metrics(Collector):
         self._buckets[bisect_left(BUCKETS, seconds)] += 1
         self._seconds += seconds
 
+    @property
+    def predictions(self) -> int:
+        """How many were made."""
+        return sum(self._buckets)
+
     def collect(self) -> Iterator[Metric]:
         """What Prometheus asks for."""
         names = ("model", "version")

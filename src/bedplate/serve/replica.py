@@ -1,7 +1,7 @@
 """One replica: ``python -m bedplate.serve.replica <spec.json> <socket> <status pipe> <parent>``.
 
-It verifies and loads its bundle, says ``ready`` on the pipe (or why not), answers on the socket it inherited, and
-drains when told to end. It dies with its supervisor.
+It verifies and loads its bundle, says ``ready`` on the pipe (or why not) and then a few times a second how it fares,
+answers on the socket it inherited, and drains when told to end. It dies with its supervisor.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ import socket
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import msgspec
 import numpy as np
@@ -36,12 +36,19 @@ from bedplate.serve.predictors import FeatureReader, Predictor
 from bedplate.serve.quotas import Meters
 from bedplate.serve.rest import RestApplication
 from bedplate.serve.routing import Router
+from bedplate.serve.scaling import Meter
 from bedplate.serve.spec import ReplicaSpec
 from bedplate.serve.tensors import DTYPES
 
 _log = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1
 _TICK = 0.2
+
+
+class Say(Protocol):
+    """Tells the supervisor something; what it does not read in time is lost, and nothing waits for it."""
+
+    def __call__(self, state: str, **more: object) -> None: ...
 
 
 def die_with_parent(parent: int) -> None:
@@ -63,14 +70,18 @@ class CandidateReplica:
         _, predictor, self.features = _load(spec)
         self._candidate = Candidate(predictor, self.features)
 
-    async def serve(self, descriptor: int, ready: Any) -> None:
+    async def serve(self, descriptor: int, say: Say) -> None:
         """Answer on the socket until told to end."""
         ending = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ending.set)
         listener = socket.socket(fileno=descriptor)
         server = await asyncio.start_unix_server(self._candidate.talk, sock=listener)
-        ready()
-        await ending.wait()
+        say("ready")
+        meter = Meter()
+        while not ending.is_set():
+            say("load", **msgspec.structs.asdict(meter.read(0, 0.0, 0)))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(ending.wait(), _TICK)
         server.close()
         self.features.close()
 
@@ -98,8 +109,8 @@ class Replica:
         self.inference = Inference(spec, manifest, self.access, self.batcher, self.journal, self.router)
         self.app = RestApplication(self.inference, _release(), edges.routes(self.inference, predictor, manifest))
 
-    async def serve(self, descriptor: int, ready: Any) -> None:
-        """Answer on the socket until told to end; ``ready`` is called when the first request can come."""
+    async def serve(self, descriptor: int, say: Say) -> None:
+        """Answer on the socket until told to end; says when the first request can come, and then its load."""
         loop = asyncio.get_running_loop()
         ending = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -107,9 +118,9 @@ class Replica:
         loop.add_signal_handler(signal.SIGUSR1, lambda: loop.run_in_executor(None, self._seal))
         server = sockets.InheritedServer(self.app, descriptor)
         serving = asyncio.create_task(server.serve())
-        ticking = asyncio.create_task(self._tick())
+        ticking = asyncio.create_task(self._tick(say))
         await asyncio.sleep(0)
-        ready()
+        say("ready")
         await asyncio.wait([serving, asyncio.create_task(ending.wait())], return_when=asyncio.FIRST_COMPLETED)
         sockets.stop_accepting(descriptor)
         await self._drain()
@@ -123,9 +134,12 @@ class Replica:
         self.journal.close()
         self.features.close()
 
-    async def _tick(self) -> None:
+    async def _tick(self, say: Say) -> None:
+        loop, meter, metrics = asyncio.get_running_loop(), Meter(), self.inference.metrics
         while True:
+            due = loop.time() + _TICK
             await asyncio.sleep(_TICK)
+            say("load", **msgspec.structs.asdict(meter.read(metrics.in_flight, loop.time() - due, metrics.predictions)))
             try:
                 self.meters.tick()
                 self.access.refresh()
@@ -185,22 +199,23 @@ def main(arguments: list[str]) -> int:
     """Run one replica to its end; the exit status is 0 after a drain."""
     path, descriptor, pipe, parent = Path(arguments[0]), int(arguments[1]), int(arguments[2]), int(arguments[3])
     die_with_parent(parent)
+    os.set_blocking(pipe, False)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
 
-    def say(**status: object) -> None:
-        with contextlib.suppress(BrokenPipeError):
-            os.write(pipe, msgspec.json.encode(status) + b"\n")
+    def say(state: str, **more: object) -> None:
+        with contextlib.suppress(BrokenPipeError, BlockingIOError):
+            os.write(pipe, msgspec.json.encode({"state": state, **more}) + b"\n")
 
     try:
         spec = specs.decode(path.read_bytes())
         replica = Replica(spec) if spec.socket is None else CandidateReplica(spec)
     except BedplateError as error:
         _log.error("not started: %s", error)
-        say(state="failed", error=error.to_dict())
+        say("failed", error=error.to_dict())
         return error.exit_code
     gc.collect()
     gc.freeze()  # what was loaded stays: the collector need not walk it again and again
-    uvloop.run(replica.serve(descriptor, lambda: say(state="ready", pid=os.getpid())))
+    uvloop.run(replica.serve(descriptor, say))
     return 0
 
 

@@ -9,12 +9,13 @@ from bedplate.errors import InputError
 from bedplate.http.guards import LOOPBACK
 from bedplate.ids import Digest
 from bedplate.records import Quota
+from bedplate.serve.scaling import Scale
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class ReplicaSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One endpoint as a replica serves it.
+    """One endpoint as a replica serves it, and, in ``scale``, how many of them there are.
 
     ``bundle`` is the folder of the bundle with digest ``digest``, verified with ``public_key``; ``evidence`` is the
     digest of the fact that allowed serving it, written into every prediction. ``port`` 0 lets the system choose at the
@@ -43,11 +44,12 @@ class ReplicaSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     hosts: tuple[str, ...] = LOOPBACK
     max_body: Count = 4 << 20
     max_depth: Count = 16
-    max_in_flight: Count = 512
+    max_in_flight: Count = 1024
     receipt: float = 10.0
     drain: float = 10.0
     seal: float = 5.0
     quota: Quota = Quota()
+    scale: Scale = Scale()
     socket: Path | None = None
 
 

@@ -1,164 +1,71 @@
-"""Keeps replicas running: owns the listening sockets, restarts what crashes, swaps bundles and fails no request."""
+"""Keeps endpoints answering: owns their listening sockets, wakes, restarts and swaps their replicas, minds memory."""
 
 import contextlib
 import json
 import os
-import queue
-import selectors
+import select
 import signal
-import subprocess
-import sys
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from pathlib import Path
 from socket import socket
-from typing import Any, BinaryIO, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 
-from bedplate import clock, errors, files, ids
+from bedplate import clock, files, ids
 from bedplate.errors import BedplateError, ConflictError, NotFoundError, UnavailableError
 from bedplate.serve import sockets
-from bedplate.serve import spec as specs
+from bedplate.serve.fleet import Fleet
+from bedplate.serve.process import Process
 from bedplate.serve.spec import ReplicaSpec
-from bedplate.settings import Home, threads_environment
+from bedplate.settings import Home
 
 T = TypeVar("T")
 
 READY_SECONDS = 60.0
 _TICK = 0.1
-_FIRST_DELAY, _LONGEST_DELAY = 0.1, 10.0
-_HEALTHY_SECONDS = 30.0
-State = Literal["starting", "running", "restarting"]
+State = Literal["starting", "running", "restarting", "asleep"]
 
 
 class EndpointStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One endpoint as it is now. ``restarts`` counts crashes; ``error`` is why the last start failed, if it did."""
+    """One endpoint as it is now.
+
+    ``pids`` are its replicas, ``ready`` of which answer; an endpoint that is asleep has none until somebody connects.
+    ``memory`` in bytes is what they take. ``restarts`` counts crashes; ``error`` is why the last start failed, if so.
+    """
 
     name: str
     url: str
     state: State
     digest: ids.Digest
-    pid: int | None
+    pids: tuple[int, ...]
+    ready: int
+    memory: int
     restarts: int
     since: str
     error: str = ""
 
 
-class _Process:
-    """One replica process and the pipe on which it says that it is ready."""
-
-    def __init__(self, spec: ReplicaSpec, listener: socket, run: Path, log: Path) -> None:
-        self.spec_path = run / f"{ids.new_id('replica')}.json"
-        files.write(self.spec_path, specs.encode(spec))
-        files.make_folder(log.parent)
-        read_end, write_end = os.pipe()
-        try:
-            with log.open("ab") as output:
-                self.process = subprocess.Popen(
-                    [
-                        sys.executable,
-                        "-m",
-                        "bedplate.serve.replica",
-                        str(self.spec_path),
-                        str(listener.fileno()),
-                        str(write_end),
-                        str(os.getpid()),
-                    ],
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    pass_fds=(listener.fileno(), write_end),
-                    env=threads_environment(spec.threads),
-                    start_new_session=True,  # Ctrl-C in a terminal is for the owner, which then drains replicas
-                )
-        except OSError as error:
-            os.close(read_end)
-            raise UnavailableError(f"a replica cannot be started: {error.strerror}") from error
-        finally:
-            os.close(write_end)
-        self._pipe: BinaryIO = os.fdopen(read_end, "rb", buffering=0)
-        self.started = clock.monotonic()
-        self.since = clock.timestamp()
-        self.ready = False
-        self.error: BedplateError | None = None
-
-    def poll_ready(self, seconds: float) -> bool:
-        """Whether it said something within ``seconds``; sets :attr:`ready` or :attr:`error`."""
-        if self.ready or self.error is not None:
-            return True
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._pipe, selectors.EVENT_READ)
-            if not selector.select(seconds):
-                return False
-        line = self._pipe.read(65536)
-        status: dict[str, Any] = json.loads(line) if line else {}
-        if status.get("state") == "ready":
-            self.ready = True
-        else:
-            self.error = _error_of(status.get("error"))
-        return True
-
-    def end(self, seconds: float) -> None:
-        """Drain it, and kill it when it takes longer than ``seconds``."""
-        with contextlib.suppress(ProcessLookupError):
-            self.process.send_signal(signal.SIGTERM)
-        try:
-            self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            self.kill()
-        self._forget()
-
-    def kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            self.process.kill()
-        self.process.wait()
-        self._forget()
-
-    def _forget(self) -> None:
-        self._pipe.close()
-        self.spec_path.unlink(missing_ok=True)
-
-    @property
-    def alive(self) -> bool:
-        return self.process.poll() is None
-
-
-class _Endpoint:
-    """An endpoint that is wanted: its socket, its spec, and the process that answers for it now."""
-
-    def __init__(self, spec: ReplicaSpec, listener: socket) -> None:
-        self.spec, self.listener = spec, listener
-        self.process: _Process | None = None
-        self.restarts = 0
-        self.delay = _FIRST_DELAY
-        self.not_before = 0.0
-        self.error = ""
-        self.changing = threading.Lock()
-
-    @property
-    def url(self) -> str:
-        if self.spec.socket is not None:
-            return f"unix:{self.spec.socket}"
-        host, port = self.listener.getsockname()[:2]
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
 class Supervisor:
     """All endpoints of one home. Safe to use from several threads; :meth:`close` drains them.
+
+    Their replicas together take no more than ``memory`` bytes, where it is not None: those of endpoints that may have
+    none and are asked nothing go, the least recently used first, when another one needs room.
 
     Processes are started from one thread that lives as long as this object, because the kernel ends a replica with the
     *thread* that started it (``PR_SET_PDEATHSIG``). When this process is killed, so are its replicas.
     """
 
-    def __init__(self, home: Home) -> None:
-        self._home = home
-        self._endpoints: dict[str, _Endpoint] = {}
+    def __init__(self, home: Home, memory: int | None = None) -> None:
+        self._home, self._memory = home, memory
+        self._fleets: dict[str, Fleet] = {}
         self._lock = threading.Lock()
         self._ports_path = home.run / "ports.json"
-        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._closed = False
+        self._work: deque[Callable[[], None]] = deque()
+        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._closed = self._ended = False
         for left in home.run.glob("replica_*.json"):  # by an owner that was killed; its replicas died with it
             left.unlink(missing_ok=True)
         self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
@@ -169,30 +76,36 @@ class Supervisor:
     def start(self, spec: ReplicaSpec, within: float = READY_SECONDS) -> str:
         """Serve ``spec`` and return its address once it answers, which it must do ``within`` so many seconds.
 
-        An endpoint that runs already under this name is swapped: the new replica becomes ready first, then the old one
-        drains, and both answer on the same socket meanwhile. When the new one does not become ready, the old one stays.
+        An endpoint that runs already under this name is swapped: new replicas become ready first, then the old ones
+        drain, and all answer on the same socket meanwhile. When the new ones do not become ready, the old ones stay.
 
         Raises:
-            UnavailableError: the port is taken, or the replica was not ready in time.
+            UnavailableError: the port is taken, there is no room, or the replica was not ready in time.
             BedplateError: the replica refused to start; the error is its own.
         """
-        endpoint = self._endpoint(spec)
-        with endpoint.changing:
-            old = endpoint.process
-            if old is not None and old.alive and old.ready and endpoint.spec == spec:
-                return endpoint.url
+        fleet, made = self._fleet(spec)
+        with fleet.changing:
+            if not made and fleet.serves(spec):
+                fleet.adopt(spec)
+                return fleet.url
             try:
-                new = self._spawn(endpoint, spec)
-                self._await_ready(new, spec, within)
+                fleet.swap(spec, within)
             except BedplateError:
-                if old is None:
-                    self._forget(endpoint)
+                if made:
+                    self._forget(fleet)
                 raise
-            endpoint.spec, endpoint.process, endpoint.error = spec, new, ""
-            endpoint.delay = _FIRST_DELAY
-            if old is not None:
-                old.end(spec.drain * 2 + 1)
-            return endpoint.url
+            return fleet.url
+
+    def hold(self, spec: ReplicaSpec) -> str:
+        """Serve ``spec``, with no replica until somebody connects, if it may have none; returns its address.
+
+        Raises:
+            UnavailableError: the port is taken.
+            BedplateError: as :meth:`start`, where there must be a replica.
+        """
+        if spec.scale.least(clock.now()):
+            return self.start(spec)
+        return self._fleet(spec)[0].url
 
     def stop(self, name: str) -> None:
         """Drain an endpoint and close its socket.
@@ -200,47 +113,42 @@ class Supervisor:
         Raises:
             NotFoundError: there is no endpoint of this name.
         """
-        with self._lock:
-            endpoint = self._endpoints.get(name)
-        if endpoint is None:
-            raise NotFoundError(f"no endpoint is called {name!r}")
-        with endpoint.changing:
-            self._forget(endpoint)
-            if endpoint.process is not None:
-                endpoint.process.end(endpoint.spec.drain * 2 + 1)
+        fleet = self._named(name)
+        with fleet.changing:
+            self._forget(fleet)
+            fleet.stop()
 
     def seal(self, name: str) -> None:
-        """Ask the replica of an endpoint to seal its prediction log, so that it can be shipped now.
+        """Ask the replicas of an endpoint to seal their prediction logs, so that they can be shipped now.
 
         Raises:
             NotFoundError: there is no endpoint of this name.
         """
-        with self._lock:
-            endpoint = self._endpoints.get(name)
-        if endpoint is None:
-            raise NotFoundError(f"no endpoint is called {name!r}")
-        process = endpoint.process
-        if process is not None and process.ready and process.alive:
-            process.process.send_signal(signal.SIGUSR1)
+        for process in tuple(self._named(name).replicas):
+            if process.ready and process.alive:
+                process.signal(signal.SIGUSR1)
 
     def status(self) -> list[EndpointStatus]:
         """Every endpoint as it is now, by name."""
         with self._lock:
-            endpoints = sorted(self._endpoints.items())
-        return [_status(name, endpoint) for name, endpoint in endpoints]
+            fleets = sorted(self._fleets.items())
+        return [_status(name, fleet) for name, fleet in fleets]
 
     def close(self) -> None:
         """Drain every endpoint, side by side, and end."""
-        self._closed = True
         with self._lock:
-            names = list(self._endpoints)
+            self._closed = True
+            names = list(self._fleets)
         stopping = [threading.Thread(target=self._stop_quietly, args=(name,)) for name in names]
         for thread in stopping:
             thread.start()
         for thread in stopping:
             thread.join()
-        self._work.put(None)
-        self._thread.join()
+        if not self._ended:
+            self._ended = True
+            self._ring()
+            self._thread.join()
+            os.close(self._bell)
 
     def __enter__(self) -> "Supervisor":
         return self
@@ -254,23 +162,31 @@ class Supervisor:
 
     # ------------------------------------------------------------------------------------------------- how it is done
 
-    def _endpoint(self, spec: ReplicaSpec) -> _Endpoint:
+    def _named(self, name: str) -> Fleet:
+        with self._lock:
+            fleet = self._fleets.get(name)
+        if fleet is None:
+            raise NotFoundError(f"no endpoint is called {name!r}")
+        return fleet
+
+    def _fleet(self, spec: ReplicaSpec) -> tuple[Fleet, bool]:
+        """The fleet of this name, and whether it was made just now."""
         with self._lock:
             if self._closed:
                 raise UnavailableError("the supervisor is closed")
-            endpoint = self._endpoints.get(spec.name)
-            if endpoint is not None:
-                if spec.socket is not None:
-                    return endpoint
-                host, port = endpoint.listener.getsockname()[:2]
-                if spec.host != host or spec.port not in (0, port):
-                    raise ConflictError(
-                        f"{spec.name!r} answers on {host}:{port} already", fix="stop it before moving it elsewhere"
-                    )
-                return endpoint
-            endpoint = _Endpoint(spec, self._listen(spec))
-            self._endpoints[spec.name] = endpoint
-            return endpoint
+            fleet = self._fleets.get(spec.name)
+            if fleet is not None:
+                if spec.socket is None:
+                    host, port = fleet.listener.getsockname()[:2]
+                    if spec.host != host or spec.port not in (0, port):
+                        raise ConflictError(
+                            f"{spec.name!r} answers on {host}:{port} already", fix="stop it before moving it elsewhere"
+                        )
+                return fleet, False
+            fleet = Fleet(spec, self._listen(spec), self._spawn)
+            self._fleets[spec.name] = fleet
+        self._ring()  # its socket has to be listened to from now on
+        return fleet, True
 
     def _listen(self, spec: ReplicaSpec) -> socket:
         if spec.socket is not None:
@@ -295,15 +211,39 @@ class Supervisor:
         except (OSError, msgspec.DecodeError):
             return {}
 
-    def _forget(self, endpoint: _Endpoint) -> None:
+    def _forget(self, fleet: Fleet) -> None:
         with self._lock:
-            self._endpoints.pop(endpoint.spec.name, None)
-        endpoint.listener.close()
+            self._fleets.pop(fleet.spec.name, None)
+        fleet.listener.close()
 
-    def _spawn(self, endpoint: _Endpoint, spec: ReplicaSpec) -> _Process:
-        name = ids.digest_bytes(spec.name.encode())[7:23]
-        log = self._home.logs / f"replica-{name}.log"
-        return self._in_thread(lambda: _Process(spec, endpoint.listener, self._home.run, log))
+    # ------------------------------------------------------------------------------------------- the thread of its own
+
+    def _run(self) -> None:
+        """Start processes when asked to, wake who is connected to, and look after all of them in between."""
+        due = clock.monotonic()
+        while True:
+            self._wait(max(0.0, due - clock.monotonic()))
+            while self._work:
+                self._work.popleft()()
+            if self._ended:
+                return
+            self._look_after()
+            due = clock.monotonic() + _TICK
+
+    def _wait(self, seconds: float) -> None:
+        """Until the time is over, the bell rings, or somebody connects to an endpoint that is asleep."""
+        poll = select.poll()
+        poll.register(self._bell, select.POLLIN)
+        with self._lock:
+            for fleet in self._fleets.values():
+                if fleet.asleep and not fleet.stopped and not fleet.changing.locked():
+                    poll.register(fleet.listener, select.POLLIN)
+        poll.poll(seconds * 1000)
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._bell)
+
+    def _ring(self) -> None:
+        os.eventfd_write(self._bell, 1)
 
     def _in_thread(self, function: Callable[[], T]) -> T:
         if threading.current_thread() is self._thread:
@@ -316,96 +256,69 @@ class Supervisor:
             except BaseException as error:  # noqa: BLE001  whatever it is belongs to the caller
                 future.set_exception(error)
 
-        self._work.put(run)
+        self._work.append(run)
+        self._ring()
         return future.result()
 
-    def _await_ready(self, process: _Process, spec: ReplicaSpec, within: float) -> None:
-        if not process.poll_ready(within):
-            process.kill()
-            raise UnavailableError(f"the replica of {spec.name!r} was not ready within {within:g} s")
-        if process.error is not None:
-            process.kill()
-            raise process.error
+    def _spawn(self, fleet: Fleet, spec: ReplicaSpec) -> Process | None:
+        name = ids.digest_bytes(spec.name.encode())[7:23]
+        log = self._home.logs / f"replica-{name}.log"
+        needed = fleet.expected(spec)
+        return self._in_thread(
+            lambda: Process(spec, fleet.listener, self._home.run, log) if self._room(needed, fleet) else None
+        )
 
-    def _run(self) -> None:
-        """The supervisor's thread: starts processes when asked to, and looks after them in between."""
-        while True:
-            try:
-                job = self._work.get(timeout=_TICK)
-            except queue.Empty:
-                self._look_after()
+    def _room(self, needed: int, asking: Fleet | None = None) -> bool:
+        """Whether there are so many bytes for replicas; if not, endpoints that nobody needs now let theirs go."""
+        if self._memory is None:
+            return True
+        with self._lock:
+            fleets = list(self._fleets.values())
+        over = sum(fleet.memory() for fleet in fleets) + needed - self._memory
+        missing = over - sum(fleet.going() for fleet in fleets)
+        for fleet in sorted(fleets, key=lambda fleet: fleet.used):
+            if missing <= 0:
+                break
+            if fleet is asking or not fleet.changing.acquire(blocking=False):
                 continue
-            if job is None:
-                return
-            job()
+            try:
+                if fleet.may_rest():
+                    missing -= fleet.memory()
+                    fleet.rest()
+            finally:
+                fleet.changing.release()
+        return over <= 0
 
     def _look_after(self) -> None:
         if self._closed:
             return
+        self._room(0)  # what grew since it was started counts as well
         with self._lock:
-            endpoints = list(self._endpoints.values())
-        for endpoint in endpoints:
-            if not endpoint.changing.acquire(blocking=False):
+            fleets = list(self._fleets.values())
+        for fleet in fleets:
+            if not fleet.changing.acquire(blocking=False):
                 continue
             try:
-                self._mend(endpoint)
+                fleet.look()
             except BedplateError as error:
-                endpoint.error = error.message
-                endpoint.process = None
-                self._delay(endpoint)
+                fleet.put_off(error)
             finally:
-                endpoint.changing.release()
-
-    def _mend(self, endpoint: _Endpoint) -> None:
-        process, now = endpoint.process, clock.monotonic()
-        if endpoint.listener.fileno() < 0:  # it was stopped meanwhile
-            return
-        if process is None:
-            if now >= endpoint.not_before:
-                endpoint.process = self._spawn(endpoint, endpoint.spec)
-            return
-        if process.alive:
-            if process.poll_ready(0) and process.ready and now - process.started > _HEALTHY_SECONDS:
-                endpoint.delay, endpoint.error = _FIRST_DELAY, ""
-            return
-        process.poll_ready(0)
-        endpoint.error = (
-            process.error.message if process.error else f"it ended with status {process.process.returncode}"
-        )
-        process.kill()
-        endpoint.process = None
-        endpoint.restarts += 1
-        self._delay(endpoint)
-
-    def _delay(self, endpoint: _Endpoint) -> None:
-        endpoint.not_before = clock.monotonic() + endpoint.delay
-        endpoint.delay = min(_LONGEST_DELAY, endpoint.delay * 2)
+                fleet.changing.release()
 
 
-def _status(name: str, endpoint: _Endpoint) -> EndpointStatus:
-    process = endpoint.process
-    alive = process is not None and process.alive
-    state: State = "restarting" if not alive else "running" if process and process.ready else "starting"
+def _status(name: str, fleet: Fleet) -> EndpointStatus:
+    alive = [process for process in tuple(fleet.replicas) if process.alive]
+    ready = [process for process in alive if process.ready]
+    state: State = "asleep" if fleet.asleep else "running" if ready else "starting" if alive else "restarting"
     return EndpointStatus(
         name=name,
-        url=endpoint.url,
+        url=fleet.url,
         state=state,
-        digest=endpoint.spec.digest,
-        pid=process.process.pid if process is not None and alive else None,
-        restarts=endpoint.restarts,
-        since=process.since if process is not None else "",
-        error=endpoint.error,
+        digest=fleet.spec.digest,
+        pids=tuple(process.pid for process in alive),
+        ready=len(ready),
+        memory=fleet.memory(),
+        restarts=fleet.restarts,
+        since=max((process.since for process in alive), default=""),
+        error=fleet.error,
     )
-
-
-def _error_of(told: Any) -> BedplateError:
-    """The error that a replica told before it ended, as the type it was."""
-    if not isinstance(told, dict):
-        return UnavailableError("the replica ended before it was ready", fix="see its log file")
-    kinds = {
-        kind.code: kind
-        for kind in vars(errors).values()
-        if isinstance(kind, type) and issubclass(kind, BedplateError) and kind is not BedplateError
-    }
-    kind = kinds.get(str(told.get("error")), UnavailableError)
-    return kind(str(told.get("message")), where=told.get("where"), fix=told.get("fix"))

@@ -53,7 +53,7 @@ TONES = {
     "unknown": "warn", "Production": "good", "Staging": "info",
     "served": "good", "ready": "good", "pass": "good", "approved": "good", "finished": "good", "skipped": "good",
     "completed": "good", "passed": "good", "now": "info", "frozen": "warn", "rolled_back": "bad", "stopped": "bad",
-    "waiting": "warn", "running": "info", "starting": "info", "insufficient_evidence": "warn",
+    "waiting": "warn", "running": "info", "starting": "info", "asleep": "plain", "insufficient_evidence": "warn",
     "failed": "bad", "fail": "bad", "refused": "bad", "deny": "bad",
 }  # fmt: skip
 

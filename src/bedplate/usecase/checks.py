@@ -6,6 +6,7 @@ Each check looks only at what could be read, so that one slip does not hide anot
 import re
 from collections.abc import Callable
 from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from bedplate.usecase import approvals, quantities
 from bedplate.usecase.convert import Reading
@@ -13,6 +14,7 @@ from bedplate.usecase.problems import Keys, listing, nearest
 from bedplate.usecase.types import Kpi, Money, Quality, Rollout
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
+_HOUR = re.compile(r"([01]\d|2[0-3]):[0-5]\d")
 _WORD = re.compile(r"[a-z][a-z0-9_]{0,62}")
 REGIONS = ("eu", "us", "ca", "uk", "ch", "asia", "au", "sa", "me", "af")
 """Residencies that may be asked for; the planner maps each to cloud regions."""
@@ -203,12 +205,39 @@ def _unmet(reading: Reading, gates: list[str], gate: str, reason: str) -> None:
     )
 
 
+def _schedule(reading: Reading) -> None:
+    """The times of day at which more replicas serve, and the clock they are read from."""
+    at = ("serve", "replicas")
+    zone = reading.get(*at, "zone")
+    if zone is not None:
+        try:
+            ZoneInfo(zone)
+        except (ValueError, OSError, ZoneInfoNotFoundError):
+            reading.note((*at, "zone"), f"{zone!r} is not a time zone", allowed="a name like Europe/Berlin, or UTC")
+    high = reading.get(*at, "max")
+    for i, shift in enumerate(reading.get(*at, "schedule") or ()):
+        for name, value in (("from", shift.from_), ("to", shift.to)):
+            if not _HOUR.fullmatch(value):
+                reading.note(
+                    (*at, "schedule", i, name),
+                    f"{value!r} is not a time of day",
+                    allowed='hours and minutes, for example "07:30"',
+                )
+        if shift.min > (1 if high is None else high):
+            reading.note(
+                (*at, "schedule", i, "min"), f"at least {shift.min} but at most {high or 1}", allowed="min <= max"
+            )
+        if not shift.days:
+            reading.note((*at, "schedule", i, "days"), "it never begins", allowed="one day or more")
+
+
 def _serving(reading: Reading) -> None:
     low, high = reading.get("serve", "replicas", "min"), reading.get("serve", "replicas", "max")
     if low is not None and high is not None and low > high:
         reading.note(("serve", "replicas", "min"), f"at least {low} but at most {high}", allowed="min <= max")
     if high == 0:
         reading.note(("serve", "replicas", "max"), "no replica could ever serve", allowed="1 or more")
+    _schedule(reading)
     port = reading.get("serve", "port")
     if port is not None and not 1 <= port <= 65535:
         reading.note(("serve", "port"), f"{port} is not a port", allowed="1 to 65535")

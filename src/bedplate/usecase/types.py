@@ -208,11 +208,28 @@ class Release(_Section, frozen=True, kw_only=True):
     waivers: tuple[WaiverSection, ...] = ()
 
 
+class Shift(_Section, frozen=True, kw_only=True):
+    """A part of the day in which more copies serve at least, written ``"07:00"`` to ``"19:00"``."""
+
+    from_: str = msgspec.field(name="from")
+    to: str
+    min: Count
+    days: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...] = (
+        "mon", "tue", "wed", "thu", "fri", "sat", "sun",
+    )  # fmt: skip
+
+
 class Replicas(_Section, frozen=True, kw_only=True):
-    """How many copies serve."""
+    """How many copies serve: more under load, and none ``idle`` after the last request where ``min`` is 0.
+
+    The clock of ``schedule`` is that of ``zone``, a name of the time zone database.
+    """
 
     min: Count = 1
     max: Count = 1
+    idle: Seconds = 300.0
+    zone: str = "UTC"
+    schedule: tuple[Shift, ...] = ()
 
 
 class Rollout(_Section, frozen=True, kw_only=True):

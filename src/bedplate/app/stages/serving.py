@@ -31,6 +31,7 @@ from bedplate.records import (
 from bedplate.release import line, rollout
 from bedplate.retrain.decide import Signals
 from bedplate.retrain.decide import decide as weigh
+from bedplate.serve.scaling import Scale
 from bedplate.serve.spec import ReplicaSpec
 from bedplate.store.endpoints import EndpointRow
 from bedplate.store.rollouts import RolloutRow
@@ -84,6 +85,7 @@ def _spec(context: Context) -> ReplicaSpec:
         port=use_case.serve.port or 0,
         budget=use_case.requirements.latency.p99,
         quota=Quota(**msgspec.structs.asdict(use_case.serve.quota)),
+        scale=msgspec.convert(msgspec.to_builtins(use_case.serve.replicas), Scale),
     )
 
 

@@ -1,0 +1,263 @@
+"""The replicas of one endpoint: as many as are wanted, each started again when it ends, all on one socket."""
+
+import contextlib
+import select
+import threading
+from collections.abc import Callable, Iterator
+from socket import socket
+
+import msgspec
+
+from bedplate import clock
+from bedplate.errors import BedplateError, UnavailableError
+from bedplate.serve.process import Process
+from bedplate.serve.scaling import Scaler
+from bedplate.serve.spec import ReplicaSpec
+
+Spawn = Callable[["Fleet", ReplicaSpec], Process | None]
+"""Starts a replica of a fleet; None while the host has no room for one."""
+
+_FIRST_DELAY, _LONGEST_DELAY = 0.1, 10.0
+_HEALTHY_SECONDS = 30.0
+_SILENT_SECONDS, _START_SECONDS = 60.0, 60.0
+"""A replica that told nothing for so long, or is not ready after it, does not live, whatever its process does."""
+_MEASURE_SECONDS = 5.0
+_IDLE_SECONDS = 2.0
+"""An endpoint that was asked nothing for so long may lose its replicas to one that needs their memory."""
+_BASE_MEMORY = 96 << 20
+"""What a replica takes beside its model, until one was measured."""
+
+
+class Fleet:
+    """Who looks after it holds :attr:`changing`; everything here but :meth:`memory` is for that one thread."""
+
+    def __init__(self, spec: ReplicaSpec, listener: socket, spawn: Spawn) -> None:
+        self.spec, self.listener = spec, listener
+        self.changing = threading.Lock()
+        self.replicas: list[Process] = []
+        self.wanted = 0
+        self.restarts = 0
+        self.error = ""
+        self.used = clock.monotonic()
+        self._spawn = spawn
+        self._scaler = Scaler()
+        self._starting: list[Process] = []
+        self._leaving: list[Process] = []
+        self._delay, self._not_before = _FIRST_DELAY, 0.0
+        self._measured = 0
+        self._measure_at = 0.0
+
+    @property
+    def url(self) -> str:
+        """Where it answers."""
+        if self.spec.socket is not None:
+            return f"unix:{self.spec.socket}"
+        host, port = self.listener.getsockname()[:2]
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    @property
+    def asleep(self) -> bool:
+        """Whether it has no replica until somebody connects."""
+        return self.wanted == 0
+
+    @property
+    def stopped(self) -> bool:
+        """Whether its socket is closed."""
+        return self.listener.fileno() < 0
+
+    # ------------------------------------------------------------------------------------------------------- memory
+
+    def expected(self, spec: ReplicaSpec | None = None) -> int:
+        """The bytes that one more replica will take: what one took, or a guess from the size of the bundle."""
+        spec = spec or self.spec
+        if self._measured and spec.digest == self.spec.digest:
+            return self._measured
+        with contextlib.suppress(OSError):
+            return _BASE_MEMORY + 2 * sum(file.stat().st_size for file in spec.bundle.iterdir())
+        return _BASE_MEMORY
+
+    def memory(self) -> int:
+        """The bytes that its processes take; of those not measured yet, what is expected."""
+        expected = self.expected()
+        return sum(process.memory or expected for process in self._all())
+
+    def going(self) -> int:
+        """The part of :meth:`memory` that will soon be free."""
+        return sum(process.memory for process in tuple(self._leaving))
+
+    def may_rest(self) -> bool:
+        """Whether nobody needs it now, and it may have no replica."""
+        if self.spec.socket is not None or self._starting or not self.replicas:
+            return False
+        asked = any(process.load is None or process.load.in_flight >= 0.5 for process in self.replicas)
+        return not asked and clock.monotonic() - self.used > _IDLE_SECONDS and self.spec.scale.least(clock.now()) == 0
+
+    def rest(self) -> None:
+        """Let every replica go; the next connection wakes one."""
+        self.wanted = 0
+        self._scaler.forget()
+        self._shrink()
+
+    # -------------------------------------------------------------------------------------------------- what is asked
+
+    def swap(self, spec: ReplicaSpec, within: float) -> None:
+        """Have replicas of ``spec`` answer, and then let those that answer now go.
+
+        The first must be ready before others are started: a release that is not costs one process.
+
+        Raises:
+            UnavailableError: there is no room, or they were not ready in time; what answers now goes on.
+            BedplateError: the replica refused to start; the error is its own.
+        """
+        end = clock.monotonic() + within
+        have = sum(process.alive for process in self.replicas)
+        count = max(1, spec.scale.least(clock.now()), min(have, spec.scale.max))
+        try:
+            for group in (1, count - 1):
+                begun = [self._begin(spec, end, within) for _ in range(group)]
+                for process in begun:
+                    _await_ready(process, end, within)
+        except BedplateError:
+            for process in self._starting:
+                process.kill()
+            self._starting = []
+            raise
+        old, self.replicas, self._starting = self.replicas, self._starting, []
+        if spec.digest != self.spec.digest:
+            self._measured = 0
+        self.adopt(spec)
+        self.wanted, self.error, self.used = count, "", clock.monotonic()
+        self._delay, self._not_before, self._measure_at = _FIRST_DELAY, 0.0, 0.0
+        self._scaler.forget()
+        self._leaving += old
+        self._wait_for_leaving()
+
+    def serves(self, spec: ReplicaSpec) -> bool:
+        """Whether this very spec is served, or will be when somebody connects; how many of it does not matter."""
+        same = msgspec.structs.replace(spec, scale=self.spec.scale) == self.spec
+        return same and (self.asleep or any(process.alive and process.ready for process in self.replicas))
+
+    def adopt(self, spec: ReplicaSpec) -> None:
+        """Take a spec that is served already: from now on there are as many replicas as it says."""
+        self.spec = spec
+        self._scaler.forget()
+
+    def stop(self) -> None:
+        """Let every replica go, and wait for it. The socket is closed already."""
+        self.wanted = 0
+        self._leaving += self.replicas
+        self.replicas = []
+        self._wait_for_leaving()
+
+    def _begin(self, spec: ReplicaSpec, end: float, within: float) -> Process:
+        while (process := self._spawn(self, spec)) is None:
+            if clock.monotonic() > end:
+                raise UnavailableError(
+                    f"there was no memory for a replica of {spec.name!r} within {within:g} s",
+                    fix="stop an endpoint, let others have no replica while idle (serve.replicas.min: 0), "
+                    "or raise BEDPLATE_MEMORY",
+                )
+            threading.Event().wait(0.05)
+        self._starting.append(process)
+        return process
+
+    def _wait_for_leaving(self) -> None:
+        leaving = self._leaving
+        for process in leaving:
+            process.drain()
+        for process in leaving:
+            process.end()
+        self._leaving = []
+
+    # --------------------------------------------------------------------------------------------------- looking after
+
+    def look(self) -> None:
+        """Do what is due: bury the dead, hear the living, and have as many as are wanted.
+
+        Raises:
+            BedplateError: a replica cannot be started.
+        """
+        if self.stopped:
+            return
+        now = clock.monotonic()
+        self._leaving = [process for process in self._leaving if not process.over()]
+        self._bury(now)
+        self._measure(now)
+        loads = [process.load for process in self.replicas if process.ready and process.load is not None]
+        if self.asleep and self._knocked():
+            self.wanted, self.used = 1, now
+        self.wanted = self._scaler.wanted(
+            self.spec.scale, now, clock.now(), self.wanted, loads, now - self.used
+        )  # fmt: skip
+        self._grow(now)
+        self._shrink()
+
+    def put_off(self, error: BedplateError) -> None:
+        """A replica could not be started: try again later."""
+        self.error = error.message
+        self._back_off(clock.monotonic())
+
+    def _knocked(self) -> bool:
+        """Whether somebody connected whom nobody has answered."""
+        poll = select.poll()
+        poll.register(self.listener, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def _bury(self, now: float) -> None:
+        for process in tuple(self.replicas):
+            before = process.load.predictions if process.load is not None else 0
+            process.hear()
+            load = process.load
+            if load is None or load.predictions != before or load.in_flight >= 0.5:  # one that starts is waited for
+                self.used = now
+            if process.ready and now - process.started > _HEALTHY_SECONDS:
+                self._delay, self.error = _FIRST_DELAY, ""
+            patience = _SILENT_SECONDS if process.ready else _START_SECONDS
+            silent = now - process.heard > patience
+            if process.alive and not silent:
+                continue
+            process.kill()
+            ended = f"it told nothing for {patience:g} s" if silent else f"it ended: {process.returncode}"
+            self.error = process.error.message if process.error else ended
+            self.replicas.remove(process)
+            self.restarts += 1
+            self._back_off(now)
+
+    def _measure(self, now: float) -> None:
+        fresh = [process for process in self.replicas if process.ready and not process.memory]
+        if now < self._measure_at and not fresh:
+            return
+        self._measure_at = now + _MEASURE_SECONDS
+        for process in self._all():
+            process.measure()
+        self._measured = max((process.memory for process in self.replicas if process.ready), default=self._measured)
+
+    def _grow(self, now: float) -> None:
+        while len(self.replicas) < self.wanted and now >= self._not_before:
+            process = self._spawn(self, self.spec)
+            if process is None:
+                self.error = "it waits for memory"
+                return
+            self.replicas.append(process)
+
+    def _shrink(self) -> None:
+        while len(self.replicas) > self.wanted:
+            process = self.replicas.pop()
+            process.drain()
+            self._leaving.append(process)
+
+    def _back_off(self, now: float) -> None:
+        self._not_before = now + self._delay
+        self._delay = min(_LONGEST_DELAY, self._delay * 2)
+
+    def _all(self) -> Iterator[Process]:
+        yield from tuple(self.replicas)
+        yield from tuple(self._starting)
+        yield from tuple(self._leaving)
+
+
+def _await_ready(process: Process, end: float, within: float) -> None:
+    if not process.await_ready(max(0.0, end - clock.monotonic())):
+        raise UnavailableError(f"the replica of {process.spec.name!r} was not ready within {within:g} s")
+    if process.error is not None:
+        raise process.error

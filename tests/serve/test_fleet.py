@@ -1,0 +1,170 @@
+"""Several replicas of one endpoint, none, and many endpoints on a host with little memory: real processes."""
+
+import asyncio
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import msgspec
+import pytest
+
+from bedplate import journal
+from bedplate.errors import UnavailableError
+from bedplate.serve.scaling import Scale, Shift
+from bedplate.serve.spec import ReplicaSpec
+from bedplate.serve.supervisor import EndpointStatus, Supervisor
+from tests.serve.support import KEY, World, body, client, eventually, linear
+from tests.serve.test_supervisor import INFER, Load
+
+IDLE = Scale(min=0, max=2, idle=0.4)
+
+
+def only(supervisor: Supervisor) -> EndpointStatus:
+    (status,) = supervisor.status()
+    return status
+
+
+async def burst(url: str, count: int) -> list[int]:
+    """The answers to so many requests at once, each on a connection of its own."""
+    address = httpx.URL(url)
+    text = msgspec.json.encode(body())
+    head = f"POST {INFER} HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer {KEY}\r\nconnection: close\r\n"
+    request = f"{head}content-length: {len(text)}\r\n\r\n".encode() + text
+
+    async def ask() -> int:
+        reader, writer = await asyncio.open_connection(address.host, address.port)
+        writer.write(request)
+        answer = await reader.read()
+        writer.close()
+        return int(answer.split(b" ", 2)[1])
+
+    return await asyncio.gather(*(ask() for _ in range(count)))
+
+
+def named(world: World, name: str, **changes: object) -> ReplicaSpec:
+    return msgspec.structs.replace(world.spec(), name=name, journal=world.root / "journal" / name, **changes)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    return World(tmp_path)
+
+
+def test_two_replicas_share_a_socket_and_one_may_be_killed(world: World) -> None:
+    with Supervisor(world.home) as supervisor:
+        url = supervisor.start(world.spec(scale=Scale(min=2, max=2)))
+        assert (only(supervisor).ready, only(supervisor).state) == (2, "running")
+        with Load(url) as load:
+            eventually(lambda: len(load.answered) > 20)
+            victim, other = only(supervisor).pids
+            os.kill(victim, signal.SIGKILL)
+            before = len(load.answered)
+            eventually(lambda: only(supervisor).ready == 2 and victim not in only(supervisor).pids)
+            assert other in only(supervisor).pids
+            assert len(load.answered) > before
+            version = world.bundle(linear(2.0), version=2)
+            assert supervisor.start(world.spec(version, scale=Scale(min=2, max=2))) == url
+        status = only(supervisor)
+        assert (status.ready, status.restarts, status.digest) == (2, 1, version[1])
+        assert not {victim, other} & set(status.pids)
+    assert len(load.failed) <= 2  # what the killed one had in flight, one a connection at most
+
+
+def test_the_schedule_and_a_changed_file_move_the_number_without_a_swap(world: World) -> None:
+    with Supervisor(world.home) as supervisor:
+        supervisor.start(world.spec())
+        (first,) = only(supervisor).pids
+        shift = Shift(start="00:00", end="00:00", min=2)
+        supervisor.start(world.spec(scale=Scale(min=1, max=2, schedule=(shift,))))
+        eventually(lambda: only(supervisor).ready == 2)
+        assert only(supervisor).pids[0] == first
+        supervisor.start(world.spec())
+        eventually(lambda: only(supervisor).pids == (first,))
+        assert only(supervisor).restarts == 0
+
+
+def test_to_zero_and_back_while_hundreds_wait(world: World) -> None:
+    with Supervisor(world.home) as supervisor:
+        url = supervisor.hold(world.spec(scale=IDLE, mode="durable"))
+        assert (only(supervisor).state, only(supervisor).pids) == ("asleep", ())
+
+        for _ in range(2):
+            assert asyncio.run(burst(url, 200)) == [200] * 200
+            eventually(lambda: only(supervisor).state == "asleep" and not only(supervisor).memory)
+        assert only(supervisor).restarts == 0
+    assert sum(segment.count for segment in journal.segments(world.home.journal)) == 400
+
+
+def test_who_asks_while_the_last_replica_drains_is_answered(world: World) -> None:
+    with Supervisor(world.home) as supervisor:
+        url = supervisor.start(world.spec(scale=Scale(min=0, max=1, idle=0.2)))
+        states = set[str]()
+        for number in range(6):
+            states.add(only(supervisor).state)
+            with client(url) as http:
+                assert http.post(INFER, json=body()).status_code == 200
+            threading.Event().wait(0.35 + 0.08 * number)  # about as long as it may be idle
+        assert "asleep" in states
+
+
+def test_a_start_that_fails_while_asleep_says_why_and_is_tried_again(world: World) -> None:
+    folder, digest = world.bundle()
+    model = folder / "model.onnx"
+    good = model.read_bytes()
+    model.chmod(0o600)
+    model.write_bytes(linear(9.0))
+    with Supervisor(world.home) as supervisor:
+        url = supervisor.hold(world.spec((folder, digest), scale=IDLE))
+        address = httpx.URL(url)
+        with socket.create_connection((address.host, address.port or 0)):
+            eventually(lambda: only(supervisor).restarts and only(supervisor).error)
+            model.write_bytes(good)
+            with client(url) as http:
+                assert http.post(INFER, json=body()).status_code == 200
+
+
+def test_a_replica_that_tells_nothing_is_not_alive(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bedplate.serve.fleet._SILENT_SECONDS", 0.8)
+    with Supervisor(world.home) as supervisor:
+        supervisor.start(world.spec())
+        (first,) = only(supervisor).pids
+        eventually(lambda: only(supervisor).memory > 1 << 20)
+        os.kill(first, signal.SIGSTOP)
+        eventually(lambda: only(supervisor).ready == 1 and first not in only(supervisor).pids)
+        assert only(supervisor).restarts == 1
+
+
+def test_the_least_recently_used_makes_room_and_comes_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bedplate.serve.fleet._IDLE_SECONDS", 0.3)
+    monkeypatch.setattr("bedplate.serve.fleet._BASE_MEMORY", 220 << 20)
+    budget = (
+        320 << 20
+    )  # a replica takes 50 to 100 MiB: with what is taken for granted of a new one, one fits, two do not
+    zero = Scale(min=0, max=1, idle=600.0)
+    with Supervisor(world.home, budget) as supervisor:
+
+        def awake() -> set[str]:
+            return {status.name for status in supervisor.status() if status.state == "running"}
+
+        def ask(name: str) -> int:
+            with client(urls[name]) as http:
+                return http.post(f"/v2/models/{name}/infer", json=body()).status_code
+
+        urls = {name: supervisor.start(named(world, name, scale=zero)) for name in ("a", "b")}
+        eventually(lambda: awake() == {"a", "b"})
+        assert ask("a") == 200
+        eventually(lambda: supervisor._named("a").used > supervisor._named("b").used)
+        urls["c"] = supervisor.start(named(world, "c", scale=zero))
+        assert awake() == {"a", "c"}  # b was the one that nobody had asked for longest
+        assert ask("b") == 200
+        assert 50 << 20 < sum(status.memory for status in supervisor.status()) <= budget
+
+        for name in urls:  # from now on each has to have one
+            supervisor.start(named(world, name))
+        with pytest.raises(UnavailableError, match="no memory"):
+            supervisor.start(named(world, "d"), within=0.5)
+        assert {status.name for status in supervisor.status()} == {"a", "b", "c"}
