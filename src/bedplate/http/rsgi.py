@@ -15,7 +15,7 @@ from bedplate.http.dispatch import Authenticate, Authorise, dispatch
 from bedplate.http.guards import HostGuard, OriginGuard, security_headers
 from bedplate.http.messages import ProtocolError, Request, Response
 from bedplate.http.routes import RouteTable
-from bedplate.http.streams import Pieces, too_large, whole
+from bedplate.http.streams import Pieces, Room, too_large, whole
 
 Present = Callable[[Request, Response], Response]
 
@@ -29,7 +29,7 @@ class Application:
     """An RSGI application over a :class:`RouteTable`.
 
     ``present`` sees every answer last: pages show errors as pages with it. ``render`` gives errors their form where no
-    route was found that has its own.
+    route was found that has its own. ``room`` bounds the bodies that are arriving.
     """
 
     def __init__(
@@ -41,6 +41,7 @@ class Application:
         hosts: HostGuard | None = None,
         present: Present | None = None,
         render: Callable[[BedplateError], Response] = Response.error,
+        room: Room | None = None,
     ) -> None:
         self._table = table
         self._authenticate = authenticate
@@ -49,11 +50,12 @@ class Application:
         self._origin = OriginGuard(self._hosts)
         self._present = present
         self._render = render
+        self._room = room
 
     async def __rsgi__(self, scope: Any, protocol: Any) -> None:
         """Answer one request."""
         try:
-            request = _request(scope, protocol)
+            request = _request(scope, protocol, self._room)
             self._hosts.check(request.host)
             self._origin.check(request)
         except BedplateError as error:
@@ -69,7 +71,7 @@ class Application:
         await _send(response, request.method, protocol)
 
 
-def _request(scope: Any, protocol: Any) -> Request:
+def _request(scope: Any, protocol: Any, room: Room | None) -> Request:
     headers = _headers(scope.headers.items())
     length = headers.get("content-length", "0")
     if not (length.isascii() and length.isdigit()):
@@ -78,7 +80,7 @@ def _request(scope: Any, protocol: Any) -> Request:
 
     async def read(most: int, seconds: float) -> bytes:
         if request.unread:
-            body = await whole(protocol, most, seconds, None if chunked else expected)
+            body = await whole(protocol, most, seconds, None if chunked else expected, room)
             request.unread = False
             return body
         return b""

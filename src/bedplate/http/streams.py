@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+from bedplate.errors import UnavailableError
 from bedplate.http.deadlines import Deadline
 from bedplate.http.messages import ProtocolError
 
@@ -71,14 +72,29 @@ class Pieces:
         return b"".join(pieces)
 
 
-async def whole(protocol: Any, most: int, seconds: float, expected: int | None) -> bytes:
+class Room:
+    """The memory of this process for bodies that are still arriving: who sends slowly must not be able to fill it."""
+
+    def __init__(self, size: int) -> None:
+        self.left = size
+        self.refused = 0
+
+
+async def whole(protocol: Any, most: int, seconds: float, expected: int | None, room: Room | None = None) -> bytes:
     """The body that an RSGI protocol receives; ``expected`` is its declared length, None if it comes in chunks.
 
     Raises:
+        NoRoomError: what is arriving beside it takes all of the ``room``.
         ProtocolError: 413, the body is too large; 408, it did not arrive in time; 400, it broke off.
     """
     if expected is not None and expected > most:
         raise too_large(most)
+    held = most if expected is None else expected
+    if room is not None:
+        if held > room.left:
+            room.refused += 1
+            raise NoRoomError("too many bodies are arriving at once", fix="try again in a second")
+        room.left -= held
     try:
         with Deadline(seconds):
             if expected is None:
@@ -89,6 +105,15 @@ async def whole(protocol: Any, most: int, seconds: float, expected: int | None) 
         raise ProtocolError(408, f"the body did not arrive within {seconds:g} s") from error
     except RuntimeError as error:  # what the server raises when the connection ended
         raise broken_off() from error
+    finally:
+        if room is not None:
+            room.left += held
+
+
+class NoRoomError(UnavailableError):
+    """What is arriving takes all the memory that there is for it."""
+
+    code = "no_room"
 
 
 def too_large(most: int) -> ProtocolError:

@@ -5,6 +5,7 @@ batches grow with the load and only then. Whether that pays, and up to how many 
 """
 
 import asyncio
+import math
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from statistics import median
@@ -15,7 +16,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from bedplate.errors import BedplateError
+from bedplate.errors import BedplateError, DeadlineError
+from bedplate.http.deadlines import Deadline
 from bedplate.records import ModelSignature
 from bedplate.serve.predictors import Answer, FeatureReader, Predictor
 from bedplate.serve.tensors import DTYPES, Arrays, ModelError
@@ -45,6 +47,7 @@ class _Waiting(msgspec.Struct, eq=False):
     kind: tuple[Any, ...] | None
     rows: int
     inputs: Arrays
+    until: float
     answer: "asyncio.Future[Answer]"
 
 
@@ -60,27 +63,56 @@ class Batcher:
         self._predictor, self._features = predictor, features
         self._waiting: deque[_Waiting] = deque()
         self._busy = False
+        self._rows = 0  # that wait
+        self._begun = self._took = (
+            0.0  # when the present batch was begun; what the last ones took, each half the weight
+        )
         self._thread = ThreadPoolExecutor(1, "model") if plan.rows > 1 else None
 
-    async def predict(self, inputs: Arrays) -> Answer:
+    @property
+    def queues(self) -> bool:
+        """Whether requests wait for the model while the loop goes on."""
+        return self._thread is not None
+
+    def wait(self) -> float:
+        """Seconds until the model would come to a request that comes now, by what the last batches took."""
+        if not self._busy:
+            return 0.0
+        batches = self._rows // self.plan.rows
+        return max(0.0, self._took - (perf_counter() - self._begun)) + batches * self._took
+
+    async def predict(self, inputs: Arrays, until: float = math.inf) -> Answer:
         """The answer to checked inputs, as the predictor alone would give it but for the rounding of floats.
 
+        It is not computed when it is not begun at ``until``, or when the caller's task was cancelled.
+
         Raises:
+            DeadlineError: it was not.
             InputError: the predictor refuses these inputs; those of neighbours in a batch do not show.
             ModelError: the predictor failed on these inputs.
         """
+        left = until - perf_counter()
+        if left <= 0:
+            raise too_late()
         if self._thread is None:
             answer = self._alone(inputs)
             if isinstance(answer, BedplateError):
                 raise answer
             return answer
         loop = asyncio.get_running_loop()
-        one = _Waiting(*_kind(inputs), inputs, loop.create_future())
+        one = _Waiting(*_kind(inputs), inputs, until, loop.create_future())
         self._waiting.append(one)
+        self._rows += one.rows
         if not self._busy:
             self._busy = True
             loop.call_soon(self._compute, loop)  # after every request that is ready now has come this far
-        return await one.answer
+        if left == math.inf:
+            return await one.answer
+        try:
+            with Deadline(left):
+                return await one.answer
+        except TimeoutError as error:
+            raise too_late() from error
 
     def close(self) -> None:
         """End the thread, after what it computes now."""
@@ -92,12 +124,15 @@ class Batcher:
         if not batch:
             self._busy = False
             return
+        self._begun = perf_counter()
         computing = loop.run_in_executor(self._thread, self._answers, batch)
         computing.add_done_callback(lambda done: self._settle(loop, batch, done.result()))
 
     def _settle(
         self, loop: asyncio.AbstractEventLoop, batch: list[_Waiting], answers: list[Answer | BedplateError]
     ) -> None:
+        took = perf_counter() - self._begun
+        self._took = took if not self._took else (self._took + took) / 2
         for one, answer in zip(batch, answers, strict=True):
             if one.answer.done():  # its client went away
                 continue
@@ -112,9 +147,15 @@ class Batcher:
         batch: list[_Waiting] = []
         others: list[_Waiting] = []
         total = 0
+        now = perf_counter()
         while self._waiting and total < self.plan.rows:
             one = self._waiting.popleft()
-            if one.answer.done():
+            if one.answer.done():  # its client went away, or it waited too long
+                self._rows -= one.rows
+                continue
+            if one.until <= now:
+                self._rows -= one.rows
+                one.answer.set_exception(too_late())
                 continue
             joins = one.kind is not None and one.kind == batch[0].kind if batch else True
             if batch and not (joins and total + one.rows <= self.plan.rows):
@@ -123,6 +164,7 @@ class Batcher:
             batch.append(one)
             total += one.rows
         self._waiting.extendleft(reversed(others))
+        self._rows -= total
         return batch
 
     def _answers(self, batch: list[_Waiting]) -> list[Answer | BedplateError]:
@@ -147,6 +189,11 @@ class Batcher:
             failure = ModelError(f"the model failed: {type(error).__name__}")
             failure.__cause__ = error
             return failure
+
+
+def too_late() -> DeadlineError:
+    """The error of a request whose time is over."""
+    return DeadlineError("there was no time left to compute an answer", fix="wait longer, or ask less at once")
 
 
 def _kind(inputs: Arrays) -> tuple[tuple[Any, ...] | None, int]:

@@ -5,6 +5,7 @@ does not check is checked here: JSON values of another type (a string, a null, a
 data that are neither flat nor nested as their shape says, lengths that do not add up.
 """
 
+import math
 import struct
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -142,6 +143,20 @@ class _Reader:
         return self._input.of_bytes(data, tensor.shape)
 
 
+def waits(parameters: dict[str, Any]) -> float:
+    """How many seconds a caller waits: the protocol's parameter ``timeout``, in microseconds; infinite without it.
+
+    Raises:
+        InputError: it is no number above zero.
+    """
+    timeout = parameters.get("timeout")
+    if timeout is None:
+        return math.inf
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
+        raise InputError("the parameter timeout is no number above zero", fix="say how many microseconds you wait")
+    return float(timeout) / 1e6
+
+
 class Codec:
     """Reads requests for one model and writes its answers; JSON that nests deeper than ``depth`` is refused.
 
@@ -194,9 +209,10 @@ class Codec:
         return call
 
     def _asked(self, request: InferRequest, call: RestCall) -> None:
-        """Take in which outputs are asked for, in which form, and whether history is asked again."""
+        """Take in which outputs are asked for, in which form, if history is asked again, and how long is waited."""
         parameters, outputs = request.parameters or {}, request.outputs or []
         call.replayed = parameters.get("replayed") is True
+        call.seconds = waits(parameters)
         call.wanted = self._inputs.wanted([output.name for output in outputs])
         default = parameters.get("binary_data_output") is True
         forms = {name: default for name, _ in self._outputs}

@@ -15,16 +15,19 @@ import msgspec
 
 from bedplate import clock, ids
 from bedplate.bundle import Manifest
-from bedplate.errors import StorageError, UnavailableError
+from bedplate.errors import DeadlineError, StorageError, UnavailableError
 from bedplate.http import ResourceRef
 from bedplate.ids import Digest
 from bedplate.journal import Writer
 from bedplate.records import Exposure
 from bedplate.serve.access import Access, Admitted
+from bedplate.serve.arrival import Arrival
 from bedplate.serve.batching import Batcher
 from bedplate.serve.metrics import Metrics
 from bedplate.serve.predictors import Answer
+from bedplate.serve.pressure import Pressure
 from bedplate.serve.routing import Router, split_key
+from bedplate.serve.snapshot import Route
 from bedplate.serve.spec import ReplicaSpec
 from bedplate.serve.tensors import Answered, Arrays, Call, check, logged
 
@@ -51,12 +54,6 @@ class _Own(msgspec.Struct):
     time: str
 
 
-class OverloadedError(UnavailableError):
-    """More requests at once than the replica takes."""
-
-    code = "overloaded"
-
-
 class Inference:
     """The model of one replica, with everything a prediction needs. To be used from one event loop."""
 
@@ -71,6 +68,8 @@ class Inference:
         self.metrics = Metrics(spec.name, self.version, access.meters)
         self.resource = ResourceRef(ENTITY, spec.name)
         self._outputs = [output.name for output in manifest.signature.outputs]
+        self.pressure = Pressure(spec, batcher, self.metrics)
+        self.queues = batcher.queues
         self._batcher = batcher
         self._journal = journal
         self._durable = spec.mode == "durable"
@@ -78,7 +77,7 @@ class Inference:
         self._settled: deque[tuple[asyncio.Future[StorageError | None], StorageError | None]] = deque()
         self._waking = False
 
-    def admit(self, authorization: str | None, resource: ResourceRef) -> Admitted:
+    def admit(self, authorization: str | None, resource: ResourceRef, arrival: Arrival) -> Admitted:
         """Who asks for a prediction, if they may and there is room; before anything is received or parsed.
 
         ``authorization`` is the value of the header of that name; ``resource`` is what is asked, :attr:`resource`
@@ -88,37 +87,50 @@ class Inference:
         Raises:
             AuthenticationError: no key, or one that is unknown, revoked or expired.
             DeniedError: policy does not allow it.
-            OverloadedError: more requests are being answered than the replica takes.
+            OverloadedError: more is asked than the replica can answer in time.
             QuotaError: the principal asks for more than it may.
             UnavailableError: access cannot be decided, or the request not be counted.
         """
         admitted = self.access.admit(authorization, "predict", resource)
-        if self.metrics.in_flight > self.spec.max_in_flight:
-            raise OverloadedError("too many requests are being answered", fix="try again in a second")
+        self.pressure.admit(arrival.seconds)
         if admitted.meter is not None:
             admitted.meter.take()
         return admitted
 
-    async def answer(self, call: Call, admitted: Admitted, started: float, *, pinned: bool = False) -> Answered:
+    async def answer(self, call: Call, admitted: Admitted, arrival: Arrival, *, pinned: bool = False) -> Answered:
         """Answer one request: with the model of this process, or with the release being rolled out.
 
-        ``started`` is ``perf_counter()`` when the request arrived. ``pinned`` keeps it to the release of this process:
-        for who names a version gets that one. In durable mode it returns when the prediction is on disk.
+        ``pinned`` keeps it to the release of this process: for who names a version gets that one. In durable mode it
+        returns when the prediction is on disk. What was not begun when its time was over is not computed.
 
         Raises:
+            DeadlineError: the time that the caller waits, or that the endpoint allows, was over before it was begun.
             InputError: the model refuses the values.
             ModelError: the model failed, or gave what cannot be an answer, on a request that no candidate answered.
             StorageError: the prediction is not on disk, and the mode is durable.
             UnavailableError: the prediction cannot be logged, and the mode is buffered.
         """
-        route = None if pinned else self.router.route
-        spec = self.spec
+        pressure = self.pressure
+        until = arrival.started + min(arrival.seconds, call.seconds, pressure.patience)
+        pressure.answering += 1
+        try:
+            return await self._answer(call, admitted, arrival, until, None if pinned else self.router.route)
+        except DeadlineError:
+            self.metrics.drop("deadline")
+            raise
+        finally:
+            pressure.answering -= 1
+
+    async def _answer(
+        self, call: Call, admitted: Admitted, arrival: Arrival, until: float, route: Route | None
+    ) -> Answered:
+        spec, started = self.spec, arrival.started
         if route is None:
-            answer = await self._predict(call.arrays)
+            answer = await self._predict(call.arrays, until)
             version, bundle, evidence, exposure = self.version, spec.digest, spec.evidence, None
         else:
             routed = await self.router.answer(
-                route, call.arrays, split_key(route, call), lambda: self._predict(call.arrays)
+                route, call.arrays, split_key(route, call), lambda: self._predict(call.arrays, until)
             )
             answer = routed.answer
             version, bundle, evidence, exposure = routed.version, routed.bundle, routed.evidence, routed.exposure
@@ -144,9 +156,9 @@ class Inference:
         self.metrics.prediction(perf_counter() - started)
         return Answered(prediction, version, outputs)
 
-    async def _predict(self, arrays: Arrays) -> Answer:
+    async def _predict(self, arrays: Arrays, until: float) -> Answer:
         """The checked answer of the model of this process."""
-        answer = await self._batcher.predict(arrays)
+        answer = await self._batcher.predict(arrays, until)
         check(answer.outputs, self.signature)
         return answer
 

@@ -63,7 +63,7 @@ class Invocations:
     async def _invoke(self, request: Request) -> Response:
         call, count = self.read(request.headers.get("content-type", ""), request.body, request.depth)
         call.id = request.headers.get("x-request-id")
-        answered = await self._inference.answer(call, request.decision, request.state["started"])
+        answered = await self._inference.answer(call, request.decision, request.state["arrival"])
         predictions: Any
         if count is None:
             outputs = self._inference.signature.outputs

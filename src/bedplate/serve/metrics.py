@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from bedplate.http.streams import Room
 from bedplate.serve.quotas import Meters
 
 BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
@@ -21,6 +22,8 @@ class Metrics(Collector):
         self._statuses: dict[int, int] = {}
         self._buckets = [0] * (len(BUCKETS) + 1)
         self._seconds = 0.0
+        self._dropped: dict[str, int] = {}
+        self.room: Room | None = None
         self.in_flight = 0
         self.unlogged = 0
         self._registry = CollectorRegistry()
@@ -29,6 +32,11 @@ class Metrics(Collector):
     def request(self, status: int) -> None:
         """Count one answer."""
         self._statuses[status] = self._statuses.get(status, 0) + 1
+
+    def drop(self, reason: str) -> None:
+        """Count a request that was not computed: ``queue`` and ``wait``, it would have waited; ``deadline``, it has
+        waited too long; ``left``, its caller went away. Bodies that had no room beside others are counted there."""
+        self._dropped[reason] = self._dropped.get(reason, 0) + 1
 
     def prediction(self, seconds: float) -> None:
         """Count one prediction and the time it took inside the server."""
@@ -64,6 +72,13 @@ class Metrics(Collector):
         )
         unlogged.add_metric(self._labels, self.unlogged)
         yield unlogged
+        dropped = CounterMetricFamily(
+            "bedplate_requests_dropped", "Requests that were not computed.", labels=(*names, "reason")
+        )
+        room = {"room": self.room.refused} if self.room is not None else {}
+        for reason, count in sorted({**self._dropped, **room}.items()):
+            dropped.add_metric((*self._labels, reason), count)
+        yield dropped
         refused = CounterMetricFamily(
             "bedplate_quota_refusals",
             "Requests that were one too many for their principal.",

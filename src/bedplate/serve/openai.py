@@ -180,7 +180,7 @@ class Embeddings:
         texts = self._read(asked)
         array = np.array(texts, object).reshape((len(texts), *self._texts.shape[1:]))
         call = Call(request.headers.get("x-request-id"), {self._texts.name: array}, {self._texts.name: logged(array)})
-        answered = await self._inference.answer(call, request.decision, request.state["started"])
+        answered = await self._inference.answer(call, request.decision, request.state["arrival"])
         vectors = answered.outputs[self._vectors.name]
         if asked.dimensions is not None:
             vectors = shortened(vectors, asked.dimensions)

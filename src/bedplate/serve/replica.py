@@ -116,9 +116,9 @@ class Replica:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, ending.set)
         loop.add_signal_handler(signal.SIGUSR1, lambda: loop.run_in_executor(None, self._seal))
-        server = sockets.InheritedServer(self.app, descriptor)
+        server = sockets.InheritedServer(self.app, descriptor, connections=sockets.connections())
         serving = asyncio.create_task(server.serve())
-        ticking = asyncio.create_task(self._tick(say))
+        ticking = [asyncio.create_task(self._tick(say)), asyncio.create_task(self.inference.pressure.watch())]
         await asyncio.sleep(0)
         say("ready")
         await asyncio.wait([serving, asyncio.create_task(ending.wait())], return_when=asyncio.FIRST_COMPLETED)
@@ -127,7 +127,8 @@ class Replica:
         server.stop()  # type: ignore[no-untyped-call]
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(serving, self.spec.drain)
-        ticking.cancel()
+        for task in ticking:
+            task.cancel()
         self.batcher.close()
         self.router.close()
         self.meters.close()

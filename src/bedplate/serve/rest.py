@@ -5,6 +5,7 @@ authenticate and authorise (kept decisions), and only then is the body received 
 on the one route table, those of other protocols over HTTP as well.
 """
 
+import asyncio
 import logging
 import math
 from collections.abc import Iterable, Mapping
@@ -13,7 +14,14 @@ from time import perf_counter
 from typing import Any
 
 from bedplate import ids
-from bedplate.errors import BedplateError, InternalError, NotFoundError, QuotaError, UnavailableError
+from bedplate.errors import (
+    BedplateError,
+    DeadlineError,
+    InternalError,
+    NotFoundError,
+    QuotaError,
+    UnavailableError,
+)
 from bedplate.http import (
     APPEND,
     HostGuard,
@@ -31,10 +39,13 @@ from bedplate.http import (
 )
 from bedplate.http.openapi import document
 from bedplate.http.rsgi import Application
-from bedplate.http.streams import whole
+from bedplate.http.streams import Room, whole
+from bedplate.serve import arrival as arrivals
 from bedplate.serve.access import Admitted
+from bedplate.serve.arrival import Arrival
 from bedplate.serve.codecs import HEADER_LENGTH, Codec, metadata
 from bedplate.serve.handlers import ENTITY, Inference
+from bedplate.serve.pressure import OverloadedError
 
 _log = logging.getLogger(__name__)
 _JSON = ("content-type", "application/json")
@@ -47,8 +58,8 @@ class RestApplication:
     """One replica's HTTP side. ``draining`` makes every answer the last of its connection.
 
     ``routes`` are those of further protocols. Their handlers find the caller in ``request.decision`` (an
-    :class:`~bedplate.serve.access.Admitted`; for a POST with action ``predict`` there is room as well) and the time of
-    arrival in ``request.state["started"]``: what :meth:`Inference.answer` asks for.
+    :class:`~bedplate.serve.access.Admitted`; for a POST with action ``predict`` there is room as well) and the
+    :class:`~bedplate.serve.arrival.Arrival` in ``request.state["arrival"]``: what :meth:`Inference.answer` asks for.
     """
 
     def __init__(self, inference: Inference, version: str, routes: Iterable[Route] = ()) -> None:
@@ -61,12 +72,19 @@ class RestApplication:
         self._origin = OriginGuard(self._hosts)
         self._limits = Limits(body=spec.max_body, depth=spec.max_depth, receipt=spec.receipt)
         self._hot = f"/v2/models/{spec.name}/infer"
+        self._room = inference.metrics.room = Room(spec.max_arriving)
         self.draining = False
         self.table = self._routes()
         for route in routes:
             self.table.mount(route)
         self._others = Application(
-            self.table, _authorization, self._authorise, hosts=self._hosts, present=self._present, render=failure
+            self.table,
+            _authorization,
+            self._authorise,
+            hosts=self._hosts,
+            present=self._present,
+            render=failure,
+            room=self._room,
         )
 
     # ------------------------------------------------------------------------------------------------------- routes
@@ -123,7 +141,7 @@ class RestApplication:
         pinned = "version" in request.params
         json_length = request.headers.get(HEADER_LENGTH)
         headers, body = await self._answer(
-            request.body, json_length, request.decision, request.state["started"], pinned=pinned
+            request.body, json_length, request.decision, request.state["arrival"], pinned=pinned
         )
         return Response(headers=headers, body=body)
 
@@ -135,9 +153,9 @@ class RestApplication:
             raise NotFoundError(f"version {version!r} is not served here", fix=f"ask version {self._inference.version}")
 
     def _authorise(self, authorization: str, action: str, resource: ResourceRef, request: Request) -> Admitted:
-        request.state["started"] = perf_counter()
+        request.state["arrival"] = arrival = arrivals.of(perf_counter(), request.headers)
         if action == "predict" and request.method == "POST":
-            return self._inference.admit(authorization, resource)
+            return self._inference.admit(authorization, resource, arrival)
         return self._inference.access.admit(authorization, action, resource)
 
     def _present(self, request: Request, response: Response) -> Response:
@@ -151,8 +169,9 @@ class RestApplication:
     async def __rsgi__(self, scope: Any, protocol: Any) -> None:
         """Answer one request; every outcome becomes an answer."""
         started = perf_counter()
-        metrics = self._inference.metrics
+        metrics, arriving = self._inference.metrics, self._inference.pressure.arriving
         metrics.in_flight += 1
+        arriving[protocol] = started
         try:
             if scope.path != self._hot or scope.method != "POST":
                 await self._others.__rsgi__(scope, protocol)
@@ -160,11 +179,15 @@ class RestApplication:
             status = 200
             try:
                 headers, body = await self._received(scope, protocol, started)
+            except asyncio.CancelledError:
+                metrics.drop("left")
+                status, headers, body = 499, [_CLOSE], b""  # nobody reads it
             except Exception as error:  # noqa: BLE001  the last line of defence: every outcome becomes an answer
                 refused = failure(error if isinstance(error, BedplateError) else _unexpected())
                 status, headers, body = refused.status, refused.headers, refused.body
         finally:
             metrics.in_flight -= 1
+            arriving.pop(protocol, None)
         metrics.request(status)
         headers += _SAFE
         if self.draining:
@@ -177,22 +200,29 @@ class RestApplication:
         if headers.get("origin") or headers.get("sec-fetch-site"):
             self._origin.check(Request("POST", scope.path, headers=dict(headers.items())))
         inference, limits = self._inference, self._limits
-        admitted = inference.admit(headers.get("authorization"), inference.resource)
+        arrival = arrivals.of(started, headers)
+        admitted = inference.admit(headers.get("authorization"), inference.resource, arrival)
         length = headers.get("content-length")
         if length is not None and not (length.isascii() and length.isdigit()):
             raise ProtocolError(400, "content-length is not a number", headers=(_CLOSE,))
         try:
-            body = await whole(protocol, limits.body, limits.receipt, None if length is None else int(length))
+            expected = None if length is None else int(length)
+            body = await whole(protocol, limits.body, limits.receipt, expected, self._room)
         except ProtocolError as error:
             error.headers += (_CLOSE,)  # nobody reads what is left of the body
             raise
-        return await self._answer(body, headers.get(HEADER_LENGTH), admitted, started)
+        del inference.pressure.arriving[protocol]
+        json_length = headers.get(HEADER_LENGTH)
+        if not inference.queues:
+            return await self._answer(body, json_length, admitted, arrival)
+        with _Leaving(protocol):
+            return await self._answer(body, json_length, admitted, arrival)
 
     async def _answer(
-        self, body: bytes, json_length: str | None, admitted: Admitted, started: float, *, pinned: bool = False
+        self, body: bytes, json_length: str | None, admitted: Admitted, arrival: Arrival, *, pinned: bool = False
     ) -> tuple[list[tuple[str, str]], bytes]:
         call = self._codec.decode(body, json_length)
-        answered = await self._inference.answer(call, admitted, started, pinned=pinned)
+        answered = await self._inference.answer(call, admitted, arrival, pinned=pinned)
         text, size = self._codec.encode(call, answered)
         prediction = ("x-prediction-id", answered.prediction)
         if size is None:
@@ -212,11 +242,34 @@ def failure(error: BedplateError) -> Response:
             ("ratelimit", f'"{error.window}";r=0;t={wait}'),
             ("ratelimit-policy", f'"{error.window}";q={error.quota};w={error.seconds}'),
         )
-    elif isinstance(error, UnavailableError):
+    elif isinstance(error, OverloadedError):
+        headers = (("retry-after", str(max(1, math.ceil(error.retry)))),)
+    elif isinstance(error, UnavailableError) and not isinstance(error, DeadlineError):
         headers = (("retry-after", "1"),)
     elif status == 401:
         headers = (("www-authenticate", "Bearer"),)
     return Response.json({"error": f"{error.message}; {error.fix}" if error.fix else error.message}, status, headers)
+
+
+class _Leaving:
+    """Cancels the task of a request whose caller hangs up, so that what waits for the model is not computed."""
+
+    __slots__ = ("_watch",)
+
+    def __init__(self, protocol: Any) -> None:
+        async def left(task: asyncio.Task[Any]) -> None:
+            await protocol.client_disconnect()
+            task.cancel()
+
+        task = asyncio.current_task()
+        assert task is not None
+        self._watch = asyncio.ensure_future(left(task))
+
+    def __enter__(self) -> None:
+        """Begin to watch: done by then."""
+
+    def __exit__(self, *error: object) -> None:
+        self._watch.cancel()
 
 
 def _unexpected() -> InternalError:

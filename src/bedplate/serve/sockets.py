@@ -8,6 +8,7 @@ file alone and held by ``tests/serve/test_sockets.py``.
 import contextlib
 import errno
 import os
+import resource
 import socket
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from granian.server.embed import Server
 from bedplate import files
 from bedplate.errors import InputError, UnavailableError
 
-BACKLOG = 1024
+BACKLOG = 4096
+_MOST_FILES, _OTHER_FILES = 65_536, 1024
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -85,16 +87,30 @@ def stop_accepting(descriptor: int) -> None:
                     os.dup2(empty.fileno(), int(name), inheritable=False)
 
 
-class InheritedServer(Server):
-    """Granian's embedded RSGI server on a socket that is open already."""
+def connections() -> int:
+    """How many connections this process may have open, after asking for as many files as the system lets it have.
 
-    def __init__(self, app: Any, descriptor: int, *, header_seconds: float = 10.0, backpressure: int = 1024) -> None:
+    The rest is for models, logs and local sockets: a process without a descriptor left could not even say so.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        soft = wanted
+    most = _MOST_FILES if soft == resource.RLIM_INFINITY else min(soft, _MOST_FILES)
+    return max(most // 2, most - _OTHER_FILES)
+
+
+class InheritedServer(Server):
+    """Granian's embedded RSGI server on a socket that is open already, for at most so many ``connections`` at once."""
+
+    def __init__(self, app: Any, descriptor: int, *, header_seconds: float = 10.0, connections: int = 1024) -> None:
         super().__init__(
             app,
             interface=Interfaces.RSGI,
             http=HTTPModes.http1,
             websockets=False,
-            backpressure=backpressure,
+            backpressure=connections,  # Granian counts connections, also those on which nothing is asked
             http1_settings=HTTP1Settings(header_read_timeout=int(header_seconds * 1000), max_buffer_size=64 * 1024),
             log_enabled=False,
         )

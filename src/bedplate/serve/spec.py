@@ -20,7 +20,8 @@ class ReplicaSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     ``bundle`` is the folder of the bundle with digest ``digest``, verified with ``public_key``; ``evidence`` is the
     digest of the fact that allowed serving it, written into every prediction. ``port`` 0 lets the system choose at the
     first start; the supervisor keeps what was chosen. ``budget`` is the time in which a request must be answered: with
-    ``batching``, requests are computed together as far as it allows. ``max_body`` in bytes, times in seconds. ``quota``
+    ``batching``, requests are computed together as far as it allows. ``max_body`` and ``max_arriving`` (of
+    all bodies that are still arriving) in bytes, times in seconds. ``quota``
     is each principal's for whom no other one is in force. With a ``socket`` it is a candidate, which answers what the
     endpoint's replicas pass on over it, and nobody else.
     """
@@ -45,6 +46,7 @@ class ReplicaSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     max_body: Count = 4 << 20
     max_depth: Count = 16
     max_in_flight: Count = 1024
+    max_arriving: Count = 128 << 20
     receipt: float = 10.0
     drain: float = 10.0
     seal: float = 5.0

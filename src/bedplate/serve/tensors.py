@@ -4,6 +4,7 @@ Everything a request may get wrong is found before the model sees it: the set of
 values that do not fit the type, and bytes that are not as many as the shape says.
 """
 
+import math
 from math import isfinite, prod
 from typing import Any
 
@@ -52,7 +53,8 @@ class Call(msgspec.Struct):
     ``arrays`` holds every input of the signature, checked (:class:`Inputs` has the checks). ``values`` holds the same
     for the log: the text that was sent where that is JSON already (``msgspec.Raw``), for writing numbers costs more
     than all other checks of a request together; else what :func:`logged` makes of the array. ``wanted`` are the outputs
-    that the caller asked for by name, None for all. ``replayed`` marks history that is asked again.
+    that the caller asked for by name, None for all. ``replayed`` marks history that is asked again. ``seconds`` is how
+    long the caller waits, where the protocol has that in the body.
     """
 
     id: str | None
@@ -60,6 +62,7 @@ class Call(msgspec.Struct):
     values: dict[str, Any]
     wanted: frozenset[str] | None = None
     replayed: bool = False
+    seconds: float = math.inf
 
 
 class Answered(msgspec.Struct):

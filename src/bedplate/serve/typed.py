@@ -33,7 +33,7 @@ class Typed:
         given = decode_json(request.body, self._request, request.depth)
         rows = given if isinstance(given, list) else [given]
         call = self._rows.call(rows, request.params["request_id"] or None)
-        answered = await self._inference.answer(call, request.decision, request.state["started"])
+        answered = await self._inference.answer(call, request.decision, request.state["arrival"])
         answers = self._rows.answers(answered.outputs, len(rows))
         headers = (("x-prediction-id", answered.prediction),)
         return Response.json(answers if isinstance(given, list) else answers[0], headers=headers)
