@@ -118,13 +118,17 @@ def child_environment(settings: Settings) -> dict[str, str]:
     }
 
 
-def threads_environment(threads: int) -> dict[str, str]:
-    """The environment of a process whose numerical libraries may use ``threads`` threads each.
+def thread_limits(threads: int) -> dict[str, str]:
+    """The variables by which numerical libraries take ``threads`` threads each.
 
     Left alone, each takes every core, and threads that wait for each other cost more than they bring on small matrices.
     """
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    return {**os.environ, **dict.fromkeys(names, str(threads))}
+    return dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
+
+
+def threads_environment(threads: int) -> dict[str, str]:
+    """The environment of a process with these :func:`thread_limits`."""
+    return {**os.environ, **thread_limits(threads)}
 
 
 class Home(msgspec.Struct, frozen=True):

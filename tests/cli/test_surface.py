@@ -16,6 +16,7 @@ backup DESTINATION --home --json
 check PATH --home --json
 completion SHELL
 contract test PATH --home --json
+export kubernetes ENDPOINT --as --gateway --home --host --image --json --namespace --out
 gc --dry-run --home --json --older-than
 init FOLDER --home --json --name
 key create NAME --expires --home --json --label

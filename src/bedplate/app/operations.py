@@ -5,9 +5,9 @@ runs, or there, over the owner's socket.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -23,6 +23,7 @@ from bedplate.app.read_models import (
     DecisionReport,
     GcReport,
     InitReport,
+    KubernetesExport,
     LoadReport,
     LoadTarget,
     PlanReport,
@@ -179,6 +180,32 @@ class Bedplate:
             connections=connections,
             key=owned.local_token(self.home),
             on_event=on_event,
+        )
+
+    def export_kubernetes(
+        self,
+        endpoint: str,
+        *,
+        form: Literal["deployment", "kserve"] = "deployment",
+        image: str = "",
+        namespace: str = "default",
+        gateway: str = "",
+        hosts: Sequence[str] = (),
+    ) -> KubernetesExport:
+        """An endpoint as Kubernetes objects: a deployment with all around it, or KServe's object.
+
+        ``image`` is the repository of its images (default: the endpoint's name), one tag for each bundle; ``gateway``
+        is the Gateway that routes ``hosts`` to it.
+        """
+        return self._effect(
+            "export_kubernetes",
+            KubernetesExport,
+            endpoint=endpoint,
+            form=form,
+            image=image,
+            namespace=namespace,
+            gateway=gateway,
+            hosts=tuple(hosts),
         )
 
     def approve(self, use_case: str, environment: str, reason: str) -> DecisionReport:

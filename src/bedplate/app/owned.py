@@ -155,6 +155,12 @@ class OwnedHome:
 
         return load_target.find(self.system, principal, endpoint, logged=logged)
 
+    def export_kubernetes(self, principal: Principal, emit: Emit, **asked: Any) -> Any:
+        """An endpoint as Kubernetes objects."""
+        from bedplate.app.exports import endpoint
+
+        return endpoint.kubernetes(self.system, principal, **asked)
+
     def stop(self, principal: Principal, emit: Emit) -> Any:
         """Ask this owner to end."""
         from bedplate.app import endpoints
@@ -204,6 +210,7 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
         OwnedHome.gc,
         OwnedHome.status,
         OwnedHome.load_target,
+        OwnedHome.export_kubernetes,
         OwnedHome.stop,
     )
 } | {

@@ -1,5 +1,7 @@
 """One replica: ``python -m bedplate.serve.replica <spec.json> <socket> <status pipe> <parent>``.
 
+With the spec alone it is its own master, as in a container: it opens its socket, and tells nobody but its log.
+
 It verifies and loads its bundle, says ``ready`` on the pipe (or why not) and then a few times a second how it fares,
 answers on the socket it inherited, and drains when told to end. It dies with its supervisor.
 """
@@ -198,17 +200,26 @@ def _release() -> str:
 
 def main(arguments: list[str]) -> int:
     """Run one replica to its end; the exit status is 0 after a drain."""
-    path, descriptor, pipe, parent = Path(arguments[0]), int(arguments[1]), int(arguments[2]), int(arguments[3])
-    die_with_parent(parent)
-    os.set_blocking(pipe, False)
+    path, *inherited = arguments
+    if inherited:
+        descriptor, pipe, parent = map(int, inherited)
+        die_with_parent(parent)
+        os.set_blocking(pipe, False)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
 
     def say(state: str, **more: object) -> None:
+        if not inherited:
+            if state != "load":
+                _log.info("%s", state)
+            return
         with contextlib.suppress(BrokenPipeError, BlockingIOError):
             os.write(pipe, msgspec.json.encode({"state": state, **more}) + b"\n")
 
     try:
-        spec = specs.decode(path.read_bytes())
+        spec = specs.decode(Path(path).read_bytes())
+        if not inherited:
+            listener = sockets.listen(spec.host, spec.port)
+            descriptor = listener.fileno()
         replica = Replica(spec) if spec.socket is None else CandidateReplica(spec)
     except BedplateError as error:
         _log.error("not started: %s", error)
