@@ -2,11 +2,12 @@ import datetime as dt
 import itertools
 
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bedplate.data.masks import Mask, Masks, mask_stream, strictest
+from bedplate.data.masks import Mask, Masking, Masks, strictest
 from bedplate.errors import InputError
 
 KEY = b"0123456789abcdef"
@@ -22,7 +23,9 @@ MASK = st.builds(
 
 def _masked(values: pa.Array, mask: Mask, key: bytes = KEY) -> pa.Table:
     table = pa.table({"a": values, "n": range(len(values))})
-    return mask_stream(table.to_reader(max_chunksize=2), {"a": mask}, key).read_all()
+    masking = Masking(table.schema, table.column_names, {"a": mask}, key)
+    scan = ds.dataset(table).scanner(columns=masking.columns, batch_size=2)
+    return masking.after(scan.to_reader()).read_all()
 
 
 @given(st.lists(MASK, min_size=1, max_size=4))
@@ -56,6 +59,12 @@ def test_masks_by_column_and_by_tag_meet() -> None:
     assert masks.of("other") is None
     with pytest.raises(InputError, match="age, id"):
         masks.check(pa.schema([("other", pa.int64())]), "t")
+
+
+@given(st.lists(st.none() | st.integers(-(1 << 63), (1 << 63) - 1), min_size=1), st.integers(1, 1 << 40))
+def test_whole_numbers_are_rounded_down_exactly(values: list[int | None], step: int) -> None:
+    floors = [None if v is None or v // step * step < -(1 << 63) else v // step * step for v in values]
+    assert _masked(pa.array(values, pa.int64()), Mask(kind="generalise", step=step)).column("a").to_pylist() == floors
 
 
 def test_a_dropped_column_is_not_there_and_a_null_one_is_empty() -> None:
@@ -98,6 +107,9 @@ def test_codes_are_the_same_for_the_same_value_and_key_only() -> None:
         (pa.array([1.9, -0.1]), Mask(kind="generalise", step=0.5), [1.5, -0.5]),
         (pa.array([dt.date(2024, 5, 17)]), Mask(kind="generalise", unit="quarter"), [dt.date(2024, 4, 1)]),
         (pa.array([dt.datetime(2024, 5, 17, 8)]), Mask(kind="generalise"), [dt.datetime(2024, 1, 1)]),
+        (pa.array([-128, -120, -1], pa.int8()), Mask(kind="generalise", step=8), [-128, -120, -8]),
+        (pa.array([-(1 << 63), (1 << 63) - 1]), Mask(kind="generalise", step=10), [None, (1 << 63) - 8]),
+        (pa.array([-3, 3], pa.int8()), Mask(kind="generalise", step=1e30), [None, 0]),
         (pa.array([12345]), Mask(kind="truncate", keep=2), [None]),
         (pa.array(["text"]), Mask(kind="generalise", step=10), [None]),
         (pa.array([7]), Mask(kind="generalise"), [None]),

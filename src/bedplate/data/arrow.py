@@ -60,32 +60,53 @@ def table_schema(schema: pa.Schema) -> pa.Schema:
 
 
 def rebatch(batches: Iterable[pa.RecordBatch | pa.Table], schema: pa.Schema, rows: int) -> Iterator[pa.Table]:
-    """Cut a stream into tables of exactly ``rows`` rows (the last one smaller), cast to ``schema``."""
+    """Cut a stream into tables of exactly ``rows`` rows (the last one smaller), cast to ``schema``.
+
+    Text may stay as codes into its distinct values.
+    """
     held: list[pa.Table] = []
     count = 0
     for batch in batches:
         table = pa.Table.from_batches([batch]) if isinstance(batch, pa.RecordBatch) else batch
-        table = _cast(table, schema)
+        table = _cast(table, schema, codes=True)
         while count + table.num_rows >= rows:
             take = rows - count
-            yield pa.concat_tables([*held, table.slice(0, take)])
+            yield _joined([*held, table.slice(0, take)], schema)
             table, held, count = table.slice(take), [], 0
         if table.num_rows:
             held.append(table)
             count += table.num_rows
     if held:
-        yield pa.concat_tables(held)
+        yield _joined(held, schema)
 
 
-def _cast(table: pa.Table, schema: pa.Schema) -> pa.Table:
+def _joined(tables: list[pa.Table], schema: pa.Schema) -> pa.Table:
+    if any(table.schema != tables[0].schema for table in tables):
+        tables = [_cast(table, schema) for table in tables]
+    return pa.concat_tables(tables).unify_dictionaries()
+
+
+def _coded(kind: pa.DataType, target: pa.DataType) -> bool:
+    """Whether the Parquet writer takes the codes as they are."""
+    return bool(
+        pa.types.is_dictionary(kind)
+        and kind.value_type == target
+        and pa.types.is_string(target)
+        and kind.index_type == pa.int32()
+    )
+
+
+def _cast(table: pa.Table, schema: pa.Schema, *, codes: bool = False) -> pa.Table:
     if table.schema.equals(schema):
         return table
     try:
         # Sub-microsecond digits are dropped: Delta keeps microseconds.
         arrays = [
-            column.cast(field.type, safe=not pa.types.is_timestamp(field.type))
+            column
+            if codes and _coded(column.type, field.type)
+            else column.cast(field.type, safe=not pa.types.is_timestamp(field.type))
             for column, field in zip(table.columns, schema, strict=True)
         ]
     except (pa.ArrowInvalid, ValueError) as error:
         raise InputError(f"rows do not fit the table: {error}", fix="give every batch the same columns") from error
-    return pa.Table.from_arrays(arrays, schema=schema)
+    return pa.table(dict(zip(schema.names, arrays, strict=True)))

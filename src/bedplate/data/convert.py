@@ -100,6 +100,15 @@ def convert(table: pa.Table, schema: pa.Schema) -> tuple[pa.Table, dict[str, np.
     return pa.table(dict(zip(schema.names, columns, strict=True))), misfits
 
 
+def may_lose(given: pa.DataType, kind: pa.DataType) -> bool:
+    """Whether a value of type ``given`` may have no like of type ``kind``."""
+    if pa.types.is_dictionary(given):
+        given = given.value_type
+    if given == kind:
+        return False
+    return bool(pa.types.is_string(given) or pa.types.is_uint64(given) or pa.types.is_date32(kind))
+
+
 def _convert(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     given = column.type
     if given == kind or (pa.types.is_dictionary(given) and given.value_type == kind):

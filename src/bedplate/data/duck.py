@@ -60,6 +60,8 @@ def connect(
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute("SET preserve_insertion_order = true")
         connection.execute("SET enable_progress_bar = false")
+        # Of a stream nobody knows how long it is, and DuckDB takes it for short: then an ASOF join is a loop in a loop.
+        connection.execute("SET asof_loop_join_threshold = 0")
         for statement in _SHUT:
             connection.execute(statement)
         for name, data in (views or {}).items():

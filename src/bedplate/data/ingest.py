@@ -7,7 +7,7 @@ aside and stops the run, ``warning`` sets it aside and goes on, ``info`` counts 
 
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -64,9 +64,9 @@ def ingest(
     name = table_name(use_case, dataset)
     with ExitStack() as stack:
         stack.callback(check.close)
-        staged = stack.enter_context(tables.stage(name, _reader(check)))
+        staged = stack.enter_context(tables.stage(name, check.accepted_batches(), check.schema))
         if check.accepted or check.model.may_be_empty:
-            check.finish({"accepted": staged.dataset()} if check.has_sql else {})
+            check.finish({"accepted": staged.dataset()} if check.model.has_sql else {})
         quarantine = None
         if check.rejected:
             aside = f"{name}.quarantine"
@@ -90,16 +90,19 @@ def ingest(
 
 def test(contract: Contract, dataset: str, spec: DataSet, folder: Path) -> tuple[RuleOutcome, ...]:
     """What every rule of the contract finds in the source, writing nothing. Raises as :func:`ingest`, but for rules."""
-    with closing(_Check(contract, dataset, sources.find(spec.source, folder), None, None)) as check:
-        rows = pa.Table.from_batches(list(check.accepted_batches()), check.schema) if check.has_sql else None
-        if rows is None:
+    has_sql = contract.model(dataset).has_sql
+    with ExitStack() as stack:
+        check = _Check(contract, dataset, sources.find(spec.source, folder), None, None, keep=has_sql)
+        stack.callback(check.close)
+        if has_sql:
+            # SQL may look at the rows more than once: they lie on the disk meanwhile, however many there are.
+            scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="bedplate-test-"))
+            staged = stack.enter_context(Tables(scratch).stage("accepted", check.accepted_batches(), check.schema))
+            check.finish({"accepted": staged.dataset()})
+        else:
             check.drain()
-        check.finish({} if rows is None else {"accepted": rows})
+            check.finish({})
         return check.outcomes()
-
-
-def _reader(check: "_Check") -> pa.RecordBatchReader:
-    return pa.RecordBatchReader.from_batches(check.schema, check.accepted_batches())
 
 
 class _Check:
@@ -112,14 +115,23 @@ class _Check:
         files: sources.Files,
         on_progress: OnProgress | None,
         clean: Clean | None,
+        *,
+        keep: bool = True,
     ) -> None:
+        """``keep``: the rows are wanted, not only what the rules say of them."""
         self.contract = contract
         self.model: Model = contract.model(dataset)
         self.files = files
         self.clean = clean
-        self.names = [column.name for column in self.model.columns]
-        convert.compare(self.model, sources.columns(files), contract.path, files.label, typed=files.kind == "parquet")
-        self.schema = convert.schema(self.model, sources.columns(files))
+        given = sources.columns(files)
+        typed = files.kind == "parquet"
+        convert.compare(self.model, given, contract.path, files.label, typed=typed)
+        self.schema = convert.schema(self.model, given)
+        if typed and clean is None and not keep:
+            judged = self.model.judged()
+            fields = [f for f in self.schema if f.name in judged or convert.may_lose(given.field(f.name).type, f.type)]
+            self.schema = pa.schema(fields or [self.schema.field(0)])
+        self.names = self.schema.names
         self.total = sources.total(files)
         self.on_progress = on_progress
         self.read = self.accepted = self.rejected = 0
@@ -129,11 +141,6 @@ class _Check:
         self._aside = tempfile.TemporaryFile()  # noqa: SIM115  it lives as long as this pass
         self._writer: pa.ipc.RecordBatchStreamWriter | None = None
         self._duplicates = {rule.id: self._duplicate_rows(rule.columns) for rule in self.model.keys}
-
-    @property
-    def has_sql(self) -> bool:
-        """Whether any rule is SQL."""
-        return any(rule.metric == "sql" for rule in self.model.sets)
 
     def close(self) -> None:
         """Give back the scratch file."""
@@ -176,7 +183,11 @@ class _Check:
             kind = self.schema.field(column).type
             judge(f"{column}.logicalType", (column,), "warning", f"{column} cannot be read as {kind}", mask)
         for rule in self.model.rows:
-            mask = _numpy(broken(rule, _single(values.column(rule.column))))
+            found = broken(rule, _single(values.column(rule.column)))
+            if found is None:
+                self.failed.setdefault(rule.id, 0)
+                continue
+            mask = _numpy(found)
             if rule.column in misfits:
                 mask &= ~misfits[rule.column]  # a value of the wrong type is one fault, not also a missing value
             judge(rule.id, (rule.column,), rule.severity, rule.message, mask)
@@ -193,7 +204,7 @@ class _Check:
             self._put_aside(chunk.file, chunk.rows, raw, reject, reasons)
             values = values.filter(pa.array(~reject))
         self.accepted += values.num_rows
-        return convert.plain(values)
+        return values
 
     def _cleaned(self, chunk: sources.Chunk) -> pa.Table:
         if self.clean is None:
@@ -226,15 +237,23 @@ class _Check:
         text: str | None = None,
     ) -> None:
         places = np.flatnonzero(reject)
-        found = [[reason for reason in reasons if reason[3][place]] for place in places]
         kept = raw.take(pa.array(places))
+        # Rows that break the same rules share their reasons, and there are few such groups.
+        kinds, group = np.unique(np.stack([r[3][places] for r in reasons]), axis=1, return_inverse=True)
+        found = [[reason for reason, holds in zip(reasons, kind, strict=True) if holds] for kind in kinds.T]
+        of_row = pa.array(group.reshape(-1))
+
+        def each(values: list[Any], kind: pa.DataType) -> pa.Array:
+            return pa.array(values, kind).take(of_row)
+
+        names = pa.list_(pa.string())
         table = pa.table(
             {
                 "_source_file": pa.array([file] * len(places), pa.string()),
                 "_source_row": pa.array(rows[places], pa.int64()),
-                "_rules": pa.array([[r[0] for r in row] for row in found], pa.list_(pa.string())),
-                "_columns": pa.array([sorted({c for r in row for c in r[1]}) for row in found], pa.list_(pa.string())),
-                "_reasons": pa.array(["; ".join(r[2] for r in row) for row in found], pa.string()),
+                "_rules": each([[r[0] for r in row] for row in found], names),
+                "_columns": each([sorted({c for r in row for c in r[1]}) for row in found], names),
+                "_reasons": each(["; ".join(r[2] for r in row) for row in found], pa.string()),
                 "_text": pa.array([text] * len(places), pa.string()),
                 **{name: convert.text(kept.column(name)) for name in self.names},
             }
@@ -298,9 +317,9 @@ class _Check:
                     dimension="",
                     message="",
                 )
-                self.measured[rule.id] = self.measured.get(rule.id, 0) + int(
-                    np.count_nonzero(_numpy(broken(row, column)))
-                )
+                found = broken(row, column)
+                count = 0 if found is None else int(np.count_nonzero(_numpy(found)))
+                self.measured[rule.id] = self.measured.get(rule.id, 0) + count
 
     def finish(self, views: dict[str, Any]) -> None:
         """Measure the rules about all rows together, once every row is judged."""

@@ -1,7 +1,6 @@
 """What goes out instead of a value. Of several masks on a column the strictest counts, in whatever order."""
 
 import functools
-import hashlib
 import hmac
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
@@ -86,50 +85,86 @@ class Masks(msgspec.Struct, frozen=True, kw_only=True):
             )
 
 
-def mask_stream(reader: pa.RecordBatchReader, masks: Mapping[str, Mask], key: bytes) -> pa.RecordBatchReader:
-    """The same rows with the masks on. ``key`` keys the codes of ``hash``: 16 bytes or more, and secret.
+class Masking:
+    """The masks on the columns of one read.
+
+    ``columns`` says what each column that goes out is, to a scan: most masks are part of it. What takes a key or a
+    parser is done by :meth:`after`, on what the scan gives.
 
     Raises:
-        InputError: a hash without such a key.
+        InputError: a hash without a secret key of 16 bytes or more.
     """
-    if any(mask.kind == "hash" for mask in masks.values()) and len(key) < 16:
-        raise InputError("masks that hash need a secret key of at least 16 bytes", fix="give the reader a mask key")
-    kept = [field for field in reader.schema if (mask := masks.get(field.name)) is None or mask.kind != "drop"]
-    schema = pa.schema([pa.field(field.name, _type(field.type, masks.get(field.name))) for field in kept])
-    codes: dict[str, str] = {}
 
-    def masked(batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
-        values = batch.column(field.name)
-        mask = masks.get(field.name)
-        return values if mask is None else _apply(mask, values, key, codes)
+    def __init__(self, schema: pa.Schema, names: Iterable[str], masks: Mapping[str, Mask], key: bytes) -> None:
+        if any(mask.kind == "hash" for mask in masks.values()) and len(key) < 16:
+            raise InputError("masks that hash need a secret key of at least 16 bytes", fix="give the reader a mask key")
+        self.columns: dict[str, pc.Expression] = {}
+        self._after: dict[str, Mask] = {}
+        self._key = key
+        for name in names:
+            mask, kind = masks.get(name), schema.field(name).type
+            if mask is None:
+                self.columns[name] = pc.field((name,))
+            elif mask.kind != "drop":
+                self.columns[name] = _expression(pc.field((name,)), kind, mask)
+                if _is_done_after(kind, mask):
+                    self._after[name] = mask
 
-    batches = (
-        pa.RecordBatch.from_arrays([masked(batch, field) for field in kept], schema=schema)
-        if kept
-        else pa.RecordBatch.from_struct_array(pa.array([{}] * batch.num_rows, pa.struct([])))
-        for batch in reader
-    )
-    return pa.RecordBatchReader.from_batches(schema, batches)
+    def after(self, reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
+        """The rows of a scan of :attr:`columns`, with the rest of the masks on."""
+        if not self._after:
+            return reader
+        hashed = [name for name, mask in self._after.items() if mask.kind == "hash"]
+        codes = {name: _Codes(self._key, reader.schema.field(name).type) for name in hashed}
+        schema = pa.schema([pa.field(f.name, pa.string() if f.name in codes else f.type) for f in reader.schema])
+
+        def masked(name: str, values: pa.Array) -> pa.Array:
+            if name in codes:
+                return codes[name].of(values)
+            if name not in self._after:
+                return values
+            members = self._after[name].members
+            return pa.array([None if t is None else _redacted(t, members) for t in values.to_pylist()], pa.string())
+
+        batches = (
+            pa.RecordBatch.from_arrays([masked(name, batch.column(name)) for name in batch.schema.names], schema=schema)
+            for batch in reader
+        )
+        return pa.RecordBatchReader.from_batches(schema, batches)
 
 
-def _type(kind: pa.DataType, mask: Mask | None) -> pa.DataType:
-    return pa.string() if mask is not None and mask.kind == "hash" else kind
-
-
-def _apply(mask: Mask, values: pa.Array, key: bytes, codes: dict[str, str]) -> pa.Array:
-    nothing = pa.nulls(len(values), _type(values.type, mask))
+def _is_done_after(kind: pa.DataType, mask: Mask) -> bool:
     if mask.kind == "hash":
-        return nothing if pa.types.is_nested(values.type) else _hashed(values, key, codes)
-    if mask.kind == "truncate" and pa.types.is_string(values.type):
+        return not pa.types.is_nested(kind)
+    return mask.kind == "redact" and bool(pa.types.is_string(kind))
+
+
+def _expression(values: pc.Expression, kind: pa.DataType, mask: Mask) -> pc.Expression:
+    """The mask as part of a scan; nulls where it does not fit the type."""
+    if _is_done_after(kind, mask):
+        return values
+    if mask.kind == "truncate" and pa.types.is_string(kind):
         return pc.utf8_slice_codeunits(values, 0, mask.keep)
-    if mask.kind == "redact" and pa.types.is_string(values.type):
-        return pa.array([None if text is None else _redacted(text, mask.members) for text in values.to_pylist()])
     if mask.kind == "generalise":
-        if pa.types.is_date(values.type) or pa.types.is_timestamp(values.type):
-            return pc.floor_temporal(values, unit=mask.unit).cast(values.type)
-        if mask.step and (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
-            return _floored(values, mask.step)
-    return nothing
+        if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
+            return pc.floor_temporal(values, unit=mask.unit).cast(kind)
+        if mask.step and pa.types.is_floating(kind):
+            return pc.multiply(pc.floor(pc.divide(values, mask.step)), mask.step).cast(kind)
+        if mask.step and mask.step == int(mask.step) and pa.types.is_integer(kind):
+            return _floored(values, kind, int(mask.step))
+    return pc.scalar(pa.scalar(None, pa.string() if mask.kind == "hash" else kind))
+
+
+def _floored(values: pc.Expression, kind: pa.DataType, step: int) -> pc.Expression:
+    """Whole numbers rounded down; exact, and null where the type has no number so low."""
+    none = pa.scalar(None, pa.int64())
+    low = -(1 << (kind.bit_width - 1))
+    if step > -low:
+        return pc.if_else(values >= 0, pa.scalar(0, pa.int64()), none).cast(kind)
+    wide = values.cast(pa.int64())
+    towards_zero = pc.multiply(pc.divide(wide, step), step)
+    below = pc.if_else(towards_zero >= low + step, pc.subtract(towards_zero, step), none)
+    return pc.if_else(towards_zero <= wide, towards_zero, below).cast(kind)
 
 
 def _redacted(text: str, members: Sequence[str]) -> str | None:
@@ -146,28 +181,30 @@ def _without(value: Any, members: Sequence[str]) -> Any:
     return [_without(item, members) for item in value] if isinstance(value, list) else value
 
 
-def _floored(values: pa.Array, step: float) -> pa.Array:
-    if pa.types.is_floating(values.type):
-        return pc.multiply(pc.floor(pc.divide(values, step)), step).cast(values.type)
-    if step != int(step):
-        return pa.nulls(len(values), values.type)
-    # In Python's integers: exact, and nothing overflows at the ends of the range.
-    low = -(1 << (values.type.bit_width - 1))
-    coded = values.dictionary_encode()
-    floors = [value // int(step) * int(step) for value in coded.dictionary.to_pylist()]
-    kept = pa.array([floor if floor >= low else None for floor in floors], values.type)
-    return pc.take(kept, coded.indices)
+class _Codes:
+    """The codes of one column's values: computed once for each distinct value, found again without Python."""
 
+    def __init__(self, key: bytes, kind: pa.DataType) -> None:
+        self._key = key
+        self._values: pa.Array = pa.array([], kind)
+        self._codes: pa.Array = pa.array([], pa.string())
 
-def _hashed(values: pa.Array, key: bytes, codes: dict[str, str]) -> pa.Array:
-    """One code for each distinct value, so that a million rows of a thousand people cost a thousand."""
-    coded = values.dictionary_encode()
-    if len(codes) > _REMEMBERED:
-        codes.clear()
-    found = []
-    for value in coded.dictionary.to_pylist():
+    def of(self, values: pa.Array) -> pa.Array:
+        """The code of each value; null for null."""
+        coded = values.dictionary_encode()
+        places = pc.index_in(coded.dictionary, value_set=self._values)
+        if places.null_count:
+            self._learn(coded.dictionary.filter(places.is_null()))
+            places = pc.index_in(coded.dictionary, value_set=self._values)
+        return self._codes.take(places).take(coded.indices)
+
+    def _learn(self, values: pa.Array) -> None:
+        codes = pa.array([self._code(value) for value in values.to_pylist()], pa.string())
+        if len(self._values) > _REMEMBERED:
+            self._values, self._codes = self._values.slice(0, 0), self._codes.slice(0, 0)
+        self._values = pa.concat_arrays([self._values, values])
+        self._codes = pa.concat_arrays([self._codes, codes])
+
+    def _code(self, value: Any) -> str:
         text = value.hex() if isinstance(value, bytes) else str(value)
-        if text not in codes:
-            codes[text] = hmac.new(key, text.encode(), hashlib.sha256).hexdigest()[:32]
-        found.append(codes[text])
-    return pc.take(pa.array(found, pa.string()), coded.indices)
+        return hmac.digest(self._key, text.encode(), "sha256").hex()[:32]

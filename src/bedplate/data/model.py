@@ -115,6 +115,16 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     line: int
 
     @property
+    def has_sql(self) -> bool:
+        """Whether any rule is SQL."""
+        return any(rule.metric == "sql" for rule in self.sets)
+
+    def judged(self) -> set[str]:
+        """The columns that a rule looks at."""
+        named: tuple[KeyRule | SetRule, ...] = (*self.keys, *self.sets)
+        return {rule.column for rule in self.rows} | {column for rule in named for column in rule.columns}
+
+    @property
     def may_be_empty(self) -> bool:
         """Whether the contract says that no rows at all are fine."""
         counts = [rule for rule in self.sets if rule.metric == "rowCount"]

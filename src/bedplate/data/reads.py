@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bedplate.data import predicates
-from bedplate.data.masks import Mask, Masks, mask_stream
+from bedplate.data.masks import Mask, Masking, Masks
 from bedplate.data.tables import Tables
 from bedplate.errors import DeniedError, InputError
 from bedplate.policy.filters import RowFilter, RowPolicies
@@ -92,8 +92,10 @@ class Reader:
         protection = Protection() if self._protection_of is None else self._protection_of(version)
         schema = self._tables.schema(version)
         asked, wanted = tuple(schema.names if columns is None else columns), dict(where or {})
-        if strange := sorted(wanted.keys() - set(schema.names)):
-            raise InputError(f"table {version.name} has no column {strange[0]!r}")
+        if strange := sorted({*asked, *wanted}.difference(schema.names)):
+            raise InputError(
+                f"table {version.name} has no column {strange[0]!r}", fix=f"use one of {', '.join(schema.names)}"
+            )
         masks = self._masks(version, protection, schema, [*asked, *wanted])
         if hidden := sorted(masks.keys() & wanted.keys()):
             self._refuse(version, Decision(allowed=False, reasons=(f"{', '.join(hidden)} is masked",)))
@@ -104,11 +106,12 @@ class Reader:
         if not names and asked:
             self._refuse(version, Decision(allowed=False, reasons=("every column is withheld",)))
         rows = self._rows(version, protection, schema)
+        masking = Masking(schema, names, masks, self._mask_key)
         self._record(version, decision, names, masks, () if rows is None else rows.policies)
         conditions = [] if rows is None else [predicates.arrow(rows.condition)]
         conditions += [pc.field(name) == value for name, value in wanted.items()]
-        stream = self._tables.scan(version, list(names), reduce(and_, conditions) if conditions else None)
-        return mask_stream(stream, masks, self._mask_key) if masks else stream
+        stream = self._tables.scan(version, masking.columns, reduce(and_, conditions) if conditions else None)
+        return masking.after(stream)
 
     def _decide(self, action: str, version: TableVersion) -> Decision:
         resource = self._resource_of(version.name)

@@ -1,5 +1,6 @@
 """Evaluate contract rules over Arrow batches: which rows break which rule."""
 
+import operator
 from typing import Any, TypeAlias
 
 import pyarrow as pa
@@ -10,27 +11,68 @@ from bedplate.errors import ContractError
 
 Mask: TypeAlias = Any
 """True where a row breaks a rule; never null."""
+_COMPARE = {
+    "minimum": operator.ge,
+    "maximum": operator.le,
+    "exclusiveMinimum": operator.gt,
+    "exclusiveMaximum": operator.lt,
+}
+_COMPARE_ALL = {
+    "minimum": pc.greater_equal,
+    "maximum": pc.less_equal,
+    "exclusiveMinimum": pc.greater,
+    "exclusiveMaximum": pc.less,
+}
 
 
-def broken(rule: RowRule, values: pa.Array) -> Mask:
-    """Which of ``values`` break ``rule``. A null breaks only ``required`` and ``missingValues``, NaN every limit.
+def broken(rule: RowRule, values: pa.Array) -> Mask | None:
+    """Which of ``values`` break ``rule``; None where none does, which is mostly seen without judging each of them.
+
+    A null breaks only ``required`` and ``missingValues``, NaN every limit.
 
     Raises:
         ContractError: the rule's limit does not fit the column's type.
     """
     if rule.check == "required":
-        return values.is_null()
-    if pa.types.is_dictionary(values.type):
-        # Judge each distinct value once.
-        verdicts = pc.take(broken(rule, values.dictionary), values.indices)
-        return pc.fill_null(verdicts, rule.check == "missingValues")
+        return values.is_null() if values.null_count else None
     try:
-        return pc.fill_null(_verdicts(rule, values), False)
+        if pa.types.is_dictionary(values.type):
+            return _of_codes(rule, values)
+        if _within(rule, values):
+            return None
+        verdicts = pc.fill_null(_verdicts(rule, values), False)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError, TypeError) as error:
         raise ContractError(
             f"rule {rule.id} does not fit column {rule.column} of type {values.type}: {error}",
             fix="correct the rule or the column's logicalType",
         ) from error
+    return verdicts if pc.any(verdicts).as_py() else None
+
+
+def _of_codes(rule: RowRule, values: pa.DictionaryArray) -> Mask | None:
+    """Judge each distinct value once."""
+    verdicts = broken(rule, values.dictionary)
+    null_breaks = rule.check == "missingValues" and values.null_count > 0
+    if verdicts is None:
+        return values.is_null() if null_breaks else None
+    return pc.fill_null(pc.take(verdicts, values.indices), null_breaks)
+
+
+def _within(rule: RowRule, values: pa.Array) -> bool:
+    """Whether the least and the greatest value show that all lie within the limit. NaN is within none."""
+    if rule.check not in _COMPARE or not len(values):
+        return False
+    kind = values.type
+    if not (pa.types.is_integer(kind) or pa.types.is_float32(kind) or pa.types.is_float64(kind)):
+        return False
+    if isinstance(rule.limit, bool) or not isinstance(rule.limit, int | float):
+        return False
+    numbers = (values.drop_null() if values.null_count else values).to_numpy()
+    if not len(numbers):
+        return True
+    low_is_enough = rule.check in ("minimum", "exclusiveMinimum")
+    end = (numbers.min() if low_is_enough else numbers.max()).item()  # NaN if any is NaN
+    return bool(_COMPARE[rule.check](end, rule.limit))
 
 
 def _verdicts(rule: RowRule, values: pa.Array) -> pa.Array:
@@ -50,12 +92,7 @@ def _verdicts(rule: RowRule, values: pa.Array) -> pa.Array:
     if rule.check == "multipleOf":
         quotient = pc.divide(pc.cast(values, pa.float64()), float(limit))
         return pc.invert(pc.less(pc.abs(pc.subtract(quotient, pc.round(quotient))), 1e-9))
-    compare = {
-        "minimum": pc.greater_equal,
-        "maximum": pc.less_equal,
-        "exclusiveMinimum": pc.greater,
-        "exclusiveMaximum": pc.less,
-    }[rule.check]
+    compare = _COMPARE_ALL[rule.check]
     scalar = pa.scalar(limit)
     if pa.types.is_integer(values.type) and isinstance(limit, float):
         values = pc.cast(values, pa.float64(), safe=False)

@@ -1,9 +1,14 @@
 """Source files, read as chunks of rows that know where they stand. They are untrusted: capped before being decoded."""
 
 import importlib.util
+import threading
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from queue import Full, Queue
+from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
@@ -16,6 +21,9 @@ from bedplate.ids import Digest, digest_file, digest_of
 from bedplate.usecase.types import Source
 
 CHUNK = 1 << 18
+READERS = 2
+_AHEAD = 4
+_Item: TypeAlias = pa.RecordBatch | Exception | None
 MAX_FILE = 64 << 30
 """Largest source file, in bytes as stored."""
 MAX_ROWS = 2_000_000_000
@@ -173,16 +181,72 @@ def _check_metadata(metadata: Any, path: Path) -> None:
 
 
 def _parquet(path: Path, names: list[str]) -> Iterator[Chunk]:
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:
-        _check_metadata(file.metadata, path)
-        # Text is read as codes into its distinct values: rules then judge each value once.
-        text = [field.name for field in file.schema_arrow if pa.types.is_string(field.type)]
-        count = 0
-    with pq.ParquetFile(path, page_checksum_verification=True, read_dictionary=text) as file:
-        for batch in file.iter_batches(CHUNK, columns=names):
-            rows = np.arange(count + 1, count + batch.num_rows + 1)
-            count += batch.num_rows
-            yield Chunk(path.name, pa.Table.from_batches([batch]).select(names), rows)
+    count = 0
+    for batch in _decoded(path, names):
+        rows = np.arange(count + 1, count + batch.num_rows + 1)
+        count += batch.num_rows
+        yield Chunk(path.name, pa.Table.from_batches([batch]).select(names), rows)
+
+
+def _decoded(path: Path, names: list[str]) -> Iterator[pa.RecordBatch]:
+    """The rows in order; :data:`READERS` spans of row groups are decoded at a time, each a few batches ahead.
+
+    A row group is never held whole: somebody else chose how large it is.
+    """
+    metadata = pq.read_metadata(path)
+    _check_metadata(metadata, path)
+    spans = _spans([metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)])
+    # Text is read as codes into its distinct values: rules then judge each value once.
+    text = [field.name for field in metadata.schema.to_arrow_schema() if pa.types.is_string(field.type)]
+    stop = threading.Event()
+
+    def put(queue: "Queue[_Item]", item: "_Item") -> None:
+        while not stop.is_set():
+            with suppress(Full):
+                queue.put(item, timeout=0.2)
+                return
+
+    def decode(span: list[int], queue: "Queue[_Item]") -> None:
+        try:
+            with pq.ParquetFile(path, metadata=metadata, page_checksum_verification=True, read_dictionary=text) as file:
+                for batch in file.iter_batches(CHUNK, row_groups=span, columns=names, use_threads=len(spans) == 1):
+                    put(queue, batch)
+            put(queue, None)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is raised where the rows are asked for
+            put(queue, error)
+
+    waiting = iter(spans)
+    queues: deque[Queue[_Item]] = deque()
+    with ThreadPoolExecutor(READERS, thread_name_prefix="source-reader") as pool:
+        try:
+            while True:
+                while len(queues) < READERS and (span := next(waiting, None)) is not None:
+                    queues.append(Queue(_AHEAD))
+                    pool.submit(decode, span, queues[-1])
+                if not queues:
+                    return
+                item = queues[0].get()
+                if isinstance(item, Exception):
+                    raise item
+                if item is None:
+                    queues.popleft()
+                else:
+                    yield item
+        finally:
+            stop.set()
+
+
+def _spans(sizes: list[int]) -> list[list[int]]:
+    """Neighbouring row groups, so many together that a span is worth a thread."""
+    spans: list[list[int]] = []
+    held = CHUNK
+    for index, size in enumerate(sizes):
+        if held >= CHUNK:
+            spans.append([])
+            held = 0
+        spans[-1].append(index)
+        held += size
+    return spans
 
 
 def _csv_options(names: list[str] | None, handler: Any = None) -> dict[str, Any]:

@@ -8,7 +8,9 @@ and every :class:`~bedplate.records.TableVersion` carry them without a second li
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +28,7 @@ from deltalake.fs import DeltaStorageHandler
 from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
 
 from bedplate import clock
+from bedplate.data import encoding
 from bedplate.data import log as delta_log
 from bedplate.data.arrow import rebatch, table_schema
 from bedplate.data.folder import Folder, open_folder, storage_error
@@ -41,6 +44,8 @@ ROWS_PER_FILE = 1 << 20
 WRITERS = 2
 _RETRIES = 20
 _CHECKPOINT_EVERY = 50
+_REMEMBERED = 50_000
+"""Most data files whose names are kept in memory, over all versions that were read."""
 _LOG = logging.getLogger(__name__)
 # Versions are evidence: no part of the log expires by itself.
 _CONFIGURATION = {"delta.enableExpiredLogCleanup": "false", "delta.checkpointInterval": "1000000"}
@@ -115,6 +120,8 @@ class Tables:
         if self._options.get("aws_endpoint", "").startswith("http://"):
             self._options["aws_allow_http"] = "true"  # whoever names a plain endpoint means it
         self._root = open_folder(location, self._options)
+        self._known: OrderedDict[TableVersion, tuple[pa.Schema, list[DataFile]]] = OrderedDict()
+        self._guard = threading.Lock()
 
     # ------------------------------------------------------------------------------------------------------- writing
 
@@ -135,9 +142,12 @@ class Tables:
             return staged.commit(mode=mode, key=key)
 
     @contextmanager
-    def stage(self, name: str, data: Rows) -> Iterator[Staged]:
-        """Write rows as files, and leave it to the block to commit them. Without a commit nothing stays."""
-        schema, batches = _stream(data)
+    def stage(self, name: str, data: Rows, schema: pa.Schema | None = None) -> Iterator[Staged]:
+        """Write rows as files, and leave it to the block to commit them. Without a commit nothing stays.
+
+        ``schema`` is what the rows become; what they are where it is not given.
+        """
+        schema, batches = _stream(data) if schema is None else (table_schema(schema), data)
         folder = self._folder(name)
         self._remember(folder, name)
         prefix = new_id("part")
@@ -189,8 +199,13 @@ class Tables:
         return self._describe(name, self._at(self._folder(name), version))
 
     def schema(self, version: TableVersion) -> pa.Schema:
-        """The Arrow schema of a version."""
-        return _arrow_schema(self._at(self._folder(version.name), version.version))
+        """The Arrow schema of a version.
+
+        Raises:
+            NotFoundError: there is no such version.
+            IntegrityError: the log no longer says what the version's digest covers.
+        """
+        return self._checked(version)[0]
 
     def files(self, version: TableVersion) -> list[DataFile]:
         """The data files of a version, in the order they were written.
@@ -219,22 +234,29 @@ class Tables:
         return self._dataset(version.name, schema, files)
 
     def scan(
-        self, version: TableVersion, columns: list[str] | None = None, filter: ds.Expression | None = None
+        self,
+        version: TableVersion,
+        columns: Sequence[str] | Mapping[str, ds.Expression] | None = None,
+        filter: ds.Expression | None = None,
     ) -> pa.RecordBatchReader:
         """Stream a version's rows, in the order they were written, verifying every page. Ungoverned: see :mod:`.reads`.
+
+        ``columns`` names those to read, or says what each column that goes out is computed as.
 
         Raises:
             InputError: a column that the table has not.
             IntegrityError: the log or a file is damaged; a damaged page raises while the stream is read.
         """
         dataset = self.dataset(version)
-        names = list(dataset.schema.names) if columns is None else list(columns)
-        for name in names:
-            if name not in dataset.schema.names:
-                raise InputError(
-                    f"table {version.name} has no column {name!r}", fix=f"use one of {', '.join(dataset.schema.names)}"
-                )
-        return stream(dataset, names, filter, where=f"table {version.name}, version {version.version}")
+        known = dataset.schema.names
+        if not isinstance(columns, Mapping):
+            for name in columns or ():
+                if name not in known:
+                    raise InputError(
+                        f"table {version.name} has no column {name!r}", fix=f"use one of {', '.join(known)}"
+                    )
+            columns = {name: ds.field((name,)) for name in (known if columns is None else columns)}
+        return stream(dataset, columns, filter, where=f"table {version.name}, version {version.version}")
 
     # ---------------------------------------------------------------------------------------------------- maintenance
 
@@ -320,6 +342,20 @@ class Tables:
         )
 
     def _checked(self, version: TableVersion) -> tuple[pa.Schema, list[DataFile]]:
+        # What the log said once under this digest stays true: opening the log again would cost every read milliseconds.
+        with self._guard:
+            known = self._known.get(version)
+            if known is not None:
+                self._known.move_to_end(version)
+                return known
+        found = self._from_log(version)
+        with self._guard:
+            self._known[version] = found
+            while sum(len(files) for _, files in self._known.values()) > _REMEMBERED and len(self._known) > 1:
+                self._known.popitem(last=False)
+        return found
+
+    def _from_log(self, version: TableVersion) -> tuple[pa.Schema, list[DataFile]]:
         delta = self._at(self._folder(version.name), version.version)
         schema, files = _arrow_schema(delta), _files(delta)
         if _version_digest(schema, files) != version.digest:
@@ -447,23 +483,22 @@ class Tables:
 
 
 def stream(
-    dataset: ds.Dataset, columns: list[str], filter: ds.Expression | None = None, *, where: str
+    dataset: ds.Dataset, columns: Mapping[str, ds.Expression], filter: ds.Expression | None = None, *, where: str
 ) -> pa.RecordBatchReader:
-    """Scan a data set as a stream that names a damaged page as what it is."""
+    """Scan a data set as a stream that names a damaged page as what it is. Nothing is read before it is asked for."""
     scanner = dataset.scanner(
-        columns=columns, filter=filter, batch_size=1 << 16, batch_readahead=4, fragment_readahead=2
+        columns=dict(columns), filter=filter, batch_size=1 << 18, batch_readahead=2, fragment_readahead=1
     )
-    reader = scanner.to_reader()
 
     def batches() -> Iterator[pa.RecordBatch]:
         try:
-            yield from reader
+            yield from scanner.to_reader()
         except (OSError, pa.ArrowInvalid) as error:
             raise IntegrityError(
                 f"a data file is damaged: {error}", where=where, fix="restore the home from a backup"
             ) from error
 
-    return pa.RecordBatchReader.from_batches(reader.schema, batches())
+    return pa.RecordBatchReader.from_batches(scanner.projected_schema, batches())
 
 
 def _stream(data: Rows) -> tuple[pa.Schema, Iterable[pa.RecordBatch | pa.Table]]:
@@ -491,7 +526,13 @@ def _write_files(
     def write(index: int, table: pa.Table) -> DataFile:
         sink = pa.BufferOutputStream()
         pq.write_table(
-            table, sink, compression="zstd", compression_level=1, write_page_checksum=True, store_schema=False
+            table,
+            sink,
+            compression="zstd",
+            compression_level=1,
+            write_page_checksum=True,
+            store_schema=False,
+            **encoding.options(table),
         )
         data = sink.getvalue()
         digest = hashlib.sha256(data).hexdigest()
