@@ -155,7 +155,7 @@ class TensorSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelSignature(msgspec.Struct, frozen=True, kw_only=True):
-    """What a model takes and gives. ``predictor`` names the trusted loader: ``onnx`` or ``recommender``."""
+    """What a model takes and gives. ``predictor`` names the loader, one of those of serving."""
 
     predictor: str
     inputs: tuple[TensorSpec, ...]

@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 from bedplate import online
 from bedplate.errors import InputError, IntegrityError
 from bedplate.features import materialise
-from bedplate.serve.state import View, key_of, pack_row, pack_rows, unpack_many, unpack_row, unpack_rows
+from bedplate.serve.state import View, key_of, moments_of, pack_row, pack_rows, unpack_many, unpack_row, unpack_rows
 
 NOW, THEN = datetime(2017, 2, 1, tzinfo=UTC), datetime(2017, 1, 1, tzinfo=UTC)
 WIDTH = 3
@@ -25,16 +25,16 @@ def test_packing_keeps_every_bit(values):
     """Rows and lists of rows, of any length, any float."""
     items = np.arange(len(values), dtype=np.int64) - 2
 
-    back, again = unpack_rows(VIEW, pack_rows(VIEW.columns, items, values))
+    back, again = unpack_rows(VIEW, pack_rows(VIEW.columns, items, values, 7))
 
     assert np.array_equal(back, items)
     assert again.tobytes() == values.tobytes()
-    assert unpack_many(VIEW, [pack_row(VIEW.columns, row) for row in values]).tobytes() == values.tobytes()
+    assert unpack_many(VIEW, [pack_row(VIEW.columns, row, 7) for row in values]).tobytes() == values.tobytes()
 
 
 def test_columns_in_another_order_are_refused():
     """The same names in another order would be read as the wrong features."""
-    row = pack_row(VIEW.columns, np.zeros(WIDTH, np.float32))
+    row = pack_row(VIEW.columns, np.zeros(WIDTH, np.float32), 7)
 
     with pytest.raises(IntegrityError, match="other columns"):
         unpack_row(OTHER, row)
@@ -66,6 +66,7 @@ def test_the_rows_of_one_moment_go_online(tmp_path):
     assert two is not None
     assert bought is not None
     assert unpack_row(View(namespace="s", columns=("x",)), one).tolist() == [1.5]
+    assert moments_of([one, two, bought]) == [NOW.timestamp() * 1e6] * 3
     assert unpack_row(View(namespace="s", columns=("x",)), two).tolist() == [-1]
     items, values = unpack_rows(View(namespace="p", columns=("y",)), bought)
     assert items.tolist() == [7, 8]

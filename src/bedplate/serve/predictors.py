@@ -155,7 +155,19 @@ def _load_embedding(folder: Path, manifest: Manifest, threads: int) -> Predictor
     return embedding.assemble(files, manifest.signature, threads=threads)
 
 
-LOADERS: dict[str, Loader] = {"embedding": _load_embedding, "onnx": _load_onnx, "recommender": _load_recommender}
+def _load_joining(folder: Path, manifest: Manifest, threads: int) -> Predictor:
+    from bedplate.serve import joining  # imports this module
+
+    files = {name: bundle.read(folder, manifest, name) for name in (joining.CONFIG, joining.MODEL)}
+    return joining.assemble(files, manifest.signature, threads=threads)
+
+
+LOADERS: dict[str, Loader] = {
+    "embedding": _load_embedding,
+    "onnx": _load_onnx,
+    "onnx-features": _load_joining,
+    "recommender": _load_recommender,
+}
 """Every loader a trusted process has. What is not here is not loaded, whatever a bundle says."""
 
 

@@ -2,7 +2,7 @@
 
 A view of one entity has one value per entity. A view of two entities has one value per first entity, which holds all
 its pairs, so that a household's history comes in one read. Each value begins with four bytes that stand for the names
-and order of the columns: features of another shape are refused, never misread.
+and order of the columns (features of another shape are refused, never misread) and the moment that the features are of.
 """
 
 import zlib
@@ -41,20 +41,31 @@ def key_of(identifier: int) -> bytes:
     return int(identifier).to_bytes(8, "little", signed=True)
 
 
-def pack_row(columns: Sequence[str], values: Floats) -> bytes:
-    """One entity's features: four bytes that stand for the column names, then float32 values."""
-    return _schema(columns) + values.astype("<f4", copy=False).tobytes()
+def pack_row(columns: Sequence[str], values: Floats, moment: int) -> bytes:
+    """One entity's features: four bytes that stand for the column names, the moment, then float32 values.
+
+    ``moment`` in microseconds since 1970.
+    """
+    return _schema(columns) + moment.to_bytes(8, "little", signed=True) + values.astype("<f4", copy=False).tobytes()
 
 
-def pack_rows(columns: Sequence[str], items: Ids, values: Floats) -> bytes:
-    """The features of one entity's pairs: the four bytes, the number of pairs, their items, their values by row."""
-    size = len(items).to_bytes(4, "little")
-    return _schema(columns) + size + items.astype("<i8").tobytes() + values.astype("<f4", copy=False).tobytes()
+def pack_rows(columns: Sequence[str], items: Ids, values: Floats, moment: int) -> bytes:
+    """The features of one entity's pairs: head as above, the number of pairs, their items, their values by row."""
+    head = _schema(columns) + moment.to_bytes(8, "little", signed=True) + len(items).to_bytes(4, "little")
+    return head + items.astype("<i8").tobytes() + values.astype("<f4", copy=False).tobytes()
+
+
+_HEAD = 12
+
+
+def moments_of(rows: Sequence[bytes]) -> list[int]:
+    """The moment that each packed value is of, in microseconds since 1970."""
+    return [int.from_bytes(row[4:_HEAD], "little", signed=True) for row in rows]
 
 
 def blank_row(view: View) -> bytes:
     """The packed row of an entity that the view does not know."""
-    return pack_row(view.columns, np.full(len(view.columns), MISSING))
+    return pack_row(view.columns, np.full(len(view.columns), MISSING), 0)
 
 
 def _check(view: View, data: bytes) -> None:
@@ -73,20 +84,21 @@ def _foreign(view: View) -> IntegrityError:
 def unpack_row(view: View, data: bytes) -> Floats:
     """The values that :func:`pack_row` packed, shape (columns,)."""
     _check(view, data)
-    return np.frombuffer(data, "<f4", offset=4)
+    return np.frombuffer(data, "<f4", offset=_HEAD)
 
 
 def unpack_rows(view: View, data: bytes) -> tuple[Ids, Floats]:
     """The items, shape (n,), and values, shape (n, columns), that :func:`pack_rows` packed."""
     _check(view, data)
-    n = int.from_bytes(data[4:8], "little")
-    items = np.frombuffer(data, "<i8", count=n, offset=8)
-    return items, np.frombuffer(data, "<f4", offset=8 + 8 * n).reshape(n, len(view.columns))
+    start = _HEAD + 4
+    n = int.from_bytes(data[_HEAD:start], "little")
+    items = np.frombuffer(data, "<i8", count=n, offset=start)
+    return items, np.frombuffer(data, "<f4", offset=start + 8 * n).reshape(n, len(view.columns))
 
 
 def unpack_many(view: View, rows: Sequence[bytes]) -> Floats:
     """The values of many packed rows, shape (rows, columns)."""
-    size = 4 + 4 * len(view.columns)
+    size = _HEAD + 4 * len(view.columns)
     data = b"".join(rows)
     if len(data) != size * len(rows):
         raise _foreign(view)
@@ -94,7 +106,7 @@ def unpack_many(view: View, rows: Sequence[bytes]) -> Floats:
     heads = block[:, 0].view("<u4")
     if len(rows) and (heads != int.from_bytes(_schema(view.columns), "little")).any():
         raise _foreign(view)
-    return block[:, 1:]
+    return block[:, _HEAD // 4 :]
 
 
 def pad(pairs: Floats, rows: int) -> Floats:
@@ -134,7 +146,7 @@ def identifiers(table: "pa.Table", name: str) -> Ids:
 
 
 def packed(table: "pa.Table", entity: Sequence[str]) -> Iterator[tuple[bytes, bytes]]:
-    """Keys and values of one view at one moment.
+    """Keys and values of one view at one moment, that of the first row.
 
     Raises:
         InputError: an entity column does not hold whole numbers.
@@ -142,15 +154,16 @@ def packed(table: "pa.Table", entity: Sequence[str]) -> Iterator[tuple[bytes, by
     columns = columns_of(table, entity)
     values = matrix(table, columns)
     ids = identifiers(table, entity[0])
+    moment = round(table["as_of"][0].as_py().timestamp() * 1e6) if table.num_rows else 0
     if len(entity) == 1:
         for i, identifier in enumerate(ids.tolist()):
-            yield key_of(identifier), pack_row(columns, values[i])
+            yield key_of(identifier), pack_row(columns, values[i], moment)
         return
     items = identifiers(table, entity[1])
     order = np.lexsort((items, ids))
     ids, items, values = ids[order], items[order], values[order]
     for low, high in groups(ids):
-        yield key_of(int(ids[low])), pack_rows(columns, items[low:high], values[low:high])
+        yield key_of(int(ids[low])), pack_rows(columns, items[low:high], values[low:high], moment)
 
 
 def groups(ids: Ids) -> Iterator[tuple[int, int]]:

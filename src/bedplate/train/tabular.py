@@ -18,8 +18,10 @@ from bedplate.compute.task import Result, Task
 from bedplate.errors import InputError
 from bedplate.extensions import require
 from bedplate.records import Comparison, Estimate, Metric, ModelSignature, TensorSpec
+from bedplate.serve import joining
 from bedplate.train import evaluation
 from bedplate.train.columns import MISSING, Column, Matrix, columns_of, encode, export, verify
+from bedplate.train.joined import Join, config_of, join
 from bedplate.usecase import quantities
 
 MODEL = "model.onnx"
@@ -32,7 +34,8 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """What the recipe is told. ``holdout`` is a share (``20 %``) or, with ``time``, a stretch (``28 d``).
 
     ``table`` may be left out when there is one table. ``without`` names columns that are no features (ids, names).
-    Of two classes the second in sorted order is the one that ``score`` speaks of.
+    Of two classes the second in sorted order is the one that ``score`` speaks of. With ``features``, those that each
+    row's entity had at its ``time`` are joined to the table, and a request names the entity.
     """
 
     target: str
@@ -46,6 +49,7 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     lightgbm: dict[str, Any] = {}
     threads: int = 1
     as_of: tuple[str, ...] = ()
+    features: Join | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ def train(task: Task) -> Result:
     """
     p = _parameters(task.parameters)
     table, name = _table(task, p)
+    table, joined = _features(task, table, p)
     test_rows = _held_out(table, p, task.seed)
     split = _split(table, name, p, test_rows)
     task.progress(f"trees on {len(split.y_train):,} rows of {len(split.columns)} features", None, None)
@@ -84,11 +89,11 @@ def train(task: Task) -> Result:
         more, compared = _ranked(split, predictions, slices, task.seed)
         metrics, comparisons = metrics + more, comparisons + compared
     return Result(
-        files={MODEL: exported},
+        files={MODEL: exported, **({joining.CONFIG: msgspec.json.encode(joined)} if joined else {})},
         result={
             "metrics": msgspec.to_builtins(metrics),
             "comparisons": msgspec.to_builtins(comparisons),
-            "signature": msgspec.to_builtins(_signature(split)),
+            "signature": msgspec.to_builtins(_signature(split, joined)),
             "parameters": msgspec.to_builtins(p),
             "split": {
                 "kind": "time" if p.time else "share",
@@ -110,13 +115,14 @@ def _parameters(given: dict[str, Any]) -> Parameters:
 
 
 def _table(task: Task, p: Parameters) -> "tuple[Any, str]":
-    if p.table is None and len(task.tables) != 1:
+    tables = [name for name in task.tables if p.features is None or name != p.features.view]
+    if p.table is None and len(tables) != 1:
         raise InputError(
-            f"there are {len(task.tables)} tables",
+            f"there are {len(tables)} tables",
             where="train.parameters.table",
-            fix=f"name one: {', '.join(task.tables)}",
+            fix=f"name one: {', '.join(tables)}",
         )
-    name = p.table or next(iter(task.tables))
+    name = p.table or tables[0]
     if name not in task.tables:
         raise InputError(
             f"there is no table {name!r}", where="train.parameters.table", fix=f"use {', '.join(task.tables)}"
@@ -130,6 +136,18 @@ def _table(task: Task, p: Parameters) -> "tuple[Any, str]":
     if table.num_rows < 20:
         raise InputError(f"{table.num_rows} rows with a target are too few", where=name, fix="give at least 20 rows")
     return table, name
+
+
+def _features(task: Task, table: Any, p: Parameters) -> "tuple[Any, joining.Joined | None]":
+    """The table with the features of its entities, and what the release says of them."""
+    if p.features is None:
+        return table, None
+    view = task.tables.get(p.features.view)
+    if view is None or p.time is None:
+        missing = "a time" if view is not None else f"a feature view {p.features.view!r}"
+        raise InputError(f"features are joined, but there is not {missing}", where="train.parameters.features")
+    config = config_of(p.features, view)
+    return join(table, p.time, view, config), config
 
 
 def _held_out(table: Any, p: Parameters, seed: int) -> npt.NDArray[np.bool_]:
@@ -155,7 +173,7 @@ def _held_out(table: Any, p: Parameters, seed: int) -> npt.NDArray[np.bool_]:
 
 
 def _split(table: Any, name: str, p: Parameters, held_out: npt.NDArray[np.bool_]) -> Split:
-    left_out = {p.target, p.time, *p.without, *_times(table)}
+    left_out = {p.target, p.time, *p.without, *_times(table), *([p.features.entity] if p.features else [])}
     learned = table.filter(~held_out)
     columns = columns_of(learned, [c for c in table.column_names if c not in left_out])
     if not columns:
@@ -337,12 +355,13 @@ def _slices(table: Any, p: Parameters, held_out: npt.NDArray[np.bool_]) -> dict[
     return found
 
 
-def _signature(split: Split) -> ModelSignature:
+def _signature(split: Split, joined: "joining.Joined | None") -> ModelSignature:
     inputs = tuple(
         TensorSpec(name=c.name, datatype="FP32" if c.categories is None else "BYTES", shape=(-1, 1))
         for c in split.columns
     )
     width = len(split.classes) if len(split.classes) > 2 else 1
-    return ModelSignature(
-        predictor="onnx", inputs=inputs, outputs=(TensorSpec(name="score", datatype="FP32", shape=(-1, width)),)
-    )
+    outputs = (TensorSpec(name="score", datatype="FP32", shape=(-1, width)),)
+    if joined is not None:
+        return joining.signature(joined, inputs, outputs)
+    return ModelSignature(predictor="onnx", inputs=inputs, outputs=outputs)
