@@ -317,7 +317,11 @@ class Packed(msgspec.Struct, frozen=True):
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True):
-    """One served prediction, as the journal and then the prediction table keep it. ``exposure``: during a rollout."""
+    """One served prediction, as the journal and then the prediction table keep it.
+
+    ``exposure``: during a rollout. ``ended``: why an answer in pieces was broken off, empty when it was whole; its
+    outputs are the pieces that were sent.
+    """
 
     id: str
     request_id: str
@@ -335,6 +339,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     latency_ms: float
     replayed: bool = False
     exposure: Exposure | None = None
+    ended: str = ""
 
 
 class DriftFinding(msgspec.Struct, frozen=True, kw_only=True):

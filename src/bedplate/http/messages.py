@@ -29,12 +29,16 @@ class ProtocolError(InputError):
 
 
 class Response(msgspec.Struct, kw_only=True):
-    """An answer: ``body`` as bytes, or ``stream`` as pieces that are sent when they come."""
+    """An answer: ``body`` as bytes, or ``stream`` as pieces that are sent when they come.
+
+    ``paced``: the next piece is not asked for before there is room for it on the way to the client.
+    """
 
     status: int = 200
     headers: list[tuple[str, str]] = []
     body: bytes = b""
     stream: AsyncIterator[bytes] | None = None
+    paced: bool = False
 
     @classmethod
     def json(cls, value: object, status: int = 200, headers: tuple[tuple[str, str], ...] = ()) -> "Response":

@@ -40,6 +40,7 @@ SCHEMA = pa.schema(
         pa.field("latency_ms", pa.float64(), nullable=False),
         pa.field("replayed", pa.bool_(), nullable=False),
         pa.field("exposure", pa.string(), nullable=False),
+        pa.field("ended", pa.string(), nullable=False),
         pa.field("segment", pa.string(), nullable=False),
     ]
 )
@@ -140,23 +141,30 @@ def latest(rows: Reader, version: TableVersion) -> Prediction | None:
     return None if newest is None else find(rows, version, newest["id"])
 
 
+_LATER = {"exposure": "null", "ended": ""}
+"""Columns that tables did not have from the start, and what stands there for rows from before."""
+
+
 def _upgrade(tables: Tables, name: str) -> None:
-    """Give a table that was made before rollouts the column of exposures, once; nothing was exposed in it."""
+    """Give a table the columns that came after it was made, once."""
     try:
         current = tables.current(name)
     except NotFoundError:
         return
     before = tables.schema(current)
-    if "exposure" in before.names:
+    added = [column for column in _LATER if column not in before.names]
+    if not added:
         return
 
     def grown() -> Iterator[pa.RecordBatch]:
         for batch in tables.scan(current):
             columns = {column: batch.column(column) for column in before.names}
-            columns["exposure"] = pa.array(["null"] * batch.num_rows, pa.string())
+            for column in added:
+                columns[column] = pa.array([_LATER[column]] * batch.num_rows, pa.string())
             yield pa.RecordBatch.from_arrays([columns[field.name] for field in SCHEMA], schema=SCHEMA)
 
-    tables.write(name, pa.RecordBatchReader.from_batches(SCHEMA, grown()), mode="overwrite", key=f"exposure:{name}")
+    reader = pa.RecordBatchReader.from_batches(SCHEMA, grown())
+    tables.write(name, reader, mode="overwrite", key=f"{'+'.join(added)}:{name}")
 
 
 def _row(segment: Segment, record: bytes) -> dict[str, object]:

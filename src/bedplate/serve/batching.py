@@ -7,10 +7,11 @@ batches grow with the load and only then. Whether that pays, and up to how many 
 import asyncio
 import math
 from collections import deque
+from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from statistics import median
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -19,7 +20,7 @@ import numpy.typing as npt
 from bedplate.errors import BedplateError, DeadlineError
 from bedplate.http.deadlines import Deadline
 from bedplate.records import ModelSignature
-from bedplate.serve.predictors import Answer, FeatureReader, Predictor
+from bedplate.serve.predictors import Answer, FeatureReader, Predictor, Streams
 from bedplate.serve.tensors import DTYPES, Arrays, ModelError
 
 MOST_ROWS = 256
@@ -67,7 +68,9 @@ class Batcher:
         self._begun = self._took = (
             0.0  # when the present batch was begun; what the last ones took, each half the weight
         )
-        self._thread = ThreadPoolExecutor(1, "model") if plan.rows > 1 else None
+        # A step of a stream may take long, and the loop sends what was made before.
+        threaded = plan.rows > 1 or isinstance(predictor, Streams)
+        self._thread = ThreadPoolExecutor(1, "model") if threaded else None
 
     @property
     def queues(self) -> bool:
@@ -113,6 +116,36 @@ class Batcher:
                 return await one.answer
         except TimeoutError as error:
             raise too_late() from error
+
+    async def stream(self, inputs: Arrays, until: float) -> AsyncGenerator[Answer]:
+        """The pieces of an answer, each computed when it is asked for; between two, others get their turn.
+
+        ``until`` is the time of the loop at which it must be whole. Closing it closes the predictor's own iterator.
+
+        Raises:
+            InputError: the predictor refuses these inputs.
+            ModelError: the predictor failed.
+            DeadlineError: it was not whole in time.
+        """
+        predictor, thread = self._predictor, self._thread
+        assert isinstance(predictor, Streams), "only a predictor that yields is asked to"
+        assert thread is not None, "a predictor that yields has a thread"
+        loop = asyncio.get_running_loop()
+        pieces = predictor.stream(inputs, self._features)
+        try:
+            while True:
+                step = loop.run_in_executor(thread, _step, pieces)
+                try:
+                    piece = await asyncio.wait_for(step, max(0.0, until - loop.time()))
+                except TimeoutError as error:
+                    raise DeadlineError("the answer was not whole in time", fix="ask for less") from error
+                if piece is None:
+                    return
+                if isinstance(piece, BedplateError):
+                    raise piece
+                yield piece
+        finally:
+            thread.submit(_close, pieces)  # after the step that it may be in
 
     def close(self) -> None:
         """End the thread, after what it computes now."""
@@ -181,14 +214,33 @@ class Batcher:
         return _part(answer, [one.rows for one in batch])
 
     def _alone(self, inputs: Arrays) -> Answer | BedplateError:
-        try:
-            return self._predictor.predict(inputs, self._features)
-        except BedplateError as error:
-            return error
-        except Exception as error:  # noqa: BLE001  a model may raise anything
-            failure = ModelError(f"the model failed: {type(error).__name__}")
-            failure.__cause__ = error
-            return failure
+        return _guarded(lambda: self._predictor.predict(inputs, self._features))
+
+
+T = TypeVar("T")
+
+
+def _guarded(ask: Callable[[], T]) -> T | BedplateError:
+    """What the model says, or why it says nothing."""
+    try:
+        return ask()
+    except BedplateError as error:
+        return error
+    except Exception as error:  # noqa: BLE001  a model may raise anything
+        failure = ModelError(f"the model failed: {type(error).__name__}")
+        failure.__cause__ = error
+        return failure
+
+
+def _step(pieces: Iterator[Answer]) -> Answer | BedplateError | None:
+    """The next piece, None after the last."""
+    return _guarded(lambda: next(pieces, None))
+
+
+def _close(pieces: Iterator[Answer]) -> None:
+    closer = getattr(pieces, "close", None)
+    if closer is not None:
+        closer()
 
 
 def too_late() -> DeadlineError:

@@ -8,6 +8,7 @@ protocol's.
 
 import asyncio
 from collections import deque
+from collections.abc import AsyncGenerator
 from time import perf_counter
 from typing import Any
 
@@ -15,7 +16,7 @@ import msgspec
 
 from bedplate import clock, ids
 from bedplate.bundle import Manifest
-from bedplate.errors import DeadlineError, StorageError, UnavailableError
+from bedplate.errors import BedplateError, DeadlineError, StorageError, UnavailableError
 from bedplate.http import ResourceRef
 from bedplate.ids import Digest
 from bedplate.journal import Writer
@@ -29,7 +30,7 @@ from bedplate.serve.pressure import Pressure
 from bedplate.serve.routing import Router, split_key
 from bedplate.serve.snapshot import Route
 from bedplate.serve.spec import ReplicaSpec
-from bedplate.serve.tensors import Answered, Arrays, Call, check, logged
+from bedplate.serve.tensors import Answered, Arrays, Call, check, logged, plain
 
 ENTITY = "Endpoint"
 _encode = msgspec.json.Encoder().encode
@@ -52,6 +53,12 @@ class _Own(msgspec.Struct):
     replayed: bool
     request_id: str
     time: str
+
+
+class _Pieces(_Own):
+    """The same of an answer in pieces."""
+
+    ended: str
 
 
 class Inference:
@@ -149,12 +156,56 @@ class Inference:
             time=clock.timestamp(),
         )
         record = self._head(admitted, bundle, evidence) + _encode(own)[1:]
-        if self._durable:
-            await self._kept(record)
-        else:
-            self._keep(record)
+        await self._log(record)
         self.metrics.prediction(perf_counter() - started)
         return Answered(prediction, version, outputs)
+
+    async def stream(self, prediction: str, call: Call, admitted: Admitted, arrival: Arrival) -> AsyncGenerator[Arrays]:
+        """The checked pieces of an answer under the id ``prediction``, by the model of this process.
+
+        The predictor must be one that yields. One record says what was sent, at the end, whatever brought it about.
+
+        Raises:
+            InputError: the model refuses the values, before the first piece.
+            ModelError: the model failed, or a piece cannot be one.
+            DeadlineError: the answer was not whole in the time that its caller waits, or that the replica allows.
+            UnavailableError: it cannot be logged.
+        """
+        spec, started = self.spec, arrival.started
+        seconds = min(arrival.seconds, call.seconds, spec.streaming) - (perf_counter() - started)
+        sent: dict[str, list[Any]] = {name: [] for name in self._outputs}
+        answer, ended = None, "the client left"
+        pieces = self._batcher.stream(call.arrays, asyncio.get_running_loop().time() + seconds)
+        self.pressure.answering += 1
+        try:
+            async for answer in pieces:
+                check(answer.outputs, self.signature)
+                for name, values in sent.items():
+                    values.extend(plain(answer.outputs[name]))
+                yield answer.outputs
+            ended = ""
+        except BedplateError as error:
+            ended = error.message
+            raise
+        finally:
+            self.pressure.answering -= 1
+            await pieces.aclose()
+            if answer is not None:
+                own = _Pieces(
+                    ended=ended,
+                    entity=answer.entity,
+                    exposure=None,
+                    features=answer.features,
+                    id=prediction,
+                    inputs=call.values,
+                    latency_ms=round((perf_counter() - started) * 1000, 3),
+                    outputs=dict(sent),
+                    replayed=call.replayed,
+                    request_id=call.id or "",
+                    time=clock.timestamp(),
+                )
+                await self._log(self._head(admitted, spec.digest, spec.evidence) + _encode(own)[1:])
+                self.metrics.prediction(perf_counter() - started)
 
     async def _predict(self, arrays: Arrays, until: float) -> Answer:
         """The checked answer of the model of this process."""
@@ -180,6 +231,12 @@ class Inference:
                 self._heads.clear()
             self._heads[key] = head
         return head
+
+    async def _log(self, record: bytes) -> None:
+        if self._durable:
+            await self._kept(record)
+        else:
+            self._keep(record)
 
     def _keep(self, record: bytes) -> None:
         """Hand a record to the journal."""

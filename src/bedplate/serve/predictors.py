@@ -3,10 +3,10 @@
 A trusted process loads only formats that run no code; which loader reads a bundle stands in its signature.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 import numpy as np
@@ -67,6 +67,20 @@ class Predictor(Protocol):
 
         Raises:
             InputError: the inputs make no sense to this model; the client sees the text.
+        """
+
+
+@runtime_checkable
+class Streams(Protocol):
+    """A predictor that also answers in pieces."""
+
+    def stream(self, inputs: dict[str, np.ndarray], features: FeatureReader) -> Iterator[Answer]:
+        """The answer to checked inputs, piece by piece; each piece holds every output of the signature.
+
+        The iterator is asked for one piece at a time, as the client takes them, and is closed when it leaves.
+
+        Raises:
+            InputError: as ``predict``; before the first piece.
         """
 
 
@@ -162,10 +176,18 @@ def _load_joining(folder: Path, manifest: Manifest, threads: int) -> Predictor:
     return joining.assemble(files, manifest.signature, threads=threads)
 
 
+def _load_generating(folder: Path, manifest: Manifest, threads: int) -> Predictor:
+    from bedplate.serve import generation  # imports this module
+
+    names = (generation.CONFIG, generation.TOKENIZER, generation.MODEL)
+    return generation.assemble({name: bundle.read(folder, manifest, name) for name in names}, threads=threads)
+
+
 LOADERS: dict[str, Loader] = {
     "embedding": _load_embedding,
     "onnx": _load_onnx,
     "onnx-features": _load_joining,
+    "onnx-generate": _load_generating,
     "recommender": _load_recommender,
 }
 """Every loader a trusted process has. What is not here is not loaded, whatever a bundle says."""

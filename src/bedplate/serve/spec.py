@@ -21,9 +21,9 @@ class ReplicaSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     digest of the fact that allowed serving it, written into every prediction. ``port`` 0 lets the system choose at the
     first start; the supervisor keeps what was chosen. ``budget`` is the time in which a request must be answered: with
     ``batching``, requests are computed together as far as it allows. ``max_body`` and ``max_arriving`` (of
-    all bodies that are still arriving) in bytes, times in seconds. ``quota``
-    is each principal's for whom no other one is in force. With a ``socket`` it is a candidate, which answers what the
-    endpoint's replicas pass on over it, and nobody else.
+    all bodies that are still arriving) in bytes, times in seconds; ``streaming`` is what an answer in pieces may take.
+    ``quota`` is each principal's for whom no other one is in force. With a ``socket`` it is a candidate, which answers
+    what the endpoint's replicas pass on over it, and nobody else.
     """
 
     name: str
@@ -50,6 +50,7 @@ class ReplicaSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     receipt: float = 10.0
     drain: float = 10.0
     seal: float = 5.0
+    streaming: float = 300.0
     quota: Quota = Quota()
     scale: Scale = Scale()
     socket: Path | None = None

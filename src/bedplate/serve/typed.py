@@ -4,17 +4,21 @@ The types are made of the model's signature (:mod:`bedplate.serve.rows`), and th
 describes. An object is answered by an object, a list by a list of as many.
 """
 
+from bedplate.errors import BedplateError, InputError
 from bedplate.http import APPEND, HeaderParam, Limits, Request, Response, Route, fixed
 from bedplate.http.messages import decode_json
+from bedplate.serve import streaming
 from bedplate.serve.handlers import ENTITY, Inference
 from bedplate.serve.rows import Rows
+from bedplate.serve.tensors import Arrays, Call
 
 
 class Typed:
-    """The edge of one replica."""
+    """The edge of one replica; ``yields`` says whether its predictor answers in pieces as well."""
 
-    def __init__(self, inference: Inference) -> None:
+    def __init__(self, inference: Inference, *, yields: bool = False) -> None:
         self._inference = inference
+        self._yields = yields
         self._rows = Rows(inference.signature)
         self._request = self._rows.request_type
 
@@ -33,7 +37,21 @@ class Typed:
         given = decode_json(request.body, self._request, request.depth)
         rows = given if isinstance(given, list) else [given]
         call = self._rows.call(rows, request.params["request_id"] or None)
+        if streaming.EVENTS in request.headers.get("accept", ""):
+            return await self._stream(call, request, len(rows))
         answered = await self._inference.answer(call, request.decision, request.state["arrival"])
         answers = self._rows.answers(answered.outputs, len(rows))
         headers = (("x-prediction-id", answered.prediction),)
         return Response.json(answers if isinstance(given, list) else answers[0], headers=headers)
+
+    async def _stream(self, call: Call, request: Request, count: int) -> Response:
+        if not self._yields or count != 1:
+            reason = "answers no list in pieces" if self._yields else "does not answer in pieces"
+            raise InputError(
+                f"this model {reason}", fix="send one object" if self._yields else "accept application/json"
+            )
+
+        def piece(outputs: Arrays) -> object:
+            return self._rows.answers(outputs, 1)[0]
+
+        return await streaming.stream(self._inference, call, request, piece, BedplateError.to_dict)
