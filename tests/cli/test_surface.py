@@ -49,6 +49,7 @@ rollout start ENDPOINT --home --json
 rollout status ENDPOINT --home --json
 run PATH --home --json --only
 schema
+score ENDPOINT TABLE --column --home --json --keep --purpose --to
 status --home --json
 stop --home --json
 trace PREDICTION_ID --home --json --purpose

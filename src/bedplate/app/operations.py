@@ -29,6 +29,7 @@ from bedplate.app.read_models import (
     PlanReport,
     RestoreReport,
     RunSummary,
+    ScoreReport,
     Status,
     StopReport,
     Trace,
@@ -138,7 +139,7 @@ class Bedplate:
         return self._effect("run", RunSummary, on_event, path=str(loaded.path), only=only)
 
     def trace(self, prediction_id: str, purpose: str | None = None) -> Trace:
-        """Walk from a prediction to the objective, checking every digest on the way.
+        """Walk from a prediction, or from the digest of a scoring, to the objective, checking every digest on the way.
 
         The prediction is read for the ``purpose`` of its use case unless you name another one.
 
@@ -207,6 +208,33 @@ class Bedplate:
             gateway=gateway,
             hosts=tuple(hosts),
         )
+
+    def score(
+        self,
+        endpoint: str,
+        table: str,
+        *,
+        to: str,
+        purpose: str | None = None,
+        columns: Sequence[str] = (),
+        keep: Sequence[str] = (),
+        on_event: OnEvent = _quiet,
+    ) -> ScoreReport:
+        """Score the newest version of a table with the release that an endpoint serves, into a new table or not at all.
+
+        Rows are read under policy for the ``purpose`` of the use case, unless another one is given. ``columns`` are
+        what the model takes, if they are not called as its inputs; ``keep`` are columns to carry along. The same
+        scoring of the same version is done once.
+
+        Raises:
+            DeniedError: policy does not let you ask the endpoint, or read the table.
+            InputError: the table does not fit the model.
+            NotFoundError: there is no such endpoint or table.
+        """
+        return self._effect(
+            "score", ScoreReport, on_event, endpoint=endpoint, table=table, to=to, purpose=purpose,
+            columns=tuple(columns), keep=tuple(keep),
+        )  # fmt: skip
 
     def approve(self, use_case: str, environment: str, reason: str) -> DecisionReport:
         """Say, as yourself, that the latest bundle may go into an environment."""

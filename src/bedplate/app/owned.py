@@ -161,6 +161,12 @@ class OwnedHome:
 
         return endpoint.kubernetes(self.system, principal, **asked)
 
+    def score(self, principal: Principal, emit: Emit, **asked: Any) -> Any:
+        """Score a table."""
+        from bedplate.app import scoring
+
+        return scoring.score(self.system, principal, emit, **asked)
+
     def stop(self, principal: Principal, emit: Emit) -> Any:
         """Ask this owner to end."""
         from bedplate.app import endpoints
@@ -211,6 +217,7 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
         OwnedHome.status,
         OwnedHome.load_target,
         OwnedHome.export_kubernetes,
+        OwnedHome.score,
         OwnedHome.stop,
     )
 } | {

@@ -24,6 +24,7 @@ from bedplate.records import (
     RetrainDecision,
     RolloutState,
     RuleOutcome,
+    TableVersion,
     TrainResult,
 )
 
@@ -339,6 +340,18 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
     verdict: Literal["met", "missed", "open"]
     because: tuple[str, ...]
     warnings: tuple[str, ...] = ()
+
+
+class ScoreReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A table through a model: what was read, what was written, by which release, and the digest to trace it by."""
+
+    endpoint: str
+    bundle: Digest
+    source: TableVersion
+    table: TableVersion
+    scoring: Digest
+    purpose: str
+    seconds: float
 
 
 # --------------------------------------------------------------------------------------------------------- trace, audit

@@ -11,9 +11,10 @@ from bedplate.app.read_models import Trace, TraceNode
 from bedplate.app.system import System
 from bedplate.errors import BedplateError, DeniedError, IntegrityError, NotFoundError
 from bedplate.identity import Principal, policy_principal
-from bedplate.ids import Digest, digest_of
+from bedplate.ids import Digest, digest_of, is_digest
 from bedplate.policy import values as policy
 from bedplate.records import Bundle, Fact, Governance, IngestResult, Objective, Prediction
+from bedplate.store import facts
 
 ORDER = ("approval", "bundle", "gates", "training", "features", "dataset", "data", "plan", "requirements", "objective")
 """The kinds of evidence on the way, nearest to the prediction first."""
@@ -44,6 +45,8 @@ def trace(system: System, principal: Principal, prediction_id: str, purpose: str
     """
     from bedplate.observe.ship import find
 
+    if is_digest(prediction_id):
+        return _scored(system, principal, Digest(prediction_id))
     with system.store.read() as tx:
         names = [row.name for row in tx.use_cases.list()]
     denied: DeniedError | None = None
@@ -79,6 +82,30 @@ def trace(system: System, principal: Principal, prediction_id: str, purpose: str
     )
 
 
+def _scored(system: System, principal: Principal, digest: Digest) -> Trace:
+    """The line of the rows that one scoring of a table made."""
+    with system.store.read() as tx:
+        fact = tx.facts.get(digest)
+    if fact.kind != "scoring":
+        raise NotFoundError(f"{digest} is no scoring", fix="take the digest from the column scoring of a scored table")
+    access.demand(system, principal, "read", policy.use_case(fact.use_case))
+    asked = fact.body
+    made = system.tables.made_by(asked["to"], digest)
+    again = facts.digest_of(fact.kind, fact.use_case, fact.parents, asked)
+    written = f"{made.rows:,} rows in {made.name}@{made.version}" if made else "nothing was written"
+    first = TraceNode(
+        kind="scoring",
+        title="Scored table",
+        summary=f"{written}, from {asked['source']['name']}@{asked['source']['version']} for {asked['purpose']}",
+        digest=digest,
+        verified=again == digest and made is not None,
+        created=fact.created,
+        where=asked["endpoint"],
+        details=asked,
+    )
+    return _line(system, first, digest, fact.use_case, fact.parents[0], asked["bundle"])
+
+
 def _withheld(prediction: Prediction, governance: Governance) -> tuple[str, ...]:
     """The sensitive values that the prediction has, and does not show to who asked."""
     shown = (prediction.inputs, prediction.features, prediction.outputs)
@@ -87,25 +114,28 @@ def _withheld(prediction: Prediction, governance: Governance) -> tuple[str, ...]
 
 def walk(system: System, prediction: Prediction, withheld: tuple[str, ...] = ()) -> Trace:
     """The line of a prediction: itself, then every fact that it rests on, nearest first."""
-    nodes = [_prediction(prediction, withheld)]
+    first = _prediction(prediction, withheld)
+    return _line(system, first, prediction.id, prediction.use_case, prediction.evidence, prediction.bundle)
+
+
+def _line(system: System, first: TraceNode, name: str, use_case: str, evidence: Digest, bundle: Digest) -> Trace:
+    """What ``first`` rests on: the approval ``evidence``, and everything under it."""
+    nodes = [first]
     with system.store.read() as tx:
-        approval = tx.facts.get(prediction.evidence)
-        facts = [approval, *tx.facts.ancestors(prediction.evidence)]
+        approval = tx.facts.get(evidence)
+        found = [approval, *tx.facts.ancestors(evidence)]
     by_kind: dict[str, list[Fact]] = {}
-    for fact in facts:
+    for fact in found:
         by_kind.setdefault(fact.kind, []).append(fact)
     for kind in ORDER:
-        nodes.extend(_fact(system, prediction, fact) for fact in by_kind.get(kind, ()))
+        nodes.extend(_fact(system, bundle, fact) for fact in by_kind.get(kind, ()))
     missing = [kind for kind in ("approval", "bundle", "gates", "training", "plan", "objective") if kind not in by_kind]
     nodes.extend(
         TraceNode(kind=kind, title=TITLES[kind], summary="not found on the line", digest="", verified=False)
         for kind in missing
     )
     return Trace(
-        prediction_id=prediction.id,
-        use_case=prediction.use_case,
-        nodes=tuple(nodes),
-        verified=all(node.verified for node in nodes),
+        prediction_id=name, use_case=use_case, nodes=tuple(nodes), verified=all(node.verified for node in nodes)
     )
 
 
@@ -124,14 +154,14 @@ def _prediction(prediction: Prediction, withheld: tuple[str, ...]) -> TraceNode:
     )
 
 
-def _fact(system: System, prediction: Prediction, fact: Fact) -> TraceNode:
+def _fact(system: System, bundle: Digest, fact: Fact) -> TraceNode:
     """One fact: its digest over kind, use case, parents and body, and whatever else it names, computed again."""
     body: dict[str, Any] = fact.body
     again = digest_of({"kind": fact.kind, "use_case": fact.use_case, "parents": list(fact.parents), "body": fact.body})
     problem = "" if again == fact.digest else "what is stored is not what the digest covers"
     where = ""
     if not problem and fact.kind == "bundle":
-        problem, where = _bundle(system, prediction, msgspec.convert(body, Bundle))
+        problem, where = _bundle(system, bundle, msgspec.convert(body, Bundle))
     if not problem and fact.kind == "dataset":
         problem, where = _table(system, msgspec.convert(body, IngestResult))
     if fact.kind == "objective":
@@ -149,9 +179,9 @@ def _fact(system: System, prediction: Prediction, fact: Fact) -> TraceNode:
     )
 
 
-def _bundle(system: System, prediction: Prediction, made: Bundle) -> tuple[str, str]:
+def _bundle(system: System, bundle: Digest, made: Bundle) -> tuple[str, str]:
     """What is wrong with the bundle on disk, if anything, and where it lies."""
-    if prediction.bundle != made.digest:
+    if bundle != made.digest:
         return "the prediction came from another bundle", ""
     folder = bundles.path_of(system.home.bundles, made.digest)
     try:

@@ -22,7 +22,9 @@ def register(app: typer.Typer) -> None:
 
 
 def trace(
-    prediction_id: Annotated[str, typer.Argument(metavar="PREDICTION_ID", help="Id that an answer carried.")],
+    prediction_id: Annotated[
+        str, typer.Argument(metavar="PREDICTION_ID", help="Id that an answer carried, or the digest of a scoring.")
+    ],
     purpose: Annotated[str | None, typer.Option(help="What you look at it for, if not for its use case.")] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
@@ -35,7 +37,7 @@ def trace(
 
 
 def _walk(report: Trace) -> Iterator[str]:
-    yield f"Prediction {report.prediction_id} of {report.use_case}"
+    yield f"{report.nodes[0].title} {report.prediction_id} of {report.use_case}"
     for index, node in enumerate(report.nodes):
         yield f"{'  ' if index == 0 else '└─'} {node.title}"
         mark = "verified" if node.verified else "NOT VERIFIED"

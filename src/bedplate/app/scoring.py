@@ -1,0 +1,156 @@
+"""A table through a released model: a governed read, the predictor of the release, and one new table or none.
+
+What is asked is a fact before a row is read: the release, the version of the table, the columns, the purpose. Its
+digest is the key of the write, so that the same scoring, after a crash as well, is done once; and it stands in every
+row, so that any row leads through ``trace`` to the objective.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from bedplate import bundle as bundles
+from bedplate import online
+from bedplate.app import access, endpoints
+from bedplate.app.read_models import ScoreReport
+from bedplate.app.system import System
+from bedplate.data.scoring import Scorer
+from bedplate.errors import InputError
+from bedplate.identity import Principal, policy_principal
+from bedplate.ids import Digest
+from bedplate.policy import values as policy
+from bedplate.records import Event, Fact, Governance, TableVersion
+from bedplate.serve import predictors
+from bedplate.store.endpoints import EndpointRow
+
+KIND = "scoring"
+_EVERY = 1.0
+"""Seconds between two words on progress."""
+_MARKS = ("bundle", "evidence", "source", "scoring")
+"""The columns that say of each row where it is from."""
+
+
+def score(
+    system: System,
+    principal: Principal,
+    emit: Callable[[Event], None],
+    *,
+    endpoint: str,
+    table: str,
+    to: str,
+    purpose: str | None = None,
+    columns: Sequence[str] = (),
+    keep: Sequence[str] = (),
+) -> ScoreReport:
+    """Score the newest version of ``table`` with the release that ``endpoint`` serves, into ``<use case>/scores/<to>``.
+
+    Raises:
+        DeniedError: policy does not let the principal ask the endpoint, or read the table for that purpose.
+        NotFoundError: there is no such endpoint or table.
+        InputError: the table does not fit the model.
+        StorageError: the disk is full or refuses; there is no new table, nor a version of it.
+    """
+    with system.store.read() as tx:
+        row = tx.endpoints.get(endpoint)
+        governance = access.governance(tx, row.use_case)
+    decision = access.demand(system, principal, "predict", policy.endpoint(endpoint, use_case=row.use_case))
+    source = system.tables.current(table)
+    spec = endpoints.here(system, endpoints.spec_of(row))
+    manifest = bundles.verify(spec.bundle, public_key=spec.public_key, digest=spec.digest)
+    scorer = Scorer(predictors.load(spec.bundle, manifest, spec.threads), system.tables.schema(source), columns, keep)
+    asked: dict[str, Any] = {
+        "endpoint": endpoint,
+        "bundle": spec.digest,
+        "source": {"name": source.name, "version": source.version, "digest": source.digest},
+        "columns": list(scorer.columns),
+        "keep": list(scorer.keep),
+        "purpose": purpose or governance.purpose,
+        "to": access.table_name(row.use_case, "scores", _checked(to)),
+    }
+    _unmasked(system, principal, row, governance, source, asked)
+    with system.store.transaction() as tx:
+        fact = tx.facts.put(KIND, row.use_case, asked, (spec.evidence,))
+        system.ledger.record(
+            tx, actor=principal.id, action="table.score", resource=f"table/{source.name}@{source.version}",
+            payload={"scoring": fact.digest, **asked}, policies=decision.policies, auth=principal.auth,
+            purpose=asked["purpose"],
+        )  # fmt: skip
+    began = time.monotonic()
+    made = system.tables.made_by(asked["to"], fact.digest)
+    if made is None:
+        made = _write(system, principal, row, governance, source, spec.evidence, scorer, fact, emit)
+        with system.store.transaction() as tx:
+            system.ledger.record(
+                tx, actor=principal.id, action="table.scored", resource=f"table/{made.name}@{made.version}",
+                payload={"scoring": fact.digest, "rows": made.rows, "table": made.digest}, auth=principal.auth,
+            )  # fmt: skip
+    return ScoreReport(
+        endpoint=endpoint, bundle=spec.digest, source=source, table=made, scoring=fact.digest,
+        purpose=asked["purpose"], seconds=time.monotonic() - began,
+    )  # fmt: skip
+
+
+def _write(
+    system: System,
+    principal: Principal,
+    row: EndpointRow,
+    governance: Governance,
+    source: TableVersion,
+    evidence: Digest,
+    scorer: Scorer,
+    fact: Fact,
+    emit: Callable[[Event], None],
+) -> TableVersion:
+    asked = fact.body
+    rows = access.reader_for(system, row.use_case, governance, policy_principal(principal), asked["purpose"])
+    stream = rows.read(source, scorer.read)
+    values = (asked["bundle"], evidence, f"{source.name}@{source.version}", fact.digest)
+    schema = pa.schema([*scorer.schema, *(pa.field(name, pa.string(), nullable=False) for name in _MARKS)])
+    last = time.monotonic()
+
+    def told(done: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= _EVERY:
+            last = time.monotonic()
+            message = f"{done:,} of {source.rows:,} rows"
+            emit(Event(stage="score", state="progress", message=message, done=done, total=source.rows))
+
+    def scored(features: online.Online) -> Iterator[pa.RecordBatch]:
+        for batch in scorer.score(stream, features, told):
+            marks = [pa.array([value] * batch.num_rows, pa.string()) for value in values]
+            yield pa.RecordBatch.from_arrays([*batch.columns, *marks], schema=schema)
+
+    features = online.open(system.home.online, read_only=True)
+    try:
+        reader = pa.RecordBatchReader.from_batches(schema, scored(features))
+        made = system.tables.write(asked["to"], reader, mode="overwrite", key=fact.digest)
+    finally:
+        features.close()
+    emit(Event(stage="score", state="finished", message=f"{made.rows:,} rows in {made.name}"))
+    return made
+
+
+def _checked(to: str) -> str:
+    if not to or len(to) > 100 or not all(part.isascii() and (part.isalnum() or part in "_-") for part in to):
+        raise InputError(f"{to!r} cannot be the name of a table", where="to", fix="use letters, digits, - and _")
+    return to
+
+
+def _unmasked(
+    system: System,
+    principal: Principal,
+    row: EndpointRow,
+    governance: Governance,
+    source: TableVersion,
+    asked: dict[str, Any],
+) -> None:
+    """A model must not be asked about values that are hidden from who asks: it would answer about others.
+
+    Raises:
+        DeniedError: the principal may not see a column that the model takes.
+    """
+    if set(governance.sensitive) & set(asked["columns"]):
+        resource = policy.table(source.name, use_case=row.use_case, purposes=(governance.purpose,), sensitive=True)
+        access.demand(system, principal, "unmask", resource, purpose=asked["purpose"])

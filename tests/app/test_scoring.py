@@ -1,0 +1,224 @@
+"""A table through the released model of the starter: as its endpoint answers, governed, traced, whole or not at all."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from bedplate import bundle, settings, store
+from bedplate.app import endpoints, scoring
+from bedplate.app.operations import Bedplate
+from bedplate.app.read_models import ScoreReport
+from bedplate.app.system import System
+from bedplate.data.scoring import Scorer
+from bedplate.errors import DeniedError, InputError, NotFoundError
+from bedplate.identity import Principal
+from bedplate.records import Event, ModelSignature, TensorSpec
+from bedplate.serve import predictors
+from bedplate.serve.predictors import NO_FEATURES, Answer
+from bedplate.settings import Home
+
+pytestmark = pytest.mark.slow
+
+TABLE = "starter.invoices"
+
+
+@pytest.fixture(scope="module")
+def bedplate(tmp_path_factory: pytest.TempPathFactory) -> Bedplate:
+    """A home in which the starter ran."""
+    folder = tmp_path_factory.mktemp("starter")
+    made = Bedplate(settings.load({"BEDPLATE_HOME": str(folder / "home"), "BEDPLATE_PORT": "0"}))
+    made.init(folder / "starter", "starter")
+    made.run(folder / "starter")
+    return made
+
+
+@pytest.fixture(scope="module")
+def scored(bedplate: Bedplate) -> tuple[ScoreReport, list[Event]]:
+    events: list[Event] = []
+    return bedplate.score("starter", TABLE, to="all", keep=["invoice_id"], on_event=events.append), events
+
+
+def rows(bedplate: Bedplate, report: ScoreReport) -> pa.Table:
+    with System(bedplate.settings) as system:
+        return system.tables.scan(report.table).read_all()
+
+
+def entries(home: Path, action: str) -> list[dict[str, Any]]:
+    opened = store.open(Home(home).database)
+    with opened.read() as tx:
+        read = [msgspec.json.decode(row.entry) for row in tx.ledger.entries(0, tx.ledger.head()[0])]
+    opened.close()
+    return [entry for entry in read if entry["action"] == action]
+
+
+def test_every_row_is_scored_as_the_release_answers(
+    bedplate: Bedplate, scored: tuple[ScoreReport, list[Event]]
+) -> None:
+    report, events = scored
+    table = rows(bedplate, report)
+
+    with System(bedplate.settings) as system:
+        with system.store.read() as tx:
+            spec = endpoints.here(system, endpoints.spec_of(tx.endpoints.get("starter")))
+        manifest = bundle.verify(spec.bundle, public_key=spec.public_key, digest=spec.digest)
+        source = system.tables.scan(report.source).read_all()
+    given = {
+        s.name: np.array(source[s.name].to_pylist(), object if s.datatype == "BYTES" else np.float32)[:, None]
+        for s in manifest.signature.inputs
+    }
+    expected = predictors.load(spec.bundle, manifest).predict(given, NO_FEATURES).outputs["score"]
+    assert table.num_rows == report.source.rows == 3000
+    assert np.array_equal(table["score"].to_numpy(), expected.ravel())
+    assert table["invoice_id"].to_pylist() == source["invoice_id"].to_pylist()
+    assert table.column_names == ["invoice_id", "score", "bundle", "evidence", "source", "scoring"]
+    marks = {name: table[name].unique().to_pylist() for name in ("bundle", "evidence", "source", "scoring")}
+    assert marks == {
+        "bundle": [spec.digest],
+        "evidence": [spec.evidence],
+        "source": [f"{TABLE}@{report.source.version}"],
+        "scoring": [report.scoring],
+    }
+    assert [event.state for event in events][-1] == "finished"
+
+
+def test_it_stands_in_the_ledger_and_leads_to_the_objective(
+    bedplate: Bedplate, scored: tuple[ScoreReport, list[Event]]
+) -> None:
+    report, _ = scored
+    trace = bedplate.trace(report.scoring)
+
+    assert trace.verified
+    assert [node.kind for node in trace.nodes][:3] == ["scoring", "approval", "bundle"]
+    assert trace.nodes[-1].kind == "objective"
+    assert "3,000 rows in starter/scores/all@" in trace.nodes[0].summary
+    asked, done = (entries(bedplate.home.root, action)[0] for action in ("table.score", "table.scored"))
+    assert asked["purpose"] == "credit_control"
+    assert done["resource"] == f"table/{report.table.name}@{report.table.version}"
+    reads = [e for e in entries(bedplate.home.root, "table.read") if e["resource"] == asked["resource"]]
+    assert reads, "the rows were read under policy"
+    with pytest.raises(NotFoundError):
+        bedplate.trace("sha256:" + "0" * 64)
+
+
+def test_the_same_scoring_is_done_once(bedplate: Bedplate, scored: tuple[ScoreReport, list[Event]]) -> None:
+    again = bedplate.score("starter", TABLE, to="all", keep=["invoice_id"])
+    other = bedplate.score("starter", TABLE, to="all")
+
+    assert (again.table, again.scoring) == (scored[0].table, scored[0].scoring)
+    assert other.table.version > again.table.version
+    assert "invoice_id" not in rows(bedplate, other).column_names
+
+
+def test_what_cannot_be_scored_leaves_nothing(bedplate: Bedplate, scored: tuple[ScoreReport, list[Event]]) -> None:
+    for wrong, error, match in (
+        ({"table": "starter.none"}, NotFoundError, "starter.none"),
+        ({"endpoint": "other"}, NotFoundError, "other"),
+        ({"to": "../x"}, InputError, "name of a table"),
+        ({"keep": ["height"]}, InputError, "no column 'height'"),
+        ({"columns": ["invoice_id"]}, InputError, "takes"),
+        ({"purpose": "advertising"}, DeniedError, "advertising"),
+    ):
+        given = {"endpoint": "starter", "table": TABLE, "to": "nothing", **wrong}
+        with pytest.raises(error, match=match):
+            bedplate.score(**given)  # type: ignore[arg-type]
+    with System(bedplate.settings) as system:
+        assert [name for name in system.tables.names() if "/scores/" in name] == ["starter/scores/all"]
+
+
+def test_a_scoring_that_breaks_leaves_the_table_as_it_was(
+    bedplate: Bedplate, scored: tuple[ScoreReport, list[Event]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After more rows than one file holds at once, so that something was written."""
+    before = rows(bedplate, scored[0]).num_rows
+    monkeypatch.setattr("bedplate.data.scoring.ROWS", 500)
+    true = predictors.OnnxPredictor.predict
+    asked = []
+
+    def breaking(self: Any, inputs: Any, features: Any) -> Answer:
+        asked.append(len(inputs))
+        if len(asked) == 5:
+            raise OSError("the disk went away")
+        return true(self, inputs, features)
+
+    with System(bedplate.settings) as system:
+        current = system.tables.current("starter/scores/all")
+        who = Principal(**_administrator(system))
+        monkeypatch.setattr(predictors.OnnxPredictor, "predict", breaking)
+        with pytest.raises(OSError, match="went away"):
+            scoring.score(system, who, lambda event: None, endpoint="starter", table=TABLE, to="all", keep=["amount"])
+        assert system.tables.current("starter/scores/all") == current
+        monkeypatch.setattr(predictors.OnnxPredictor, "predict", true)
+        done = scoring.score(
+            system, who, lambda event: None, endpoint="starter", table=TABLE, to="all", keep=["amount"]
+        )
+    assert done.table.rows == before
+
+
+def _administrator(system: System) -> dict[str, Any]:
+    principal = system.identity.authenticate((system.home.keys / "admin.key").read_text("ascii").strip())
+    return msgspec.structs.asdict(principal)
+
+
+class Doubled:
+    """A model of wide rows, lists, or one row at a time, as its signature says."""
+
+    def __init__(self, signature: ModelSignature) -> None:
+        self.signature = signature
+
+    def predict(self, inputs: dict[str, Any], features: Any) -> Answer:
+        return Answer(outputs={"y": next(iter(inputs.values())) * np.float32(2)})
+
+
+def _signature(shape: tuple[int, ...], name: str = "x") -> ModelSignature:
+    spec = TensorSpec(name=name, datatype="FP32", shape=shape)
+    return ModelSignature(predictor="onnx", inputs=(spec,), outputs=(msgspec.structs.replace(spec, name="y"),))
+
+
+@pytest.mark.parametrize(
+    ("shape", "table", "columns", "expected"),
+    [
+        ((-1, 2), {"a": [1, 2], "b": [3, None]}, ("a", "b"), [[2.0, 6.0], [4.0, None]]),
+        ((-1, 2), {"x": [[1.0, 2.0], [3.0, 4.0]]}, (), [[2.0, 4.0], [6.0, 8.0]]),
+        ((-1,), {"x": [1, 2]}, (), [2.0, 4.0]),
+        ((1,), {"x": [1, 2, 3]}, (), [2.0, 4.0, 6.0]),
+        ((1, -1), {"x": [[1.0], [2.0, 3.0]]}, (), [[2.0], [4.0, 6.0]]),
+    ],
+)
+def test_columns_become_what_the_signature_takes(
+    shape: tuple[int, ...], table: dict[str, Any], columns: tuple[str, ...], expected: list[Any]
+) -> None:
+    given = pa.table(table)
+    scorer = Scorer(Doubled(_signature(shape)), given.schema, columns)
+    if None in expected[-1:] or (isinstance(expected[-1], list) and None in expected[-1]):
+        with pytest.raises(Exception, match="no number"):  # what a model says to a missing value is its own matter
+            list(scorer.score(given.to_batches(), NO_FEATURES))
+        return
+
+    made = pa.Table.from_batches(list(scorer.score(given.to_batches(), NO_FEATURES)))
+
+    assert made["y"].to_pylist() == expected
+
+
+@pytest.mark.parametrize(
+    ("datatype", "values", "match"),
+    [
+        ("INT64", [1, None], "without a value"),
+        ("INT64", [1.5], "no INT64"),
+        ("UINT8", [300], "no UINT8"),
+        ("BOOL", ["yes"], "no BOOL"),
+        ("FP32", ["many"], "no FP32"),
+        ("BYTES", [None, "a"], "without a value"),
+    ],
+)
+def test_values_that_do_not_fit_are_refused(datatype: str, values: list[Any], match: str) -> None:
+    spec = TensorSpec(name="x", datatype=datatype, shape=(-1,))
+    out = TensorSpec(name="y", datatype="FP32", shape=(-1,))
+    table = pa.table({"x": values})
+    scorer = Scorer(Doubled(ModelSignature(predictor="onnx", inputs=(spec,), outputs=(out,))), table.schema)
+
+    with pytest.raises(InputError, match=match):
+        list(scorer.score(table.to_batches(), NO_FEATURES))
