@@ -45,6 +45,7 @@ def logged(evidence: str) -> dict[str, Any]:
         "latency_ms": 1.5,
         "replayed": False,
         "exposure": "null",
+        "ended": "",
     }
 
 

@@ -64,3 +64,24 @@ def test_an_error_in_the_block_is_that_error() -> None:
 
     with pytest.raises(ValueError, match="wrong"):
         asyncio.run(fails())
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner", "missed"), [(0.05, 20, "outer"), (20, 0.05, "inner"), (0.05, 0.05, "outer")]
+)
+def test_of_one_within_another_the_one_that_is_missed_ends(outer: float, inner: float, missed: str) -> None:
+    async def work() -> str:
+        try:
+            with Deadline(outer):
+                try:
+                    with Deadline(inner):
+                        await asyncio.sleep(30)
+                except TimeoutError:
+                    await asyncio.sleep(0)
+                    return "inner"
+        except TimeoutError:
+            await asyncio.sleep(0)
+            return "outer"
+        return "none"
+
+    assert asyncio.run(work()) == missed

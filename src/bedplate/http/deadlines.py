@@ -13,23 +13,23 @@ EVERY = 0.1
 
 
 class _Watch:
-    """The tasks of one event loop that have a deadline, and those that missed theirs."""
+    """The deadlines of one event loop, and those that were missed."""
 
     __slots__ = ("__weakref__", "due", "late", "looking", "loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self.due: dict[asyncio.Task[object], float] = {}
-        self.late: set[asyncio.Task[object]] = set()
+        self.due: dict[Deadline, float] = {}
+        self.late: set[Deadline] = set()
         self.looking = False
 
     def look(self) -> None:
         now = self.loop.time()
-        for task, until in list(self.due.items()):
+        for deadline, until in list(self.due.items()):
             if until <= now:
-                del self.due[task]
-                self.late.add(task)
-                task.cancel()
+                del self.due[deadline]
+                self.late.add(deadline)
+                deadline.task.cancel()
         self.looking = bool(self.due)
         if self.looking:
             self.loop.call_later(EVERY, self.look)
@@ -53,10 +53,10 @@ def _watch_of(loop: asyncio.AbstractEventLoop) -> _Watch:
 class Deadline:
     """``with Deadline(seconds)``: the awaiting block is cancelled when it takes longer, and ends in ``TimeoutError``.
 
-    One task is in one of these at a time.
+    One may lie within another: the one that is missed ends.
     """
 
-    __slots__ = ("_seconds", "_task", "_watch")
+    __slots__ = ("_seconds", "_watch", "task")
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -66,9 +66,8 @@ class Deadline:
         assert task is not None
         loop = task.get_loop()
         watch = _watch_of(loop)
-        assert task not in watch.due, "a deadline within another"
-        self._task, self._watch = task, watch
-        watch.due[task] = loop.time() + self._seconds
+        self.task, self._watch = task, watch
+        watch.due[self] = loop.time() + self._seconds
         if not watch.looking:
             watch.looking = True
             loop.call_later(min(EVERY, self._seconds), watch.look)
@@ -76,10 +75,10 @@ class Deadline:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        task, watch = self._task, self._watch
-        watch.due.pop(task, None)
-        if watch.late and task in watch.late:
-            watch.late.remove(task)
+        watch = self._watch
+        watch.due.pop(self, None)
+        if watch.late and self in watch.late:
+            watch.late.remove(self)
             # The cancellation was ours, unless somebody else asked for one as well.
-            if task.uncancel() == 0 and kind is not None and issubclass(kind, asyncio.CancelledError):
+            if self.task.uncancel() == 0 and kind is not None and issubclass(kind, asyncio.CancelledError):
                 raise TimeoutError from error
