@@ -102,10 +102,12 @@ def hand_written(folder: Path) -> Iterator[tuple[int, int]]:
 
 
 @contextlib.contextmanager
-def bedplate(folder: Path, model: bytes, **changes: Any) -> Iterator[tuple[int, int]]:
+def bedplate(
+    folder: Path, model: bytes | dict[str, bytes], signature: Any = None, **changes: Any
+) -> Iterator[tuple[int, int]]:
     """Port and process of a replica under its supervisor: a signed bundle, a key, the built-in policies, a journal.
 
-    ``changes`` go into its spec.
+    ``model`` is one of this file, or the files of a bundle with their ``signature``; ``changes`` go into its spec.
     """
     from bedplate import bundle
     from bedplate.bundle import Manifest
@@ -130,7 +132,8 @@ def bedplate(folder: Path, model: bytes, **changes: Any) -> Iterator[tuple[int, 
         name=MODEL,
         version=1,
         workload="tabular",
-        signature=ModelSignature(
+        signature=signature
+        or ModelSignature(
             predictor="onnx",
             inputs=(TensorSpec(name="X", datatype="FP32", shape=(-1, FEATURES)),),
             outputs=(TensorSpec(name="Y", datatype="FP32", shape=(-1, 1)),),
@@ -142,7 +145,8 @@ def bedplate(folder: Path, model: bytes, **changes: Any) -> Iterator[tuple[int, 
         gates=none,
         created="2026-01-01T00:00:00.000000Z",
     )
-    digest = bundle.write(home.bundles, {"model.onnx": model}, manifest)
+    files = model if isinstance(model, dict) else {"model.onnx": model}
+    digest = bundle.write(home.bundles, files, manifest)
     bundle.sign(bundle.path_of(home.bundles, digest), home.keys / "bundle.pem", home.keys / "bundle.pub.pem")
     spec = ReplicaSpec(
         name=MODEL,

@@ -155,9 +155,10 @@ def _load_onnx(folder: Path, manifest: Manifest, threads: int) -> Predictor:
 
 
 def _load_recommender(folder: Path, manifest: Manifest, threads: int) -> Predictor:
-    from bedplate.serve import recommender  # imports this module
+    from bedplate.serve import recommender, vectors  # the first imports this module
 
-    names = (recommender.CONFIG, recommender.ITEMS, recommender.RANKER)
+    names = [recommender.CONFIG, recommender.ITEMS, recommender.RANKER]
+    names += [name for name in (vectors.INDEX, vectors.ARRAYS) if name in manifest.files]
     return recommender.assemble({name: bundle.read(folder, manifest, name) for name in names}, threads=threads)
 
 

@@ -9,6 +9,7 @@ items. The household's vector is not stored: it is solved for from the household
 purchase counts as soon as the online features hold it.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +34,7 @@ from bedplate.serve.state import (
     unpack_row,
     unpack_rows,
 )
+from bedplate.serve.vectors import load as load_index
 
 CONFIG, ITEMS, RANKER = "recommender.json", "items.safetensors", "ranker.onnx"
 
@@ -87,12 +89,23 @@ SIGNATURE = ModelSignature(
 class Factors:
     """Item factors of the candidate stage.
 
-    ``items`` ascending ids, shape (n,); ``vectors`` (n, d); ``popular`` ids by falling popularity.
+    ``items`` ascending ids, shape (n,); ``vectors`` (n, d); ``popular`` ids by falling popularity. ``files`` may hold
+    an index of the vectors (:mod:`bedplate.serve.vectors`); without one, each search looks at all of them.
     """
 
-    def __init__(self, items: Ids, vectors: Floats, popular: Ids, *, alpha: float, regularization: float) -> None:
+    def __init__(
+        self,
+        items: Ids,
+        vectors: Floats,
+        popular: Ids,
+        *,
+        alpha: float,
+        regularization: float,
+        files: Mapping[str, bytes] | None = None,
+    ) -> None:
         self.items = items
         self.vectors = np.ascontiguousarray(vectors)
+        self.index, self.chosen = load_index(files or {}, self.vectors)
         self.popular = popular
         self.alpha = np.float32(alpha)
         self._gram = self.vectors.T @ self.vectors + np.float32(regularization) * np.eye(
@@ -115,19 +128,20 @@ class Factors:
 
     def propose(self, history: Ids, weights: Floats, nearest: int, popular: int) -> tuple[Ids, Floats]:
         """Candidates, history first in its order, then new ones; and the affinity of each, 0 where unknown."""
-        scores = self.vectors @ self.fold_in(history, weights)
+        vector = self.fold_in(history, weights)
         at, known = self.rows(history)
-        affinity = np.where(known, scores[at], np.float32(0))
-        taken = np.zeros(len(self.items), bool)
-        taken[at[known]] = True
-        wanted = min(len(scores), nearest + int(known.sum()))
-        near = np.argpartition(-scores, wanted - 1)[:wanted] if wanted else np.empty(0, np.intp)
-        near = near[~taken[near]]
-        near = near[np.lexsort((near, -scores[near]))][:nearest]
-        taken[near] = True
+        affinity = np.where(known, self.vectors[at] @ vector, np.float32(0))
+        taken = set(at[known].tolist())  # few, and a set of few is faster than any array
+        places = self.index.nearest(vector, nearest + len(taken)).tolist()
+        near = np.array([place for place in places if place not in taken], np.int64)
+        scores = self.vectors[near] @ vector
+        near = near[np.lexsort((near, -scores))][:nearest]
+        taken.update(near.tolist())
         at, known = self.rows(self.popular[:popular])
-        extra = np.concatenate([near, at[known & ~taken[at]]])
-        return np.concatenate([history, self.items[extra]]), np.concatenate([affinity, scores[extra]])
+        more = [place for place in at[known].tolist() if place not in taken]
+        extra = np.concatenate([near, np.array(more, np.int64)])
+        scores = self.vectors[extra] @ vector
+        return np.concatenate([history, self.items[extra]]), np.concatenate([affinity, scores])
 
 
 # ------------------------------------------------------------------------------------------------------------- features
@@ -278,7 +292,7 @@ def _answer(household: int, items: Ids, scores: Floats, features: dict[str, Any]
 
 
 def assemble(files: dict[str, bytes], *, threads: int = 1) -> RecommenderPredictor:
-    """The predictor from the content of its three files.
+    """The predictor from the content of its three files, and of those of an index if there is one.
 
     Raises:
         IntegrityError: a file is missing or cannot be used.
@@ -292,6 +306,7 @@ def assemble(files: dict[str, bytes], *, threads: int = 1) -> RecommenderPredict
             tensors["popular"],
             alpha=config.alpha,
             regularization=config.regularization,
+            files=files,
         )
         return RecommenderPredictor(config, factors, files[RANKER], threads=threads)
     except (KeyError, msgspec.MsgspecError) as error:

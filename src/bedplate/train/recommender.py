@@ -32,7 +32,8 @@ from bedplate.serve.recommender import (
     pair_features,
 )
 from bedplate.serve.state import Floats, Ids, pad
-from bedplate.train import evaluation, factors, ranker, ranking
+from bedplate.train import evaluation, factors, indexing, ranker, ranking
+from bedplate.train.indexing import IndexParameters
 from bedplate.train.windows import Columns, Purchases, Views, Window, chunks, micros, reader, view_of, window
 
 _CHUNK = 256
@@ -61,7 +62,9 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """What the recipe is told. ``as_of`` is newest first: the test window, then those to learn from.
 
     ``purchases`` names the table of purchase lines, ``people`` one with a row per household, whose columns
-    ``people_slices`` make slices. For the rest see :class:`bedplate.serve.recommender.Config`.
+    ``people_slices`` make slices. ``latency`` is the time in which a request must be answered at its 99th percentile,
+    in seconds, of which the search among the vectors gets a share. For the rest see
+    :class:`bedplate.serve.recommender.Config`.
     """
 
     as_of: tuple[datetime, ...]
@@ -82,14 +85,17 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     popular: int = 40
     factors: FactorParameters = FactorParameters()
     ranker: RankerParameters = RankerParameters()
+    index: IndexParameters = IndexParameters()
+    latency: float | None = None
     threads: int = 1
 
 
 def train(task: Task) -> Result:
     """Train, export, and evaluate on the newest window. ``task.parameters`` are :class:`Parameters`.
 
-    Files: ``ranker.onnx``, ``items.safetensors``, ``recommender.json``. Result: ``metrics``, ``comparisons``,
-    ``split``, ``parameters`` and ``signature``, as in :class:`bedplate.records.TrainResult`, and ``checks``.
+    Files: ``ranker.onnx``, ``items.safetensors``, ``recommender.json``, and those of an index where there
+    is one. Result: ``metrics``, ``comparisons``, ``split``, ``parameters`` and ``signature``, as in
+    :class:`bedplate.records.TrainResult`, and ``checks``.
 
     Raises:
         InputError: a parameter or a table is missing or makes no sense.
@@ -132,6 +138,7 @@ def train(task: Task) -> Result:
         RANKER: exported,
         ITEMS: safetensors.write({"items": model.items, "vectors": model.vectors, "popular": model.popular}),
         CONFIG: ids.canonical(config),
+        **_index(parameters, config, test, model, task),
     }
     report = _evaluate(task, parameters, assemble(files), test, purchases)
     report["checks"] |= {"onnx_difference": worst, "training_rows": len(labels), "positives": int(labels.sum())}
@@ -216,6 +223,25 @@ def _factors(p: Parameters, config: Config, past: Window, purchases: Purchases, 
         min_buyers=f.min_buyers,
         threads=p.threads,
         seed=seed,
+    )
+
+
+def _index(parameters: Parameters, config: Config, past: Window, model: Factors, task: Task) -> dict[str, bytes]:
+    """The index of the newest factors, chosen with the vectors of households that bought in the test weeks."""
+    weight = config.pairs.columns.index(config.weight)
+    asked = sorted(past.truth)
+    chosen = asked[:: max(1, len(asked) // parameters.index.queries)][: parameters.index.queries]
+    bounds = [past.bounds[household] for household in chosen]
+    queries = [model.fold_in(past.items[low:high], past.pairs[low:high, weight]) for low, high in bounds]
+    return indexing.choose(
+        model.vectors,
+        np.array(queries, np.float32).reshape(len(queries), -1),
+        parameters.index,
+        top=parameters.top,
+        count=parameters.nearest,
+        budget_ms=None if parameters.latency is None else parameters.latency * 1e3,
+        seed=task.seed,
+        progress=lambda text: task.progress(text, None, None),
     )
 
 

@@ -150,6 +150,8 @@ def _parameters(use_case: UseCase, features: FeatureSet | None) -> dict[str, Any
     parameters: dict[str, Any] = {"threads": use_case.train.resources.cpu, **use_case.train.parameters}
     if features is not None:
         parameters["as_of"] = list(features.as_of)
+    if use_case.workload.kind == "recommender":
+        parameters.setdefault("latency", use_case.requirements.latency.p99)
     if use_case.workload.kind == "tabular":
         parameters |= {"target": use_case.workload.target, "task": use_case.workload.task}
         if use_case.train.holdout is not None:

@@ -33,7 +33,7 @@ def _recipe_digest() -> Digest:
     import bedplate.train as recipes
 
     folder = Path(recipes.__file__).parent
-    served = (folder.parent / "serve" / name for name in ("recommender.py", "state.py"))
+    served = (folder.parent / "serve" / name for name in ("recommender.py", "state.py", "vectors.py"))
     sources = sorted((*folder.glob("*.py"), *served))
     return ids.digest_of([ids.digest_file(path) for path in sources])
 
