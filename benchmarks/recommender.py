@@ -130,15 +130,18 @@ def one(kind: str, n: int, seconds: float, folder: Path, cores: list[int]) -> bo
         memory = _resident(pid)
         url = f"http://127.0.0.1:{port}"
         load.run(url, serving.MODEL, inputs, seconds=2, connections=CONNECTIONS, rate=RATE, key=serving.KEY)
+        before = serving._processor_seconds(pid)
         test = load.run(
             url, serving.MODEL, inputs, seconds=seconds, connections=CONNECTIONS, rate=RATE, key=serving.KEY
         )
+        cpu = (serving._processor_seconds(pid) - before) / max(test.requests, 1) * 1e3
     os.sched_setaffinity(0, set(cores))
     met = test.p99.value < limit and recall >= RECALL and not test.failed and not test.unsent
     print(f"  recall@20 of {len(others)} other households: {recall:.3f} (to reach: {RECALL})")
     print(
         f"  endpoint, {test.requests:,} requests at {RATE:g}/s: p50 {test.p50_ms:.2f} ms, p99 {test.p99.value:.2f}"
-        f" [{test.p99.low:.2f}, {test.p99.high:.2f}] (to reach: {limit:g}), failed {test.failed}, unsent {test.unsent}"
+        f" [{test.p99.low:.2f}, {test.p99.high:.2f}] (to reach: {limit:g}), failed {test.failed}, unsent {test.unsent},"
+        f" {cpu:.2f} ms of processor each, client late by {test.lag_p99_ms} ms at its p99"
     )
     print(f"  written, signed, verified and ready after {ready:.1f} s; replica {memory:.0f} MB resident")
     print(f"  search of the index: {_of(chosen).p50_ms / chosen.trials[0].p50_ms:.3f} of exact search; "

@@ -76,5 +76,8 @@ def evaluate(function: F) -> F:
 
 
 def predictor(function: F) -> F:
-    """Mark a Python predictor; it runs in a limited process of its own."""
+    """Mark a function that answers requests: NumPy arrays by input name in, arrays by output name out.
+
+    It runs in a limited process of its own, whose working folder holds the files of the bundle.
+    """
     return _marker("predictor", function, {})

@@ -317,7 +317,8 @@ def test_ordinary_code_does_not_notice():
 NO_LANDLOCK = """
 import ctypes, struct, sys
 from pathlib import Path
-from bedplate.compute import sandbox, seccomp
+from bedplate.compute import sandbox
+from bedplate.isolation import seccomp
 from bedplate.errors import UserCodeError
 ctypes.CDLL(None).prctl(38, 1, 0, 0, 0)
 lines = [(0x20, 0, 0, 0), (0x15, 0, 1, 444), (0x06, 0, 0, 0x00050000 | 38), (0x06, 0, 0, 0x7FFF0000)]

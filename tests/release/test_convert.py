@@ -275,11 +275,11 @@ def test_a_library_that_is_missing_is_named_with_its_install_line():
 
 def test_confinement_is_known(tmp_path: Path):
     """Inside it is true, here it is not."""
-    from bedplate.compute import confine
+    from bedplate.isolation import confine
 
     pipeline = tmp_path / "pipeline.py"
     pipeline.write_text(
-        "from bedplate.compute import confine\nfrom bedplate.compute.task import Result\n"
+        "from bedplate.isolation import confine\nfrom bedplate.compute.task import Result\n"
         "from bedplate.pipeline import train\n\n\n@train\ndef look(task):\n"
         "    return Result(result={'confined': confine.confined()})\n"
     )

@@ -136,7 +136,7 @@ def test_a_bundle_that_was_tampered_with_is_not_signed_again(make, tmp_path):
 
 
 def test_inspect_tells_formats_and_refusals():
-    facts = inspect({"a.json": b"{}", "b.json": b"\x80\x04K\x01."}, isolated=True)
+    facts = inspect({"a.json": b"{}", "b.json": b"\x80\x04K\x01."}, isolated=True, predictor="onnx")
 
     assert facts.formats == {"a.json": "json"}
     assert "pickle" in facts.refused["b.json"]

@@ -28,11 +28,12 @@ def complete(files: Mapping[str, bytes], manifest: Manifest) -> Manifest:
         InputError: a name is no flat name, or a file is of a format that trusted processes do not load.
     """
     entries: dict[str, File] = {}
+    limited = manifest.signature.predictor in manifests.LIMITED
     for name, data in sorted(files.items()):
         manifests.check_name(name)
         if name == manifests.NAME:
             raise InputError(f"{name} is the manifest's own name", fix="give the file another name")
-        entries[name] = File(digest=digest_bytes(data), size=len(data), format=identify(name, data))
+        entries[name] = File(digest=digest_bytes(data), size=len(data), format=identify(name, data, limited=limited))
     if sum(entry.size for entry in entries.values()) > BUNDLE_LIMIT:
         raise InputError(f"the bundle is larger than {BUNDLE_LIMIT >> 30} GiB", fix="release a smaller model")
     return msgspec.structs.replace(manifest, files=entries)
@@ -77,7 +78,8 @@ def verify(folder: Path, *, public_key: Path, digest: Digest | None = None) -> M
     """The manifest of the bundle in ``folder``, after everything about it was verified.
 
     That is: the signature with the key in ``public_key``; that the folder holds exactly the files signed and listed;
-    that each is of the format listed and runs no code; and, when ``digest`` is given, that this is the bundle meant.
+    that each is of the format listed, and runs no code unless a limited process loads the bundle; and, when ``digest``
+    is given, that this is the bundle meant.
 
     Raises:
         IntegrityError: any of it does not hold.
@@ -94,7 +96,7 @@ def verify(folder: Path, *, public_key: Path, digest: Digest | None = None) -> M
     if listed != {name: found for name, found in digests.items() if name != manifests.NAME}:
         raise IntegrityError("the manifest does not list the files that are there", where=where)
     for name, file in manifest.files.items():
-        _verify_format(folder / name, file)
+        _verify_format(folder / name, file, limited=manifest.signature.predictor in manifests.LIMITED)
     return manifest
 
 
@@ -130,7 +132,7 @@ def files_changed(folder: Path, manifest: Manifest) -> tuple[str, ...]:
     return tuple(sorted(name for name in found.keys() | listed.keys() if found.get(name) != listed.get(name)))
 
 
-def _verify_format(path: Path, file: File) -> None:
+def _verify_format(path: Path, file: File, *, limited: bool) -> None:
     where = str(path)
     if file.size == 0:
         raise IntegrityError("the file is empty", where=where)
@@ -140,7 +142,7 @@ def _verify_format(path: Path, file: File) -> None:
     if len(mapped) != file.size:
         raise IntegrityError(f"the file has {len(mapped)} bytes, not {file.size}", where=where)
     try:
-        found = identify(path.name, memoryview(mapped))
+        found = identify(path.name, memoryview(mapped), limited=limited)
     except InputError as error:
         raise IntegrityError(error.message, where=where) from error
     if found != file.format:

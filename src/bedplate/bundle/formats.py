@@ -2,6 +2,9 @@
 
 None of them runs code when loaded: ONNX without external data or foreign operators, safetensors, Arrow IPC without
 pickled types, LightGBM's text, and JSON (which is also how XGBoost saves).
+
+A bundle whose loader is a limited process (:data:`bedplate.bundle.manifest.LIMITED`) may hold ``pipeline.py`` and
+programs of ``torch.export`` as well: they do run code, and nothing but such a process opens them.
 """
 
 import re
@@ -16,7 +19,10 @@ FILE_LIMIT = 2 << 30
 """Bytes in one file; protobuf ends there too."""
 BUNDLE_LIMIT = 16 << 30
 """Bytes in one bundle."""
+PIPELINE = "pipeline.py"
+"""The one name of code in a bundle: text has nothing in its content that tells it from other text."""
 _JSON_LIMIT = 512 << 20
+_ZIP = b"PK\x03\x04"
 
 _ARROW_FILE, _ARROW_STREAM = b"ARROW1\0\0", b"\xff\xff\xff\xff"
 _PICKLED_TYPE = re.compile(rb"arrow\.py_extension_type")
@@ -33,8 +39,8 @@ _KNOWN = (
 )
 
 
-def identify(name: str, data: bytes | memoryview) -> Format:
-    """The format of a file's content; ``name`` only words the error.
+def identify(name: str, data: bytes | memoryview, *, limited: bool = False) -> Format:
+    """The format of a file's content; ``name`` only words the error. ``limited``: of a bundle that may hold code.
 
     Raises:
         InputError: it is of no format on the list, or holds something that could run code.
@@ -44,6 +50,11 @@ def identify(name: str, data: bytes | memoryview) -> Format:
         raise _refused(name, f"is {len(view) >> 20} MiB; a file may have {FILE_LIMIT >> 20}")
     head = bytes(view[:64])
     try:
+        if limited and name == PIPELINE:
+            _check_text(view)
+            return "python"
+        if limited and head.startswith(_ZIP):
+            return "torch-export"
         if head.startswith((_ARROW_FILE, _ARROW_STREAM)):
             _check_arrow(view)
             return "arrow"

@@ -17,9 +17,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from bedplate.compute import confine, wire
 from bedplate.compute.task import Result, Task
 from bedplate.errors import BedplateError, NotFoundError
+from bedplate.isolation import confine, wire
 from bedplate.pipeline import Mark, mark_of
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """Run code that is not ours in a limited process, and take back only bytes and JSON.
 
 The process has no files but the interpreter and its own ``pipeline.py``, no network, no other process in reach, a clean
-environment, and limits of memory and time (see :mod:`bedplate.compute.confine`). It gets rows as Arrow over a pipe.
+environment, and limits of memory and time (see :mod:`bedplate.isolation.confine`). It gets rows as Arrow over a pipe.
 """
 
 import json
@@ -17,10 +17,10 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple, NoReturn
 import msgspec
 
 from bedplate import clock, errors
-from bedplate.compute import wire
-from bedplate.compute.confine import Isolation, available
 from bedplate.compute.task import Progress
 from bedplate.errors import BedplateError, InputError, UserCodeError
+from bedplate.isolation import processes, wire
+from bedplate.isolation.confine import Isolation, available
 from bedplate.pipeline import Kind
 from bedplate.usecase.types import Resources
 
@@ -31,10 +31,7 @@ DAY = 86_400.0
 _BATCH_ROWS = 1 << 17
 _PIPE_BYTES = 1 << 20
 _POLL_SECONDS = 0.05
-_THREADS = 512
 _LOG_BYTES = 64 << 10
-_PAGE = os.sysconf("SC_PAGE_SIZE")
-_TICKS = os.sysconf("SC_CLK_TCK")
 _USAGE_SECONDS = 1.0
 _ERRORS = {c.code: c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, BedplateError)}
 
@@ -197,18 +194,7 @@ def _call(
 
 
 def _start(scratch: Path, resources: Resources, seed: int) -> "subprocess.Popen[bytes]":
-    threads = str(max(resources.cpu, 1))
-    environment = {
-        "PYTHONPATH": str(Path(sys.modules["bedplate"].__path__[0]).parent),
-        "PYTHONHASHSEED": str(seed % 2**32),
-        "LANG": "C.UTF-8",
-        "TZ": "UTC",
-        "HOME": str(scratch),
-        "TMPDIR": str(scratch),
-        "OMP_NUM_THREADS": threads,
-        "OPENBLAS_NUM_THREADS": "1",  # small matrices, many callers: its threads would wait for each other
-        "MKL_NUM_THREADS": threads,
-    }
+    environment = processes.environment(scratch, threads=max(resources.cpu, 1), seed=seed)
     return subprocess.Popen(
         [sys.executable, "-P", "-s", "-B", "-m", "bedplate.compute.limited", str(os.getpid())],
         stdin=subprocess.PIPE,
@@ -309,15 +295,18 @@ class _Run:
         """Kill the process when it holds too much memory, makes too many threads, or takes too long."""
         memory, told = self.resources.memory, self.began
         while not self._ended.wait(_POLL_SECONDS) and self.process.poll() is None:
-            held, threads, processor = _usage(self.process.pid)
+            held, threads, processor = processes.usage(self.process.pid)
             now = clock.monotonic()
             if self.on_usage is not None and held and now - told >= _USAGE_SECONDS:
                 told = now
                 self.on_usage(Usage(now - self.began, processor, held, threads))
             if held > memory:
-                self._kill(f"it held {_size(held)} of memory, and train.resources.memory allows {_size(memory)}")
-            elif threads > _THREADS:
-                self._kill(f"it ran {threads} threads at once, and {_THREADS} are allowed")
+                self._kill(
+                    f"it held {processes.size_of(held)} of memory, and train.resources.memory allows"
+                    f" {processes.size_of(memory)}"
+                )
+            elif threads > processes.THREADS:
+                self._kill(f"it ran {threads} threads at once, and {processes.THREADS} are allowed")
             elif now > self.deadline:
                 self._kill("it took longer than allowed")
 
@@ -418,19 +407,3 @@ def _write_table(stream: IO[bytes], table: "pa.Table | pa.RecordBatchReader") ->
         else:
             for batch in table:
                 writer.write_batch(batch)
-
-
-def _usage(pid: int) -> tuple[int, int, float]:
-    """Private memory in bytes, number of threads, and processor seconds of a process; zeros when it has gone."""
-    try:
-        resident, shared = Path(f"/proc/{pid}/statm").read_text().split()[1:3]
-        # After the name in brackets, which may hold anything, proc(5) counts from the third field.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        user, kernel, threads = int(fields[11]), int(fields[12]), int(fields[17])
-    except (OSError, IndexError, ValueError):
-        return 0, 0, 0.0
-    return (int(resident) - int(shared)) * _PAGE, threads, (user + kernel) / _TICKS
-
-
-def _size(amount: int) -> str:
-    return f"{amount / 2**30:.1f} GiB" if amount >= 2**30 else f"{amount / 2**20:.0f} MiB"

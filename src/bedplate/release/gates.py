@@ -38,11 +38,15 @@ class Waiver(Protocol):
 
 
 class Security(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known about how a candidate came about. ``refused`` maps file names to why they are not loaded."""
+    """What is known about how a candidate came about. ``refused`` maps file names to why they are not loaded.
+
+    ``limited``: the files may hold code, and a limited process runs it.
+    """
 
     isolated: bool
     formats: dict[str, str]
     refused: dict[str, str] = {}
+    limited: bool = False
     reason: str = ""
 
 
@@ -245,13 +249,14 @@ def _security(loaded: Loaded, facts: Security) -> Iterator[GateResult]:
     line = loaded.line("release", "gates")
     names = ", ".join(f"{name} ({found})" for name, found in sorted(facts.formats.items()))
     refused = "; ".join(facts.refused.values())
+    harmless = "a limited process runs what is code" if facts.limited else "every file runs no code"
     yield GateResult(
         gate="security",
         name="formats",
         verdict="fail" if facts.refused or not facts.formats else "pass",
         measured=None,
-        limit="only formats that run no code",
-        reason=refused or (f"every file runs no code: {names}" if names else "there is no file to release"),
+        limit="code only for a limited process" if facts.limited else "only formats that run no code",
+        reason=refused or (f"{harmless}: {names}" if names else "there is no file to release"),
         line=line,
     )
     high = loaded.use_case.risk.level == "high"

@@ -10,7 +10,7 @@ from bedplate import bundle
 from bedplate.bundle import bom, folder
 from bedplate.bundle.environment import installed
 from bedplate.bundle.formats import identify
-from bedplate.bundle.manifest import Manifest
+from bedplate.bundle.manifest import LIMITED, Manifest
 from bedplate.errors import GateError, InputError, IntegrityError
 from bedplate.ids import Digest, digest_bytes
 from bedplate.records import Bundle, GateReport, TrainResult
@@ -106,16 +106,17 @@ def package(
     )
 
 
-def inspect(files: Mapping[str, bytes], *, isolated: bool, reason: str = "") -> Security:
-    """What the security gate needs to know about a candidate's files."""
+def inspect(files: Mapping[str, bytes], *, isolated: bool, predictor: str, reason: str = "") -> Security:
+    """What the security gate needs to know about a candidate's files and the loader that its signature names."""
+    limited = predictor in LIMITED
     formats: dict[str, str] = {}
     refused: dict[str, str] = {}
     for name, data in sorted(files.items()):
         try:
-            formats[name] = identify(name, data)
+            formats[name] = identify(name, data, limited=limited)
         except InputError as error:
             refused[name] = error.message
-    return Security(isolated=isolated, formats=formats, refused=refused, reason=reason)
+    return Security(isolated=isolated, formats=formats, refused=refused, limited=limited, reason=reason)
 
 
 def _card(loaded: Loaded, report: GateReport) -> bom.Card:

@@ -55,8 +55,8 @@ class _Waiting(msgspec.Struct, eq=False):
 class Batcher:
     """Answers like its predictor, joining requests up to ``plan.rows`` rows. To be used from one event loop.
 
-    Where the plan says that batching is on, the predictor runs in a thread of its own, so that the loop reads what
-    comes next while the model computes; else it runs in the loop.
+    Where the plan says that batching is on, or the predictor waits for another process, it runs in a thread of its own,
+    so that the loop reads what comes next while the model computes; else it runs in the loop.
     """
 
     def __init__(self, predictor: Predictor, features: FeatureReader, plan: Plan) -> None:
@@ -68,8 +68,8 @@ class Batcher:
         self._begun = self._took = (
             0.0  # when the present batch was begun; what the last ones took, each half the weight
         )
-        # A step of a stream may take long, and the loop sends what was made before.
-        threaded = plan.rows > 1 or isinstance(predictor, Streams)
+        # A step of a stream may take long, and so may another process; the loop does other things meanwhile.
+        threaded = plan.rows > 1 or isinstance(predictor, Streams) or getattr(predictor, "waits", False)
         self._thread = ThreadPoolExecutor(1, "model") if threaded else None
 
     @property

@@ -1,6 +1,7 @@
 """The port between the server and what answers: a predictor takes named arrays and gives named arrays.
 
-A trusted process loads only formats that run no code; which loader reads a bundle stands in its signature.
+A trusted process loads only formats that run no code; which loader reads a bundle stands in its signature. Two of them
+hand the bundle to a limited process, which may run what it holds.
 """
 
 from collections.abc import Callable, Iterator
@@ -184,12 +185,22 @@ def _load_generating(folder: Path, manifest: Manifest, threads: int) -> Predicto
     return generation.assemble({name: bundle.read(folder, manifest, name) for name in names}, threads=threads)
 
 
+def _load_limited(folder: Path, manifest: Manifest, threads: int) -> Predictor:
+    from bedplate.serve import limited  # imports this module
+
+    files = {name: bundle.read(folder, manifest, name) for name in manifest.files}
+    kind = manifest.signature.predictor
+    return limited.LimitedPredictor(kind, files, manifest.signature, threads=threads)  # type: ignore[arg-type]
+
+
 LOADERS: dict[str, Loader] = {
     "embedding": _load_embedding,
     "onnx": _load_onnx,
     "onnx-features": _load_joining,
     "onnx-generate": _load_generating,
+    "python": _load_limited,
     "recommender": _load_recommender,
+    "torch-export": _load_limited,
 }
 """Every loader a trusted process has. What is not here is not loaded, whatever a bundle says."""
 

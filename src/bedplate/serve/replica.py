@@ -25,7 +25,7 @@ import uvloop
 
 from bedplate import bundle, online
 from bedplate.bundle import Manifest
-from bedplate.errors import BedplateError, InputError
+from bedplate.errors import BedplateError
 from bedplate.journal import Writer
 from bedplate.records import ModelSignature
 from bedplate.serve import batching, edges, predictors, quotas, sockets
@@ -186,7 +186,7 @@ def _warm_up(predictor: Predictor, signature: ModelSignature, features: FeatureR
         inputs[tensor.name] = np.full(shape, "" if tensor.datatype == "BYTES" else 0, DTYPES[tensor.datatype])
     try:
         predictor.predict(inputs, features)
-    except InputError as error:
+    except BedplateError as error:
         _log.info("the model refused zeros: %s", error)
 
 

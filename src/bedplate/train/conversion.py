@@ -14,10 +14,10 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from bedplate.compute import confine
 from bedplate.compute.task import Result, Task
 from bedplate.errors import DeniedError, InputError
 from bedplate.extensions import require
+from bedplate.isolation import confine
 
 MODEL, LABELS, SCORES = "model.onnx", "labels.npy", "scores.npy"
 ROWS = 64

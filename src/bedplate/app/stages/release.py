@@ -54,7 +54,7 @@ def _gates(context: Context) -> Outcome:
     if environment == gates.WAIVABLE_IN:  # elsewhere a waiver holds nothing, so none is recorded
         _record_waivers(context)
     files = {name: context.system.contents.get(digest) for name, digest in training.artifacts.items()}
-    security = inspect(files, isolated=training.isolated)
+    security = inspect(files, isolated=training.isolated, predictor=training.signature.predictor)
     measured = None
     if not security.refused:
         context.progress("measuring the latency of the candidate")

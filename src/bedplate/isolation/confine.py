@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from bedplate.compute import landlock, seccomp
+from bedplate.isolation import landlock, seccomp
 
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 _SIGKILL = 9
@@ -67,18 +67,23 @@ def die_with_parent(parent: int) -> None:
         raise SystemExit("the owner has ended")
 
 
-def limit(*, memory: int, cpu_seconds: int) -> None:
-    """Hard limits. Resident memory is watched by the owner; here is only the backstop for a sudden grab of memory."""
+def limit(*, memory: int, cpu_seconds: int | None) -> None:
+    """Hard limits; None: processor time has none.
+
+    Resident memory is watched by the owner; here is only the backstop for a sudden grab of memory.
+    """
     for kind, value in (
         # Twice over: allocators and thread stacks reserve far more than they use.
         (resource.RLIMIT_DATA, 2 * memory + (4 << 30)),
-        (resource.RLIMIT_CPU, cpu_seconds),
+        (resource.RLIMIT_CPU, resource.RLIM_INFINITY if cpu_seconds is None else cpu_seconds),
         (resource.RLIMIT_NOFILE, 256),
         (resource.RLIMIT_FSIZE, max(memory, 1 << 30)),
         (resource.RLIMIT_CORE, 0),
     ):
         hard = resource.getrlimit(kind)[1]
-        most = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        most = (
+            value if hard == resource.RLIM_INFINITY else hard if value == resource.RLIM_INFINITY else min(value, hard)
+        )
         resource.setrlimit(kind, (most, most))
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bedplate.compute import wire
+from bedplate.isolation import wire
 
 KINDS = st.sampled_from(["progress", "name", "file", "result", "error"])
 LIMITS = dict.fromkeys(["progress", "name", "file", "result", "error"], 1000)

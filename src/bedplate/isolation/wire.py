@@ -7,7 +7,7 @@ is decoded into typed values.
 import struct
 from typing import IO, Literal
 
-Kind = Literal["header", "confined", "progress", "name", "file", "result", "error"]
+Kind = Literal["header", "confined", "progress", "name", "file", "request", "result", "error"]
 
 _CODES: dict[Kind, bytes] = {
     "header": b"H",
@@ -15,6 +15,7 @@ _CODES: dict[Kind, bytes] = {
     "progress": b"P",
     "name": b"N",
     "file": b"F",
+    "request": b"Q",
     "result": b"R",
     "error": b"E",
 }
@@ -23,9 +24,33 @@ _HEAD = struct.Struct("<cQ")
 _BLOCK = 1 << 20
 
 
+HEAD = _HEAD.size
+"""Bytes before the payload of a frame."""
+
+
+def head(kind: Kind, length: int) -> bytes:
+    """What stands before a payload of ``length`` bytes."""
+    return _HEAD.pack(_CODES[kind], length)
+
+
+def parse_head(data: bytes, limits: dict[Kind, int]) -> tuple[Kind, int]:
+    """The kind and the length of the payload that :func:`head` announced.
+
+    Raises:
+        ValueError: the frame is of no kind in ``limits``, or is longer than its limit.
+    """
+    code, length = _HEAD.unpack(data)
+    kind = _KINDS.get(code)
+    if kind is None or kind not in limits:
+        raise ValueError(f"no frame of kind {code!r} is expected")
+    if length > limits[kind]:
+        raise ValueError(f"a {kind} frame of {length} bytes is over its limit of {limits[kind]}")
+    return kind, length
+
+
 def write(stream: IO[bytes], kind: Kind, payload: bytes | memoryview) -> None:
     """Write one frame and push it out."""
-    stream.write(_HEAD.pack(_CODES[kind], len(payload)))
+    stream.write(head(kind, len(payload)))
     stream.write(payload)
     stream.flush()
 
@@ -36,17 +61,12 @@ def read(stream: IO[bytes], limits: dict[Kind, int]) -> tuple[Kind, bytes] | Non
     Raises:
         ValueError: the frame is of no kind in ``limits``, is longer than its limit, or breaks off.
     """
-    head = stream.read(_HEAD.size)
-    if not head:
+    start = stream.read(HEAD)
+    if not start:
         return None
-    if len(head) < _HEAD.size:
+    if len(start) < HEAD:
         raise ValueError("a frame breaks off in its head")
-    code, length = _HEAD.unpack(head)
-    kind = _KINDS.get(code)
-    if kind is None or kind not in limits:
-        raise ValueError(f"no frame of kind {code!r} is expected")
-    if length > limits[kind]:
-        raise ValueError(f"a {kind} frame of {length} bytes is over its limit of {limits[kind]}")
+    kind, length = parse_head(start, limits)
     # In blocks: a length is a claim, and memory is spent only on bytes that came.
     blocks: list[bytes] = []
     while length:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bedplate.compute.seccomp import _DENIED, _SELF_ONLY, program
+from bedplate.isolation.seccomp import _DENIED, _SELF_ONLY, program
 
 PID = 4242
 ALLOW, EPERM, ENOSYS, KILL = 0x7FFF0000, 0x00050001, 0x00050026, 0x80000000

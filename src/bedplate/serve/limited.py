@@ -1,0 +1,359 @@
+"""Predictors that run code which is not ours: a user's ``@predictor`` function, or a program of ``torch.export``.
+
+The code runs in a limited process (:mod:`bedplate.serve.inside`) that the replica starts, and is never imported here.
+Arrays go over a socket pair and what comes back is treated as written by an adversary. A process that is late, holds
+too much, answers nonsense or ends costs the requests that it had, and is started again; when that goes on, ever later.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from bedplate.errors import InputError, IntegrityError, UnavailableError
+from bedplate.isolation import processes, wire
+from bedplate.isolation.confine import Isolation, available
+from bedplate.records import ModelSignature
+from bedplate.serve.predictors import Answer, FeatureReader
+from bedplate.serve.tensors import DTYPES, ModelError
+
+_log = logging.getLogger(__name__)
+
+Kind = Literal["python", "torch-export"]
+MEMORY, SECONDS, START_SECONDS = 2 << 30, 5.0, 60.0
+"""Bytes that the process may hold, seconds that it may take for an answer, and for loading its model."""
+_ANSWER_LIMIT = 256 << 20
+_POLL, _PARTING = 0.05, 2.0
+_LOG_BYTES = 16 << 10
+_FIRST_DELAY, _LONGEST_DELAY, _CALM = 0.1, 10.0, 30.0
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+class Packed(msgspec.Struct, array_like=True):
+    """One array between the processes: raw values in row-major order, or a list of texts."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    data: bytes | list[str]
+
+
+class Failure(msgspec.Struct):
+    """What the code raised: the type, its text, and the line of ``pipeline.py``. ``ours``: it is an InputError."""
+
+    type: str
+    message: str
+    line: int = 0
+    ours: bool = False
+
+
+_packed = msgspec.msgpack.Decoder(list[Packed])
+_failure = msgspec.json.Decoder(Failure)
+
+
+def pack(arrays: Arrays, datatypes: Mapping[str, str]) -> bytes:
+    """Arrays as one message; ``datatypes`` by name, in Open Inference Protocol words."""
+    packed = []
+    for name, array in arrays.items():
+        kind = datatypes[name]
+        data: Any
+        if kind == "BYTES":
+            data = [item.decode(errors="replace") if isinstance(item, bytes) else str(item) for item in array.flat]
+        else:
+            data = np.ascontiguousarray(array, np.dtype(DTYPES[kind]).newbyteorder("<")).tobytes()
+        packed.append(Packed(name, kind, list(array.shape), data))
+    return msgspec.msgpack.encode(packed)
+
+
+def unpack(message: bytes) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of a message.
+
+    Raises:
+        ValueError: it is none.
+    """
+    arrays = {}
+    for one in _packed.decode(message):
+        if one.datatype not in DTYPES or isinstance(one.data, list) != (one.datatype == "BYTES"):
+            raise ValueError(f"array {one.name[:100]!r} is no {one.datatype[:16]!r}")
+        if isinstance(one.data, list):
+            array = np.array(one.data, np.object_)
+        else:
+            array = np.frombuffer(one.data, np.dtype(DTYPES[one.datatype]).newbyteorder("<"))
+        arrays[one.name] = array.reshape(one.shape)
+    return arrays
+
+
+class LimitedPredictor:
+    """Answers by asking a limited process. ``predict`` may be called by one thread at a time, and waits.
+
+    ``files`` are the verified files of the bundle, which the process finds in its working folder.
+
+    Raises:
+        UnavailableError: this machine cannot hold code that is not ours.
+        IntegrityError: the model cannot be loaded; the text says what it raised.
+    """
+
+    waits = True
+    """It spends its time waiting for another process, so it must not be called from an event loop."""
+
+    def __init__(
+        self,
+        kind: Kind,
+        files: Mapping[str, bytes],
+        signature: ModelSignature,
+        *,
+        threads: int = 1,
+        memory: int = MEMORY,
+        seconds: float = SECONDS,
+    ) -> None:
+        if not available().isolated:
+            raise UnavailableError(
+                f"this machine cannot hold a model that runs code: {available().reason}",
+                fix="serve it on a Linux kernel with Landlock, or release ONNX",
+            )
+        self.signature = signature
+        self._kind, self._files, self._threads, self._memory = kind, files, threads, memory
+        self.seconds = seconds
+        self._datatypes = {spec.name: spec.datatype for spec in signature.inputs}
+        self._delay, self._not_before, self._ended = 0.0, 0.0, -_CALM
+        self._process: _Process | None = None
+        self._process = self._start()
+
+    @property
+    def pid(self) -> int | None:
+        """The process that answers now, if there is one."""
+        return None if self._process is None else self._process.pid
+
+    def predict(self, inputs: dict[str, npt.NDArray[Any]], features: FeatureReader) -> Answer:
+        """What the code answers. It reads no online features.
+
+        Raises:
+            InputError: the code raised one, with a text for the client.
+            ModelError: the code raised anything else, was late, ended, or answered something that cannot be read.
+        """
+        process = self._alive()
+        try:
+            kind, payload = process.ask(pack(inputs, self._datatypes), self.seconds)
+            if kind == "error":
+                raise _raised(_failure.decode(payload))
+            outputs = unpack(payload)
+        except (ValueError, OSError, msgspec.MsgspecError) as error:
+            reason = process.end(f"its answer cannot be used: {error}")
+            self._give_up()
+            raise ModelError(f"the process of the model ended: {reason}", fix="see the log of the replica") from error
+        return Answer(outputs=outputs)
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process is not None:
+            self._process.end("closed")
+            self._process = None
+
+    def _alive(self) -> "_Process":
+        if self._process is not None:
+            if (reason := self._process.ended()) is None:
+                return self._process
+            self._process.end(reason)
+            self._give_up()
+        now = time.monotonic()
+        if now < self._not_before:
+            raise ModelError(
+                f"the process of the model ended again and again; it is started in {self._not_before - now:.1f} s"
+            )
+        try:
+            self._process = self._start()
+        except IntegrityError as error:
+            self._give_up()
+            raise ModelError(f"the process of the model cannot be started again: {error.message}") from error
+        return self._process
+
+    def _give_up(self) -> None:
+        """After the first end in a while the next request starts it again; after more, a growing time must go by."""
+        self._process = None
+        now = time.monotonic()
+        calm = now - self._ended > _CALM
+        self._ended = now
+        self._delay = 0.0 if calm else min(max(_FIRST_DELAY, 2 * self._delay), _LONGEST_DELAY)
+        self._not_before = now + self._delay
+
+    def _start(self) -> "_Process":
+        return _Process(self._kind, self._files, self.signature, self._threads, self._memory)
+
+
+def _raised(failure: Failure) -> InputError | ModelError:
+    if failure.ours:
+        return InputError(failure.message[:500])
+    line = f" (pipeline.py line {failure.line})" if failure.line else ""
+    _log.warning("the model raised %s: %s%s", failure.type[:100], failure.message[:1000], line)
+    return ModelError(f"the model failed: {failure.type[:100]}{line}")
+
+
+class _Process:
+    """One limited process: started, confined and loaded when this returns."""
+
+    def __init__(
+        self, kind: Kind, files: Mapping[str, bytes], signature: ModelSignature, threads: int, memory: int
+    ) -> None:
+        scratch = Path(tempfile.mkdtemp(prefix="bedplate-"))
+        for name, data in files.items():
+            (scratch / name).write_bytes(data)
+        ours, theirs = socket.socketpair()
+        for end in (ours, theirs):
+            for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+                end.setsockopt(socket.SOL_SOCKET, option, 1 << 20)
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-s", "-B", "-m", "bedplate.serve.inside", str(os.getpid())],
+            stdin=theirs.fileno(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd=scratch,
+            env=processes.environment(scratch, threads=threads),
+            start_new_session=True,
+        )
+        theirs.close()
+        self._socket, self._memory, self._killed, self._said = ours, memory, "", bytearray()
+        self._closed = False
+        self.pid = self._process.pid
+        # Also when nobody calls end(): a predictor that is no longer needed leaves no process behind.
+        self._finalizer = weakref.finalize(self, _clean_up, self._process, ours, scratch)
+        threading.Thread(target=_watch, args=(weakref.ref(self), self._process), daemon=True).start()
+        header = {
+            "kind": kind,
+            "memory": memory,
+            "scratch": str(scratch),
+            "inputs": [spec.name for spec in signature.inputs],
+            "outputs": {spec.name: spec.datatype for spec in signature.outputs},
+        }
+        deadline = time.monotonic() + START_SECONDS
+        try:
+            self._send("header", json.dumps(header).encode(), deadline)
+            confined, told = self._receive(deadline)
+            if confined != "confined" or not msgspec.json.decode(told, type=Isolation).isolated:
+                raise ValueError("it is not confined")
+            loaded, told = self._receive(deadline)
+            if loaded == "error":
+                failure = _failure.decode(told)
+                at = f", pipeline.py line {failure.line}" if failure.line else ""
+                raise ValueError(f"{failure.type[:100]}: {failure.message[:500]}{at}")
+        except (ValueError, OSError, msgspec.MsgspecError) as error:
+            reason = self.end(str(error))
+            raise IntegrityError(f"the model cannot be loaded: {reason}", fix="try the function with pytest") from error
+
+    def ask(self, message: bytes, seconds: float) -> tuple[wire.Kind, bytes]:
+        """The answer to a request.
+
+        Raises:
+            ValueError: it is no frame that is expected.
+            OSError: the process ended, or took longer than ``seconds``.
+        """
+        deadline = time.monotonic() + seconds
+        self._send("request", message, deadline)
+        return self._receive(deadline)
+
+    def ended(self) -> str | None:
+        """Why the process ended; None while it runs."""
+        return None if self._process.poll() is None else self._reason("")
+
+    def end(self, reason: str) -> str:
+        """End the process; gives why it ended by itself, or ``reason``."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            # One that closed its end is ending, and will have said why; one that is only late is not waited for.
+            self._process.wait(_PARTING if self._closed or self._killed else 0)
+        told = self._reason(reason)
+        self._finalizer()
+        if reason != "closed":
+            _log.warning(
+                "a limited process ended: %s; it printed: %s", told, bytes(self._said).decode(errors="replace")
+            )
+        return told
+
+    def kill(self, reason: str) -> None:
+        """Stop it from another thread; whoever waits for its answer learns of it by the closed socket."""
+        self._killed = self._killed or reason
+        self._process.kill()
+
+    def _reason(self, reason: str) -> str:
+        code = self._process.poll()
+        if self._killed:
+            return self._killed
+        if code in (None, 0) or reason == "closed":  # by itself it ends with 0 when the socket closed
+            return reason
+        assert code is not None
+        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"it left with status {code}"
+
+    def _send(self, kind: wire.Kind, payload: bytes, deadline: float) -> None:
+        self._socket.settimeout(max(deadline - time.monotonic(), 0.001))
+        self._socket.sendall(wire.head(kind, len(payload)) + payload)
+
+    def _receive(self, deadline: float) -> tuple[wire.Kind, bytes]:
+        limits: dict[wire.Kind, int] = {"confined": 1 << 16, "result": _ANSWER_LIMIT, "error": 1 << 16}
+        kind, length = wire.parse_head(self._exactly(wire.HEAD, deadline), limits)
+        return kind, self._exactly(length, deadline)
+
+    def _exactly(self, length: int, deadline: float) -> bytes:
+        blocks, missing = [], length
+        while missing:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError("it took longer than allowed")
+            self._socket.settimeout(left)
+            # Memory is spent on bytes that came: a length is only a claim.
+            try:
+                block = self._socket.recv(min(missing, 1 << 20))
+            except TimeoutError:
+                raise TimeoutError("it took longer than allowed") from None
+            if not block:
+                self._closed = True
+                raise ConnectionError("it closed the connection")
+            blocks.append(block)
+            missing -= len(block)
+        return b"".join(blocks)
+
+
+def _clean_up(process: "subprocess.Popen[bytes]", connection: socket.socket, scratch: Path) -> None:
+    if process.poll() is None:
+        process.kill()
+    process.wait()
+    connection.close()
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _watch(owner: "weakref.ref[_Process]", process: "subprocess.Popen[bytes]") -> None:
+    """Kill the process when it holds too much memory or makes too many threads; keep the end of what it prints."""
+    assert process.stdout is not None
+    with process.stdout as printed:
+        while process.poll() is None:
+            ready = select.select([printed], [], [], _POLL)[0]
+            block = os.read(printed.fileno(), 1 << 16) if ready else b""
+            one = owner()
+            if one is None:
+                return
+            if block:
+                one._said += block
+                del one._said[:-_LOG_BYTES]
+            held, threads, _ = processes.usage(process.pid)
+            if held > one._memory:
+                one.kill(f"it held {processes.size_of(held)} of memory and may hold {processes.size_of(one._memory)}")
+            elif threads > processes.THREADS:
+                one.kill(f"it ran {threads} threads at once, and {processes.THREADS} are allowed")
+            del one
+            if ready and not block:  # it closed what it prints to
+                time.sleep(_POLL)
