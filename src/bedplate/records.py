@@ -316,11 +316,25 @@ class Packed(msgspec.Struct, frozen=True):
     data: bytes
 
 
+class TraceContext(msgspec.Struct, frozen=True, kw_only=True):
+    """The trace that a request is a part of, as W3C writes it, and how long its parts took in the replica.
+
+    ``receive_ms`` is from its arrival until it was decoded, ``queue_ms`` until the model began, ``model_ms`` what the
+    model took.
+    """
+
+    parent: str
+    state: str = ""
+    receive_ms: float = 0.0
+    queue_ms: float = 0.0
+    model_ms: float = 0.0
+
+
 class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     """One served prediction, as the journal and then the prediction table keep it.
 
-    ``exposure``: during a rollout. ``ended``: why an answer in pieces was broken off, empty when it was whole; its
-    outputs are the pieces that were sent.
+    ``exposure`` is known during a rollout, ``trace`` where the caller sent one. ``ended``: why an answer in pieces was
+    broken off, empty when it was whole; its outputs are the pieces that were sent.
     """
 
     id: str
@@ -340,6 +354,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     replayed: bool = False
     exposure: Exposure | None = None
     ended: str = ""
+    trace: TraceContext | None = None
 
 
 class DriftFinding(msgspec.Struct, frozen=True, kw_only=True):

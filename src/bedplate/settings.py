@@ -38,6 +38,11 @@ SETTINGS = (
         "",
         "Memory in MiB that all replicas together may take; endpoints that may have none make room. Empty: no limit.",
     ),
+    Setting(
+        "BEDPLATE_TRACES",
+        "",
+        "Address of an OTLP/HTTP collector for traces of predictions, such as http://127.0.0.1:4318; empty: none.",
+    ),
     Setting("BEDPLATE_LOG", "info", "Least severe log line that is written: debug, info, warning or error."),
 )
 
@@ -57,6 +62,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     aliases: str = ""
     memory: int | None = None
     """Bytes."""
+    traces: str = ""
 
 
 def load(environ: Mapping[str, str] | None = None) -> Settings:
@@ -87,6 +93,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         environment=values["BEDPLATE_ENVIRONMENT"],
         log=values["BEDPLATE_LOG"],
         aliases=values["BEDPLATE_ALIASES"],
+        traces=values["BEDPLATE_TRACES"],
         memory=_memory(values["BEDPLATE_MEMORY"]),
     )
 
@@ -114,6 +121,7 @@ def child_environment(settings: Settings) -> dict[str, str]:
         "BEDPLATE_ENVIRONMENT": settings.environment,
         "BEDPLATE_LOG": settings.log,
         "BEDPLATE_ALIASES": settings.aliases,
+        "BEDPLATE_TRACES": settings.traces,
         "BEDPLATE_MEMORY": "" if settings.memory is None else str(settings.memory >> 20),
     }
 

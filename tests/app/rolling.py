@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from bedplate import bundle as bundles
 from bedplate import ids, settings
 from bedplate.app import endpoints, rollout_steps, rollouts
-from bedplate.app.read_models import RolloutReport
+from bedplate.app.serving_models import RolloutReport
 from bedplate.app.system import System
 from bedplate.bundle import Manifest
 from bedplate.identity import Principal

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from bedplate.app import endpoints
-from bedplate.app.read_models import EndpointQuota
+from bedplate.app.serving_models import EndpointQuota
 from bedplate.errors import DeniedError, InputError, NotFoundError
 from bedplate.ids import digest_bytes
 from bedplate.policy.values import Principal

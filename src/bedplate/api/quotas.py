@@ -7,7 +7,7 @@ import msgspec
 
 from bedplate.api.use_cases import LOOKS, SMALL
 from bedplate.app import session
-from bedplate.app.read_models import EndpointQuota
+from bedplate.app.serving_models import EndpointQuota
 from bedplate.app.site import Site
 from bedplate.http import CHANGE, Request, Response, Route, from_path
 from bedplate.records import Quota

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -22,6 +23,9 @@ from bedplate.records import Event
 from bedplate.settings import Home, Settings, child_environment
 from bedplate.workflow import lease as leases
 from bedplate.workflow import owner as owners
+
+if TYPE_CHECKING:
+    from bedplate.observe.spans import Exporter
 
 _START = 60.0
 """Seconds in which a detached owner must answer."""
@@ -50,6 +54,7 @@ def serve_forever(
             number: signal.signal(number, lambda *_: home.stopping.set()) for number in (signal.SIGTERM, signal.SIGINT)
         }
         address = home.system.home.run / "address"
+        exporter = home.system.spans = _exporter(settings)  # an address that is none is told before anything is served
         plane = plugins("bedplate.control_plane")[0](
             Site(home.system, home.carry_out, lambda: endpoints.live(home.system))
         )
@@ -68,8 +73,19 @@ def serve_forever(
                 watching.close()
             address.unlink(missing_ok=True)
             plane.stop()
+            home.system.spans = None
+            if exporter is not None:
+                exporter.close()
             for number, handler in previous.items():
                 signal.signal(number, handler)
+
+
+def _exporter(settings: Settings) -> "Exporter | None":
+    if not settings.traces:
+        return None
+    from bedplate.observe.spans import Exporter  # protocol buffers: not for a home that traces nothing
+
+    return Exporter(settings.traces)
 
 
 def _until_stopped(home: owned.OwnedHome) -> None:
@@ -103,7 +119,8 @@ def ship_all(home: owned.OwnedHome) -> None:
     for row in rows:
         folder, table = endpoints.journal_of(system, row.name), access.predictions_table(row.use_case)
         with system.lock(row.use_case):
-            ship(folder, system.tables, table, on_segment=endpoints.recorder(system))
+            traced = system.spans.take if system.spans is not None else None
+            ship(folder, system.tables, table, on_segment=endpoints.recorder(system), on_predictions=traced)
 
 
 def up_detached(settings: Settings, info: Callable[[], UpInfo]) -> UpInfo:

@@ -11,17 +11,16 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from bedplate.app.read_models import (
-    EndpointQuota,
     Key,
     NewKey,
     Policy,
     PolicyChange,
     PolicyCheck,
     PolicyTest,
-    RolloutReport,
     User,
     Workspace,
 )
+from bedplate.app.serving_models import EndpointQuota, RolloutReport
 from bedplate.errors import InputError
 from bedplate.records import Event, Quota
 

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from bedplate.app import access, model_changes, people, policies, quotas, rollouts, workspaces
 from bedplate.app.owner_socket import Listener, Request
 from bedplate.app.read_models import StopReport, UpInfo
@@ -147,7 +149,11 @@ class OwnedHome:
         """What this owner is doing now."""
         from bedplate.app import endpoints, queries
 
-        return queries.status(self.system.settings, endpoints.live(self.system))
+        found = queries.status(self.system.settings, endpoints.live(self.system))
+        spans = self.system.spans
+        if spans is None:
+            return found
+        return msgspec.structs.replace(found, spans_sent=spans.sent, spans_dropped=spans.dropped)
 
     def load_target(self, principal: Principal, emit: Emit, endpoint: str, logged: bool) -> Any:
         """What a load run against an endpoint goes by."""

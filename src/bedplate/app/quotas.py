@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from bedplate.app import access, endpoints
-from bedplate.app.read_models import EndpointQuota
+from bedplate.app.serving_models import EndpointQuota
 from bedplate.errors import InputError, NotFoundError, StorageError
 from bedplate.identity import Principal
 from bedplate.policy import values as policy

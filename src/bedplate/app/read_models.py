@@ -15,14 +15,11 @@ from bedplate.records import (
     Estimate,
     FeatureSet,
     GateReport,
-    GuardFinding,
     IngestResult,
     LoadTest,
     Objective,
     Observation,
-    Quota,
     RetrainDecision,
-    RolloutState,
     RuleOutcome,
     TableVersion,
     TrainResult,
@@ -185,53 +182,6 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
 # --------------------------------------------------------------------------------------------------------------- status
 
 
-class RolloutStep(msgspec.Struct, frozen=True, kw_only=True):
-    """One step of a rollout: what was seen in it, and how it ended. ``state`` is ``to come`` before it begins."""
-
-    mode: Literal["shadow", "split"]
-    share: float
-    hold: float
-    state: Literal["to come", "now", "passed", "stopped"]
-    stable: int = 0
-    candidate: int = 0
-    findings: tuple[GuardFinding, ...] = ()
-    rows: int = 0
-    different: int = 0
-    ended: str = ""
-
-
-class RolloutReport(msgspec.Struct, frozen=True, kw_only=True):
-    """A rollout as it is now, in words: which release is let in, in the place of which, how far, and why it ended."""
-
-    id: str
-    endpoint: str
-    use_case: str
-    state: RolloutState
-    bundle: Digest
-    before: Digest
-    by: str
-    reason: str
-    created: str
-    updated: str
-    steps: tuple[RolloutStep, ...]
-
-
-class EndpointQuota(msgspec.Struct, frozen=True, kw_only=True):
-    """What somebody may ask of an endpoint. ``holder`` is a name; ``kind`` is ``each`` for what the file gives others.
-
-    ``used_day`` and ``used_month`` are what a principal with a quota was granted so far, in UTC.
-    """
-
-    endpoint: str
-    kind: Literal["principal", "group", "each"]
-    holder: str
-    quota: Quota
-    by: str = ""
-    created: str = ""
-    used_day: int | None = None
-    used_month: int | None = None
-
-
 EndpointState = Literal["ready", "starting", "asleep", "stopped", "failed"]
 """Whether an endpoint answers; asleep: it has no replica until somebody connects."""
 
@@ -276,7 +226,7 @@ class UseCaseStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """What a home is doing now."""
+    """What a home is doing now; ``spans_sent`` and ``spans_dropped`` since its owner started."""
 
     home: str
     owner: int | None
@@ -285,6 +235,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     use_cases: tuple[UseCaseStatus, ...]
     endpoints: tuple[EndpointStatus, ...]
     running: str | None = None
+    spans_sent: int = 0
+    spans_dropped: int = 0
 
 
 class UpInfo(msgspec.Struct, frozen=True, kw_only=True):

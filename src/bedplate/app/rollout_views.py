@@ -7,7 +7,7 @@ import msgspec
 
 from bedplate import clock
 from bedplate.app import endpoints
-from bedplate.app.read_models import RolloutReport, RolloutStep
+from bedplate.app.serving_models import RolloutReport, RolloutStep
 from bedplate.ids import Digest
 from bedplate.records import GuardFinding
 from bedplate.release.rollout import RolloutPlan

@@ -10,7 +10,7 @@ import msgspec
 from bedplate import bundle as bundles
 from bedplate import clock
 from bedplate.app import access, endpoints, rollout_steps, rollout_views
-from bedplate.app.read_models import RolloutReport
+from bedplate.app.serving_models import RolloutReport
 from bedplate.errors import ConflictError, InputError
 from bedplate.identity import Principal
 from bedplate.ids import digest_of

@@ -23,6 +23,7 @@ from bedplate.workflow.owner import Owner
 if TYPE_CHECKING:
     from bedplate.compute.sandbox import Declared
     from bedplate.data.tables import Tables
+    from bedplate.observe.spans import Exporter
     from bedplate.online import Online
     from bedplate.serve.supervisor import Supervisor
     from bedplate.workflow.engine import Engine
@@ -76,6 +77,8 @@ class System:
             raise
         self.serving = False
         """Whether this owner keeps endpoints up, as ``bedplate up`` does; a run starts only what it must measure."""
+        self.spans: Exporter | None = None
+        """Where the spans of predictions go, if anywhere; set while endpoints are kept up."""
         self.opened = opened
         self.started = clock.timestamp()
 

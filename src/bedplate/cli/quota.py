@@ -13,7 +13,7 @@ from bedplate.cli.session import connect
 from bedplate.cli.words import moment, number
 
 if TYPE_CHECKING:
-    from bedplate.app.read_models import EndpointQuota
+    from bedplate.app.serving_models import EndpointQuota
 
 Endpoint = Annotated[str, typer.Argument(metavar="ENDPOINT", help="Name of the endpoint: that of its use case.")]
 Holder = Annotated[str, typer.Argument(metavar="NAME", help="Name of the user or service; with --group, of a group.")]

@@ -13,7 +13,7 @@ from bedplate.cli.session import connect
 from bedplate.cli.words import moment
 
 if TYPE_CHECKING:
-    from bedplate.app.read_models import RolloutReport
+    from bedplate.app.serving_models import RolloutReport
 
 Endpoint = Annotated[str, typer.Argument(metavar="ENDPOINT", help="Name of the endpoint: that of its use case.")]
 

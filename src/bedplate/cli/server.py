@@ -42,6 +42,8 @@ def _status(report: Status) -> Iterator[str]:
         ("use case", "state", "version", "in words"),
         ((u.name, u.state, str(u.version or "-"), clip(u.sentence, 70)) for u in report.use_cases),
     )
+    if report.spans_sent or report.spans_dropped:
+        yield f"Traces: {report.spans_sent:,} spans sent, {report.spans_dropped:,} dropped."
     if report.endpoints:
         yield ""
         yield from table(

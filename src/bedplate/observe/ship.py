@@ -41,12 +41,13 @@ SCHEMA = pa.schema(
         pa.field("replayed", pa.bool_(), nullable=False),
         pa.field("exposure", pa.string(), nullable=False),
         pa.field("ended", pa.string(), nullable=False),
+        pa.field("trace", pa.string(), nullable=False),
         pa.field("segment", pa.string(), nullable=False),
     ]
 )
 """The prediction table. Inputs, features and outputs are JSON text: their names differ from model to model."""
 
-_JSON_COLUMNS = ("inputs", "features", "outputs", "exposure")
+_JSON_COLUMNS = ("inputs", "features", "outputs", "exposure", "trace")
 _decoder = msgspec.json.Decoder(Prediction)
 _packed = msgspec.msgpack.Decoder(Prediction)
 
@@ -60,12 +61,18 @@ class ShipReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def ship(
-    folder: Path, tables: Tables, name: str, *, on_segment: Callable[[Segment, TableVersion], None] | None = None
+    folder: Path,
+    tables: Tables,
+    name: str,
+    *,
+    on_segment: Callable[[Segment, TableVersion], None] | None = None,
+    on_predictions: Callable[[list[Prediction]], None] | None = None,
 ) -> ShipReport:
     """Append every sealed segment of the journal ``folder`` to the table ``name`` and delete it.
 
     The segment's id is the key of its commit, so that a crash between commit and deletion repeats neither.
-    ``on_segment`` is called between the two (for the ledger entry: count and digest); it MUST bear being called again.
+    ``on_segment`` is called between the two (for the ledger entry: count and digest), and ``on_predictions`` with what
+    was in it; both MUST bear being called again.
 
     Raises:
         IntegrityError: a segment is not what was sealed, or holds something else than predictions. It stays.
@@ -75,10 +82,13 @@ def ship(
     for segment in journal.segments(folder, sealed_only=True):
         if not count:
             _upgrade(tables, name)
-        table = pa.Table.from_pylist([_row(segment, record) for record in journal.read(segment)], schema=SCHEMA)
+        predictions = [_prediction(segment, record) for record in journal.read(segment)]
+        table = pa.Table.from_pylist([_row(segment, prediction) for prediction in predictions], schema=SCHEMA)
         version = tables.write(name, table, mode="append", key=f"segment:{segment.id}")
         if on_segment is not None:
             on_segment(segment, version)
+        if on_predictions is not None:
+            on_predictions(predictions)
         segment.path.unlink()
         _sync(folder)
         count, rows = count + 1, rows + table.num_rows
@@ -141,7 +151,7 @@ def latest(rows: Reader, version: TableVersion) -> Prediction | None:
     return None if newest is None else find(rows, version, newest["id"])
 
 
-_LATER = {"exposure": "null", "ended": ""}
+_LATER = {"exposure": "null", "ended": "", "trace": "null"}
 """Columns that tables did not have from the start, and what stands there for rows from before."""
 
 
@@ -167,8 +177,7 @@ def _upgrade(tables: Tables, name: str) -> None:
     tables.write(name, reader, mode="overwrite", key=f"{'+'.join(added)}:{name}")
 
 
-def _row(segment: Segment, record: bytes) -> dict[str, object]:
-    prediction = _prediction(segment, record)
+def _row(segment: Segment, prediction: Prediction) -> dict[str, object]:
     row: dict[str, Any] = msgspec.structs.asdict(prediction)
     for column in ("inputs", "outputs"):
         row[column] = {name: _unpacked(segment, value) for name, value in row[column].items()}

@@ -164,7 +164,7 @@ class Batcher:
     def _settle(
         self, loop: asyncio.AbstractEventLoop, batch: list[_Waiting], answers: list[Answer | BedplateError]
     ) -> None:
-        took = perf_counter() - self._begun
+        self.took = took = perf_counter() - self._begun
         self._took = took if not self._took else (self._took + took) / 2
         for one, answer in zip(batch, answers, strict=True):
             if one.answer.done():  # its client went away

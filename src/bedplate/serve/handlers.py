@@ -20,7 +20,7 @@ from bedplate.errors import BedplateError, DeadlineError, StorageError, Unavaila
 from bedplate.http import ResourceRef
 from bedplate.ids import Digest
 from bedplate.journal import Writer
-from bedplate.records import Exposure
+from bedplate.records import Exposure, TraceContext
 from bedplate.serve.access import Access, Admitted
 from bedplate.serve.arrival import Arrival
 from bedplate.serve.batching import Batcher
@@ -131,7 +131,7 @@ class Inference:
     async def _answer(
         self, call: Call, admitted: Admitted, arrival: Arrival, until: float, route: Route | None
     ) -> Answered:
-        spec, started = self.spec, arrival.started
+        spec, started, decoded = self.spec, arrival.started, perf_counter()
         if route is None:
             answer = await self._predict(call.arrays, until)
             version, bundle, evidence, exposure = self.version, spec.digest, spec.evidence, None
@@ -141,6 +141,7 @@ class Inference:
             )
             answer = routed.answer
             version, bundle, evidence, exposure = routed.version, routed.bundle, routed.evidence, routed.exposure
+        computed = perf_counter()
         outputs = answer.outputs
         prediction = ids.new_id("pred")
         own = _Own(
@@ -156,6 +157,9 @@ class Inference:
             time=clock.timestamp(),
         )
         record = self._head(admitted, bundle, evidence) + _encode(own)[1:]
+        if arrival.traceparent:
+            model = min(computed - decoded, self._batcher.took) if self.queues else computed - decoded
+            record = _traced(record, arrival, decoded, computed, model)
         await self._log(record)
         self.metrics.prediction(perf_counter() - started)
         return Answered(prediction, version, outputs)
@@ -171,7 +175,7 @@ class Inference:
             DeadlineError: the answer was not whole in the time that its caller waits, or that the replica allows.
             UnavailableError: it cannot be logged.
         """
-        spec, started = self.spec, arrival.started
+        spec, started, decoded = self.spec, arrival.started, perf_counter()
         seconds = min(arrival.seconds, call.seconds, spec.streaming) - (perf_counter() - started)
         sent: dict[str, list[Any]] = {name: [] for name in self._outputs}
         answer, ended = None, "the client left"
@@ -204,7 +208,11 @@ class Inference:
                     request_id=call.id or "",
                     time=clock.timestamp(),
                 )
-                await self._log(self._head(admitted, spec.digest, spec.evidence) + _encode(own)[1:])
+                record = self._head(admitted, spec.digest, spec.evidence) + _encode(own)[1:]
+                if arrival.traceparent:
+                    computed = perf_counter()
+                    record = _traced(record, arrival, decoded, computed, computed - decoded)
+                await self._log(record)
                 self.metrics.prediction(perf_counter() - started)
 
     async def _predict(self, arrays: Arrays, until: float) -> Answer:
@@ -267,3 +275,15 @@ class Inference:
             written, error = self._settled.popleft()
             if not written.done():
                 written.set_result(error)
+
+
+def _traced(record: bytes, arrival: Arrival, decoded: float, computed: float, model: float) -> bytes:
+    """A record with the trace that its request is a part of, decoded and computed at those times."""
+    trace = TraceContext(
+        parent=arrival.traceparent,
+        state=arrival.tracestate,
+        receive_ms=round((decoded - arrival.started) * 1000, 3),
+        queue_ms=round((computed - decoded - model) * 1000, 3),
+        model_ms=round(model * 1000, 3),
+    )
+    return record[:-1] + b',"trace":' + _encode(trace) + b"}"

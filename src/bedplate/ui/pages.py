@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from bedplate.app.read_models import AuditPage, RolloutReport, Trace, UseCasePage, UseCaseStatus
+from bedplate.app.read_models import AuditPage, Trace, UseCasePage, UseCaseStatus
+from bedplate.app.serving_models import RolloutReport
 from bedplate.errors import BedplateError
 from bedplate.records import Fact
 from bedplate.ui.frame import View
