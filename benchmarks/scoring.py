@@ -86,7 +86,7 @@ def ours(predictor: OnnxPredictor, tables: Tables, name: str, to: str) -> float:
 
     def scored() -> Iterator[pa.RecordBatch]:
         for batch in scorer.score(tables.scan(version, list(scorer.read)), NO_FEATURES):
-            told = [pa.array(["sha256:" + "0" * 64] * batch.num_rows)] * len(marks)
+            told = [pa.repeat("sha256:" + "0" * 64, batch.num_rows)] * len(marks)
             yield pa.RecordBatch.from_arrays([*batch.columns, *told], schema=schema)
 
     tables.write(to, pa.RecordBatchReader.from_batches(schema, scored()), mode="overwrite")

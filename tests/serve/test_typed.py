@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,11 @@ import pytest
 from onnx import TensorProto, helper
 
 from bedplate import journal
+from bedplate.errors import AuthenticationError, BedplateError, DeadlineError, QuotaError
+from bedplate.http import ProtocolError, Response
 from bedplate.records import ModelSignature, TensorSpec
+from bedplate.serve import invocations, openai, rest, typed
+from bedplate.serve.pressure import OverloadedError
 from bedplate.serve.supervisor import Supervisor
 from tests.serve.support import KEY, World, all_types, client
 
@@ -158,6 +162,21 @@ def test_schemathesis_finds_nothing(url: str, tmp_path: Path) -> None:
 
     assert done.returncode == 0, done.stdout[:6000] + done.stderr[-2000:]
     assert " passed" in done.stdout
+
+
+@pytest.mark.parametrize("render", [typed.render, invocations.render, openai.render, rest.failure])
+def test_every_protocol_says_when_to_come_again(render: Callable[[BedplateError], Response]) -> None:
+    """And keeps what it must not tell to itself; the forms differ, status and headers do not."""
+    overloaded = render(OverloadedError("too much", retry=2.2))
+    quota = render(QuotaError("too much", window="day", quota=5, seconds=86400, retry=60))
+    late = render(DeadlineError("too late"))
+
+    assert (overloaded.status, dict(overloaded.headers)["retry-after"]) == (503, "3")
+    assert (quota.status, dict(quota.headers)["retry-after"]) == (429, "60")
+    assert (late.status, "retry-after" in dict(late.headers)) == (504, False)
+    assert dict(render(AuthenticationError("who?")).headers)["www-authenticate"] == "Bearer"
+    assert render(ProtocolError(413, "too large")).status == 413
+    assert b"too much" in overloaded.body
 
 
 @pytest.mark.parametrize("rows", [1, 7])

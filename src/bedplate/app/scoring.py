@@ -119,7 +119,7 @@ def _write(
 
     def scored(features: online.Online) -> Iterator[pa.RecordBatch]:
         for batch in scorer.score(stream, features, told):
-            marks = [pa.array([value] * batch.num_rows, pa.string()) for value in values]
+            marks = [pa.repeat(value, batch.num_rows) for value in values]
             yield pa.RecordBatch.from_arrays([*batch.columns, *marks], schema=schema)
 
     features = online.open(system.home.online, read_only=True)

@@ -16,6 +16,7 @@ from bedplate.http import APPEND, Limits, ProtocolError, Request, Response, Rout
 from bedplate.http.messages import decode_json
 from bedplate.records import TensorSpec
 from bedplate.serve.handlers import ENTITY, Inference
+from bedplate.serve.rest import outcome
 from bedplate.serve.rows import Rows, nested
 from bedplate.serve.tensors import Call
 
@@ -24,7 +25,7 @@ SPOKEN = "3.17.0"
 FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 _CODES = {
     400: "BAD_REQUEST", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "RESOURCE_DOES_NOT_EXIST",
-    413: "BAD_REQUEST", 429: "REQUEST_LIMIT_EXCEEDED", 503: "TEMPORARILY_UNAVAILABLE",
+    413: "BAD_REQUEST", 429: "REQUEST_LIMIT_EXCEEDED", 503: "TEMPORARILY_UNAVAILABLE", 504: "DEADLINE_EXCEEDED",
 }  # fmt: skip
 _TRUTH = {"True": True, "true": True, "False": False, "false": False}
 
@@ -173,8 +174,7 @@ class Predictions(msgspec.Struct):
 
 def render(error: BedplateError) -> Response:
     """An error in MLflow's form."""
-    status = error.status if isinstance(error, ProtocolError) else error.http_status
-    headers = error.headers if isinstance(error, ProtocolError) else ()
+    status, headers = outcome(error)
     text = f"{error.message}; {error.fix}" if error.fix else error.message
     return Response.json(Failure(_CODES.get(status, "INTERNAL_ERROR"), text), status, headers)
 

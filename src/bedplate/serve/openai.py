@@ -18,7 +18,6 @@ from bedplate.errors import BedplateError, InputError, NotFoundError
 from bedplate.http import (
     APPEND,
     Limits,
-    ProtocolError,
     Request,
     Response,
     Route,
@@ -30,6 +29,7 @@ from bedplate.http.messages import decode_json
 from bedplate.records import ModelSignature, TensorSpec
 from bedplate.serve.handlers import ENTITY, Inference
 from bedplate.serve.predictors import Predictor
+from bedplate.serve.rest import outcome
 from bedplate.serve.tensors import Call, logged
 
 MOST = 2048
@@ -227,8 +227,7 @@ def shortened(vectors: npt.NDArray[np.float32], size: int) -> npt.NDArray[np.flo
 
 def render(error: BedplateError) -> Response:
     """An error in the protocol's form."""
-    status = error.status if isinstance(error, ProtocolError) else error.http_status
-    headers = error.headers if isinstance(error, ProtocolError) else ()
+    status, headers = outcome(error)
     kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
     code = "model_not_found" if status == 404 else error.code
     text = f"{error.message}; {error.fix}" if error.fix else error.message

@@ -232,6 +232,12 @@ class RestApplication:
 
 def failure(error: BedplateError) -> Response:
     """An error in the protocol's form: ``{"error": text}``."""
+    status, headers = outcome(error)
+    return Response.json({"error": f"{error.message}; {error.fix}" if error.fix else error.message}, status, headers)
+
+
+def outcome(error: BedplateError) -> tuple[int, tuple[tuple[str, str], ...]]:
+    """The status of an error, and the headers that tell a client when to come again: the same in every protocol."""
     status, headers = error.http_status, tuple[tuple[str, str], ...]()
     if isinstance(error, ProtocolError):
         status, headers = error.status, error.headers
@@ -248,7 +254,7 @@ def failure(error: BedplateError) -> Response:
         headers = (("retry-after", "1"),)
     elif status == 401:
         headers = (("www-authenticate", "Bearer"),)
-    return Response.json({"error": f"{error.message}; {error.fix}" if error.fix else error.message}, status, headers)
+    return status, headers
 
 
 class _Leaving:

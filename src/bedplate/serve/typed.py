@@ -9,6 +9,7 @@ from bedplate.http import APPEND, HeaderParam, Limits, Request, Response, Route,
 from bedplate.http.messages import decode_json
 from bedplate.serve import streaming
 from bedplate.serve.handlers import ENTITY, Inference
+from bedplate.serve.rest import outcome
 from bedplate.serve.rows import Rows
 from bedplate.serve.tensors import Arrays, Call
 
@@ -29,7 +30,7 @@ class Typed:
                 "POST", "/predict", "predict", fixed(ENTITY, self._inference.spec.name), APPEND, infer, self._predict,
                 name="predict", summary="Predictions for a row, or for a list of rows",
                 headers=(HeaderParam("request_id", "x-request-id", ""),),
-                request_type=self._rows.request_type, response_type=self._rows.response_type,
+                request_type=self._rows.request_type, response_type=self._rows.response_type, render=render,
             )
         ]  # fmt: skip
 
@@ -55,3 +56,9 @@ class Typed:
             return self._rows.answers(outputs, 1)[0]
 
         return await streaming.stream(self._inference, call, request, piece, BedplateError.to_dict)
+
+
+def render(error: BedplateError) -> Response:
+    """An error in the form that Bedplate's own interfaces have."""
+    status, headers = outcome(error)
+    return Response.json(error.to_dict(), status, headers)
