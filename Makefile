@@ -6,7 +6,7 @@ TORCH ?= 2.13.0
 PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test crash clients check fix docs lock bench clean
+.PHONY: help demo test long crash clients check fix docs lock bench clean
 
 help: ## List the recipes
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -18,6 +18,9 @@ demo: $(VENV)/.demo ## Set up, run the retail use case end to end, leave the pag
 test: $(VENV)/.test $(VENV)/.mlflow $(VENV)/.inference ## Set up with everything the tests need, then run the suite
 	@$(BIN)/python scripts/browser.py
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+long: $(VENV)/.test $(VENV)/.mlflow $(VENV)/.inference ## Run the tests that take longest: whole runs on other databases and networks
+	$(BIN)/python -m pytest -m long --timeout 600 $(PYTEST_ARGS)
 
 crash: $(VENV)/.test ## Run the long crash sweeps
 	$(BIN)/python -m pytest -m crash --timeout 1200 $(PYTEST_ARGS)

@@ -12,7 +12,7 @@ import pytest
 PAGE = Path(__file__).parent.parent / "docs" / "tutorial" / "index.md"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_every_command_of_the_tutorial_works(tmp_path):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("BEDPLATE_")}

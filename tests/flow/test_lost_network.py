@@ -11,7 +11,7 @@ from tests.flow.test_bad_input import refused, whole
 from tests.link import Link, link, to_postgresql
 from tests.servers import S3, Postgresql
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
 
 class Far(NamedTuple):

@@ -23,7 +23,7 @@ from bedplate.data.tables import Tables
 from tests import retail
 from tests.servers import S3, Postgresql
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(180)]
 
 PROCESS = Path(__file__).with_name("owner_process.py")
 LEASE = 4.0

@@ -23,7 +23,7 @@ from bedplate.release import convert, foreign
 from bedplate.train import conversion
 from tests.release.models import flavors, folder, signature
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 RANDOM = np.random.default_rng(7)
 ROWS = RANDOM.normal(size=(200, 4))

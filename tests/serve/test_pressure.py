@@ -226,6 +226,18 @@ def test_deadlines_and_callers_that_leave(url: str) -> None:
         assert http.post(INFER, json=body(), headers={arrival.TIMEOUT: "soon"}).status_code == 400
 
 
+def test_every_edge_waits_for_a_model_that_is_asked_beside_the_loop(url: str) -> None:
+    """A route has a deadline of its own, and waiting for the model another one within it."""
+    with client(url) as http:
+        for path, asked in (
+            (f"{INFER.removesuffix('/infer')}/versions/1/infer", body()),
+            ("/predict", {"X": [1.0, 2.0, 3.0]}),
+            ("/invocations", {"inputs": {"X": [[1.0, 2.0, 3.0]]}}),
+        ):
+            answer = http.post(path, json=asked)
+            assert answer.status_code == 200, (path, answer.text)
+
+
 def _busy(http: httpx.Client) -> bool:
     """Whether somebody else is being answered as well."""
     (line,) = [one for one in http.get("/metrics").text.splitlines() if one.startswith("bedplate_requests_in_flight{")]
