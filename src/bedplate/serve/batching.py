@@ -292,7 +292,7 @@ def sweep(predictor: Predictor, features: FeatureReader, signature: ModelSignatu
             return Plan(rows=1, reason="an answer of the model depends on the other rows of a batch")
         started = perf_counter()
         while rows == 1 or (rows <= MOST_ROWS and perf_counter() - started < _SWEEP_SECONDS):
-            seconds[rows] = _cost(predictor, features, _probe(signature, rows))
+            seconds[rows] = _cost(predictor, features, probe(signature, rows))
             if budget is not None and rows > 1 and seconds[rows] > budget * _BUDGET_SHARE:
                 break
             if seconds[rows] / rows < (1 - _WORTH) * seconds[best] / best:
@@ -332,7 +332,7 @@ def _handover() -> float:
     return median(times)
 
 
-def _probe(signature: ModelSignature, rows: int, seed: int = 0) -> Arrays:
+def probe(signature: ModelSignature, rows: int, seed: int = 0) -> Arrays:
     """Made-up inputs of so many rows: small numbers and texts of a few words, which most models take."""
     random = np.random.default_rng(seed)
     inputs: Arrays = {}
@@ -350,7 +350,7 @@ def _probe(signature: ModelSignature, rows: int, seed: int = 0) -> Arrays:
 
 def _independent(predictor: Predictor, features: FeatureReader, signature: ModelSignature) -> bool:
     """Whether rows asked together get what they get alone."""
-    inputs = _probe(signature, 4, seed=1)
+    inputs = probe(signature, 4, seed=1)
     counts = [1, 2, 1]
     parts = _part(predictor.predict(inputs, features), counts)
     if parts is None:

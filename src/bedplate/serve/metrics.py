@@ -26,6 +26,8 @@ class Metrics(Collector):
         self.room: Room | None = None
         self.in_flight = 0
         self.unlogged = 0
+        self.settings: dict[str, int] = {}
+        """What was measured at the start and is used since, by name."""
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -67,6 +69,12 @@ class Metrics(Collector):
         in_flight = GaugeMetricFamily("bedplate_requests_in_flight", "Requests being answered now.", labels=names)
         in_flight.add_metric(self._labels, self.in_flight)
         yield in_flight
+        for name, value in self.settings.items():
+            used = GaugeMetricFamily(
+                f"bedplate_model_{name}", "Found best by the measurement at the start.", labels=names
+            )
+            used.add_metric(self._labels, value)
+            yield used
         unlogged = CounterMetricFamily(
             "bedplate_predictions_unlogged", "Predictions answered but not logged (buffered mode).", labels=names
         )

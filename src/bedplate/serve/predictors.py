@@ -14,9 +14,9 @@ import numpy as np
 
 from bedplate import bundle
 from bedplate.bundle import Manifest
-from bedplate.errors import IntegrityError
+from bedplate.errors import IntegrityError, UnavailableError
 from bedplate.records import ModelSignature, TensorSpec
-from bedplate.serve.sessions import open_session, run, run_bfloat
+from bedplate.serve.sessions import Provider, open_session, run, run_bfloat
 
 __all__ = ["Answer", "FeatureReader", "Manifest", "OnnxPredictor", "Predictor", "load"]
 
@@ -113,8 +113,8 @@ class OnnxPredictor:
         IntegrityError: ONNX Runtime does not take the graph, or the graph is not what the signature says.
     """
 
-    def __init__(self, model: bytes, signature: ModelSignature, threads: int = 1) -> None:
-        self._session = open_session(model, threads)
+    def __init__(self, model: bytes, signature: ModelSignature, threads: int = 1, provider: Provider = "cpu") -> None:
+        self._session = open_session(model, threads, provider)
         for kind, found, promised in (
             ("input", self._session.get_inputs(), signature.inputs),
             ("output", self._session.get_outputs(), signature.outputs),
@@ -148,11 +148,11 @@ def _check_promise(kind: str, found: dict[str, str], promised: tuple[TensorSpec,
         raise IntegrityError(f"the signature leaves out {kind} {', '.join(sorted(missing))}")
 
 
-def _load_onnx(folder: Path, manifest: Manifest, threads: int) -> Predictor:
+def _load_onnx(folder: Path, manifest: Manifest, threads: int, provider: Provider = "cpu") -> Predictor:
     models = [name for name, file in manifest.files.items() if file.format == "onnx"]
     if len(models) != 1:
         raise IntegrityError(f"a bundle for the onnx loader holds one ONNX file, not {len(models)}", where=str(folder))
-    return OnnxPredictor(bundle.read(folder, manifest, models[0]), manifest.signature, threads)
+    return OnnxPredictor(bundle.read(folder, manifest, models[0]), manifest.signature, threads, provider)
 
 
 def _load_recommender(folder: Path, manifest: Manifest, threads: int) -> Predictor:
@@ -205,10 +205,11 @@ LOADERS: dict[str, Loader] = {
 """Every loader a trusted process has. What is not here is not loaded, whatever a bundle says."""
 
 
-def load(folder: Path, manifest: Manifest, threads: int = 1) -> Predictor:
+def load(folder: Path, manifest: Manifest, threads: int = 1, provider: Provider = "cpu") -> Predictor:
     """The predictor of a verified bundle; each file is checked against the manifest again as it is read.
 
     Raises:
+        UnavailableError: it cannot compute where ``provider`` says.
         IntegrityError: the signature names no known loader, or the bundle is not what it says.
     """
     loader = LOADERS.get(manifest.signature.predictor)
@@ -218,4 +219,12 @@ def load(folder: Path, manifest: Manifest, threads: int = 1) -> Predictor:
             where=str(folder),
             fix=f"release for one of {', '.join(LOADERS)}",
         )
-    return loader(folder, manifest, threads)
+    if provider == "cpu":
+        return loader(folder, manifest, threads)
+    if loader is not _load_onnx:
+        raise UnavailableError(
+            f"a model of the loader {manifest.signature.predictor!r} computes on the CPU alone",
+            where=str(folder),
+            fix="plan for the CPU, or release one ONNX graph",
+        )
+    return _load_onnx(folder, manifest, threads, provider)

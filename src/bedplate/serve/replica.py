@@ -28,7 +28,7 @@ from bedplate.bundle import Manifest
 from bedplate.errors import BedplateError
 from bedplate.journal import Writer
 from bedplate.records import ModelSignature
-from bedplate.serve import batching, edges, predictors, quotas, sockets
+from bedplate.serve import batching, edges, predictors, quotas, sockets, threads
 from bedplate.serve import spec as specs
 from bedplate.serve.access import Access
 from bedplate.serve.batching import Batcher
@@ -41,6 +41,7 @@ from bedplate.serve.routing import Router
 from bedplate.serve.scaling import Meter
 from bedplate.serve.spec import ReplicaSpec
 from bedplate.serve.tensors import DTYPES
+from bedplate.serve.threads import Threads
 
 _log = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1
@@ -69,7 +70,7 @@ class CandidateReplica:
     """
 
     def __init__(self, spec: ReplicaSpec) -> None:
-        _, predictor, self.features = _load(spec)
+        _, predictor, self.features, _computed = _load(spec)
         self._candidate = Candidate(predictor, self.features)
 
     async def serve(self, descriptor: int, say: Say) -> None:
@@ -97,7 +98,7 @@ class Replica:
 
     def __init__(self, spec: ReplicaSpec) -> None:
         self.spec = spec
-        manifest, predictor, self.features = _load(spec)
+        manifest, predictor, self.features, computed = _load(spec)
         self.meters = Meters(spec.journal / quotas.FILE, spec.quota)
         self.access = Access(spec.snapshot, spec.snapshot_key, spec.use_case, spec.name, self.meters)
         self.journal = Writer(spec.journal, spec.mode, seal_seconds=spec.seal)
@@ -109,6 +110,7 @@ class Replica:
         self.router = Router(spec.digest, str(manifest.version), spec.evidence, manifest.signature)
         self.router.follow(self.access.routes.get(spec.name))
         self.inference = Inference(spec, manifest, self.access, self.batcher, self.journal, self.router)
+        self.inference.metrics.settings = {"threads": computed.count, "batch_rows": plan.rows}
         self.app = RestApplication(self.inference, _release(), edges.routes(self.inference, predictor, manifest))
 
     async def serve(self, descriptor: int, say: Say) -> None:
@@ -170,12 +172,18 @@ class Replica:
             _log.error("the prediction log could not be sealed: %s", error)
 
 
-def _load(spec: ReplicaSpec) -> tuple[Manifest, Predictor, online.Online]:
+def _load(spec: ReplicaSpec) -> tuple[Manifest, Predictor, online.Online, Threads]:
     manifest = bundle.verify(spec.bundle, public_key=spec.public_key, digest=spec.digest)
-    predictor = predictors.load(spec.bundle, manifest, spec.threads)
     features = online.open(spec.online, read_only=True)
+    predictor, computed = threads.choose(
+        lambda count: predictors.load(spec.bundle, manifest, count, spec.provider),
+        features,
+        manifest.signature,
+        min(spec.threads, len(os.sched_getaffinity(0))),
+    )
+    _log.info("the model computes with %d threads on %s: %s", computed.count, spec.provider, computed.reason)
     _warm_up(predictor, manifest.signature, features)
-    return manifest, predictor, features
+    return manifest, predictor, features, computed
 
 
 def _warm_up(predictor: Predictor, signature: ModelSignature, features: FeatureReader) -> None:

@@ -3,12 +3,12 @@
 import ctypes
 import math
 from collections.abc import Mapping, Sequence, Set
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from bedplate.errors import InputError, IntegrityError
+from bedplate.errors import InputError, IntegrityError, UnavailableError
 from bedplate.serve.tensors import bfloat, of_bfloat
 
 _BFLOAT16 = 16
@@ -17,10 +17,15 @@ Session = Any
 """An ``onnxruntime.InferenceSession``, which has no types."""
 
 
-def open_session(model: bytes, threads: int = 1) -> Session:
-    """A session for one graph.
+Provider = Literal["cpu", "cuda"]
+_PROVIDERS: dict[Provider, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+def open_session(model: bytes, threads: int = 1, provider: Provider = "cpu") -> Session:
+    """A session for one graph, which computes where ``provider`` says and nowhere else.
 
     Raises:
+        UnavailableError: this machine, or the ONNX Runtime that is installed, has no such provider.
         IntegrityError: ONNX Runtime does not take the graph.
     """
     import onnxruntime  # 0.2 s: only a process that predicts pays it
@@ -31,10 +36,28 @@ def open_session(model: bytes, threads: int = 1) -> Session:
     options.log_severity_level = 3
     # Threads that spin between requests take the processor from whoever shares the machine.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    wanted = _PROVIDERS[provider]
+    if wanted not in onnxruntime.get_available_providers():
+        raise _unavailable(provider, "the ONNX Runtime that is installed has no such provider")
     try:
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        # Operators that a GPU does not have stay on the processor, which is no fallback of the graph.
+        session = onnxruntime.InferenceSession(
+            model, options, providers=list(dict.fromkeys([wanted, _PROVIDERS["cpu"]]))
+        )
     except Exception as error:
         raise IntegrityError(f"ONNX Runtime does not take the model: {error}") from error
+    if (
+        session.get_providers()[0] != wanted
+    ):  # without its libraries or a device it takes the processor, and says nothing
+        raise _unavailable(provider, "its libraries or a device are missing")
+    return session
+
+
+def _unavailable(provider: Provider, reason: str) -> UnavailableError:
+    return UnavailableError(
+        f"the model cannot compute on {provider}: {reason}",
+        fix="install onnxruntime-gpu and its CUDA libraries on a machine with a GPU, or plan for the CPU",
+    )
 
 
 def run(session: Session, outputs: Sequence[str], inputs: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:

@@ -22,8 +22,9 @@ class ReplicaSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     first start; the supervisor keeps what was chosen. ``budget`` is the time in which a request must be answered: with
     ``batching``, requests are computed together as far as it allows. ``max_body`` and ``max_arriving`` (of
     all bodies that are still arriving) in bytes, times in seconds; ``streaming`` is what an answer in pieces may take.
-    ``quota`` is each principal's for whom no other one is in force. With a ``socket`` it is a candidate, which answers
-    what the endpoint's replicas pass on over it, and nobody else.
+    The model takes as many of ``threads`` as a measurement at the start finds worth it, and computes where ``provider``
+    says. ``quota`` is each principal's for whom no other one is in force. With a ``socket`` it is a candidate, which
+    answers what the endpoint's replicas pass on over it, and nobody else.
     """
 
     name: str
@@ -40,6 +41,7 @@ class ReplicaSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     host: str = "127.0.0.1"
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
     threads: Count = 1
+    provider: Literal["cpu", "cuda"] = "cpu"
     batching: bool = True
     budget: float | None = None
     hosts: tuple[str, ...] = LOOPBACK

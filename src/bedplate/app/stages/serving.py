@@ -1,5 +1,6 @@
 """Serve what was approved; replay held-out weeks as traffic and look at what came of it; decide about retraining."""
 
+import os
 import time
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -83,6 +84,7 @@ def _spec(context: Context) -> ReplicaSpec:
         mode="durable" if use_case.risk.level == "high" else use_case.serve.log,
         host=system.settings.host,
         port=use_case.serve.port or 0,
+        threads=max(1, len(os.sched_getaffinity(0)) // max(use_case.serve.replicas.max, 1)),
         budget=use_case.requirements.latency.p99,
         quota=Quota(**msgspec.structs.asdict(use_case.serve.quota)),
         scale=msgspec.convert(msgspec.to_builtins(use_case.serve.replicas), Scale),
