@@ -241,6 +241,8 @@ class LoadTest(msgspec.Struct, frozen=True, kw_only=True):
     lag_p99_ms: float | None = None
     percentiles: tuple[tuple[float, float], ...] = ()
     """Share of the answered requests, and the latency that it stays within."""
+    intervals: tuple[tuple[float, Estimate], ...] = ()
+    """The same for the shares that people ask for, each with its interval."""
     over_time: tuple[LoadMoment, ...] = ()
 
 

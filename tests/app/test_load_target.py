@@ -1,7 +1,9 @@
 """What a load run says about a requirement, and the requests that are made of logged predictions."""
 
 import math
+import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import msgspec
 import numpy as np
@@ -9,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bedplate.app import load_target
+from bedplate.app import load_page, load_target
 from bedplate.app.read_models import LoadReport, LoadTarget
 from bedplate.errors import InputError
-from bedplate.records import Estimate, LoadTest, ModelSignature, TensorSpec
+from bedplate.records import Estimate, LoadMoment, LoadTest, ModelSignature, TensorSpec
 
 TARGET = LoadTarget(endpoint="e", url="http://127.0.0.1:1", limit_p99_ms=10.0, peak=100.0)
 
@@ -52,6 +54,35 @@ def test_the_verdict_is_certain_or_open(report: LoadReport, verdict: str, word: 
 @pytest.mark.parametrize(("lag", "warned"), [(0.5, False), (1.5, True)])
 def test_a_client_that_was_late_is_warned_about(lag: float, warned: bool) -> None:
     assert bool(told(ran(8, 9, lag=lag)).warnings) is warned
+
+
+@pytest.mark.parametrize(("ceiling", "warned"), [(None, False), (1000.0, False), (120.0, True)])
+def test_a_client_near_what_it_can_send_is_warned_about(ceiling: float | None, warned: bool) -> None:
+    report = load_target.report(TARGET, ran(8, 9), rate=100.0, requests=3, ceiling=ceiling)
+    assert bool(report.warnings) is warned
+    assert report.ceiling == ceiling
+
+
+def test_a_run_becomes_a_page_that_needs_nothing_else() -> None:
+    test = msgspec.structs.replace(
+        ran(8, 9),
+        percentiles=((0.0, 1.0), (0.5, 1.5), (0.99, 8.0), (0.999, 9.5), (1.0, 12.0)),
+        intervals=((0.5, ran(1, 2).p99), (0.999, ran(9, math.inf).p99)),
+        over_time=tuple(LoadMoment(at=float(at), requests=100, p50_ms=1.0 + at, p99_ms=8.0) for at in range(10)),
+    )
+    target = msgspec.structs.replace(TARGET, endpoint="<b>&")
+    text = load_page.page(load_target.report(target, test, rate=100.0, requests=3, ceiling=5000.0))
+    found = ElementTree.fromstring(text.replace("<!doctype html>", "").replace('charset="utf-8">', 'charset="utf-8"/>')
+                                   .replace("initial-scale=1\">", "initial-scale=1\"/>"))  # fmt: skip
+    words = " ".join(found.itertext())
+    for word in ("<b>&", "MET: p99 within 10 ms", "5,000/s", "[9.00, ∞] ms", "limit of the p99: 10 ms", "99.9 %"):
+        assert word in words
+    curves = [line.get("points", "").split() for line in found.iter("polyline")]
+    assert [len(points) for points in curves] == [10, 10, 5]
+    xs, ys = zip(*(map(float, point.split(",")) for point in curves[2]), strict=True)
+    assert list(xs) == sorted(xs)
+    assert list(ys) == sorted(ys, reverse=True)  # up is slower
+    assert not re.search(r"(src|href)=|url\(|<script", text)
 
 
 @given(rows=st.integers(1, 5), columns=st.integers(1, 4), flat=st.booleans())

@@ -22,7 +22,7 @@ init FOLDER --home --json --name
 key create NAME --expires --home --json --label
 key list NAME --home --json
 key revoke ID --home --json
-load ENDPOINT --body --connections --duration --home --json --rate
+load ENDPOINT --body --connections --duration --home --json --out --rate
 login --home --json
 models alias NAME ALIAS VERSION --delete --expected --home --json --workspace
 models approvers NAME RULE --environment --home --json --workspace

@@ -9,6 +9,8 @@ the client costs about a tenth of a millisecond a request.
 
 import asyncio
 import math
+import subprocess
+import sys
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby, takewhile
@@ -19,6 +21,7 @@ import msgspec
 from scipy import stats
 
 from bedplate import clock
+from bedplate.app import load_null
 from bedplate.errors import InputError, UnavailableError
 from bedplate.records import Estimate, LoadMoment, LoadTest
 
@@ -31,6 +34,7 @@ _SPIN = 0.0015
 _PARTS = 60
 """The most parts that ``over_time`` has."""
 _SHARES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 0.9999, 1.0)
+_ASKED_FOR = (0.5, 0.9, 0.99, 0.999)
 
 OnLook = Callable[[float, int, int], None]
 """Called each second with the seconds gone, the requests answered and those failed."""
@@ -176,7 +180,7 @@ def _result(session: _Session, elapsed: float, connections: int, limit: float) -
     values = sorted(session.latencies)
     if not values:
         raise UnavailableError(f"none of {session.failed} requests was answered", fix="see the replica's log file")
-    p99 = p99_interval([1000 * value for value in values])
+    p99 = interval(in_ms := [1000 * value for value in values])
     lags = sorted(session.lags) if session.open else []
     return LoadTest(
         requests=len(values) + session.failed,
@@ -192,6 +196,7 @@ def _result(session: _Session, elapsed: float, connections: int, limit: float) -
         unsent=session.unsent,
         lag_p99_ms=1000 * _share(lags, 0.99) if lags else None,
         percentiles=tuple((share, 1000 * _share(values, share)) for share in _SHARES),
+        intervals=tuple((share, interval(in_ms, share)) for share in _ASKED_FOR),
         over_time=tuple(_moments(session, elapsed)),
     )
 
@@ -212,14 +217,14 @@ def _moments(session: _Session, elapsed: float) -> Iterator[LoadMoment]:
         )
 
 
-def p99_interval(ordered: Sequence[float]) -> Estimate:
-    """The 99th percentile of ``ordered`` values with its order-statistic interval.
+def interval(ordered: Sequence[float], share: float = 0.99) -> Estimate:
+    """A percentile of ``ordered`` values with its order-statistic interval.
 
     The number of values below the true percentile is binomial, so the interval runs between two order statistics and
-    assumes no shape (David & Nagaraja, *Order Statistics*, 3rd ed., 7.1). With fewer than some 370 values no order
-    statistic lies surely above the percentile: the upper end is then infinite, not the largest value seen.
+    assumes no shape (David & Nagaraja, *Order Statistics*, 3rd ed., 7.1). With too few values (some 370 for the 99th)
+    no order statistic lies surely above the percentile: the upper end is then infinite, not the largest value seen.
     """
-    n, share = len(ordered), 0.99
+    n = len(ordered)
     tail = (1 - _LEVEL) / 2
     low = int(stats.binom.ppf(tail, n, share))  # P(fewer than `low` values lie below) <= tail
     high = int(stats.binom.ppf(1 - tail, n, share)) + 1
@@ -231,3 +236,27 @@ def p99_interval(ordered: Sequence[float]) -> Estimate:
         n=n,
         method="order statistics",
     )
+
+
+def ceiling(model: str, inputs: Sequence[dict[str, Any]], connections: int, seconds: float = 0.5) -> float:
+    """How many of these requests a second this client sends at most: to a server that does nothing.
+
+    Raises:
+        UnavailableError: no process can be started for it.
+    """
+    try:
+        server = subprocess.Popen(
+            [sys.executable, load_null.__file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={"PATH": ""}
+        )
+    except OSError as error:
+        raise UnavailableError(f"the client cannot be measured: {error.strerror}") from error
+    with server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        try:
+            url = f"http://127.0.0.1:{int(server.stdout.readline())}"
+            return run(url, model, inputs, seconds=seconds, connections=connections, key="none").rate
+        except ValueError as error:
+            raise UnavailableError("the client cannot be measured: its server did not start") from error
+        finally:
+            server.stdin.close()

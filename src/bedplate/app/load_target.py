@@ -24,6 +24,8 @@ from bedplate.store.endpoints import EndpointRow
 
 REQUESTS = 400
 """The most different requests that are made of logged predictions."""
+_NEAR = 0.7
+"""Part of what the client can send above which it may be the client that is slow."""
 _LATE = 0.1
 """The client was late if its own lag, at the 99th percentile, is a greater part of the p99 than this."""
 
@@ -153,6 +155,7 @@ def run(
         message = f"{answered:,} answered, {failed:,} failed"
         on_event(Event(stage="load", state="progress", message=message, done=int(gone), total=math.ceil(seconds)))
 
+    ceiling = load.ceiling(target.endpoint, bodies, connections)
     test = load.run(
         target.url,
         target.endpoint,
@@ -164,11 +167,16 @@ def run(
         limit_p99_ms=target.limit_p99_ms,
         on_look=look,
     )
-    return report(target, test, rate=rate, requests=len(bodies))
+    return report(target, test, rate=rate, requests=len(bodies), ceiling=ceiling)
 
 
-def report(target: LoadTarget, test: LoadTest, *, rate: float, requests: int) -> LoadReport:
-    """What a load run says about the requirement: missed for certain, met for certain, or still open."""
+def report(
+    target: LoadTarget, test: LoadTest, *, rate: float, requests: int, ceiling: float | None = None
+) -> LoadReport:
+    """What a load run says about the requirement: missed for certain, met for certain, or still open.
+
+    ``ceiling`` is how many requests a second the client sends at most: near it, a slow client looks like a slow server.
+    """
     missed, undecided, warnings = [], [], []
     if test.failed:
         missed.append(f"{test.failed:,} of {test.requests:,} requests failed")
@@ -184,6 +192,8 @@ def report(target: LoadTarget, test: LoadTest, *, rate: float, requests: int) ->
         warnings.append(
             f"the client itself was late by {test.lag_p99_ms:.2f} ms at the 99th percentile: latencies hold that too"
         )
+    if ceiling is not None and rate > _NEAR * ceiling:
+        warnings.append(f"the client itself sends at most {ceiling:,.0f} requests/s: figures may be its own")
     met = f"p99 within {test.limit_p99_ms:g} ms at {rate:g} requests/s, none failed"
     return LoadReport(
         endpoint=target.endpoint,
@@ -196,4 +206,5 @@ def report(target: LoadTarget, test: LoadTest, *, rate: float, requests: int) ->
         verdict="missed" if missed else "open" if undecided else "met",
         because=tuple(missed + undecided) or (met,),
         warnings=tuple(warnings),
+        ceiling=ceiling,
     )

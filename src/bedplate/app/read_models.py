@@ -292,6 +292,8 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
     verdict: Literal["met", "missed", "open"]
     because: tuple[str, ...]
     warnings: tuple[str, ...] = ()
+    ceiling: float | None = None
+    """Requests a second that the client itself reaches with a server that does nothing."""
 
 
 class ScoreReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -39,6 +39,9 @@ def load(
         Path | None,
         typer.Option("--body", help="A request as JSON. Default: what was predicted before.", show_default=False),
     ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Write the run as an HTML page, with plots.", show_default=False)
+    ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -49,6 +52,11 @@ def load(
         report = connect(home).load(
             endpoint, rate=rate, seconds=duration, connections=connections, body=body, on_event=on_event
         )
+    if out is not None:
+        from bedplate import files
+        from bedplate.app.load_page import page
+
+        files.write(out.absolute(), page(report).encode(), 0o644)
     emit(report, as_json=as_json, text=_lines)
     if report.verdict == "missed":
         raise typer.Exit(1)
@@ -59,9 +67,13 @@ def _lines(report: LoadReport) -> Iterator[str]:
     yield f"{report.endpoint} at {report.url}: {report.rate:g} requests/s for {test.seconds:.1f} s"
     yield f"answered  {test.requests - test.failed:,} ({test.rate:,.1f}/s), {report.requests:,} different requests"
     yield f"failed    {test.failed:,}, share {estimate(report.failures, 5)}; {test.unsent:,} never sent"
-    yield f"p99       {estimate(test.p99, 2)} ms, limit {test.limit_p99_ms:g} ms"
+    for share, value in test.intervals:
+        limit = f", limit {test.limit_p99_ms:g} ms" if share == 0.99 else ""
+        yield f"{f'p{100 * share:g}':<9} {estimate(value, 2)} ms{limit}"
     if test.lag_p99_ms is not None:
         yield f"client    late by {test.lag_p99_ms:.2f} ms at the 99th percentile"
+    if report.ceiling is not None:
+        yield f"client    sends at most {report.ceiling:,.0f}/s to a server that does nothing"
     yield ""
     yield from _bars(("within", "ms"), [(f"{100 * share:g} %", value) for share, value in test.percentiles])
     yield ""
