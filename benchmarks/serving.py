@@ -107,7 +107,8 @@ def bedplate(
 ) -> Iterator[tuple[int, int]]:
     """Port and process of a replica under its supervisor: a signed bundle, a key, the built-in policies, a journal.
 
-    ``model`` is one of this file, or the files of a bundle with their ``signature``; ``changes`` go into its spec.
+    ``model`` is one of this file, or the files of a bundle with their ``signature``; ``changes`` go into its spec. The
+    port is that for gRPC if they say that it has one.
     """
     from bedplate import bundle
     from bedplate.bundle import Manifest
@@ -163,10 +164,9 @@ def bedplate(
         **changes,
     )
     with Supervisor(home) as supervisor:
-        port = int(supervisor.start(spec).rpartition(":")[2])
-        pid = supervisor.status()[0].pids[0]
-        assert pid is not None
-        yield port, pid
+        supervisor.start(spec)
+        status = supervisor.status()[0]
+        yield int((status.grpc or status.url).rpartition(":")[2]), status.pids[0]
 
 
 def trees() -> bytes:
@@ -289,16 +289,17 @@ def ask(port: int, rows: int) -> list[float]:
 
 def measure(port: int, pid: int, rows: int, seconds: float, core: int, count: int = CONNECTIONS) -> dict[str, float]:
     """One load run by a client process on ``core``; adds the server's processor time in µs a request."""
-    before = _processor_seconds(pid)
+    before = processor_seconds(pid)
     command = [sys.executable, __file__, "--drive", str(port), str(rows), str(seconds), str(core), str(count)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found: dict[str, float] = json.loads(done.stdout)
     # The client's uncounted start is a tenth of its time, so a tenth of the requests as well.
-    found["cpu"] = 1e6 * (_processor_seconds(pid) - before) / (1.1 * found["requests"])
+    found["cpu"] = 1e6 * (processor_seconds(pid) - before) / (1.1 * found["requests"])
     return found
 
 
-def _processor_seconds(pid: int) -> float:
+def processor_seconds(pid: int) -> float:
+    """Seconds of processor time that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 

@@ -334,7 +334,7 @@ def endpoint() -> EndpointStatus:
     """The endpoint as it answers now."""
     return EndpointStatus(
         name=NAME, use_case=NAME, url=ENDPOINT.url, state="ready", bundle=BUNDLE.digest, revision=3, requests=10_048,
-        failed=0, p99_ms=9.8, since=DAY.format(4),
+        failed=0, p99_ms=9.8, since=DAY.format(4), grpc="127.0.0.1:9001",
     )  # fmt: skip
 
 

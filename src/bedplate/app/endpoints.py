@@ -187,6 +187,7 @@ def live(system: System) -> dict[str, EndpointStatus]:
                 name=seen.name,
                 use_case=row.use_case,
                 url=seen.url,
+                grpc=seen.grpc,
                 state=_STATES[seen.state],
                 bundle=seen.digest,
                 revision=row.revision,

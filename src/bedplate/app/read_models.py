@@ -189,7 +189,8 @@ EndpointState = Literal["ready", "starting", "asleep", "stopped", "failed"]
 class EndpointStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One endpoint now. ``state`` is what its replicas answer, not what was asked for.
 
-    ``replicas`` are those that answer; they take ``memory`` bytes, each its share of what several have in common.
+    ``grpc`` is the host and port that answer gRPC, empty without it. ``replicas`` are those that answer; they take
+    ``memory`` bytes, each its share of what several have in common.
     """
 
     name: str
@@ -198,6 +199,7 @@ class EndpointStatus(msgspec.Struct, frozen=True, kw_only=True):
     state: EndpointState
     bundle: Digest
     revision: int
+    grpc: str = ""
     replicas: int = 0
     memory: int = 0
     requests: int = 0

@@ -1,4 +1,7 @@
-"""A reader of the protobuf wire format: enough to look at an ONNX model without the library that wrote it."""
+"""The protobuf wire format, read and written: enough for an ONNX model and for the inference protocol over gRPC.
+
+Without generated classes a tensor is a view of the message that carried it, and a replica need not load the library.
+"""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -33,15 +36,15 @@ def field_at(message: memoryview, position: int) -> tuple[Field, int]:
     Raises:
         ValueError: there is none.
     """
-    tag, position = _varint(message, position)
+    tag, position = varint_at(message, position)
     number, wire_type = tag >> 3, tag & 7
     if number == 0:
         raise ValueError("a field has number 0")
     if wire_type == 0:
-        integer, position = _varint(message, position)
+        integer, position = varint_at(message, position)
         return Field(number, integer, _NOTHING), position
     if wire_type == 2:
-        length, position = _varint(message, position)
+        length, position = varint_at(message, position)
     elif wire_type in (1, 5):
         length = 8 if wire_type == 1 else 4
     else:
@@ -52,7 +55,12 @@ def field_at(message: memoryview, position: int) -> tuple[Field, int]:
     return Field(number, 0, message[position:end]), end
 
 
-def _varint(message: memoryview, position: int) -> tuple[int, int]:
+def varint_at(message: bytes | memoryview, position: int) -> tuple[int, int]:
+    """The number that starts at ``position``, and where the next field starts.
+
+    Raises:
+        ValueError: there is none.
+    """
     value = 0
     for shift in range(0, 70, 7):
         try:
@@ -64,3 +72,27 @@ def _varint(message: memoryview, position: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, position
     raise ValueError("a number has more than ten bytes")
+
+
+def varint(value: int) -> bytes:
+    """A whole number; one below zero as the ten bytes that it takes here."""
+    if 0 <= value < 0x80:
+        return _SMALL[value]
+    value &= 0xFFFF_FFFF_FFFF_FFFF
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+_SMALL = [bytes([value]) for value in range(0x80)]
+
+
+def field(number: int, value: int | bytes | str) -> bytes:
+    """One field of a message: a whole number, or bytes (a text, a message, packed numbers) with their length."""
+    if isinstance(value, int):
+        return varint(number << 3) + varint(value)
+    data = value.encode() if isinstance(value, str) else value
+    return varint(number << 3 | 2) + varint(len(data)) + data

@@ -57,7 +57,7 @@ def _status(report: Status) -> Iterator[str]:
                     f"{e.requests:,}",
                     f"{e.failed:,}",
                     f"{e.p99_ms:.1f}" if e.p99_ms else "-",
-                    e.url,
+                    f"{e.url}, gRPC {e.grpc}" if e.grpc else e.url,
                 )
                 for e in report.endpoints
             ),

@@ -14,6 +14,7 @@ import onnxruntime
 import threadpoolctl
 
 from bedplate import clock, ids
+from bedplate.bundle.protobuf import field, varint
 from bedplate.plan.types import Probe
 
 _TREES, _DEPTH, _FEATURES = 50, 6, 30
@@ -170,12 +171,12 @@ def _clock_ghz() -> float | None:
         return None
 
 
-def _cpuinfo(field: str) -> str | None:
+def _cpuinfo(name: str) -> str | None:
     try:
         lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
     except OSError:
         return None
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith(field)), None)
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), None)
 
 
 def _memory() -> int:
@@ -214,46 +215,28 @@ def _tree_model(random: np.random.Generator) -> bytes:
         _ints("target_nodeids", leaves),
         _ints("target_ids", np.zeros(len(leaves), int)),
         _floats("target_weights", random.random(len(leaves))),
-        _field(1, b"n_targets") + _field(3, 1) + _field(20, 2),
+        field(1, b"n_targets") + field(3, 1) + field(20, 2),
     ]
-    operator = _field(1, b"x") + _field(2, b"y") + _field(4, b"TreeEnsembleRegressor")
-    operator += b"".join(_field(5, attribute) for attribute in attributes) + _field(7, b"ai.onnx.ml")
-    graph = (
-        _field(1, operator) + _field(2, b"probe") + _field(11, _tensor(b"x", _FEATURES)) + _field(12, _tensor(b"y", 1))
-    )
-    opsets = _field(8, _field(1, b"") + _field(2, 17)) + _field(8, _field(1, b"ai.onnx.ml") + _field(2, 3))
-    return _field(1, 8) + _field(7, graph) + opsets
+    operator = field(1, b"x") + field(2, b"y") + field(4, b"TreeEnsembleRegressor")
+    operator += b"".join(field(5, attribute) for attribute in attributes) + field(7, b"ai.onnx.ml")
+    graph = field(1, operator) + field(2, b"probe") + field(11, _tensor(b"x", _FEATURES)) + field(12, _tensor(b"y", 1))
+    opsets = field(8, field(1, b"") + field(2, 17)) + field(8, field(1, b"ai.onnx.ml") + field(2, 3))
+    return field(1, 8) + field(7, graph) + opsets
 
 
 def _tensor(name: bytes, width: int) -> bytes:
     """A ValueInfoProto: 32-bit floats of shape (n, width)."""
-    shape = _field(1, _field(2, b"n")) + _field(1, _field(1, width))
-    return _field(1, name) + _field(2, _field(1, _field(1, 1) + _field(2, shape)))
+    shape = field(1, field(2, b"n")) + field(1, field(1, width))
+    return field(1, name) + field(2, field(1, field(1, 1) + field(2, shape)))
 
 
 def _ints(name: str, values: np.ndarray) -> bytes:
-    return _field(1, name.encode()) + _field(8, b"".join(_varint(int(v)) for v in values)) + _field(20, 7)
+    return field(1, name.encode()) + field(8, b"".join(varint(int(v)) for v in values)) + field(20, 7)
 
 
 def _floats(name: str, values: np.ndarray) -> bytes:
-    return _field(1, name.encode()) + _field(7, struct.pack(f"<{len(values)}f", *values)) + _field(20, 6)
+    return field(1, name.encode()) + field(7, struct.pack(f"<{len(values)}f", *values)) + field(20, 6)
 
 
 def _strings(name: str, values: list[bytes]) -> bytes:
-    return _field(1, name.encode()) + b"".join(_field(9, value) for value in values) + _field(20, 8)
-
-
-def _field(number: int, value: int | bytes) -> bytes:
-    """One field of a protocol buffer: a whole number, or bytes with their length."""
-    if isinstance(value, int):
-        return _varint(number << 3) + _varint(value)
-    return _varint(number << 3 | 2) + _varint(len(value)) + value
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
+    return field(1, name.encode()) + b"".join(field(9, value) for value in values) + field(20, 8)

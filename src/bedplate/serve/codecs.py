@@ -241,6 +241,11 @@ class Codec:
         return (b"".join([text, *binary]), len(text)) if binary else (text, None)
 
 
+def server(version: str) -> dict[str, Any]:
+    """The server's metadata in the protocol's form; ``version`` is that of Bedplate."""
+    return {"name": "bedplate", "version": version, "extensions": ["binary_tensor_data"]}
+
+
 def metadata(name: str, versions: Sequence[str], signature: ModelSignature) -> dict[str, Any]:
     """The model's metadata in the protocol's form."""
 

@@ -1,4 +1,4 @@
-"""The replicas of one endpoint: as many as are wanted, each started again when it ends, all on one socket."""
+"""The replicas of one endpoint: as many as are wanted, each started again when it ends, all on the same sockets."""
 
 import contextlib
 import select
@@ -10,6 +10,7 @@ import msgspec
 
 from bedplate import clock
 from bedplate.errors import BedplateError, UnavailableError
+from bedplate.serve import sockets
 from bedplate.serve.process import Process
 from bedplate.serve.scaling import Scaler
 from bedplate.serve.spec import ReplicaSpec
@@ -31,8 +32,8 @@ _BASE_MEMORY = 96 << 20
 class Fleet:
     """Who looks after it holds :attr:`changing`; everything here but :meth:`memory` is for that one thread."""
 
-    def __init__(self, spec: ReplicaSpec, listener: socket, spawn: Spawn) -> None:
-        self.spec, self.listener = spec, listener
+    def __init__(self, spec: ReplicaSpec, listener: socket, grpc_listener: socket | None, spawn: Spawn) -> None:
+        self.spec, self.listener, self.grpc_listener = spec, listener, grpc_listener
         self.changing = threading.Lock()
         self.replicas: list[Process] = []
         self.wanted = 0
@@ -52,8 +53,22 @@ class Fleet:
         """Where it answers."""
         if self.spec.socket is not None:
             return f"unix:{self.spec.socket}"
-        host, port = self.listener.getsockname()[:2]
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        return f"http://{sockets.address(self.listener)}"
+
+    @property
+    def grpc(self) -> str:
+        """Host and port that answer gRPC; empty without it."""
+        return "" if self.grpc_listener is None or self.spec.grpc is None else sockets.address(self.grpc_listener)
+
+    def listeners(self, spec: ReplicaSpec) -> list[socket]:
+        """What a replica with this spec answers on."""
+        return [self.listener, *([self.grpc_listener] if spec.grpc is not None and self.grpc_listener else [])]
+
+    def close(self) -> None:
+        """Give the sockets back."""
+        self.listener.close()
+        if self.grpc_listener is not None:
+            self.grpc_listener.close()
 
     @property
     def asleep(self) -> bool:
@@ -200,7 +215,8 @@ class Fleet:
     def _knocked(self) -> bool:
         """Whether somebody connected whom nobody has answered."""
         poll = select.poll()
-        poll.register(self.listener, select.POLLIN)
+        for listener in self.listeners(self.spec):
+            poll.register(listener, select.POLLIN)
         return bool(poll.poll(0))
 
     def _bury(self, now: float) -> None:

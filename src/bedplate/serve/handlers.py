@@ -7,6 +7,7 @@ protocol's.
 """
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import AsyncGenerator
 from time import perf_counter
@@ -16,7 +17,14 @@ import msgspec
 
 from bedplate import clock, ids
 from bedplate.bundle import Manifest
-from bedplate.errors import BedplateError, DeadlineError, StorageError, UnavailableError
+from bedplate.errors import (
+    BedplateError,
+    DeadlineError,
+    InternalError,
+    NotFoundError,
+    StorageError,
+    UnavailableError,
+)
 from bedplate.http import ResourceRef
 from bedplate.ids import Digest
 from bedplate.journal import Writer
@@ -32,6 +40,7 @@ from bedplate.serve.snapshot import Route
 from bedplate.serve.spec import ReplicaSpec
 from bedplate.serve.tensors import Answered, Arrays, Call, check, logged, plain
 
+_log = logging.getLogger(__name__)
 ENTITY = "Endpoint"
 _encode = msgspec.json.Encoder().encode
 _MOST_HEADS = 1000
@@ -103,6 +112,17 @@ class Inference:
         if admitted.meter is not None:
             admitted.meter.take()
         return admitted
+
+    def served(self, model: str, version: str | None) -> None:
+        """Whether this is the model, and the version of it if one is named, that is served here.
+
+        Raises:
+            NotFoundError: it is another.
+        """
+        if model != self.spec.name:
+            raise NotFoundError(f"the model {model[:100]!r} is not served here", fix=f"ask {self.spec.name!r}")
+        if version is not None and version != self.version:
+            raise NotFoundError(f"version {version[:100]!r} is not served here", fix=f"ask version {self.version}")
 
     async def answer(self, call: Call, admitted: Admitted, arrival: Arrival, *, pinned: bool = False) -> Answered:
         """Answer one request: with the model of this process, or with the release being rolled out.
@@ -287,3 +307,10 @@ def _traced(record: bytes, arrival: Arrival, decoded: float, computed: float, mo
         model_ms=round(model * 1000, 3),
     )
     return record[:-1] + b',"trace":' + _encode(trace) + b"}"
+
+
+def unforeseen() -> InternalError:
+    """What a caller is told of an exception that nobody foresaw: it is logged, under an id."""
+    reference = ids.new_id("err")
+    _log.exception("unexpected error %s", reference)
+    return InternalError(f"something failed: {reference}", fix="see the log")

@@ -6,6 +6,7 @@ import selectors
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from socket import socket
 from typing import Any
@@ -32,14 +33,15 @@ class Process:
         StorageError: its spec cannot be written.
     """
 
-    def __init__(self, spec: ReplicaSpec, listener: socket, run: Path, log: Path) -> None:
+    def __init__(self, spec: ReplicaSpec, listeners: Sequence[socket], run: Path, log: Path) -> None:
         self.spec = spec
         self._spec_path = run / f"{ids.new_id('replica')}.json"
         files.write(self._spec_path, specs.encode(spec))
         files.make_folder(log.parent)
         read_end, write_end = os.pipe()
         command = [sys.executable, "-m", "bedplate.serve.replica", str(self._spec_path)]
-        command += [str(listener.fileno()), str(write_end), str(os.getpid())]
+        inherited = [listener.fileno() for listener in listeners]
+        command += [str(write_end), str(os.getpid()), *map(str, inherited)]
         try:
             with log.open("ab") as output:
                 self._process = subprocess.Popen(
@@ -47,7 +49,7 @@ class Process:
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
-                    pass_fds=(listener.fileno(), write_end),
+                    pass_fds=(write_end, *inherited),
                     env=threads_environment(spec.threads),
                     start_new_session=True,  # Ctrl-C in a terminal is for the owner, which then drains replicas
                 )

@@ -1,9 +1,9 @@
-"""One replica: ``python -m bedplate.serve.replica <spec.json> <socket> <status pipe> <parent>``.
+"""One replica: ``python -m bedplate.serve.replica <spec.json> <status pipe> <parent> <socket> [<socket for gRPC>]``.
 
-With the spec alone it is its own master, as in a container: it opens its socket, and tells nobody but its log.
+With the spec alone it is its own master, as in a container: it opens its sockets, and tells nobody but its log.
 
 It verifies and loads its bundle, says ``ready`` on the pipe (or why not) and then a few times a second how it fares,
-answers on the socket it inherited, and drains when told to end. It dies with its supervisor.
+answers on the sockets it inherited, and drains when told to end. It dies with its supervisor.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Protocol
@@ -33,6 +34,7 @@ from bedplate.serve import spec as specs
 from bedplate.serve.access import Access
 from bedplate.serve.batching import Batcher
 from bedplate.serve.candidate import Candidate
+from bedplate.serve.grpc import GrpcServer
 from bedplate.serve.handlers import Inference
 from bedplate.serve.predictors import FeatureReader, Predictor
 from bedplate.serve.quotas import Meters
@@ -73,11 +75,11 @@ class CandidateReplica:
         _, predictor, self.features, _computed = _load(spec)
         self._candidate = Candidate(predictor, self.features)
 
-    async def serve(self, descriptor: int, say: Say) -> None:
+    async def serve(self, descriptors: Sequence[int], say: Say) -> None:
         """Answer on the socket until told to end."""
         ending = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ending.set)
-        listener = socket.socket(fileno=descriptor)
+        listener = socket.socket(fileno=descriptors[0])
         server = await asyncio.start_unix_server(self._candidate.talk, sock=listener)
         say("ready")
         meter = Meter()
@@ -112,14 +114,18 @@ class Replica:
         self.inference = Inference(spec, manifest, self.access, self.batcher, self.journal, self.router)
         self.inference.metrics.settings = {"threads": computed.count, "batch_rows": plan.rows}
         self.app = RestApplication(self.inference, _release(), edges.routes(self.inference, predictor, manifest))
+        self.grpc = GrpcServer(self.inference, _release())
 
-    async def serve(self, descriptor: int, say: Say) -> None:
-        """Answer on the socket until told to end; says when the first request can come, and then its load."""
+    async def serve(self, descriptors: Sequence[int], say: Say) -> None:
+        """Answer on the sockets until told to end; says when the first request can come, and then its load."""
         loop = asyncio.get_running_loop()
         ending = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, ending.set)
         loop.add_signal_handler(signal.SIGUSR1, lambda: loop.run_in_executor(None, self._seal))
+        descriptor, *more = descriptors
+        for one in more:
+            await self.grpc.start(socket.socket(fileno=one))
         server = sockets.InheritedServer(self.app, descriptor, connections=sockets.connections())
         serving = asyncio.create_task(server.serve())
         ticking = [asyncio.create_task(self._tick(say)), asyncio.create_task(self.inference.pressure.watch())]
@@ -127,7 +133,7 @@ class Replica:
         say("ready")
         await asyncio.wait([serving, asyncio.create_task(ending.wait())], return_when=asyncio.FIRST_COMPLETED)
         sockets.stop_accepting(descriptor)
-        await self._drain()
+        await asyncio.gather(self._drain(), *(self.grpc.stop(self.spec.drain) for _ in more))
         server.stop()  # type: ignore[no-untyped-call]
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(serving, self.spec.drain)
@@ -210,7 +216,7 @@ def main(arguments: list[str]) -> int:
     """Run one replica to its end; the exit status is 0 after a drain."""
     path, *inherited = arguments
     if inherited:
-        descriptor, pipe, parent = map(int, inherited)
+        pipe, parent, *descriptors = map(int, inherited)
         die_with_parent(parent)
         os.set_blocking(pipe, False)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
@@ -226,8 +232,8 @@ def main(arguments: list[str]) -> int:
     try:
         spec = specs.decode(Path(path).read_bytes())
         if not inherited:
-            listener = sockets.listen(spec.host, spec.port)
-            descriptor = listener.fileno()
+            ports = [spec.port, *([] if spec.grpc is None else [spec.grpc])]
+            descriptors = [sockets.listen(spec.host, port).detach() for port in ports]
         replica = Replica(spec) if spec.socket is None else CandidateReplica(spec)
     except BedplateError as error:
         _log.error("not started: %s", error)
@@ -235,7 +241,7 @@ def main(arguments: list[str]) -> int:
         return error.exit_code
     gc.collect()
     gc.freeze()  # what was loaded stays: the collector need not walk it again and again
-    uvloop.run(replica.serve(descriptor, say))
+    uvloop.run(replica.serve(descriptors, say))
     return 0
 
 

@@ -6,19 +6,15 @@ on the one route table, those of other protocols over HTTP as well.
 """
 
 import asyncio
-import logging
 import math
 from collections.abc import Iterable, Mapping
 from functools import partial
 from time import perf_counter
 from typing import Any
 
-from bedplate import ids
 from bedplate.errors import (
     BedplateError,
     DeadlineError,
-    InternalError,
-    NotFoundError,
     QuotaError,
     UnavailableError,
 )
@@ -43,11 +39,10 @@ from bedplate.http.streams import Room, whole
 from bedplate.serve import arrival as arrivals
 from bedplate.serve.access import Admitted
 from bedplate.serve.arrival import Arrival
-from bedplate.serve.codecs import HEADER_LENGTH, Codec, metadata
-from bedplate.serve.handlers import ENTITY, Inference
+from bedplate.serve.codecs import HEADER_LENGTH, Codec, metadata, server
+from bedplate.serve.handlers import ENTITY, Inference, unforeseen
 from bedplate.serve.pressure import OverloadedError
 
-_log = logging.getLogger(__name__)
 _JSON = ("content-type", "application/json")
 _BYTES = ("content-type", "application/octet-stream")
 _SAFE = [("x-content-type-options", "nosniff"), ("cache-control", "no-store")]
@@ -67,7 +62,7 @@ class RestApplication:
         self._spec = spec = inference.spec
         self._codec = Codec(spec.name, inference.signature, spec.max_depth)
         self._metadata = metadata(spec.name, [inference.version], inference.signature)
-        self._server = {"name": "bedplate", "version": version, "extensions": ["binary_tensor_data"]}
+        self._server = server(version)
         self._hosts = HostGuard(spec.hosts)
         self._origin = OriginGuard(self._hosts)
         self._limits = Limits(body=spec.max_body, depth=spec.max_depth, receipt=spec.receipt)
@@ -146,11 +141,7 @@ class RestApplication:
         return Response(headers=headers, body=body)
 
     def _served(self, params: Mapping[str, Any]) -> None:
-        if params["model"] != self._spec.name:
-            raise NotFoundError(f"the model {params['model']!r} is not served here", fix=f"ask {self._spec.name!r}")
-        version = params.get("version")
-        if version is not None and version != self._inference.version:
-            raise NotFoundError(f"version {version!r} is not served here", fix=f"ask version {self._inference.version}")
+        self._inference.served(params["model"], params.get("version"))
 
     def _authorise(self, authorization: str, action: str, resource: ResourceRef, request: Request) -> Admitted:
         request.state["arrival"] = arrival = arrivals.of(perf_counter(), request.headers)
@@ -183,7 +174,7 @@ class RestApplication:
                 metrics.drop("left")
                 status, headers, body = 499, [_CLOSE], b""  # nobody reads it
             except Exception as error:  # noqa: BLE001  the last line of defence: every outcome becomes an answer
-                refused = failure(error if isinstance(error, BedplateError) else _unexpected())
+                refused = failure(error if isinstance(error, BedplateError) else unforeseen())
                 status, headers, body = refused.status, refused.headers, refused.body
         finally:
             metrics.in_flight -= 1
@@ -276,13 +267,6 @@ class _Leaving:
 
     def __exit__(self, *error: object) -> None:
         self._watch.cancel()
-
-
-def _unexpected() -> InternalError:
-    """What is told of an error that nobody foresaw: it is logged under an id."""
-    reference = ids.new_id("err")
-    _log.exception("unexpected error %s", reference)
-    return InternalError(f"something failed: {reference}", fix="see the log")
 
 
 def _authorization(request: Request) -> str:

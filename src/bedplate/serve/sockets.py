@@ -52,6 +52,12 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+def address(listener: socket.socket) -> str:
+    """Host and port of a TCP socket, as addresses are written."""
+    host, port = listener.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def listen_local(path: Path) -> socket.socket:
     """A listening socket in the file system, which only its owner can open; one that lies there is replaced.
 

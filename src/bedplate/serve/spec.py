@@ -12,6 +12,7 @@ from bedplate.records import Quota
 from bedplate.serve.scaling import Scale
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 
 
 class ReplicaSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -19,12 +20,12 @@ class ReplicaSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     ``bundle`` is the folder of the bundle with digest ``digest``, verified with ``public_key``; ``evidence`` is the
     digest of the fact that allowed serving it, written into every prediction. ``port`` 0 lets the system choose at the
-    first start; the supervisor keeps what was chosen. ``budget`` is the time in which a request must be answered: with
-    ``batching``, requests are computed together as far as it allows. ``max_body`` and ``max_arriving`` (of
-    all bodies that are still arriving) in bytes, times in seconds; ``streaming`` is what an answer in pieces may take.
-    The model takes as many of ``threads`` as a measurement at the start finds worth it, and computes where ``provider``
-    says. ``quota`` is each principal's for whom no other one is in force. With a ``socket`` it is a candidate, which
-    answers what the endpoint's replicas pass on over it, and nobody else.
+    first start; the supervisor keeps what was chosen. ``grpc`` is the same for gRPC, None without it. ``budget`` is the
+    time in which a request must be answered: with ``batching``, requests are computed together as far as it allows.
+    ``max_body`` and ``max_arriving`` (of all bodies that are still arriving) in bytes, times in seconds; ``streaming``
+    is what an answer in pieces may take. The model takes as many of ``threads`` as a measurement at the start finds
+    worth it, and computes where ``provider`` says. ``quota`` is each principal's for whom no other one is in force.
+    With a ``socket`` it is a candidate, which answers what the endpoint's replicas pass on over it, and nobody else.
     """
 
     name: str
@@ -39,7 +40,8 @@ class ReplicaSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     online: Path
     mode: Literal["buffered", "durable"] = "buffered"
     host: str = "127.0.0.1"
-    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
+    port: Port = 0
+    grpc: Port | None = None
     threads: Count = 1
     provider: Literal["cpu", "cuda"] = "cpu"
     batching: bool = True

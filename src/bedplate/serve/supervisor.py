@@ -33,11 +33,13 @@ class EndpointStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One endpoint as it is now.
 
     ``pids`` are its replicas, ``ready`` of which answer; an endpoint that is asleep has none until somebody connects.
-    ``memory`` in bytes is what they take. ``restarts`` counts crashes; ``error`` is why the last start failed, if so.
+    ``grpc`` is the host and port that answer gRPC, empty without it. ``memory`` in bytes is what they take.
+    ``restarts`` counts crashes; ``error`` is why the last start failed, if so.
     """
 
     name: str
     url: str
+    grpc: str
     state: State
     digest: ids.Digest
     pids: tuple[int, ...]
@@ -177,13 +179,18 @@ class Supervisor:
             fleet = self._fleets.get(spec.name)
             if fleet is not None:
                 if spec.socket is None:
-                    host, port = fleet.listener.getsockname()[:2]
-                    if spec.host != host or spec.port not in (0, port):
-                        raise ConflictError(
-                            f"{spec.name!r} answers on {host}:{port} already", fix="stop it before moving it elsewhere"
-                        )
+                    _stays(spec.host, spec.port, spec.name, fleet.listener)
+                    if fleet.grpc_listener is None:
+                        fleet.grpc_listener = self._listen_grpc(spec)
+                    elif spec.grpc is not None:
+                        _stays(spec.host, spec.grpc, spec.name, fleet.grpc_listener)
                 return fleet, False
-            fleet = Fleet(spec, self._listen(spec), self._spawn)
+            listener = self._listen(spec)
+            try:
+                fleet = Fleet(spec, listener, self._listen_grpc(spec), self._spawn)
+            except BedplateError:
+                listener.close()
+                raise
             self._fleets[spec.name] = fleet
         self._ring()  # its socket has to be listened to from now on
         return fleet, True
@@ -191,18 +198,27 @@ class Supervisor:
     def _listen(self, spec: ReplicaSpec) -> socket:
         if spec.socket is not None:
             return sockets.listen_local(spec.socket)
-        if spec.port:
-            return sockets.listen(spec.host, spec.port)
+        return self._open(spec.name, spec.host, spec.port)
+
+    def _listen_grpc(self, spec: ReplicaSpec) -> socket | None:
+        if spec.grpc is None or spec.socket is not None:
+            return None
+        return self._open(f"{spec.name} over gRPC", spec.host, spec.grpc)
+
+    def _open(self, name: str, host: str, port: int) -> socket:
+        """A socket on the port that is asked for, or on the one that ``name`` had before, if nobody has it now."""
+        if port:
+            return sockets.listen(host, port)
         remembered = self._ports()
         listener: socket | None = None
-        if spec.name in remembered:
+        if name in remembered:
             with contextlib.suppress(UnavailableError):
-                listener = sockets.listen(spec.host, remembered[spec.name])
+                listener = sockets.listen(host, remembered[name])
         if listener is None:
-            listener = sockets.listen(spec.host, 0)
+            listener = sockets.listen(host, 0)
         port = listener.getsockname()[1]
-        if remembered.get(spec.name) != port:
-            files.write(self._ports_path, json.dumps({**remembered, spec.name: port}).encode())
+        if remembered.get(name) != port:
+            files.write(self._ports_path, json.dumps({**remembered, name: port}).encode())
         return listener
 
     def _ports(self) -> dict[str, int]:
@@ -214,7 +230,7 @@ class Supervisor:
     def _forget(self, fleet: Fleet) -> None:
         with self._lock:
             self._fleets.pop(fleet.spec.name, None)
-        fleet.listener.close()
+        fleet.close()
 
     # ------------------------------------------------------------------------------------------- the thread of its own
 
@@ -237,7 +253,8 @@ class Supervisor:
         with self._lock:
             for fleet in self._fleets.values():
                 if fleet.asleep and not fleet.stopped and not fleet.changing.locked():
-                    poll.register(fleet.listener, select.POLLIN)
+                    for listener in fleet.listeners(fleet.spec):
+                        poll.register(listener, select.POLLIN)
         poll.poll(seconds * 1000)
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._bell)
@@ -265,7 +282,7 @@ class Supervisor:
         log = self._home.logs / f"replica-{name}.log"
         needed = fleet.expected(spec)
         return self._in_thread(
-            lambda: Process(spec, fleet.listener, self._home.run, log) if self._room(needed, fleet) else None
+            lambda: Process(spec, fleet.listeners(spec), self._home.run, log) if self._room(needed, fleet) else None
         )
 
     def _room(self, needed: int, asking: Fleet | None = None) -> bool:
@@ -306,6 +323,13 @@ class Supervisor:
                 fleet.changing.release()
 
 
+def _stays(host: str, port: int, name: str, listener: socket) -> None:
+    """Whether an endpoint that answers on ``listener`` may be told that it answers on this host and port."""
+    now, taken = listener.getsockname()[:2]
+    if host != now or port not in (0, taken):
+        raise ConflictError(f"{name!r} answers on {now}:{taken} already", fix="stop it before moving it elsewhere")
+
+
 def _status(name: str, fleet: Fleet) -> EndpointStatus:
     alive = [process for process in tuple(fleet.replicas) if process.alive]
     ready = [process for process in alive if process.ready]
@@ -313,6 +337,7 @@ def _status(name: str, fleet: Fleet) -> EndpointStatus:
     return EndpointStatus(
         name=name,
         url=fleet.url,
+        grpc=fleet.grpc,
         state=state,
         digest=fleet.spec.digest,
         pids=tuple(process.pid for process in alive),

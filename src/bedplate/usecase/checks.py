@@ -238,9 +238,12 @@ def _serving(reading: Reading) -> None:
     if high == 0:
         reading.note(("serve", "replicas", "max"), "no replica could ever serve", allowed="1 or more")
     _schedule(reading)
-    port = reading.get("serve", "port")
-    if port is not None and not 1 <= port <= 65535:
-        reading.note(("serve", "port"), f"{port} is not a port", allowed="1 to 65535")
+    for key in ("port", "grpc_port"):
+        port = reading.get("serve", key)
+        if port is not None and not 1 <= port <= 65535:
+            reading.note(("serve", key), f"{port} is not a port", allowed="1 to 65535")
+    if reading.get("serve", "grpc_port") is not None and "grpc" not in (reading.get("serve", "protocol") or ()):
+        reading.note(("serve", "grpc_port"), "the protocols do not name grpc", allowed="protocol: [rest, grpc]")
     rollout = reading.get("serve", "rollout")
     if isinstance(rollout, Rollout):
         steps = rollout.steps

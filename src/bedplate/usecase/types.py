@@ -271,6 +271,7 @@ class Serve(_Section, frozen=True, kw_only=True):
     rollout: Rollout = Rollout()
     log: Literal["buffered", "durable"] = "buffered"
     port: Count | None = None
+    grpc_port: Count | None = None
     quota: QuotaSection = QuotaSection()
 
 

@@ -85,6 +85,7 @@ def _spec(context: Context) -> ReplicaSpec:
         host=system.settings.host,
         port=use_case.serve.port or 0,
         threads=max(1, len(os.sched_getaffinity(0)) // max(use_case.serve.replicas.max, 1)),
+        grpc=(use_case.serve.grpc_port or 0) if "grpc" in use_case.serve.protocol else None,
         budget=use_case.requirements.latency.p99,
         quota=Quota(**msgspec.structs.asdict(use_case.serve.quota)),
         scale=msgspec.convert(msgspec.to_builtins(use_case.serve.replicas), Scale),

@@ -1,0 +1,489 @@
+"""HTTP/2 (RFC 9113) as far as gRPC needs it, on asyncio: frames, streams, flow control, and messages within streams.
+
+Why not grpcio, and what was measured: ``docs/decisions/grpc.md``. A connection here costs no thread, its socket may be
+inherited, and it says goodbye in two steps, so that no request that is on its way is lost when a replica ends.
+"""
+
+import asyncio
+import socket
+from time import perf_counter
+from typing import Any, Protocol
+
+from bedplate.http.streams import Room
+from bedplate.serve.hpack import Decoder, HpackError
+from bedplate.serve.rpc import MOST_UNSENT, Rpc, frame
+
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+_DATA, _HEADERS, _RST, _SETTINGS, _PUSH, _PING, _GOAWAY, _WINDOW, _CONTINUATION = 0, 1, 3, 4, 5, 6, 7, 8, 9
+_END_STREAM, _END_HEADERS, _PADDED, _PRIORITY, _ACK = 1, 4, 8, 32, 1
+_NO_ERROR, _PROTOCOL, _FLOW, _CLOSED, _SIZE, _REFUSED, _COMPRESSION, _CALM = 0, 1, 3, 5, 6, 7, 9, 11
+_FRAME = 16_384
+_LARGEST_WINDOW = (1 << 31) - 1
+_FIRST_WINDOW = 65_535
+_MOST_METADATA = 8 << 10
+_MOST_RESETS = 200
+"""How many calls more than it let be answered a client may cancel before it is sent away."""
+_IDLE = 300.0
+_LEAST_HELD = 16 << 20
+"""Bytes of unfinished and waiting messages that one connection may have here at least."""
+_SWEEP = 0.25
+_GRPC = (b"application/grpc", b"application/grpc+proto")
+
+
+class Service(Protocol):
+    """What answers calls."""
+
+    def begin(self, rpc: Rpc) -> None:
+        """Take a call, whose messages have not come yet: set its ``handler``, or finish it."""
+
+    def cut(self, rpc: Rpc, reason: str) -> None:
+        """Finish a call that cannot go on: ``late`` (its message did not come in time), ``large``, ``full``
+        (there is no room for its message), or ``packed``."""
+
+    def end(self, rpc: Rpc) -> None:
+        """A call is over, however it ended; told once of each that was begun."""
+
+
+class Http2Server:
+    """Answers on listening sockets. ``most`` bounds a message in bytes, ``receipt`` its arrival in seconds.
+
+    ``room`` is the memory for what arrives, which other protocols may share.
+    """
+
+    def __init__(self, service: Service, room: Room, *, most: int, receipt: float, streams: int) -> None:
+        self.service, self.room, self.most, self.receipt, self.streams = service, room, most, receipt, streams
+        self.window = max(_FIRST_WINDOW, most + 5)
+        self.connections: set[Connection] = set()
+        self.draining = False
+        self._server: Any = None
+        self._sweeping: asyncio.TimerHandle | None = None
+
+    async def serve(self, listener: socket.socket) -> None:
+        """Take connections from a socket that listens already."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: Connection(self, loop), sock=listener)
+        self._sweeping = loop.call_later(_SWEEP, self._sweep, loop)
+
+    async def stop(self, seconds: float, tick: float) -> None:
+        """Take no more connections, send every client away, and close when all was answered, or time is up.
+
+        Clients get two ticks to meet the goodbye; what they send until then is answered.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        self._server.close()
+        self.draining = True
+        for connection in self.connections:
+            connection.goodbye(_LARGEST_WINDOW)
+        await asyncio.sleep(2 * tick)
+        for connection in tuple(self.connections):
+            connection.leave()
+        while self.connections and loop.time() < until:
+            await asyncio.sleep(0.02)
+        for connection in tuple(self.connections):
+            connection.close()
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = perf_counter()
+        for connection in tuple(self.connections):
+            connection.sweep(now)
+        self._sweeping = loop.call_later(_SWEEP, self._sweep, loop)
+
+
+class _BrokenError(Exception):
+    """The client broke a rule after which the connection cannot go on."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class Connection(asyncio.Protocol):
+    """One client."""
+
+    def __init__(self, server: Http2Server, loop: asyncio.AbstractEventLoop) -> None:
+        self.server, self.loop = server, loop
+        self.first_window = _FIRST_WINDOW
+        self.held = 0
+        """Bytes of messages that have come and were not taken."""
+        self._hpack = Decoder(_MOST_METADATA)
+        self._transport: Any = None
+        self._rest = _PREFACE[:0]
+        self._greeted = self._leaving = self._closing = False
+        self._rpcs: dict[int, Rpc] = {}
+        self._last = 0
+        self._block: tuple[int, int, bytearray] | None = None
+        self._out: list[bytes] = []
+        self._flushing = False
+        self._out_window = _FIRST_WINDOW
+        self._window = max(_LEAST_HELD, 4 * server.window)
+        self._in_window = self._window
+        self._resets = 0
+        self._used = perf_counter()
+
+    # ---------------------------------------------------------------------------------------------------- asyncio calls
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        transport.set_write_buffer_limits(MOST_UNSENT)
+        known = transport.get_extra_info("socket")
+        known.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        known.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        settings = b"".join(
+            number.to_bytes(2, "big") + value.to_bytes(4, "big")
+            for number, value in ((3, self.server.streams), (4, self.server.window), (6, _MOST_METADATA))
+        )
+        self.write(frame(_SETTINGS, 0, 0, settings))
+        self.write(frame(_WINDOW, 0, 0, (self._window - _FIRST_WINDOW).to_bytes(4, "big")))
+        self.server.connections.add(self)
+        if self.server.draining:  # it came in the last moment
+            self.goodbye(_LARGEST_WINDOW)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._closing = True
+        self.server.connections.discard(self)
+        for rpc in self._rpcs.values():
+            rpc.close()
+            rpc.cancel()
+        self._rpcs.clear()
+
+    def pause_writing(self) -> None:
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if not self._closing:
+            self._transport.resume_reading()
+
+    def data_received(self, data: bytes) -> None:
+        if self._closing:
+            return
+        try:
+            self._read(self._rest + data if self._rest else data)
+        except (_BrokenError, HpackError) as error:
+            code = error.code if isinstance(error, _BrokenError) else _COMPRESSION
+            self.goodbye(self._last, code, str(error))
+            self.close()
+
+    # ------------------------------------------------------------------------------------------------------- frames in
+
+    def _read(self, data: bytes) -> None:
+        at, size = 0, len(data)
+        if not self._greeted:
+            if not _PREFACE.startswith(data[:24]):
+                raise _BrokenError(_PROTOCOL, "this port speaks HTTP/2")
+            if size < 24:
+                self._rest = data
+                return
+            self._greeted, at = True, 24
+        while size - at >= 9:
+            length = int.from_bytes(data[at : at + 3], "big")
+            if length > _FRAME:
+                raise _BrokenError(_SIZE, "a frame is too large")
+            start = at + 9
+            end = start + length
+            if end > size:
+                break
+            kind, flags = data[at + 3], data[at + 4]
+            number = int.from_bytes(data[at + 5 : start], "big") & _LARGEST_WINDOW
+            at = end
+            if self._block is not None and (kind != _CONTINUATION or number != self._block[0]):
+                raise _BrokenError(_PROTOCOL, "a header block is interrupted")
+            if kind == _DATA:
+                self._data(number, flags, data, start, end)
+            elif kind == _HEADERS:
+                self._headers(number, flags, data[start:end])
+            else:
+                self._other(kind, number, flags, data[start:end])
+            if self._closing:
+                return
+        self._rest = data[at:]
+        self.credit()
+
+    def _data(self, number: int, flags: int, data: bytes, start: int, end: int) -> None:
+        size = end - start
+        self._in_window -= size
+        if self._in_window < 0:
+            raise _BrokenError(_FLOW, "more was sent than the connection takes")
+        if flags & _PADDED:
+            if size < 1 or data[start] >= size:
+                raise _BrokenError(_PROTOCOL, "a frame is all padding")
+            start, end = start + 1, end - data[start]
+        rpc = self._rpcs.get(number)
+        if rpc is None:
+            if not number & 1 or (number > self._last and not self._leaving):
+                raise _BrokenError(_PROTOCOL, "data for a stream that was not opened")
+            return  # it was answered, or refused, already
+        rpc.in_window -= end - start
+        if size > end - start:  # padding takes no room
+            self.write(frame(_WINDOW, 0, number, (size - end + start).to_bytes(4, "big")))
+        if rpc.in_window < 0 or rpc.ended:
+            self._reset(number, rpc, _CLOSED if rpc.ended else _FLOW)
+            return
+        if end - start > self.server.room.left:
+            self.server.room.refused += 1
+            self.server.service.cut(rpc, "full")
+            return
+        self.hold(end - start)
+        rpc.feed(data[start:end])
+        if flags & _END_STREAM:
+            rpc.ended = True
+        self._advance(number, rpc)
+
+    def _advance(self, number: int, rpc: Rpc) -> None:
+        """After something came for a call."""
+        if rpc.closed:
+            return
+        if rpc.streams:
+            rpc.wake()
+        elif not rpc.begun() and (rpc.waits() or rpc.ended):
+            rpc.start()
+
+    def _headers(self, number: int, flags: int, block: bytes) -> None:
+        if not number & 1:
+            raise _BrokenError(_PROTOCOL, "clients open streams of odd numbers")
+        end = len(block)
+        start = 0
+        if flags & _PADDED:
+            start, end = 1, end - block[0] if block else -1
+        if flags & _PRIORITY:
+            start += 5
+        if start > end:
+            raise _BrokenError(_PROTOCOL, "a frame is all padding")
+        if not flags & _END_HEADERS:
+            self._block = (number, flags, bytearray(block[start:end]))
+            return
+        self._open(number, flags, block[start:end] if flags & (_PADDED | _PRIORITY) else block)
+
+    def _continuation(self, flags: int, block: bytes) -> None:
+        if self._block is None:
+            raise _BrokenError(_PROTOCOL, "a header block goes on that did not begin")
+        number, first, before = self._block
+        before += block
+        if len(before) > 2 * _MOST_METADATA or not block:
+            raise _BrokenError(_CALM, "a header block is too large")
+        if flags & _END_HEADERS:
+            self._block = None
+            self._open(number, first, bytes(before))
+
+    def _open(self, number: int, flags: int, block: bytes) -> None:
+        headers = self._hpack.decode(block)  # in any case: what follows may refer to it
+        rpc = self._rpcs.get(number)
+        if rpc is not None:  # trailers, which end a stream
+            if not flags & _END_STREAM or rpc.ended:
+                raise _BrokenError(_PROTOCOL, "headers within a stream")
+            rpc.ended = True
+            self._advance(number, rpc)
+            return
+        if number <= self._last:
+            raise _BrokenError(_CLOSED, "a stream is opened again")
+        if self._leaving or len(self._rpcs) >= self.server.streams:
+            self._last = number if not self._leaving else self._last
+            self.write(frame(_RST, 0, number, _REFUSED.to_bytes(4, "big")))
+            return
+        self._last = number
+        self._used = perf_counter()
+        path, accepted, seconds = b"", False, None
+        for name, value in headers:
+            if name == b":path":
+                path = value
+            elif name == b"content-type":
+                accepted = value in _GRPC
+            elif name == b"grpc-timeout":
+                seconds = _seconds(value)
+        if not accepted or seconds == -1:
+            status = b"\x08\x03" + (b"400" if accepted else b"415")
+            self.write(frame(_HEADERS, _END_HEADERS | _END_STREAM, number, status))
+            return
+        rpc = self._rpcs[number] = Rpc(self, number, path, headers)
+        rpc.ended = bool(flags & _END_STREAM)
+        if seconds is not None:
+            rpc.seconds = seconds
+            rpc.arm(seconds)
+        self.server.service.begin(rpc)
+        if rpc.closed:
+            return
+        if rpc.streams or rpc.ended:
+            rpc.start()
+
+    def _other(self, kind: int, number: int, flags: int, payload: bytes) -> None:
+        if kind == _WINDOW:
+            self._window_update(number, payload)
+        elif kind == _PING:
+            if number or len(payload) != 8:
+                raise _BrokenError(_SIZE if not number else _PROTOCOL, "a ping is not one")
+            if not flags & _ACK:
+                self.write(frame(_PING, _ACK, 0, payload))
+        elif kind == _SETTINGS:
+            self._settings(number, flags, payload)
+        elif kind == _RST:
+            rpc = self._rpcs.pop(number, None)
+            if not number or len(payload) != 4 or (number > self._last and not self._leaving):
+                raise _BrokenError(_PROTOCOL, "a stream is reset that was not opened")
+            if rpc is not None:
+                self._resets += 1
+                if self._resets > _MOST_RESETS:
+                    raise _BrokenError(_CALM, "too many calls are cancelled")
+                rpc.close()
+                rpc.cancel()
+        elif kind == _CONTINUATION:
+            self._continuation(flags, payload)
+        elif kind == _PUSH:
+            raise _BrokenError(_PROTOCOL, "clients push nothing")
+        # A goodbye of the client needs no answer: it closes when it is done. Priorities and what is not known pass.
+
+    def _settings(self, number: int, flags: int, payload: bytes) -> None:
+        if number:
+            raise _BrokenError(_PROTOCOL, "settings are the connection's")
+        if flags & _ACK:
+            return
+        if len(payload) % 6:
+            raise _BrokenError(_SIZE, "settings break off")
+        for at in range(0, len(payload), 6):
+            if int.from_bytes(payload[at : at + 2], "big") == 4:
+                first = int.from_bytes(payload[at + 2 : at + 6], "big")
+                change, self.first_window = first - self.first_window, first
+                for rpc in self._rpcs.values():
+                    rpc.out_window += change
+                if max([first, *(rpc.out_window for rpc in self._rpcs.values())]) > _LARGEST_WINDOW:
+                    raise _BrokenError(_FLOW, "a window is too large")
+        self.write(frame(_SETTINGS, _ACK, 0, b""))
+        self._pump_all()
+
+    def _window_update(self, number: int, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise _BrokenError(_SIZE, "a window is not one")
+        more = int.from_bytes(payload, "big") & _LARGEST_WINDOW
+        if not more:
+            raise _BrokenError(_PROTOCOL, "a window grows by nothing")
+        if number:
+            rpc = self._rpcs.get(number)
+            if rpc is None:
+                return
+            rpc.out_window += more
+            if rpc.out_window > _LARGEST_WINDOW:
+                self._reset(number, rpc, _FLOW)
+            else:
+                self._pump(number, rpc)
+            return
+        self._out_window += more
+        if self._out_window > _LARGEST_WINDOW:
+            raise _BrokenError(_FLOW, "a window is too large")
+        self._pump_all()
+
+    # ------------------------------------------------------------------------------------------------------ frames out
+
+    def write(self, data: bytes) -> None:
+        """Send bytes, with whatever else is sent in this turn of the loop."""
+        self._out.append(data)
+        if not self._flushing:
+            self._flushing = True
+            self.loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        out, self._out = self._out, []
+        if out and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(b"".join(out))
+
+    def send(self, number: int, rpc: Rpc, head: bytes, data: bytes, tail: bytes) -> None:
+        """Send what a call answers: headers, data and, at its end, trailers."""
+        if head:
+            self.write(frame(_HEADERS, _END_HEADERS, number, head))
+        size = len(data)
+        if not rpc.unsent and size <= _FRAME and size <= rpc.out_window and size <= self._out_window:
+            rpc.out_window -= size
+            self._out_window -= size
+            if size:
+                self.write(frame(_DATA, 0, number, data))
+            if tail:
+                self.end(number, rpc, tail)
+            return
+        rpc.unsent += data
+        rpc.tail = tail
+        self._pump(number, rpc)
+
+    def end(self, number: int, rpc: Rpc, headers: bytes) -> None:
+        """Send the last headers of a call, and forget it."""
+        self.write(frame(_HEADERS, _END_HEADERS | _END_STREAM, number, headers))
+        if not rpc.ended:
+            self.write(frame(_RST, 0, number, bytes(4)))
+        self._rpcs.pop(number, None)
+        rpc.close()
+        self._resets = max(0, self._resets - 1)
+        if self._leaving and not self._rpcs:
+            self.close()
+
+    def _pump_all(self) -> None:
+        for number, rpc in [one for one in self._rpcs.items() if one[1].unsent]:
+            self._pump(number, rpc)
+
+    def _pump(self, number: int, rpc: Rpc) -> None:
+        while rpc.unsent and (size := min(_FRAME, len(rpc.unsent), rpc.out_window, self._out_window)) > 0:
+            self.write(frame(_DATA, 0, number, bytes(rpc.unsent[:size])))
+            del rpc.unsent[:size]
+            rpc.out_window -= size
+            self._out_window -= size
+        if not rpc.unsent and rpc.tail:
+            self.end(number, rpc, rpc.tail)
+        elif len(rpc.unsent) <= MOST_UNSENT:
+            rpc.wake()
+
+    def hold(self, size: int) -> None:
+        """Count bytes that have come and are not taken yet, or the taking of them."""
+        self.held += size
+        self.server.room.left -= size
+
+    def credit(self) -> None:
+        """Let the client send more, as far as what it sent was taken."""
+        more = self._window - self.held - self._in_window
+        if more > self._window // 2:
+            self._in_window += more
+            self.write(frame(_WINDOW, 0, 0, more.to_bytes(4, "big")))
+
+    def _reset(self, number: int, rpc: Rpc, code: int) -> None:
+        self.write(frame(_RST, 0, number, code.to_bytes(4, "big")))
+        self._rpcs.pop(number, None)
+        rpc.close()
+        rpc.cancel()
+
+    # ------------------------------------------------------------------------------------------------------- its end
+
+    def goodbye(self, last: int, code: int = _NO_ERROR, text: str = "") -> None:
+        """Tell the client that streams above ``last`` will not be answered here."""
+        self.write(frame(_GOAWAY, 0, 0, last.to_bytes(4, "big") + code.to_bytes(4, "big") + text.encode()))
+
+    def leave(self) -> None:
+        """Take no more streams, and close after the last one."""
+        self._leaving = True
+        self.goodbye(self._last)
+        if not self._rpcs:
+            self.close()
+
+    def close(self) -> None:
+        """Send what is to be sent, and hang up."""
+        if not self._closing:
+            self._closing = True
+            self._flush()
+            self._transport.close()
+
+    def sweep(self, now: float) -> None:
+        """Cut what takes too long: greetings, header blocks, messages; and connections that nobody uses."""
+        late = now - self.server.receipt
+        for rpc in tuple(self._rpcs.values()):
+            if rpc.started < late and rpc.incomplete():
+                self.server.service.cut(rpc, "late")
+        if self._rpcs:
+            self._used = now
+        elif self._used < late and (not self._greeted or self._block is not None or self._rest):
+            self.close()
+        elif self._used < now - _IDLE:
+            self.goodbye(self._last)
+            self.close()
+
+
+def _seconds(text: bytes) -> float:
+    """The value of ``grpc-timeout``; -1 if it is none."""
+    scale = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}.get(text[-1:])
+    return int(text[:-1]) * scale if scale and text[:-1].isdigit() and len(text) <= 9 else -1
