@@ -32,9 +32,9 @@ LIMIT = (
 FIRST, READY = 1.2, 0.8
 
 
-async def ask(port: int, began: float) -> tuple[int, float]:
+async def ask(port: int, began: float, name: str) -> tuple[int, float]:
     """The status of one request on a new connection (0: none), and when it was there."""
-    head = f"POST /v2/models/linear/infer HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer {KEY}\r\n"
+    head = f"POST /v2/models/{name}/infer HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer {KEY}\r\n"
     head += f"connection: close\r\ncontent-length: {len(BODY)}\r\n\r\n"
     try:
         async with asyncio.timeout(PATIENCE):
@@ -47,10 +47,10 @@ async def ask(port: int, began: float) -> tuple[int, float]:
     return int(answer.split(b" ", 2)[1]) if answer else 0, time.monotonic() - began
 
 
-async def burst(port: int, count: int) -> list[tuple[int, float]]:
+async def burst(port: int, count: int, name: str = "linear") -> list[tuple[int, float]]:
     """So many requests at once."""
     began = time.monotonic()
-    return await asyncio.gather(*(ask(port, began) for _ in range(count)))
+    return await asyncio.gather(*(ask(port, began, name) for _ in range(count)))
 
 
 def asleep(supervisor: Supervisor) -> None:

@@ -14,9 +14,10 @@ import msgspec
 import numpy as np
 
 from bedplate import clock, files
-from bedplate.errors import BedplateError, InputError, UnavailableError
+from bedplate.errors import BedplateError, DeadlineError, InputError, UnavailableError
 from bedplate.records import ModelSignature
-from bedplate.serve.predictors import Answer, FeatureReader, Predictor
+from bedplate.serve.batching import Batcher
+from bedplate.serve.predictors import Answer
 from bedplate.serve.tensors import Arrays, ModelError, check
 
 _LARGEST = 256 << 20
@@ -36,30 +37,42 @@ class CandidateError(UnavailableError):
 
 
 class Candidate:
-    """The asked side: answers frames with one predictor, one after the other."""
+    """The asked side: answers frames as the stable release answers requests, joined where that pays.
 
-    def __init__(self, predictor: Predictor, features: FeatureReader) -> None:
-        self._predictor, self._features = predictor, features
+    Both times count the wait for the batch before: a guard that held a lone candidate against a stable release which
+    batches, or the other way round, would find a difference that is not the release's.
+    """
+
+    def __init__(self, batcher: Batcher) -> None:
+        self._batcher = batcher
 
     async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one replica until it hangs up."""
+        answering: set[asyncio.Task[None]] = set()
         try:
             while True:
-                writer.write(_frame(self.answer(await _read(reader))))
+                task = asyncio.create_task(self._reply(await _read(reader), writer))
+                answering.add(task)
+                task.add_done_callback(answering.discard)
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
+            for task in answering:
+                task.cancel()
             writer.close()
 
-    def answer(self, question: list[Any]) -> list[Any]:
+    async def _reply(self, question: list[Any], writer: asyncio.StreamWriter) -> None:
+        answer = await self.answer(question)
+        if not writer.is_closing():
+            writer.write(_frame(answer))
+
+    async def answer(self, question: list[Any]) -> list[Any]:
         """The answer to one question: number, seconds, and outputs or what went wrong."""
         number, deadline, packed = question
         started = perf_counter()
         try:
-            if clock.monotonic() > deadline:
-                raise CandidateError("late", "the question waited too long")
-            answer = self._predictor.predict(_unpack(packed), self._features)
+            answer = await self._batcher.predict(_unpack(packed), started + deadline - clock.monotonic())
         except Exception as error:  # noqa: BLE001  whatever it is, the stable release answers and this is counted
             return [number, perf_counter() - started, _reason(error), str(error)[:300]]
         return [number, perf_counter() - started, "", _pack(answer.outputs), answer.features, answer.entity]
@@ -179,6 +192,8 @@ def _unpack(packed: dict[str, list[Any]]) -> Arrays:
 def _reason(error: Exception) -> str:
     if isinstance(error, CandidateError):
         return error.reason
+    if isinstance(error, DeadlineError):
+        return "late"
     if isinstance(error, InputError):
         return "refused"
-    return "unusable" if isinstance(error, BedplateError) else "failed"
+    return "unusable" if isinstance(error, BedplateError) and error.__cause__ is None else "failed"

@@ -72,8 +72,9 @@ class CandidateReplica:
     """
 
     def __init__(self, spec: ReplicaSpec) -> None:
-        _, predictor, self.features, _computed = _load(spec)
-        self._candidate = Candidate(predictor, self.features)
+        manifest, predictor, self.features, _computed = _load(spec)
+        self._batcher = _batcher(spec, manifest, predictor, self.features)
+        self._candidate = Candidate(self._batcher)
 
     async def serve(self, descriptors: Sequence[int], say: Say) -> None:
         """Answer on the socket until told to end."""
@@ -88,6 +89,7 @@ class CandidateReplica:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(ending.wait(), _TICK)
         server.close()
+        self._batcher.close()
         self.features.close()
 
 
@@ -104,15 +106,11 @@ class Replica:
         self.meters = Meters(spec.journal / quotas.FILE, spec.quota)
         self.access = Access(spec.snapshot, spec.snapshot_key, spec.use_case, spec.name, self.meters)
         self.journal = Writer(spec.journal, spec.mode, seal_seconds=spec.seal)
-        plan = (
-            batching.sweep(predictor, self.features, manifest.signature, spec.budget) if spec.batching else batching.OFF
-        )
-        _log.info("batches of up to %d rows: %s", plan.rows, plan.reason)
-        self.batcher = Batcher(predictor, self.features, plan)
+        self.batcher = _batcher(spec, manifest, predictor, self.features)
         self.router = Router(spec.digest, str(manifest.version), spec.evidence, manifest.signature)
         self.router.follow(self.access.routes.get(spec.name))
         self.inference = Inference(spec, manifest, self.access, self.batcher, self.journal, self.router)
-        self.inference.metrics.settings = {"threads": computed.count, "batch_rows": plan.rows}
+        self.inference.metrics.settings = {"threads": computed.count, "batch_rows": self.batcher.plan.rows}
         self.app = RestApplication(self.inference, _release(), edges.routes(self.inference, predictor, manifest))
         self.grpc = GrpcServer(self.inference, _release())
 
@@ -190,6 +188,12 @@ def _load(spec: ReplicaSpec) -> tuple[Manifest, Predictor, online.Online, Thread
     _log.info("the model computes with %d threads on %s: %s", computed.count, spec.provider, computed.reason)
     _warm_up(predictor, manifest.signature, features)
     return manifest, predictor, features, computed
+
+
+def _batcher(spec: ReplicaSpec, manifest: Manifest, predictor: Predictor, features: FeatureReader) -> Batcher:
+    plan = batching.sweep(predictor, features, manifest.signature, spec.budget) if spec.batching else batching.OFF
+    _log.info("batches of up to %d rows: %s", plan.rows, plan.reason)
+    return Batcher(predictor, features, plan)
 
 
 def _warm_up(predictor: Predictor, signature: ModelSignature, features: FeatureReader) -> None:
