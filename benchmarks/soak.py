@@ -133,7 +133,7 @@ def main() -> None:
             sleeping = int(supervisor.hold(sleepy).rpartition(":")[2])
             began, number = time.monotonic(), 0
             while (now := time.monotonic() - began) < given.minutes * 60:
-                processes["owner"].look(os.getpid(), now)
+                processes["owner and this"].look(os.getpid(), now)
                 for status in supervisor.status():
                     for pid in status.pids:
                         processes[f"{status.name} {pid}"].look(pid, now)
