@@ -46,6 +46,7 @@ def logged(evidence: str) -> dict[str, Any]:
         "replayed": False,
         "exposure": "null",
         "ended": "",
+        "trace": "null",
     }
 
 

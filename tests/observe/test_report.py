@@ -195,7 +195,7 @@ def test_shipping_again_after_a_crash_before_the_deletion_adds_nothing(tmp_path:
 
 
 def test_a_table_from_before_rollouts_gets_their_column_and_keeps_its_rows(tmp_path: Path) -> None:
-    old = logged([{"a": 1.0}, {"a": 2.0}]).drop_columns(["exposure", "ended"])
+    old = logged([{"a": 1.0}, {"a": 2.0}]).drop_columns(["exposure", "ended", "trace"])
     tables = Tables(tmp_path / "tables")
     tables.write("predictions", old, mode="append")
     endpoint = Endpoint(tmp_path / "journal")
@@ -206,6 +206,7 @@ def test_a_table_from_before_rollouts_gets_their_column_and_keeps_its_rows(tmp_p
     rows = pa.Table.from_batches(tables.scan(grown))
     assert rows["exposure"].to_pylist() == ["null"] * rows.num_rows
     assert rows["ended"].to_pylist() == [""] * rows.num_rows
+    assert rows["trace"].to_pylist() == ["null"] * rows.num_rows
     assert rows.num_rows == 2 + 6
     assert {"id 0", "id 1"} <= set(rows["id"].to_pylist())
 
@@ -244,7 +245,7 @@ def logged(features: list[dict[str, Any]], outputs: dict[str, Any] | None = None
     same = {"use_case": "retail", "endpoint": "retail", "bundle": BUNDLE, "segment": "seg", "inputs": "{}"}
     start = clock.parse("2017-12-04T12:00:00.000000Z")
     columns: dict[str, Any] = {name: [value] * n for name, value in same.items()}
-    columns |= {name: [""] * n for name in ("evidence", "principal", "decision", "exposure", "ended")} | text
+    columns |= {name: [""] * n for name in ("evidence", "principal", "decision", "exposure", "ended", "trace")} | text
     columns["time"] = [start + timedelta(days=i * days // n) for i in range(n)]
     columns["features"] = [msgspec.json.encode(item).decode() for item in features]
     columns["outputs"] = [msgspec.json.encode(outputs or {"product_id": [[1, 2]]}).decode()] * n

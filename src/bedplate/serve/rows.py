@@ -6,6 +6,7 @@ that has other shapes takes its tensors whole. The types here are made of the si
 the description of the interface says are the same.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
@@ -18,11 +19,17 @@ from bedplate.records import ModelSignature, TensorSpec
 from bedplate.serve.tensors import DTYPES, Arrays, Call, ModelError, logged, plain
 
 _INTEGERS = frozenset(dtype for name, dtype in DTYPES.items() if name.startswith(("INT", "UINT")))
+_ODD = re.compile(r'[\x00-\x1f"\\]')
 Kind = Literal["many", "one", "whole"]
 
 
+def readable(signature: ModelSignature) -> bool:
+    """Whether the tensors have names that a field of a row may have; JSON would have to escape others."""
+    return not any(_ODD.search(spec.name) for spec in (*signature.inputs, *signature.outputs))
+
+
 class Rows:
-    """Reads and writes the rows of one signature.
+    """Reads and writes the rows of one signature, which must be :func:`readable`.
 
     ``kind`` says how many rows a call may have: ``many``, ``one``, or ``whole`` for tensors without rows.
     ``row_type`` is the struct of a row that goes in, ``answer_type`` that of one that comes out; ``request_type`` and
