@@ -28,6 +28,7 @@ CONFINED = {
     "obstore": {"blobs", "data"},
     "onnxmltools": {"train"},
     "onnxruntime": {"serve", "compute", "train"},
+    "opentelemetry": {"observe"},
     "ray": {"compute"},
     "rich": {"cli"},
     "sklearn": {"train", "stats"},

@@ -1,12 +1,17 @@
 """Counts and latencies as a Prometheus client reads them."""
 
 from collections import Counter
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from bedplate.ids import digest_bytes
 from bedplate.serve.metrics import BUCKETS, Metrics
+from bedplate.serve.routing import Router
+from bedplate.serve.snapshot import Route
+from tests.serve.support import LINEAR
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, str], float]:
@@ -56,3 +61,28 @@ def test_a_bucket_counts_what_is_at_or_below_its_bound(seconds: list[float]) -> 
     assert found["bedplate_prediction_seconds_bucket", "+Inf"] == len(seconds)
     assert found["bedplate_prediction_seconds_count", ""] == len(seconds)
     assert abs(found["bedplate_prediction_seconds_sum", ""] - sum(seconds)) < 1e-6
+
+
+def test_a_rollout_shows_its_step_and_what_both_releases_did() -> None:
+    nothing = digest_bytes(b"")
+    router = Router(digest_bytes(b"stable"), "7", nothing, LINEAR)
+    metrics = Metrics('a "model"', "7")
+    metrics.router = router
+    assert samples(metrics)["bedplate_rollouts_rolled_back_total", ""] == 0
+    assert not [name for name, _ in samples(metrics) if name.startswith("bedplate_rollout_")]
+
+    router.route = Route(
+        rollout="roll_1", step=2, mode="split", share=0.25, salt="s", bundle=nothing, version="8", evidence=nothing,
+        socket=Path("s"), tallies=Path("/nonexistent"), patience=1.0,
+    )  # fmt: skip
+    router.tally.candidate.requests, router.tally.candidate.errors = 9, 2
+    router.tally.rows.compared, router.tally.rows.different = 5, 1
+    found = samples(metrics)
+    assert found["bedplate_rollout_share", "splitroll_1"] == 0.25
+    assert found["bedplate_rollout_step", "roll_1"] == 2
+    assert found["bedplate_rollout_requests", "candidateroll_1"] == 9
+    assert found["bedplate_rollout_errors", "candidateroll_1"] == 2
+    assert (found["bedplate_rollout_rows", "sameroll_1"], found["bedplate_rollout_rows", "differentroll_1"]) == (4, 1)
+
+    router.follow(None)
+    assert samples(metrics)["bedplate_rollouts_rolled_back_total", ""] == 1

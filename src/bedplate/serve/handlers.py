@@ -82,6 +82,7 @@ class Inference:
         self.version = str(manifest.version)
         self.signature = manifest.signature
         self.metrics = Metrics(spec.name, self.version, access.meters)
+        self.metrics.router = router
         self.resource = ResourceRef(ENTITY, spec.name)
         self._outputs = [output.name for output in manifest.signature.outputs]
         self.pressure = Pressure(spec, batcher, self.metrics)

@@ -8,7 +8,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from bedplate.http.streams import Room
+from bedplate.serve import rollout_metrics
 from bedplate.serve.quotas import Meters
+from bedplate.serve.routing import Router
 
 BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
@@ -24,6 +26,7 @@ class Metrics(Collector):
         self._seconds = 0.0
         self._dropped: dict[str, int] = {}
         self.room: Room | None = None
+        self.router: Router | None = None
         self.in_flight = 0
         self.unlogged = 0
         self.settings: dict[str, int] = {}
@@ -95,6 +98,10 @@ class Metrics(Collector):
         for principal, window, count in self._meters.refused() if self._meters is not None else ():
             refused.add_metric((*self._labels, principal, window), count)
         yield refused
+        if self.router is not None:
+            yield from rollout_metrics.series(
+                self._labels, self.router.route, self.router.tally, self.router.rolled_back
+            )
 
     def exposition(self) -> bytes:
         """The Prometheus text format."""

@@ -75,6 +75,8 @@ class Router:
         self._signature = signature
         self.route: Route | None = None
         self.tally = Tally()
+        self.rolled_back = 0
+        """Rollouts that ended while this release went on: one let in to the end takes the place of this process."""
         self._line: Line | None = None
         self._latencies = Latencies()
         self._limit = math.inf
@@ -93,6 +95,7 @@ class Router:
         if before is not None and (route is None or (before.rollout, before.step) != (route.rollout, route.step)):
             self._finish(before)
             self.tally = Tally()
+            self.rolled_back += route is None
         if self._line is not None and (route is None or before is None or route.socket != before.socket):
             self._line.close()
             self._line = None
