@@ -203,6 +203,11 @@ def test_a_pod_may_do_nothing_but_answer(world: World) -> None:
 
 def test_what_answers_is_named_by_digest_and_evidence(world: World) -> None:
     known = facts(world, candidate=0.3)
+    known = msgspec.structs.replace(
+        known, stable=msgspec.structs.replace(known.stable, spec=world.spec(scale=Scale(), grpc=0))
+    )
+    config = by_kind(objects(known))["ConfigMap"]["data"]["spec.json"]
+    assert specs.decode(config.encode()).grpc is None
     for made in objects(known):
         release = (
             known.candidate if made["metadata"]["labels"].get("bedplate.dev/role") == "candidate" else known.stable

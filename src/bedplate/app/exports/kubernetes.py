@@ -133,6 +133,7 @@ def _config(facts: Facts, release: Release) -> Object:
         online=Path(_ONLINE),
         host="0.0.0.0",  # noqa: S104  inside a pod; the network policy says who reaches it
         port=PORT,
+        grpc=None,  # the objects route HTTP alone
         hosts=("localhost", "127.0.0.1", *local, f"{local[-1]}.cluster.local", *facts.hosts),
         scale=Scale(),
     )
