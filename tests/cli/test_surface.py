@@ -10,6 +10,7 @@ import pytest
 from bedplate.cli.surface import commands
 
 SURFACE = """
+access explain WHO TABLE --home --json --purpose
 approve USE_CASE --environment --home --json --reason
 audit verify --checkpoint --home --json
 backup DESTINATION --home --json
@@ -52,6 +53,13 @@ schema
 score ENDPOINT TABLE --column --home --json --keep --purpose --to
 status --home --json
 stop --home --json
+table compact NAME --home --json
+table history NAME --home --json --limit
+table list --home --json
+table read NAME --as-of --column --home --json --limit --purpose --version
+table restore NAME VERSION --home --json
+table scrub NAME --home --json
+table show NAME --home --json
 trace PREDICTION_ID --home --json --purpose
 up --detach --home --json
 user add NAME --group --home --json --service

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bedplate.data import duck, encoding, rules, sources
+from bedplate.data import duck, parquet, rules, sources
 from bedplate.data.model import RowRule
 from bedplate.data.tables import Tables
 from bedplate.errors import ContractError, IntegrityError
@@ -71,7 +71,7 @@ def test_every_encoding_gives_back_what_was_written(columns: dict[str, list[obje
     table = pa.table({name: pa.array(columns[name][:length], TYPES[name]) for name in TYPES})
     table = table.append_column("c", table.column("t").dictionary_encode())
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, store_schema=False, **encoding.options(table))
+    pq.write_table(table, sink, store_schema=False, **parquet.options(table))
     found = pq.read_table(pa.BufferReader(sink.getvalue()))
     assert found.column("c").to_pylist() == found.column("t").to_pylist()
     for name in TYPES:  # by text, in which NaN is like NaN and 0 unlike -0
@@ -80,7 +80,7 @@ def test_every_encoding_gives_back_what_was_written(columns: dict[str, list[obje
 
 def test_few_values_become_a_dictionary_and_numbers_differences() -> None:
     table = pa.table({"n": range(9000), "t": ["x", "y", "z"] * 3000, "l": [["a"]] * 9000, "f": np.random.rand(9000)})
-    assert encoding.options(table) == {
+    assert parquet.options(table) == {
         "use_dictionary": ["t", "l.list.element"],
         "column_encoding": {"n": "DELTA_BINARY_PACKED"},
     }

@@ -85,6 +85,11 @@ def governance(tx: Transaction, use_case: str) -> Governance:
     return msgspec.convert(tx.facts.get(Digest(digest)).body, Governance)
 
 
+def table_resource(name: str, use_case: str, governance: Governance) -> Resource:
+    """A table of a use case, as policy knows it."""
+    return policy.table(name, use_case=use_case, purposes=(governance.purpose,), sensitive=bool(governance.sensitive))
+
+
 def predictions_table(use_case: str) -> str:
     """The table that predictions of a use case are shipped to."""
     return table_name(use_case, "predictions")
@@ -108,11 +113,6 @@ def reader_for(
     so are the values of that name inside a logged prediction.
     """
     from bedplate.data.reads import Reader
-
-    def resource_of(name: str) -> Resource:
-        return policy.table(
-            name, use_case=use_case, purposes=(governance.purpose,), sensitive=bool(governance.sensitive)
-        )
 
     def on_read(record: "ReadRecord") -> None:
         with system.store.transaction() as tx:
@@ -139,7 +139,7 @@ def reader_for(
         principal,
         governance.purpose if purpose is None else purpose,
         on_read,
-        resource_of=resource_of,
+        resource_of=lambda name: table_resource(name, use_case, governance),
         protection_of=lambda version: _protection(system, use_case, governance, version),
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from bedplate.app import access, model_changes, people, policies, quotas, rollouts, workspaces
+from bedplate.app import access, model_changes, people, policies, quotas, rollouts, tables, workspaces
 from bedplate.app.owner_socket import Listener, Request
 from bedplate.app.read_models import StopReport, UpInfo
 from bedplate.app.system import System
@@ -255,6 +255,14 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
     "list_policies": _of(policies.listed),
     "remove_policy": _of(policies.remove),
     "test_policies": _of(policies.trial),
+    "list_tables": _of(tables.listed),
+    "show_table": _of(tables.show),
+    "table_history": _of(tables.history),
+    "read_table": _of(tables.read),
+    "scrub_table": _of(tables.scrub),
+    "compact_table": _of(tables.compact),
+    "restore_table": _of(tables.restore),
+    "explain_access": _of(tables.explain),
 }
 
 

@@ -194,7 +194,7 @@ def trial(
     kind, _, identifier = resource.partition("/")
     _check_asked(action, kind, resource)
     with system.store.read() as tx:
-        who = _who(tx, name)
+        who = who_is(tx, name)
         thing = _thing(system, tx, kind, identifier, environment)
     context = {"purpose": purpose, "environment": environment, "gates_passed": gates_passed}
     decision = system.policies.decide(who, action, thing, context)
@@ -318,12 +318,17 @@ def _check_asked(action: str, kind: str, resource: str) -> None:
         )  # fmt: skip
 
 
-def _who(tx: Transaction, name: str) -> policy.Principal:
+def who_is(tx: Transaction, name: str) -> policy.Principal:
+    """Somebody as policy knows them, by name.
+
+    Raises:
+        NotFoundError: nobody of this name can come in.
+    """
     if name == FLOW.name:
         return FLOW
     row = tx.principals.named(name)
     if row is None or row.disabled is not None:
-        raise NotFoundError(f"no user {name!r} can come in", where="--principal", fix="see: bedplate user list")
+        raise NotFoundError(f"no user {name!r} can come in", fix="see: bedplate user list")
     return policy_principal(row)
 
 

@@ -13,7 +13,7 @@ from bedplate.data import predicates
 from bedplate.data.masks import Mask, Masking, Masks
 from bedplate.data.tables import Tables
 from bedplate.errors import DeniedError, InputError
-from bedplate.policy.filters import RowFilter, RowPolicies
+from bedplate.policy.filters import Condition, RowFilter, RowPolicies
 from bedplate.policy.policies import InForce, Policies
 from bedplate.policy.values import Decision, Principal, Resource
 from bedplate.records import TableVersion
@@ -42,6 +42,25 @@ class ReadRecord(msgspec.Struct, frozen=True, kw_only=True):
     reasons: tuple[str, ...]
     masks: dict[str, str] = {}
     row_policies: tuple[str, ...] = ()
+
+
+class View(msgspec.Struct, frozen=True, kw_only=True):
+    """What somebody may see of a table: the mask on each column (empty for none), and which rows, as SQL."""
+
+    allowed: bool
+    policies: tuple[str, ...]
+    reasons: tuple[str, ...]
+    columns: dict[str, str] = {}
+    condition: str = ""
+    row_policies: tuple[str, ...] = ()
+
+
+def _words(condition: Condition) -> str:
+    """The condition with its values in place, to be read by people and never run."""
+    text, values = predicates.sql(condition)
+    for value in values:
+        text = text.replace("?", repr(value), 1)
+    return text
 
 
 class Reader:
@@ -112,6 +131,29 @@ class Reader:
         conditions += [pc.field(name) == value for name, value in wanted.items()]
         stream = self._tables.scan(version, masking.columns, reduce(and_, conditions) if conditions else None)
         return masking.after(stream)
+
+    def explain(self, version: TableVersion) -> "View":
+        """What a read of every column would give, and why. Nothing is read, and nothing recorded.
+
+        Raises:
+            InputError: a mask names a column that the table has not.
+            NotFoundError: there is no such version.
+        """
+        decision = self._decide("read", version)
+        if not decision.allowed:
+            return View(allowed=False, policies=decision.policies, reasons=decision.reasons)
+        protection = Protection() if self._protection_of is None else self._protection_of(version)
+        schema = self._tables.schema(version)
+        masks = self._masks(version, protection, schema, schema.names)
+        rows = None if protection.rows is None else protection.rows.filter(self._principal, self._purpose)
+        return View(
+            allowed=True,
+            policies=decision.policies,
+            reasons=decision.reasons,
+            columns={name: masks[name].kind if name in masks else "" for name in schema.names},
+            condition="" if rows is None else _words(rows.condition),
+            row_policies=() if rows is None else rows.policies,
+        )
 
     def _decide(self, action: str, version: TableVersion) -> Decision:
         resource = self._resource_of(version.name)

@@ -10,17 +10,15 @@ import json
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import msgspec
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.fs as pafs
-import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction
 from deltalake import Schema as DeltaSchema
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
@@ -28,20 +26,16 @@ from deltalake.fs import DeltaStorageHandler
 from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
 
 from bedplate import clock
-from bedplate.data import encoding
 from bedplate.data import log as delta_log
-from bedplate.data.arrow import rebatch, table_schema
+from bedplate.data.arrow import table_schema
 from bedplate.data.folder import Folder, open_folder, storage_error
+from bedplate.data.parquet import DataFile, Rows, columns_and_rows, stream, write_files
 from bedplate.errors import BedplateError, ConflictError, InputError, IntegrityError, NotFoundError
 from bedplate.ids import Digest, digest_of, new_id
 from bedplate.records import TableVersion
 
 Mode = Literal["append", "overwrite"]
-Rows: TypeAlias = Any
-"""A table, a stream, or any iterable of record batches."""
 
-ROWS_PER_FILE = 1 << 20
-WRITERS = 2
 _RETRIES = 20
 _CHECKPOINT_EVERY = 50
 _REMEMBERED = 50_000
@@ -49,15 +43,6 @@ _REMEMBERED = 50_000
 _LOG = logging.getLogger(__name__)
 # Versions are evidence: no part of the log expires by itself.
 _CONFIGURATION = {"delta.enableExpiredLogCleanup": "false", "delta.checkpointInterval": "1000000"}
-
-
-class DataFile(msgspec.Struct, frozen=True):
-    """One data file of a table version. ``size`` in bytes."""
-
-    path: str
-    sha256: str
-    size: int
-    rows: int
 
 
 class Scrub(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,9 +79,17 @@ class Staged:
         """The staged rows, to be scanned as often as needed."""
         return self._tables._dataset(self.name, self.schema, self.files)
 
-    def commit(self, *, mode: Mode, key: str | None = None) -> TableVersion:
-        """Make the staged rows a version of the table; see :meth:`Tables.write`."""
-        self.committed = self._tables._commit(self, mode, key)
+    def commit(
+        self, *, mode: Mode, key: str | None = None, after: TableVersion | None = None, what: str = "write"
+    ) -> TableVersion:
+        """Make the staged rows a version of the table; see :meth:`Tables.write`.
+
+        ``after``: only if that is still the newest version. ``what`` is noted in the log, for people.
+
+        Raises:
+            ConflictError: somebody else has written since ``after``.
+        """
+        self.committed = self._tables._commit(self, mode, key, after=after, what=what)
         return self.committed
 
 
@@ -147,14 +140,14 @@ class Tables:
 
         ``schema`` is what the rows become; what they are where it is not given.
         """
-        schema, batches = _stream(data) if schema is None else (table_schema(schema), data)
+        schema, batches = columns_and_rows(data) if schema is None else (table_schema(schema), data)
         folder = self._folder(name)
         self._remember(folder, name)
         prefix = new_id("part")
         files: list[DataFile] = []
         staged: Staged | None = None
         try:
-            files.extend(_write_files(folder, prefix, schema, batches))
+            files.extend(write_files(folder, prefix, schema, batches))
             staged = Staged(self, name, schema, files)
             yield staged
         finally:
@@ -206,6 +199,22 @@ class Tables:
             IntegrityError: the log no longer says what the version's digest covers.
         """
         return self._checked(version)[0]
+
+    def log(self, name: str, limit: int) -> list[dict[str, Any]]:
+        """What the log says of the newest versions, newest first: ``version``, ``timestamp`` (ms) and what was noted.
+
+        Raises:
+            NotFoundError: there is no such table.
+        """
+        self.current(name)
+        delta = self._open(self._folder(name))
+        return [] if delta is None else list(delta.history(limit))
+
+    @contextmanager
+    def staged(self, version: TableVersion) -> Iterator[Staged]:
+        """The files of an older version, to be committed again."""
+        schema, files = self._checked(version)
+        yield Staged(self, version.name, schema, files)
 
     def files(self, version: TableVersion) -> list[DataFile]:
         """The data files of a version, in the order they were written.
@@ -380,7 +389,9 @@ class Tables:
         fragments = [kind.make_fragment(file.path, filesystem=system) for file in files]
         return ds.FileSystemDataset(fragments, schema, kind, filesystem=system)
 
-    def _commit(self, staged: Staged, mode: Mode, key: str | None) -> TableVersion:
+    def _commit(
+        self, staged: Staged, mode: Mode, key: str | None, *, after: TableVersion | None, what: str
+    ) -> TableVersion:
         folder = self._folder(staged.name)
         token = new_id("commit")
         with folder.lock():
@@ -391,9 +402,16 @@ class Tables:
                     if made is not None:
                         return self._describe(staged.name, self._at(folder, made, locked=True))
                 target = 0 if delta is None else delta.version() + 1
+                if after is not None and target != after.version + 1:
+                    raise ConflictError(
+                        f"somebody wrote table {staged.name} meanwhile",
+                        where=folder.url,
+                        fix="run the same command again",
+                    )
                 if self._before_commit is not None:
                     self._before_commit()
-                if self._try_commit(folder, delta, staged, mode, key, token, target):
+                note = {"commit": token, "what": what}
+                if self._try_commit(folder, delta, staged, mode, key, note, target):
                     self._acknowledge(folder, target)
                     return self._describe(staged.name, self._at(folder, target, locked=True))
         raise ConflictError(
@@ -407,7 +425,7 @@ class Tables:
         staged: Staged,
         mode: Mode,
         key: str | None,
-        token: str,
+        note: dict[str, str],
         target: int,
     ) -> bool:
         """Commit as version ``target``. False: somebody else took that version."""
@@ -417,8 +435,13 @@ class Tables:
             AddAction(file.path, file.size, {}, now, True, json.dumps({"numRecords": file.rows}))
             for file in staged.files
         ]
+        before = {} if delta is None or mode == "append" else {file.path: file for file in _files(delta)}
+        kept = {file.path for file in staged.files if file.path in before}
+        if kept:  # a file may not go and come in one commit: say which go, and add those that come
+            adds = [add for add in adds if add.path not in kept]
+            adds += [RemoveAction(path, True, now, file.size, {}) for path, file in before.items() if path not in kept]
         properties = CommitProperties(
-            custom_metadata={"bedplate": {"commit": token}},
+            custom_metadata={"bedplate": note},
             max_commit_retries=0,
             app_transactions=[Transaction(_application(key), target)] if key is not None else None,
         )
@@ -445,13 +468,17 @@ class Tables:
                         fix=f"give {', '.join(f'{f.name} {f.type}' for f in _arrow_schema(delta))}",
                     )
                 delta.create_write_transaction(
-                    adds, mode, schema, commit_properties=properties, post_commithook_properties=hooks
+                    adds,
+                    "append" if kept else mode,
+                    schema,
+                    commit_properties=properties,
+                    post_commithook_properties=hooks,
                 )
         except BedplateError:
             raise
         except (DeltaError, OSError) as error:
             # The commit may be there although its answer was lost; our token in the log says so.
-            if delta_log.token(folder, target) == token:
+            if delta_log.token(folder, target) == note["commit"]:
                 return True
             if isinstance(error, CommitFailedError) or delta_log.exists(folder, target):
                 return False
@@ -480,74 +507,6 @@ class Tables:
 
 
 # ------------------------------------------------------------------------------------------------------------ functions
-
-
-def stream(
-    dataset: ds.Dataset, columns: Mapping[str, ds.Expression], filter: ds.Expression | None = None, *, where: str
-) -> pa.RecordBatchReader:
-    """Scan a data set as a stream that names a damaged page as what it is. Nothing is read before it is asked for."""
-    scanner = dataset.scanner(
-        columns=dict(columns), filter=filter, batch_size=1 << 18, batch_readahead=2, fragment_readahead=1
-    )
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        try:
-            yield from scanner.to_reader()
-        except (OSError, pa.ArrowInvalid) as error:
-            raise IntegrityError(
-                f"a data file is damaged: {error}", where=where, fix="restore the home from a backup"
-            ) from error
-
-    return pa.RecordBatchReader.from_batches(scanner.projected_schema, batches())
-
-
-def _stream(data: Rows) -> tuple[pa.Schema, Iterable[pa.RecordBatch | pa.Table]]:
-    if isinstance(data, pa.Table):
-        return table_schema(data.schema), [data]
-    if isinstance(data, pa.RecordBatchReader):
-        return table_schema(data.schema), data
-    iterator: Iterator[pa.RecordBatch] = iter(data)
-    first = next(iterator, None)
-    if first is None:
-        raise InputError("there are no rows, and so no columns, to write")
-
-    def again() -> Iterator[pa.RecordBatch]:
-        yield first
-        yield from iterator
-
-    return table_schema(first.schema), again()
-
-
-def _write_files(
-    folder: Folder, prefix: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch | pa.Table]
-) -> Iterator[DataFile]:
-    """Encode and store files of :data:`ROWS_PER_FILE` rows, :data:`WRITERS` at a time, in the order of the rows."""
-
-    def write(index: int, table: pa.Table) -> DataFile:
-        sink = pa.BufferOutputStream()
-        pq.write_table(
-            table,
-            sink,
-            compression="zstd",
-            compression_level=1,
-            write_page_checksum=True,
-            store_schema=False,
-            **encoding.options(table),
-        )
-        data = sink.getvalue()
-        digest = hashlib.sha256(data).hexdigest()
-        path = f"{prefix}-{index:06d}-{digest}.parquet"
-        folder.put(path, memoryview(data))
-        return DataFile(path=path, sha256=digest, size=data.size, rows=table.num_rows)
-
-    with ThreadPoolExecutor(WRITERS, thread_name_prefix="table-writer") as pool:
-        running: list[Future[DataFile]] = []
-        for index, table in enumerate(rebatch(batches, schema, ROWS_PER_FILE)):
-            if len(running) > WRITERS:
-                yield running.pop(0).result()
-            running.append(pool.submit(write, index, table))
-        for future in running:
-            yield future.result()
 
 
 def _application(key: str) -> str:

@@ -1,0 +1,80 @@
+"""What the tables of a home answer to the command line."""
+
+from typing import Any
+
+import msgspec
+
+from bedplate.ids import Digest
+
+
+class TableLine(msgspec.Struct, frozen=True, kw_only=True):
+    """One table at its newest version."""
+
+    name: str
+    use_case: str
+    version: int
+    rows: int
+
+
+class TableView(msgspec.Struct, frozen=True, kw_only=True):
+    """The newest version of a table. ``columns`` maps names to Arrow types; ``size`` is in bytes."""
+
+    name: str
+    use_case: str
+    purpose: str
+    version: int
+    digest: Digest
+    rows: int
+    files: int
+    size: int
+    columns: dict[str, str]
+
+
+class TableChange(msgspec.Struct, frozen=True, kw_only=True):
+    """One version in a table's history; ``time`` is ISO 8601, UTC."""
+
+    version: int
+    time: str
+    what: str
+    rows: int
+    files: int
+
+
+class TableRows(msgspec.Struct, frozen=True, kw_only=True):
+    """Rows as whoever asked may see them. ``more``: there are others."""
+
+    name: str
+    version: int
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+    more: bool
+
+
+class TableScrub(msgspec.Struct, frozen=True, kw_only=True):
+    """What re-hashing every data file of a table found; ``size`` is in bytes."""
+
+    name: str
+    files: int
+    size: int
+    damaged: tuple[str, ...]
+    missing: tuple[str, ...]
+    sound: bool
+
+
+class AccessView(msgspec.Struct, frozen=True, kw_only=True):
+    """What somebody sees of a table for a purpose, and why.
+
+    ``columns`` maps each column to the mask on it, empty for none; ``rows`` is the condition that rows must meet, empty
+    where all go out.
+    """
+
+    who: str
+    table: str
+    version: int
+    purpose: str
+    allowed: bool
+    columns: dict[str, str]
+    rows: str
+    policies: tuple[str, ...]
+    row_policies: tuple[str, ...]
+    reasons: tuple[str, ...]

@@ -1,0 +1,164 @@
+"""``table`` and ``access``: the tables of a home, as you may see them, and what others would see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bedplate.cli.options import HomeOption, JsonOption, noun
+from bedplate.cli.output import emit, table
+from bedplate.cli.session import connect
+from bedplate.cli.words import clip, listed, moment, number, size
+
+if TYPE_CHECKING:
+    from bedplate.app.table_reports import AccessView, TableChange, TableLine, TableRows, TableScrub, TableView
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the table, as in: bedplate table list.")]
+Purpose = Annotated[
+    str | None,
+    typer.Option("--purpose", help="What rows are read for. Default: what the use case names.", show_default=False),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    group = noun("Tables: every version of what came in and was made of it.")
+    group.command("list")(list_)
+    group.command("show")(show)
+    group.command("history")(history)
+    group.command("read")(read)
+    group.command("scrub")(scrub)
+    group.command("compact")(compact)
+    group.command("restore")(restore)
+    app.add_typer(group, name="table")
+    rights = noun("Access: who sees what of a table, and why.")
+    rights.command("explain")(explain)
+    # A second command keeps `access` a group: one command alone would lose its name.
+    rights.callback()(lambda: None)
+    app.add_typer(rights, name="access")
+
+
+def list_(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """List the tables that you may know of."""
+    emit({"tables": connect(home).tables.list()}, as_json=as_json, text=lambda found: _all(found["tables"]))
+
+
+def _all(tables: Sequence[TableLine]) -> Iterator[str]:
+    yield from table(
+        ("table", "use case", "version", "rows"),
+        ((t.name, t.use_case, str(t.version), number(t.rows)) for t in tables),
+        right=(2, 3),
+    )
+
+
+def show(name: Name, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Show the newest version of a table: columns, rows, files, digest."""
+    emit(connect(home).tables.show(name), as_json=as_json, text=_view)
+
+
+def _view(view: TableView) -> Iterator[str]:
+    yield f"{view.name}  version {view.version}, {number(view.rows)} rows, {view.files} files, {size(view.size)}"
+    yield f"digest   {view.digest}"
+    yield f"purpose  {view.purpose or '-'}"
+    yield from table(("column", "type"), view.columns.items())
+
+
+def history(
+    name: Name,
+    limit: Annotated[int, typer.Option("--limit", help="Most versions to show.")] = 20,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the versions of a table, newest first."""
+    changes = connect(home).tables.history(name, limit)
+    emit({"versions": changes}, as_json=as_json, text=lambda found: _history(found["versions"]))
+
+
+def _history(changes: Sequence[TableChange]) -> Iterator[str]:
+    yield from table(
+        ("version", "when", "what", "rows", "files"),
+        ((str(c.version), moment(c.time), c.what, number(c.rows), str(c.files)) for c in changes),
+        right=(0, 3, 4),
+    )
+
+
+def read(
+    name: Name,
+    version: Annotated[int | None, typer.Option("--version", help="Number of a version.", show_default=False)] = None,
+    as_of: Annotated[
+        str | None,
+        typer.Option("--as-of", help="The version of a moment, such as 2026-01-31T10:00.", show_default=False),
+    ] = None,
+    column: Annotated[list[str] | None, typer.Option("--column", help="A column to show; repeat for more.")] = None,
+    limit: Annotated[int, typer.Option("--limit", help="Most rows to show.")] = 20,
+    purpose: Purpose = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Read rows as you may see them; the read stands in the ledger."""
+    rows = connect(home).tables.read(
+        name, version=version, as_of=as_of, columns=column or (), limit=limit, purpose=purpose
+    )
+    emit(rows, as_json=as_json, text=_rows)
+
+
+def _rows(found: TableRows) -> Iterator[str]:
+    cells = ([clip("-" if value is None else str(value), 40) for value in row] for row in found.rows)
+    yield from table(found.columns, cells)
+    if found.more:
+        yield f"There are more than these {len(found.rows)}: see --limit."
+
+
+def scrub(name: Name, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Hash every data file of every version again. Exit code 2 if one is not what was written."""
+    found = connect(home).tables.scrub(name)
+    emit(found, as_json=as_json, text=_scrubbed)
+    if not found.sound:
+        raise typer.Exit(2)
+
+
+def _scrubbed(found: TableScrub) -> Iterator[str]:
+    yield f"{found.files} files, {size(found.size)}"
+    for verb, names in (("damaged", found.damaged), ("missing", found.missing)):
+        for name in names:
+            yield f"{verb}  {name}"
+    yield "Every byte is what was written." if found.sound else "Restore the home from a backup."
+
+
+def compact(name: Name, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Write small files together into large ones, as a new version with the same rows."""
+    emit(connect(home).tables.compact(name), as_json=as_json, text=_view)
+
+
+def restore(
+    name: Name,
+    version: Annotated[int, typer.Argument(metavar="VERSION", help="Number of the version to go back to.")],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make an older version the newest again; the versions between stay in the history."""
+    emit(connect(home).tables.restore(name, version), as_json=as_json, text=_view)
+
+
+def explain(
+    who: Annotated[str, typer.Argument(metavar="WHO", help="Name of a user or service.")],
+    name: Annotated[str, typer.Argument(metavar="TABLE", help="Name of the table.")],
+    purpose: Purpose = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what somebody sees of a table, and why. Reads no row. Exit code 0 whatever the answer."""
+    emit(connect(home).tables.explain(who, name, purpose), as_json=as_json, text=_explained)
+
+
+def _explained(view: AccessView) -> Iterator[str]:
+    may = "may" if view.allowed else "may not"
+    yield f"{view.who} {may} read {view.table}, version {view.version}, for {view.purpose!r}"
+    for reason in view.reasons:
+        yield f"because  {reason}"
+    yield f"by       {listed(view.policies, 'no policy')}"
+    if view.allowed:
+        yield f"rows     {view.rows or 'all'}" + (f" (by {listed(view.row_policies)})" if view.row_policies else "")
+        yield from table(("column", "seen as"), ((name, mask or "it is") for name, mask in view.columns.items()))
