@@ -67,14 +67,16 @@ def fill(home: Home, bought: Any, n: int, random: np.random.Generator) -> None:
         return random.integers(0, 50, (rows, len(view.columns))).astype(np.float32)
 
     people, pairs = values(len(bought), HOUSEHOLD), [values(len(row), PAIRS) for row in map(np.unique, bought)]
-    store.put_many("household", [(key_of(i), pack_row(HOUSEHOLD.columns, people[i])) for i in range(len(bought))])
+    store.put_many("household", [(key_of(i), pack_row(HOUSEHOLD.columns, people[i], 0)) for i in range(len(bought))])
     store.put_many(
         "pairs",
-        [(key_of(i), pack_rows(PAIRS.columns, np.unique(row), pairs[i])) for i, row in enumerate(bought)],
+        [(key_of(i), pack_rows(PAIRS.columns, np.unique(row), pairs[i], 0)) for i, row in enumerate(bought)],
     )
     for low in range(0, n, 100_000):
         rows = values(min(100_000, n - low), PRODUCTS)
-        store.put_many("products", [(key_of(low + i), pack_row(PRODUCTS.columns, row)) for i, row in enumerate(rows)])
+        store.put_many(
+            "products", [(key_of(low + i), pack_row(PRODUCTS.columns, row, 0)) for i, row in enumerate(rows)]
+        )
     store.close()
 
 

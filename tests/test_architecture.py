@@ -18,7 +18,7 @@ CONFINED = {
     "dbos": {"workflow"},
     "deltalake": {"data"},
     "duckdb": {"data", "features"},
-    "faiss": {"train"},
+    "faiss": {"serve", "train"},
     "granian": {"serve", "api", "ui"},
     "implicit": {"train"},
     "lightgbm": {"train"},
