@@ -1,15 +1,18 @@
 """What governance costs a prediction: our replica against a server written by hand for one model, side by side.
 
-Run: ``python benchmarks/serving.py [seconds] [rounds]``; under a minute with the defaults. Both servers answer the Open
-Inference Protocol for the same gradient-boosted trees (30 features) on 127.0.0.1, one process each. The one by hand is
-Granian, msgspec and ONNX Runtime and nothing else; ours also checks the key, decides by Cedar policy, checks the
-request against the model's signature, logs every prediction to the journal, and counts.
+Run: ``python benchmarks/serving.py [--seconds 1.4] [--rounds 4] [--peer PYTHON]``; under a minute with the defaults.
+All servers answer the Open Inference Protocol for the same gradient-boosted trees (30 features) on 127.0.0.1, one
+process each. The one by hand is Granian, msgspec and ONNX Runtime and nothing else; ours also checks the key, decides
+by Cedar policy, checks the request against the model's signature, logs every prediction to the journal, and counts.
+``--peer`` is an interpreter that has MLServer and ONNX Runtime: MLServer is measured then as well, with its workers
+within the process of its server, which serves it best on one core.
 
 Servers are held to one core and the client to another. The two are measured in turns, in pairs: only the ratio inside
 a pair says something on a machine that others use too, and beside it the processor time that a request costs, which
 suffers less from them.
 """
 
+import argparse
 import contextlib
 import json
 import math
@@ -29,6 +32,7 @@ FEATURES, TREES, DEPTH = 30, 100, 5
 ROWS = (1, 10, 100)
 CONNECTIONS = 32
 TARGET = 0.85
+PEER_TARGET = 4.5
 KEY = "bp_bench_0123456789abcdef"
 MODEL = "trees"
 
@@ -85,9 +89,7 @@ def by_hand(model: str, port: int) -> None:
 @contextlib.contextmanager
 def hand_written(folder: Path) -> Iterator[tuple[int, int]]:
     """Port and process of the server by hand."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     server = subprocess.Popen([sys.executable, __file__, "--by-hand", str(folder / "model.onnx"), str(port)])
     try:
         while True:
@@ -95,6 +97,64 @@ def hand_written(folder: Path) -> Iterator[tuple[int, int]]:
                 break
             assert server.poll() is None, "the server by hand did not start"
             time.sleep(0.05)
+        yield port, server.pid
+    finally:
+        server.terminate()
+        server.wait()
+
+
+_PEER = """
+import onnxruntime
+from mlserver import MLModel
+from mlserver.codecs import NumpyCodec
+from mlserver.types import InferenceResponse
+
+class Trees(MLModel):
+    async def load(self):
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        self.session = onnxruntime.InferenceSession("model.onnx", options, providers=["CPUExecutionProvider"])
+        return True
+
+    async def predict(self, payload):
+        rows = NumpyCodec.decode_input(payload.inputs[0])
+        (scores,) = self.session.run(["Y"], {"X": rows.astype("f4", copy=False)})
+        return InferenceResponse(id=payload.id, model_name=self.name, outputs=[NumpyCodec.encode_output("Y", scores)])
+"""
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port
+
+
+@contextlib.contextmanager
+def mlserver(python: Path, folder: Path) -> Iterator[tuple[int, int]]:
+    """Port and process of MLServer with the same model."""
+    home = folder / "mlserver"
+    home.mkdir()
+    port = free_port()
+    ports = {"http_port": port, "grpc_port": free_port(), "metrics_port": free_port()}
+    settings = {"host": "127.0.0.1", "parallel_workers": 0, "metrics_endpoint": None, **ports}
+    (home / "settings.json").write_text(json.dumps(settings))
+    (home / "model-settings.json").write_text(json.dumps({"name": MODEL, "implementation": "trees.Trees"}))
+    (home / "trees.py").write_text(_PEER)
+    (home / "model.onnx").write_bytes((folder / "model.onnx").read_bytes())
+    command = [python.parent / "mlserver", "start", "."]
+    with (home / "log").open("wb") as log:
+        server = subprocess.Popen(command, cwd=home, stdout=log, stderr=log)
+    try:
+        until = time.monotonic() + 60
+        while True:
+            with contextlib.suppress(OSError, AssertionError, IndexError, ValueError, KeyError):
+                ask(port, 1)
+                break
+            running = server.poll() is None and time.monotonic() < until
+            assert running, (home / "log").read_text()[-2000:]
+            time.sleep(0.2)
         yield port, server.pid
     finally:
         server.terminate()
@@ -212,30 +272,41 @@ def trees() -> bytes:
 # ----------------------------------------------------------------------------------------------------------- the client
 
 
-def requests(port: int, rows: int) -> list[bytes]:
-    """Sixty-four different requests, framed."""
+def requests(port: int, rows: int, binary: bool = False) -> list[bytes]:
+    """Sixty-four different requests, framed; with ``binary`` the numbers go and come back as bytes."""
     import numpy as np
 
     random = np.random.default_rng(rows)
     framed = []
     for number in range(64):
-        data = random.normal(size=rows * FEATURES).round(4).tolist()
-        tensor = {"name": "X", "shape": [rows, FEATURES], "datatype": "FP32", "data": data}
-        body = json.dumps({"id": str(number), "inputs": [tensor]}).encode()
+        data = random.normal(size=rows * FEATURES).round(4)
+        tensor = {"name": "X", "shape": [rows, FEATURES], "datatype": "FP32"}
+        request: dict[str, Any] = {"id": str(number), "inputs": [tensor]}
+        tail, form = b"", ""
+        if binary:
+            tail = data.astype("<f4").tobytes()
+            tensor["parameters"] = {"binary_data_size": len(tail)}
+            request["parameters"] = {"binary_data_output": True}
+        else:
+            tensor["data"] = data.tolist()
+        body = json.dumps(request).encode()
+        if binary:
+            form = f"inference-header-content-length: {len(body)}\r\n"
+        body += tail
         head = (
             f"POST /v2/models/{MODEL}/infer HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nauthorization: Bearer {KEY}\r\n"
-            f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+            f"content-type: application/json\r\n{form}content-length: {len(body)}\r\n\r\n"
         )
         framed.append(head.encode() + body)
     return framed
 
 
-def drive(port: int, rows: int, seconds: float, count: int = CONNECTIONS) -> dict[str, float]:
+def drive(port: int, rows: int, seconds: float, count: int = CONNECTIONS, binary: bool = False) -> dict[str, float]:
     """A closed loop on all connections from one process: epoll and sockets, some 15 µs a request.
 
     Each connection sends its next request when the last was answered. A tenth of the time goes by before it counts.
     """
-    framed = requests(port, rows)
+    framed = requests(port, rows, binary)
     connections = {}
     poll = select.epoll()
     sent: dict[int, float] = {}
@@ -287,10 +358,13 @@ def ask(port: int, rows: int) -> list[float]:
     return outputs
 
 
-def measure(port: int, pid: int, rows: int, seconds: float, core: int, count: int = CONNECTIONS) -> dict[str, float]:
+def measure(
+    port: int, pid: int, rows: int, seconds: float, core: int, count: int = CONNECTIONS, binary: bool = False
+) -> dict[str, float]:
     """One load run by a client process on ``core``; adds the server's processor time in µs a request."""
     before = processor_seconds(pid)
     command = [sys.executable, __file__, "--drive", str(port), str(rows), str(seconds), str(core), str(count)]
+    command += ["binary"] if binary else []
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found: dict[str, float] = json.loads(done.stdout)
     # The client's uncounted start is a tenth of its time, so a tenth of the requests as well.
@@ -314,10 +388,15 @@ def main() -> None:
         return
     if sys.argv[1:2] == ["--drive"]:
         os.sched_setaffinity(0, {int(sys.argv[5])})
-        print(json.dumps(drive(int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]), int(sys.argv[6]))))
+        port, rows, count = int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[6])
+        print(json.dumps(drive(port, rows, float(sys.argv[4]), count, "binary" in sys.argv)))
         return
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 1.4
-    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 4
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seconds", type=float, default=1.4)
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--peer", type=Path)
+    chosen = parser.parse_args()
+    seconds, rounds = chosen.seconds, chosen.rounds
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[0]})  # the servers inherit it
     model = trees()
@@ -328,9 +407,15 @@ def main() -> None:
             "by hand": stack.enter_context(hand_written(folder)),
             "Bedplate": stack.enter_context(bedplate(folder, model)),
         }
+        if chosen.peer is not None:
+            servers["MLServer"] = stack.enter_context(mlserver(chosen.peer, folder))
         found: dict[tuple[str, int], list[dict[str, float]]] = {(s, rows): [] for s in servers for rows in ROWS}
         for rows in ROWS:
-            assert len({tuple(ask(port, rows)) for port, _ in servers.values()}) == 1, "the servers disagree"
+            answers = [ask(port, rows) for port, _ in servers.values()]
+            same = (
+                math.isclose(a, b, rel_tol=1e-5) for other in answers for a, b in zip(answers[0], other, strict=True)
+            )
+            assert all(same), "the servers disagree"
         for turn in range(rounds):
             for rows in ROWS:
                 for server in list(servers)[:: 1 if turn % 2 else -1]:
@@ -342,19 +427,27 @@ def report(found: dict[tuple[str, int], list[dict[str, float]]], seconds: float,
     """Print the table: medians over the rounds, ratios as median and range over the pairs."""
     print(f"{CONNECTIONS} connections, {FEATURES} features, {TREES} trees; {rounds} rounds of {seconds:g} s; medians")
     print(f"{'rows':>5} {'server':9} {'requests/s':>11} {'p50 ms':>8} {'p99 ms':>8} {'CPU µs/request':>15}  ratio")
+    servers = list(dict.fromkeys(server for server, _ in found))
     for rows in ROWS:
-        for server in ("by hand", "Bedplate"):
+        for server in servers:
             runs = found[server, rows]
             middle = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
             line = f"{rows:>5} {server:9} {middle['rate']:>11,.0f} {middle['p50']:>8.2f} {middle['p99']:>8.2f}"
             print(f"{line} {middle['cpu']:>15.0f}", end="  ")
             print("" if server == "by hand" else _ratio(found["by hand", rows], runs))
-    for server in ("by hand", "Bedplate"):
+    for server in servers:
         cost = [statistics.median(run["cpu"] for run in found[server, rows]) for rows in ROWS]
         exponent = math.log(cost[-1] / cost[0]) / math.log(ROWS[-1] / ROWS[0])
         print(f"{server}: processor time grows with rows to the power {exponent:.2f}")
     one = statistics.median(_ratios(found["by hand", 1], found["Bedplate", 1], "rate"))
-    print(f"target: at least {TARGET} of the requests/s by hand at one row: {'met' if one >= TARGET else 'MISSED'}")
+    print(f"target: at least {TARGET} of the requests/s by hand at one row: {_verdict(one >= TARGET)}")
+    if "MLServer" in servers:
+        times = statistics.median(_ratios(found["MLServer", 1], found["Bedplate", 1], "rate"))
+        print(f"target: at least {PEER_TARGET} x MLServer at one row: {times:.1f}, {_verdict(times >= PEER_TARGET)}")
+
+
+def _verdict(met: bool) -> str:
+    return "met" if met else "MISSED"
 
 
 def _ratios(hand: list[dict[str, float]], ours: list[dict[str, float]], what: str) -> list[float]:

@@ -19,7 +19,7 @@ CONFINED = {
     "deltalake": {"data"},
     "duckdb": {"data", "features"},
     "faiss": {"serve", "train"},
-    "granian": {"serve", "api", "ui"},
+    "granian": {"api", "ui"},
     "implicit": {"train"},
     "lightgbm": {"train"},
     "litestar": {"api", "ui"},

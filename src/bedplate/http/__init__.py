@@ -9,6 +9,8 @@ parsed. A route that does not say its action, resource, audit class and limits c
 :mod:`.guards`          host allow-list, origin check, security headers
 :mod:`.dispatch`        the one order in which a request is checked
 :mod:`.rsgi`            the table as an RSGI application
+:mod:`.wire`            the bytes of HTTP/1.1, exactly
+:mod:`.server`          a server for RSGI applications in the event loop itself
 :mod:`.streams`         how a request body is received
 :mod:`.pipes`           how what no file holds is sent at the client's speed
 :mod:`.deadlines`       deadlines that cost next to nothing

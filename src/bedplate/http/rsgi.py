@@ -147,7 +147,9 @@ def _lines(*headers: tuple[str, str]) -> list[tuple[str, str]]:
 async def _stream(response: Response, headers: list[tuple[str, str]], protocol: Any) -> None:
     """Send pieces until the source ends or the client leaves, and close the source either way."""
     assert response.stream is not None
-    pump = _file if response.paced or any(name == "content-length" for name, _ in headers) else _events
+    # Our own server sends at the client's speed however it is asked.
+    large = response.paced or any(name == "content-length" for name, _ in headers)
+    pump = _file if large and not getattr(protocol, "paced", False) else _events
 
     async def left() -> None:
         await protocol.client_disconnect()

@@ -27,6 +27,7 @@ import uvloop
 from bedplate import bundle, online
 from bedplate.bundle import Manifest
 from bedplate.errors import BedplateError
+from bedplate.http.server import Server
 from bedplate.journal import Writer
 from bedplate.records import ModelSignature
 from bedplate.serve import batching, edges, predictors, quotas, sockets, threads
@@ -124,17 +125,14 @@ class Replica:
         descriptor, *more = descriptors
         for one in more:
             await self.grpc.start(socket.socket(fileno=one))
-        server = sockets.InheritedServer(self.app, descriptor, connections=sockets.connections())
-        serving = asyncio.create_task(server.serve())
+        server = Server(self.app.__rsgi__, descriptor, most=sockets.connections())
+        await server.start()
         ticking = [asyncio.create_task(self._tick(say)), asyncio.create_task(self.inference.pressure.watch())]
-        await asyncio.sleep(0)
         say("ready")
-        await asyncio.wait([serving, asyncio.create_task(ending.wait())], return_when=asyncio.FIRST_COMPLETED)
-        sockets.stop_accepting(descriptor)
+        await ending.wait()
+        server.stop_accepting()
         await asyncio.gather(self._drain(), *(self.grpc.stop(self.spec.drain) for _ in more))
-        server.stop()  # type: ignore[no-untyped-call]
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(serving, self.spec.drain)
+        await server.close(self.spec.drain)
         for task in ticking:
             task.cancel()
         self.batcher.close()

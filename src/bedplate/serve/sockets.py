@@ -1,22 +1,13 @@
 """Listening sockets that outlive the processes that answer on them.
 
 The supervisor opens a socket once and every replica of an endpoint inherits it, so the kernel keeps connections while
-replicas come and go. Granian's embedded server opens its own; handing it one is an internal of Granian, used in this
-file alone and held by ``tests/serve/test_sockets.py``.
+replicas come and go.
 """
 
-import contextlib
 import errno
-import os
 import resource
 import socket
 from pathlib import Path
-from typing import Any
-
-from granian._granian import SocketHolder
-from granian.constants import HTTPModes, Interfaces
-from granian.http import HTTP1Settings
-from granian.server.embed import Server
 
 from bedplate import files
 from bedplate.errors import InputError, UnavailableError
@@ -79,20 +70,6 @@ def listen_local(path: Path) -> socket.socket:
     return listener
 
 
-def stop_accepting(descriptor: int) -> None:
-    """Take no more connections from the socket ``descriptor`` in this process; others that share it are not touched.
-
-    Closing would not do: Granian holds copies, and a connection it took but has not read yet would be cut by its stop.
-    So an empty listening socket is put under every copy, and accepting finds nothing from now on.
-    """
-    own = os.fstat(descriptor)
-    with listen("127.0.0.1", 0) as empty:
-        for name in os.listdir("/proc/self/fd"):
-            with contextlib.suppress(OSError):
-                if os.path.samestat(os.fstat(int(name)), own):
-                    os.dup2(empty.fileno(), int(name), inheritable=False)
-
-
 def connections() -> int:
     """How many connections this process may have open, after asking for as many files as the system lets it have.
 
@@ -105,26 +82,3 @@ def connections() -> int:
         soft = wanted
     most = _MOST_FILES if soft == resource.RLIM_INFINITY else min(soft, _MOST_FILES)
     return max(most // 2, most - _OTHER_FILES)
-
-
-class InheritedServer(Server):
-    """Granian's embedded RSGI server on a socket that is open already, for at most so many ``connections`` at once."""
-
-    def __init__(self, app: Any, descriptor: int, *, header_seconds: float = 10.0, connections: int = 1024) -> None:
-        super().__init__(
-            app,
-            interface=Interfaces.RSGI,
-            http=HTTPModes.http1,
-            websockets=False,
-            backpressure=connections,  # Granian counts connections, also those on which nothing is asked
-            http1_settings=HTTP1Settings(header_read_timeout=int(header_seconds * 1000), max_buffer_size=64 * 1024),
-            log_enabled=False,
-        )
-        self._inherited = descriptor
-
-    def _init_shared_socket(self) -> None:
-        internals: Any = self  # Granian's stub leaves these untyped or out
-        holder: Any = SocketHolder
-        internals._ssp = None
-        internals._shd = holder(self._inherited, False, BACKLOG)
-        internals._sfd = self._inherited

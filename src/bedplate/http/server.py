@@ -1,0 +1,411 @@
+"""An HTTP/1.1 server for RSGI applications on a listening socket that is open already, in the event loop itself.
+
+A replica answers small questions in tens of microseconds. A server that receives in threads of its own hands each
+request to the loop and each answer back, which costs as much again; here what arrives is answered where it arrives.
+Connections are few-featured on purpose: no upgrade, no trailers, one request after the other.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from email.utils import formatdate
+from typing import Any, cast
+
+import msgspec
+
+from bedplate import clock
+from bedplate.http import wire
+from bedplate.http.messages import ProtocolError
+from bedplate.http.wire import Chunks, Head, Headers
+
+App = Callable[[Any, Any], Awaitable[None]]
+
+BACKLOG = 1024
+_MOST_BUFFERED = 64 * 1024
+"""Bytes of a body that are kept while nobody asks for them; then the client has to wait."""
+_MOST_HEADS = 1024
+_LONGEST_KEPT = 1024
+"""Heads that are remembered: clients repeat theirs, and a dictionary knows them by their bytes."""
+_LINGER, _UNREAD = 1.0, 30.0
+"""Seconds: to let a client read its refusal while it still sends; to read an answer at all."""
+_CLOSE = ("connection", "close")
+_log = logging.getLogger(__name__)
+
+
+class Server:
+    """Answers on the socket ``descriptor``, which others may share; a head may take ``header_seconds`` to come.
+
+    Connections beyond ``most`` are told at once to come again.
+    """
+
+    def __init__(self, app: App, descriptor: int, *, header_seconds: float = 10.0, most: int = 10_000) -> None:
+        self.app, self.most = app, most
+        self._descriptor = descriptor
+        self.header_seconds = header_seconds
+        self.connections: set[_Connection] = set()
+        self.due: dict[_Connection, float] = {}
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.date = ""
+        self._heads: dict[bytes, Head] = {}
+        self._server: asyncio.AbstractServer | None = None
+        self._watching: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin to take connections."""
+        self.loop = asyncio.get_running_loop()
+        self.date = formatdate(clock.now().timestamp(), usegmt=True)
+        own = socket.socket(fileno=os.dup(self._descriptor))
+        own.setblocking(False)
+        self._server = await self.loop.create_server(lambda: _Connection(self), sock=own, backlog=BACKLOG)
+        self._watching = asyncio.create_task(self._watch())
+
+    def stop_accepting(self) -> None:
+        """Take no more connections; those that wait in the kernel are for whoever shares the socket."""
+        if self._server is not None:
+            self._server.close()
+
+    async def close(self, seconds: float) -> None:
+        """End: idle connections at once, others when they were answered, or after ``seconds``."""
+        self.stop_accepting()
+        for connection in list(self.connections):
+            connection.end()
+        if self.tasks:
+            await asyncio.wait(self.tasks, timeout=seconds)
+        for connection in list(self.connections):
+            connection.transport.close()
+        await asyncio.sleep(0)
+        for connection in list(self.connections):
+            connection.transport.abort()
+        if self._watching is not None:
+            self._watching.cancel()
+
+    def head(self, data: bytes) -> Head:
+        """The head that these bytes are, parsed when they were not seen before.
+
+        Raises:
+            ProtocolError: they are none.
+        """
+        head = self._heads.get(data)
+        if head is None:
+            head = wire.parse_head(data)
+            if len(data) <= _LONGEST_KEPT:
+                if len(self._heads) >= _MOST_HEADS:
+                    self._heads.clear()
+                self._heads[data] = head
+        return head
+
+    async def _watch(self) -> None:
+        """Once a second: the time for answers, and an end to what takes too long."""
+        while True:
+            await asyncio.sleep(1.0)
+            self.date = formatdate(clock.now().timestamp(), usegmt=True)
+            now = self.loop.time()
+            for connection, until in list(self.due.items()):
+                if until <= now:
+                    connection.overdue()
+
+
+class _Connection(asyncio.Protocol):
+    """One connection: heads become exchanges, one after the other."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.buffer = bytearray()
+        self.exchange: _Exchange | None = None
+        self.ended = False  # nothing more will arrive
+        self.lost = False
+        self.ending = self._lingering = self._paused = False
+        self._writable: asyncio.Event | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)  # another loop's has no common base
+        connections = self.server.connections
+        connections.add(self)
+        if len(connections) > self.server.most:
+            self._refuse(ProtocolError(503, "too many connections are open", headers=(("retry-after", "1"),)))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.lost = self.ended = True
+        self.server.connections.discard(self)
+        self.server.due.pop(self, None)
+        if self._writable is not None:
+            self._writable.set()
+        if self.exchange is not None:
+            self.exchange.wake()
+
+    def data_received(self, data: bytes) -> None:
+        if self._lingering:
+            return
+        self.buffer += data
+        if self.exchange is None:
+            self._begin()
+        else:
+            self.exchange.wake()
+            if len(self.buffer) > _MOST_BUFFERED and not self._paused:
+                self._paused = True
+                self.transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        self.ended = True
+        if self.exchange is None:
+            return False
+        self.exchange.wake()
+        return True  # the answer is still sent
+
+    def pause_writing(self) -> None:
+        self._writable = asyncio.Event()
+        self.server.due[self] = self.server.loop.time() + _UNREAD
+
+    def resume_writing(self) -> None:
+        self.server.due.pop(self, None)
+        if self._writable is not None:
+            self._writable.set()
+            self._writable = None
+
+    def resume(self) -> None:
+        """Let more of a body come."""
+        if self._paused and not self.ended:
+            self._paused = False
+            self.transport.resume_reading()
+
+    async def written(self) -> None:
+        """Return when the client has taken enough of what was sent."""
+        if self._writable is not None:
+            await self._writable.wait()
+
+    def overdue(self) -> None:
+        """What was waited for took too long."""
+        self.server.due.pop(self, None)
+        if self.exchange is None and not self._lingering:
+            self._refuse(ProtocolError(408, "the head of the request did not arrive in time"))
+        else:
+            self.transport.abort()
+
+    def end(self) -> None:
+        """End with the answer under way, or at once where there is none."""
+        self.ending = True
+        if self.exchange is None:
+            self.transport.close()
+
+    def done(self, exchange: "_Exchange") -> None:
+        """An answer was sent: go on with the next request, or end."""
+        self.exchange = None
+        if exchange.last or self.ending or self.ended:
+            self._leave(exchange.received)
+            return
+        self.resume()
+        if self.buffer:
+            self._begin()
+
+    def _begin(self) -> None:
+        buffer, server = self.buffer, self.server
+        end = buffer.find(b"\r\n\r\n")
+        if end < 0 or end > wire.MAX_HEAD:
+            if len(buffer) > wire.MAX_HEAD:
+                self._refuse(ProtocolError(431, f"the head is larger than {wire.MAX_HEAD} bytes"))
+            else:
+                server.due.setdefault(self, server.loop.time() + server.header_seconds)
+            return
+        if server.due:
+            server.due.pop(self, None)
+        try:
+            head = server.head(bytes(buffer[: end + 4]))
+        except ProtocolError as error:
+            self._refuse(error)
+            return
+        del buffer[: end + 4]
+        self.exchange = exchange = _Exchange(self, head)
+        task = server.loop.create_task(exchange.run())
+        server.tasks.add(task)
+        task.add_done_callback(server.tasks.discard)
+
+    def _refuse(self, error: ProtocolError) -> None:
+        body = msgspec.json.encode({"error": error.message})
+        headers = [("content-type", "application/json"), _CLOSE, *error.headers]
+        self.transport.write(wire.head_of(error.status, headers, self.server.date, len(body)) + body)
+        self._leave(received=False)
+
+    def _leave(self, received: bool) -> None:
+        """Close, and where the client still sends let it read the answer first: closing at once would take it away."""
+        self.buffer.clear()
+        if received or self.ended or self.lost:
+            self.transport.close()
+            return
+        self._lingering = True
+        self.server.due[self] = self.server.loop.time() + _LINGER
+        with contextlib.suppress(OSError, RuntimeError):
+            self.transport.write_eof()
+        if self._paused:
+            self._paused = False
+            self.transport.resume_reading()
+
+
+class _Exchange:
+    """One request and its answer: what RSGI calls the protocol.
+
+    ``await exchange()`` is the whole body and ``async for`` its pieces, with an empty one at the end and two where the
+    connection ended before it. What is sent in pieces goes at the client's speed.
+    """
+
+    paced = True
+
+    def __init__(self, connection: _Connection, head: Head) -> None:
+        self._connection = connection
+        self._head = head
+        self._left = head.length
+        self._chunks = Chunks() if head.length is None else None
+        self._arrived: asyncio.Future[None] | None = None
+        self._answered = self.last = False
+        self._stream: _Stream | None = None
+        self.received = head.length == 0
+
+    async def run(self) -> None:
+        """Have the application answer."""
+        connection = self._connection
+        try:
+            await connection.server.app(self._head, self)
+            if self._stream is not None:
+                self._stream.end()
+        except Exception:  # noqa: BLE001  whatever it is, the connection must end, and others go on
+            _log.exception("an answer was not finished")
+            self.last = True
+        if not self._answered:
+            self.response_bytes(500, [_CLOSE], b"")
+        connection.done(self)
+
+    def wake(self) -> None:
+        """Something arrived, or nothing more will."""
+        if self._arrived is not None and not self._arrived.done():
+            self._arrived.set_result(None)
+
+    # --------------------------------------------------------------------------------------------------- the body
+
+    def here(self) -> bytes | None:
+        """The whole body, if all of it has arrived and its length was told."""
+        buffer, left = self._connection.buffer, self._left
+        if left is None or len(buffer) < left:
+            return None
+        body = bytes(buffer) if len(buffer) == left else bytes(buffer[:left])
+        del buffer[:left]
+        self._left, self.received = 0, True
+        return body
+
+    async def __call__(self) -> bytes:
+        """The whole body.
+
+        Raises:
+            RuntimeError: the connection ended before the body did.
+        """
+        body = self.here()
+        if body is not None:
+            return body
+        pieces = []
+        while not self.received:
+            pieces.append(await self._piece())
+        return b"".join(pieces)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            while not self.received:
+                piece = await self._piece()
+                if piece:
+                    yield piece
+        except RuntimeError:
+            yield b""
+        yield b""
+
+    async def _piece(self) -> bytes:
+        """The next piece of the body; sets :attr:`received` with the last, which may be empty.
+
+        Raises:
+            ProtocolError: 400, the chunks have not the form.
+            RuntimeError: the connection ended before the body did.
+        """
+        connection = self._connection
+        while True:
+            piece = self._taken(connection.buffer)
+            if piece or self.received:
+                return piece
+            if connection.ended:
+                raise RuntimeError("the connection ended before the body did")
+            if self._head.expects and not self._answered and self._arrived is None:
+                connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            connection.resume()
+            self._arrived = connection.server.loop.create_future()
+            await self._arrived
+
+    def _taken(self, buffer: bytearray) -> bytes:
+        if self._chunks is not None:
+            piece = self._chunks.take(buffer)
+            self.received = self._chunks.ended
+            return piece
+        assert self._left is not None
+        piece = bytes(buffer[: self._left])
+        del buffer[: len(piece)]
+        self._left -= len(piece)
+        self.received = not self._left
+        return piece
+
+    # -------------------------------------------------------------------------------------------------- the answer
+
+    def response_bytes(self, status: int, headers: Headers, body: bytes) -> None:
+        """Answer with a body."""
+        self._send(status, headers, len(body), body)
+
+    def response_empty(self, status: int, headers: Headers) -> None:
+        """Answer without one; the headers may say how long it would be."""
+        self._send(status, headers, None, b"")
+
+    def response_stream(self, status: int, headers: Headers) -> "_Stream":
+        """Answer with a body that comes in pieces. For an old client, which knows no chunks, the connection ends it."""
+        chunked = not self._head.last and not any(name == "content-length" for name, _ in headers)
+        self._send(status, [*headers, ("transfer-encoding", "chunked")] if chunked else headers, None, b"")
+        self._stream = _Stream(self._connection, chunked=chunked)
+        return self._stream
+
+    async def client_disconnect(self) -> None:
+        """Return when the client has left."""
+        while not self._connection.ended:
+            self._arrived = self._connection.server.loop.create_future()
+            await self._arrived
+
+    def _send(self, status: int, headers: Headers, length: int | None, body: bytes) -> None:
+        self._answered = True
+        if not self.received:
+            self.here()  # what has arrived and nobody asked for is dropped, so that the connection can go on
+        if _CLOSE in headers:
+            self.last = True
+        elif self._head.last or not self.received or self._connection.ending:
+            self.last, headers = True, [*headers, _CLOSE]
+        connection = self._connection
+        if not connection.lost:
+            connection.transport.write(wire.head_of(status, headers, connection.server.date, length) + body)
+
+
+class _Stream:
+    """The pieces of an answer."""
+
+    def __init__(self, connection: _Connection, *, chunked: bool) -> None:
+        self._connection, self._chunked = connection, chunked
+
+    async def send_bytes(self, piece: bytes) -> None:
+        """Send a piece, and wait while the client has too many to read.
+
+        Raises:
+            RuntimeError: the client left.
+        """
+        if self._connection.lost:
+            raise RuntimeError("the client left")
+        if piece:
+            self._connection.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if self._chunked else piece)
+            await self._connection.written()
+
+    def end(self) -> None:
+        """There are no more."""
+        if self._chunked and not self._connection.lost:
+            self._connection.transport.write(b"0\r\n\r\n")

@@ -1,0 +1,248 @@
+"""The server of replicas on real connections: bodies and answers in every form, and clients that misbehave."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from bedplate.http.server import Server
+from bedplate.serve.sockets import listen
+
+HEAD = b"POST /echo HTTP/1.1\r\nhost: a\r\n"
+
+
+async def app(scope: Any, protocol: Any) -> None:
+    """Answers by path."""
+    text = [("content-type", "text/plain")]
+    if scope.path == "/echo":
+        protocol.response_bytes(200, text, await protocol())
+    elif scope.path == "/pieces":
+        protocol.response_bytes(200, text, b"|".join([piece async for piece in protocol]))
+    elif scope.path == "/stream":
+        stream = protocol.response_stream(200, text)
+        for piece in (b"one", b"", b"two"):
+            await stream.send_bytes(piece)
+    elif scope.path == "/flood":
+        stream = protocol.response_stream(200, text)
+        for _ in range(400):
+            await stream.send_bytes(b"x" * 65536)
+    elif scope.path == "/unread":
+        protocol.response_bytes(403, text, b"no")
+    elif scope.path == "/nothing":
+        protocol.response_empty(200, [("content-length", "7")])
+    elif scope.path == "/fails":
+        raise ValueError("a handler that nobody foresaw")
+
+
+@contextlib.asynccontextmanager
+async def serving(**options: Any) -> AsyncIterator[tuple[Server, Any]]:
+    with listen("127.0.0.1", 0) as listener:
+        server = Server(app, listener.fileno(), **options)
+        await server.start()
+        try:
+            yield server, listener.getsockname()
+        finally:
+            await server.close(1.0)
+
+
+def run(talk: Callable[[Server, Any], Awaitable[Any]], **options: Any) -> Any:
+    async def main() -> Any:
+        async with serving(**options) as (server, address):
+            return await asyncio.wait_for(talk(server, address), 20)
+
+    return asyncio.run(main())
+
+
+def raw(*sent: bytes, eof: bool = False, **options: Any) -> bytes:
+    """All that the server sends back to these bytes, sent one after the other, until it closes."""
+
+    async def talk(server: Server, address: Any) -> bytes:
+        reader, writer = await asyncio.open_connection(*address)
+        for data in sent:
+            writer.write(data)
+            await writer.drain()
+            await asyncio.sleep(0.02)
+        if eof:
+            writer.write_eof()
+        answer = await reader.read()
+        writer.close()
+        return answer
+
+    found: bytes = run(talk, **options)
+    return found
+
+
+def test_a_real_client_gets_answers_of_every_kind_over_one_connection() -> None:
+    async def talk(server: Server, address: Any) -> None:
+        async with httpx.AsyncClient(base_url=f"http://{address[0]}:{address[1]}") as http:
+            body = bytes(range(256)) * 4096
+            assert (await http.post("/echo", content=body)).content == body
+            assert (await http.post("/echo", content=b"")).content == b""
+
+            async def pieces() -> AsyncIterator[bytes]:
+                for piece in (b"ab", b"c"):
+                    yield piece
+
+            assert (await http.post("/pieces", content=pieces())).content.replace(b"|", b"") == b"abc"
+            assert (await http.get("/stream")).content == b"onetwo"
+            assert len((await http.get("/flood")).content) == 400 * 65536
+            assert (await http.head("/nothing")).headers["content-length"] == "7"
+            refused = await http.post("/unread", content=b"small")
+            assert (refused.status_code, refused.headers.get("connection")) == (403, None)
+            assert (await http.post("/echo", content=b"next")).content == b"next"
+            assert len(server.connections) == 1
+
+    run(talk)
+
+
+def test_requests_sent_together_are_answered_in_order() -> None:
+    one = HEAD + b"content-length: 1\r\n\r\n"
+    answer = raw(one + b"1" + one + b"2" + HEAD + b"connection: close\r\ncontent-length: 1\r\n\r\n3")
+
+    assert [part.rpartition(b"\r\n\r\n")[2][:1] for part in answer.split(b"HTTP/1.1 200 OK")[1:]] == [b"1", b"2", b"3"]
+
+
+def test_a_head_and_a_body_may_come_byte_by_byte() -> None:
+    async def talk(server: Server, address: Any) -> bytes:
+        reader, writer = await asyncio.open_connection(*address)
+        for byte in HEAD + b"connection: close\r\ncontent-length: 3\r\n\r\nabc":
+            writer.write(bytes([byte]))
+            await asyncio.sleep(0)
+        answer = await reader.read()
+        writer.close()
+        return answer
+
+    assert run(talk).endswith(b"\r\n\r\nabc")
+
+
+def test_a_client_that_asks_first_is_told_to_send() -> None:
+    async def talk(server: Server, address: Any) -> list[bytes]:
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(HEAD + b"expect: 100-continue\r\nconnection: close\r\ncontent-length: 2\r\n\r\n")
+        first = await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"ok")
+        rest = await reader.read()
+        writer.close()
+        return [first, rest]
+
+    first, rest = run(talk)
+    assert first == b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert rest.endswith(b"ok")
+
+
+def test_an_old_client_gets_its_answer_and_the_end() -> None:
+    assert raw(b"GET /stream HTTP/1.0\r\n\r\n").endswith(b"\r\n\r\nonetwo")
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"nonsense\r\n\r\n", b"400"),
+        (HEAD + b"content-length: 1\r\ntransfer-encoding: chunked\r\n\r\n", b"400"),
+        (HEAD + b"transfer-encoding: gzip\r\n\r\n", b"501"),
+        (HEAD + b"x: " + b"a" * 100_000, b"431"),
+        (HEAD + b"x: " + b"a" * 100_000 + b"\r\n\r\n", b"431"),
+        (b"GET /fails HTTP/1.1\r\nhost: a\r\n\r\n", b"500"),
+        (b"GET /says-nothing HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n", b"500"),
+        (b"POST /unread HTTP/1.1\r\nhost: a\r\ncontent-length: 9999999\r\n\r\n" + b"x" * 300_000, b"403"),
+    ],
+)
+def test_what_cannot_be_answered_gets_its_status_and_the_end(
+    sent: bytes, status: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.CRITICAL):
+        answer = raw(sent)
+
+    assert answer.split(b" ")[1] == status
+    assert b"connection: close\r\n" in answer
+
+
+def test_a_chunk_that_has_not_the_form_is_an_error_of_the_request(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.CRITICAL):
+        assert b" 500 " in raw(HEAD.replace(b"echo", b"pieces") + b"transfer-encoding: chunked\r\n\r\nzz\r\n")
+
+
+def test_a_head_that_does_not_come_is_cut() -> None:
+    assert b" 408 " in raw(HEAD, header_seconds=0.1)
+
+
+def test_a_connection_too_many_is_told_to_come_again() -> None:
+    async def talk(server: Server, address: Any) -> bytes:
+        _, first = await asyncio.open_connection(*address)
+        reader, second = await asyncio.open_connection(*address)
+        answer = await reader.read()
+        for writer in (first, second):
+            writer.close()
+        return answer
+
+    answer = run(talk, most=1)
+    assert b" 503 " in answer
+    assert b"retry-after: 1\r\n" in answer
+
+
+def test_a_client_that_reads_nothing_does_not_fill_the_memory() -> None:
+    async def talk(server: Server, address: Any) -> int:
+        _, writer = await asyncio.open_connection(*address, limit=1024)
+        writer.write(b"GET /flood HTTP/1.1\r\nhost: a\r\n\r\n")
+        await asyncio.sleep(0.3)
+        (connection,) = server.connections
+        waiting = connection.transport.get_write_buffer_size()
+        writer.transport.abort()
+        return waiting
+
+    assert run(talk) < 1 << 20
+
+
+def test_a_client_that_sends_what_nobody_reads_has_to_wait() -> None:
+    async def talk(server: Server, address: Any) -> int:
+        _, writer = await asyncio.open_connection(*address)
+        one = b"GET /flood HTTP/1.1\r\nhost: a\r\n\r\n"
+        writer.write(one + b"x" * (8 << 20))
+        await asyncio.sleep(0.3)
+        (connection,) = server.connections
+        held = len(connection.buffer)
+        writer.transport.abort()
+        return held
+
+    assert run(talk) < 2 << 20
+
+
+def test_closing_ends_idle_connections_and_finishes_answers() -> None:
+    async def main() -> tuple[bytes, bytes]:
+        async with serving() as (server, address):
+            idle, _writer = await asyncio.open_connection(*address)
+            busy, asking = await asyncio.open_connection(*address)
+            asking.write(HEAD + b"content-length: 2\r\n\r\n")
+            await asyncio.sleep(0.05)
+            closing = asyncio.create_task(server.close(5.0))
+            await asyncio.sleep(0.05)
+            asking.write(b"ok")
+            answers = await idle.read(), await busy.read()
+            await closing
+            _writer.close()
+            asking.close()
+        return answers
+
+    nothing, answer = asyncio.run(main())
+    assert nothing == b""
+    assert answer.endswith(b"ok")
+    assert b"connection: close" in answer
+
+
+def test_connections_that_came_before_the_server_are_answered() -> None:
+    async def main() -> bytes:
+        with listen("127.0.0.1", 0) as listener:
+            reader, writer = await asyncio.open_connection(*listener.getsockname())
+            writer.write(b"GET /stream HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            server = Server(app, listener.fileno())
+            await server.start()
+            answer = await asyncio.wait_for(reader.read(), 5)
+            writer.close()
+            await server.close(1.0)
+        return answer
+
+    assert asyncio.run(main()).endswith(b"onetwo")
