@@ -1,0 +1,284 @@
+"""From counts and measurements to a number with an interval: constants of a model, then anchors.
+
+A model turns a workload into seconds by exact counts and a few constants (efficiencies, overheads). Each constant has
+a value known beforehand and a spread, and so has what a piece of hardware does to it: measurements move them as far
+as they outweigh that. What the model still misses is shared between measurements that have something in common (the
+same source, hardware or model): the logarithm of measured over predicted is a Gaussian process, so a near measurement
+pulls the estimate (an anchor), a far one hardly, and the interval widens with distance from all of them.
+
+Source: Rasmussen and Williams (2006), Gaussian Processes for Machine Learning, chapters 2 and 5.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import numpy as np
+from scipy import linalg, optimize
+
+from bedplate.errors import InputError
+from bedplate.plan.accelerators import rows
+from bedplate.records import Estimate
+
+W = TypeVar("W")
+_Z90 = 1.645
+_LEAST = 0.015
+"""No error below 1.5 % is believed: a step is not timed twice to better than that."""
+
+
+class Constant(NamedTuple):
+    """What is known of a constant before any measurement: its value, and its spread as a standard deviation of logs.
+
+    ``each`` is the spread between the names it is asked for (hardware, generation), around the common value.
+    """
+
+    value: float
+    spread: float
+    each: float = 0.0
+
+
+class Level(NamedTuple):
+    """Something that measurements have in common: its standard deviation of logs before any measurement."""
+
+    spread: float
+    near: bool = False
+    """Fades with the distance between workloads (``Measured.at``)."""
+
+
+class Constants:
+    """The constants of a model, each asked for in general or for one hardware."""
+
+    def __init__(self, values: Mapping[str, float]) -> None:
+        self._values = values
+
+    def __call__(self, name: str, *of: str) -> float:
+        """The constant ``name`` times what each name in ``of`` was found to do to it."""
+        value = self._values[name]
+        for part in of:
+            value *= self._values.get(f"{name}@{part}", 1.0)
+        return value
+
+
+class Measured(NamedTuple, Generic[W]):
+    """One published measurement: what was run, the seconds, what it shares with others, and where it lies."""
+
+    workload: W
+    seconds: float
+    groups: Mapping[str, str]
+    at: tuple[float, ...]
+    """Logarithms of the sizes that make two workloads alike."""
+
+
+class Estimated(NamedTuple):
+    """Seconds with a 90 % interval; ``known`` is the share of the model's uncertainty that anchors took away."""
+
+    seconds: Estimate
+    known: float
+
+
+class Model(NamedTuple, Generic[W]):
+    """A kind of workload: seconds from constants, what its constants are, and what its measurements share."""
+
+    seconds: Callable[[Constants, W], float]
+    constants: Mapping[str, Constant]
+    names: Callable[[W], Mapping[str, Sequence[str]]]
+    """For each constant that differs by hardware, the names that this workload asks it for."""
+    levels: Mapping[str, Level]
+    noise: float
+
+
+class Calibrated(NamedTuple, Generic[W]):
+    """A model with its constants and the measurements that serve as anchors."""
+
+    model: Model[W]
+    values: Mapping[str, float]
+    spreads: Mapping[str, float]
+    noise: float
+    anchors: tuple[Measured[W], ...]
+    weights: Any
+    inverse: Any
+    tail: tuple[float, float]
+    """Standard deviations that hold 90 % of the errors: of a source with anchors, and of one without."""
+
+    def estimate(self, workload: W, groups: Mapping[str, str], at: tuple[float, ...]) -> Estimated:
+        """Seconds for a workload; ``groups`` name what it shares with the anchors.
+
+        Raises:
+            InputError: the hardware or precision has no calibrated rate.
+        """
+        plain = math.log(self.model.seconds(Constants(self.values), workload))
+        here = Measured(workload, 1.0, groups, at)
+        shared = _kernel(self.spreads, self.model.levels, [here], self.anchors)[0]
+        before = sum(spread**2 for spread in self.spreads.values())
+        after = max(before - float(shared @ self.inverse @ shared), 0.0)
+        seen = any(groups["source"] == anchor.groups["source"] for anchor in self.anchors)
+        middle = plain + float(shared @ self.weights)
+        width = self.tail[0 if seen else 1] * math.sqrt(after + self.noise**2)
+        return Estimated(
+            Estimate(
+                value=math.exp(middle),
+                low=math.exp(middle - width),
+                high=math.exp(middle + width),
+                level=0.9,
+                n=len(self.anchors),
+                method="anchored" if seen else "model",
+            ),
+            1 - after / before,
+        )
+
+
+def calibrate(model: Model[W], measured: Sequence[Measured[W]]) -> Calibrated[W]:
+    """Constants and anchors from measurements. The same measurements give the same result.
+
+    Raises:
+        InputError: there are no measurements.
+    """
+    if not measured:
+        raise InputError("no measurement to calibrate with", where=None, fix="give at least one")
+    seconds = np.log([row.seconds for row in measured])
+    prior = _priors(model, measured)
+    names = list(prior)
+    start = np.array([math.log(prior[name].value) for name in names])
+    spread = np.array([prior[name].spread for name in names])
+    spreads = {name: level.spread for name, level in model.levels.items()}
+    noise = model.noise
+    commons, asked = _asked(model, measured, names)
+    logs = start
+    for _ in range(2):
+        covariance = _kernel(spreads, model.levels, measured, measured)
+        half = linalg.cholesky(covariance + noise**2 * np.eye(len(measured)), lower=True)
+
+        def predicted(logs: np.ndarray) -> np.ndarray:
+            values = Constants(dict(zip(names, np.exp(logs).tolist(), strict=True)))
+            return np.log([model.seconds(values, row.workload) for row in measured])
+
+        def errors(logs: np.ndarray, half: np.ndarray = half) -> np.ndarray:
+            white = linalg.solve_triangular(half, seconds - predicted(logs), lower=True)
+            return np.concatenate([white, (logs - start) / spread])
+
+        def slopes(logs: np.ndarray, half: np.ndarray = half) -> np.ndarray:
+            # What hardware does to a constant multiplies it: the slope is the constant's, where it is asked for.
+            here, step = predicted(logs), 1e-4
+            common = {i: (predicted(logs + step * (np.arange(len(names)) == i)) - here) / step for i in set(commons)}
+            slope = np.stack([common[i] for i in commons], axis=1) * asked
+            return np.concatenate([-linalg.solve_triangular(half, slope, lower=True), np.diag(1 / spread)])
+
+        fitted = optimize.least_squares(errors, logs, jac=slopes, max_nfev=8, x_scale=spread, ftol=1e-3, xtol=1e-3)
+        logs = fitted.x
+        off = seconds - predicted(logs)
+        spreads, noise = _spreads(model, measured, off)
+    found = dict(zip(names, np.exp(logs).tolist(), strict=True))
+    return _anchored(model, measured, found, spreads, noise)
+
+
+def _asked(model: Model[W], measured: Sequence[Measured[W]], names: Sequence[str]) -> tuple[list[int], np.ndarray]:
+    """For each constant the index of the common one that it belongs to, and 1 where a measurement asks for it."""
+    commons = [names.index(name.partition("@")[0]) for name in names]
+    asked = np.ones((len(measured), len(names)))
+    for i, row in enumerate(measured):
+        wanted = {f"{name}@{part}" for name, parts in model.names(row.workload).items() for part in parts}
+        asked[i] = [1.0 if "@" not in name or name in wanted else 0.0 for name in names]
+    return commons, asked
+
+
+def _anchored(
+    model: Model[W],
+    measured: Sequence[Measured[W]],
+    values: Mapping[str, float],
+    spreads: Mapping[str, float],
+    noise: float,
+) -> Calibrated[W]:
+    off = np.log([row.seconds / model.seconds(Constants(values), row.workload) for row in measured])
+    covariance = _kernel(spreads, model.levels, measured, measured) + noise**2 * np.eye(len(measured))
+    inverse = linalg.inv(covariance)
+    weights = inverse @ off
+    tail = _tails(measured, inverse, weights)
+    return Calibrated(model, values, spreads, noise, tuple(measured), weights, inverse, tail)
+
+
+def facts(kind: str, found: Calibrated[W]) -> list[dict[str, str]]:
+    """A calibration as rows of ``facts/efficiencies.csv``, each with what it was known to be before."""
+    model = found.model
+    found_rows = []
+    for name, value in found.values.items():
+        plain, _, part = name.partition("@")
+        known = Constant(1.0, model.constants[plain].each) if part else model.constants[plain]
+        found_rows.append((name, value, known.value, known.spread))
+    found_rows += [
+        (f"spread of {name}", value, model.levels[name].spread, 0.0) for name, value in found.spreads.items()
+    ]
+    found_rows.append(("noise", found.noise, model.noise, 0.0))
+    source = f"calibration of the {len(found.anchors)} exact rows of {kind}.csv"
+    return [
+        {"kind": kind, "constant": n, "value": f"{v:.4g}", "before": f"{b:.4g}", "before_spread": f"{s:.2g}"}
+        | {"source": source}
+        for n, v, b, s in found_rows
+    ]
+
+
+def restore(kind: str, model: Model[W], measured: Sequence[Measured[W]]) -> Calibrated[W]:
+    """The calibration that the package ships, with its measurements as anchors: no constant is searched for."""
+    known = {row["constant"]: float(row["value"]) for row in rows("efficiencies") if row["kind"] == kind}
+    spreads = {name: known.pop(f"spread of {name}") for name in model.levels}
+    return _anchored(model, measured, known, spreads, known.pop("noise"))
+
+
+def _priors(model: Model[W], measured: Sequence[Measured[W]]) -> dict[str, Constant]:
+    priors = dict(model.constants)
+    for row in measured:
+        for name, parts in model.names(row.workload).items():
+            for part in parts:
+                priors.setdefault(f"{name}@{part}", Constant(1.0, model.constants[name].each))
+    return priors
+
+
+def _kernel(
+    spreads: Mapping[str, float], levels: Mapping[str, Level], left: Sequence[Measured[W]], right: Sequence[Measured[W]]
+) -> np.ndarray:
+    total = np.zeros((len(left), len(right)))
+    a, b = np.array([row.at for row in left]), np.array([row.at for row in right])
+    near = np.exp(-0.5 * ((a[:, None, :] - b[None, :, :]) ** 2).sum(axis=2))
+    for name, level in levels.items():
+        one = np.array([row.groups[name] for row in left])
+        two = np.array([row.groups[name] for row in right])
+        total += spreads[name] ** 2 * (one[:, None] == two[None, :]) * (near if level.near else 1.0)
+    return total
+
+
+def _spreads(model: Model[W], measured: Sequence[Measured[W]], off: np.ndarray) -> tuple[dict[str, float], float]:
+    """How much each level explains, most likely given the errors; held to what was known within a factor of 1.6."""
+    names = list(model.levels)
+    parts = [_kernel({n: float(n == name) for n in names}, model.levels, measured, measured) for name in names]
+    start = np.log([*(model.levels[name].spread for name in names), model.noise])
+
+    def unlikely(logs: np.ndarray) -> float:
+        variances = np.exp(2 * logs)
+        covariance = sum(v * part for v, part in zip(variances, parts, strict=False)) + variances[-1] * np.eye(len(off))
+        half = linalg.cholesky(covariance, lower=True)
+        white = linalg.solve_triangular(half, off, lower=True)
+        return float(0.5 * white @ white + np.log(np.diag(half)).sum() + 0.5 * (((logs - start) / 0.47) ** 2).sum())
+
+    found = np.exp(optimize.minimize(unlikely, start, method="L-BFGS-B", options={"maxiter": 8}).x)
+    return dict(zip(names, found[:-1].tolist(), strict=True)), max(_LEAST, float(found[-1]))
+
+
+def _tails(measured: Sequence[Measured[W]], inverse: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
+    """Errors are not normal: the 90 % point of those that each measurement, then each source, has when left out."""
+    alone = np.abs(weights) / np.sqrt(np.diag(inverse))
+    sources: dict[str, list[int]] = {}
+    for i, row in enumerate(measured):
+        sources.setdefault(row.groups["source"], []).append(i)
+    apart: list[tuple[float, float]] = []
+    for members in sources.values():
+        block = linalg.inv(inverse[np.ix_(members, members)])
+        off = block @ weights[members]
+        apart.extend((float(abs(o)) / math.sqrt(v), 1 / len(members)) for o, v in zip(off, np.diag(block), strict=True))
+    n = len(measured)
+    seen = float(np.quantile(alone, min(1.0, 0.9 * (n + 1) / n))) if n >= 20 else _Z90
+    if len(sources) < 4:
+        return seen, max(seen, _Z90)
+    # Each source counts once, however many rows it has.
+    apart.sort()
+    total = np.cumsum([weight for _, weight in apart])
+    unseen = apart[int(np.searchsorted(total, 0.9 * total[-1]))][0]
+    return seen, max(unseen, _Z90)

@@ -1,0 +1,230 @@
+"""Tokens a second of a language model that is served: prefill, decode, and the batch that memory allows.
+
+Continuous batching keeps as many sequences in flight as their cache fits beside the weights; each gives a token per
+step, and between the steps the prompts of those that come in are computed. Source of the parts: Pope et al. (2022),
+Efficiently Scaling Transformer Inference; Yu et al. (2022), Orca.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from bedplate.errors import InputError
+from bedplate.plan import counts
+from bedplate.plan.accelerators import Accelerator, accelerator, models, rows
+from bedplate.plan.calibration import Calibrated, Constant, Constants, Estimated, Level, Measured, Model, restore
+
+Phase = Literal["offline", "limited", "prefill", "decode"]
+"""All requests at once; under a limit on latency; prompts alone (tokens in); answers alone at a given batch."""
+
+_WEIGHT_BYTES = {"fp4": 0.5625, "fp8": 1.0, "bf16": 2.0, "fp16": 2.0}
+"""A weight with its scales; one of sixteen bits of scale each sixteen weights at four bits."""
+_CACHE_BYTES = {"fp4": 1.0, "fp8": 1.0, "bf16": 2.0, "fp16": 2.0}
+_RESERVE = 3e9
+"""Bytes that the engine keeps for itself on each device."""
+
+
+class Generation(msgspec.Struct, frozen=True, kw_only=True):
+    """A model served on ``devices`` accelerators, in copies of ``tensor`` x ``pipeline`` each. Tokens a request."""
+
+    model: counts.Transformer
+    accelerator: Accelerator
+    devices: int
+    tensor: int = 1
+    pipeline: int = 1
+    precision: str
+    phase: Phase = "offline"
+    tokens_in: int
+    tokens_out: int
+    concurrency: int | None = None
+    """Sequences in flight of one copy; None: as many as fit."""
+
+    @property
+    def copies(self) -> float:
+        """Of the model."""
+        return self.devices / (self.tensor * self.pipeline)
+
+
+class Steps(NamedTuple):
+    """What one copy does: sequences in flight, seconds of one decoding step, seconds of one prompt."""
+
+    batch: float
+    step: float
+    prefill: float
+
+
+_CONSTANTS = {
+    "matmul": Constant(0.55, 0.2, 0.15),
+    "fp8": Constant(0.85, 0.15, 0.12),
+    "fp4": Constant(0.6, 0.25, 0.15),
+    "stream": Constant(0.75, 0.12, 0.12),
+    "experts": Constant(0.5, 0.3),
+    "host": Constant(2e-3, 0.6),  # seconds a step
+    "token": Constant(4e-6, 0.7),  # seconds of the host for each token that leaves
+    "batch": Constant(2048.0, 0.4),  # sequences in flight that engines are set to, at most
+    "cache": Constant(0.9, 0.05),  # share of the free memory that the cache takes
+    "link": Constant(0.5, 0.3, 0.2),
+    "latency": Constant(1.5e-5, 0.4),  # seconds of one all-reduce of nothing
+    "stages": Constant(0.15, 0.5),  # what each doubling of pipeline stages adds
+    "limited": Constant(1.15, 0.08),
+}
+
+
+def weight_bytes(g: Generation, weights: float) -> float:
+    """Bytes of so many of the model's weights; what embeds and what scores the vocabulary stays at sixteen bits."""
+    if g.precision not in _WEIGHT_BYTES:
+        raise InputError(
+            f"weights at {g.precision} are not counted", where="precision", fix=f"one of {', '.join(_WEIGHT_BYTES)}"
+        )
+    wide = g.model.vocab * g.model.hidden * (1 if g.model.tied else 2)
+    return _WEIGHT_BYTES[g.precision] * (weights - wide) + 2.0 * wide
+
+
+def cached_tokens(g: Generation, share: float = 0.9) -> float:
+    """Tokens whose keys and values fit beside the weights of one copy; below zero when the weights alone do not fit."""
+    room = (g.accelerator.memory_gib * 2**30 - _RESERVE) * g.tensor * g.pipeline
+    free = room * 0.97 - weight_bytes(g, g.model.parameters)
+    copies = max(1.0, g.tensor / g.model.kv_heads) if not g.model.kv_rank else float(g.tensor)
+    return share * free / g.model.kv_bytes(_CACHE_BYTES[g.precision]) / copies
+
+
+def steps(c: Constants, g: Generation) -> Steps:
+    """The parts that :func:`MODEL` makes a rate of.
+
+    Raises:
+        InputError: the weights do not fit, or the accelerator has no rate at this precision.
+    """
+    m, a = g.model, g.accelerator
+    room = cached_tokens(g, c("cache"))
+    context = g.tokens_in + g.tokens_out / 2
+    batch = float(g.concurrency or min(c("batch"), room / (g.tokens_in + 0.75 * g.tokens_out)))
+    if room <= 0 or batch < 1:
+        raise InputError(
+            f"the weights and one request do not fit {g.tensor * g.pipeline} of {a.name}",
+            where="devices",
+            fix="use more devices for a copy, or fewer bits",
+        )
+    rate = a.peak(g.precision) * c("matmul", a.name)
+    if g.precision in ("fp8", "fp4"):
+        rate *= c(g.precision, a.generation)
+    memory = a.memory_gbps * 1e9 * c("stream", a.name)
+    sparse = m.experts_met
+    work = 2 * (m.linear - sparse + sparse / c("experts"))
+    link = a.link_gbps * 1e9 * c("link", a.name)
+    part, inside = 1 / g.pipeline, batch / g.pipeline
+    tensor = g.tensor
+
+    def traffic(tokens: float) -> float:
+        if tensor == 1:
+            return 0.0
+        sent = 2 * m.layers * part * tokens * m.hidden * 2 * 2 * (tensor - 1) / tensor
+        return sent / link + 2 * m.layers * part * c("latency")
+
+    weights = weight_bytes(g, m.touched(inside)) * part / tensor / memory
+    computing = work * inside * part / tensor / rate
+    read = inside * context * m.kv_bytes(_CACHE_BYTES[g.precision]) * part / memory
+    read /= min(tensor, m.kv_heads) if not m.kv_rank else 1
+    step = math.hypot(weights, computing) + read + traffic(inside) + c("host") + inside * c("token")
+    prefill = (work * g.tokens_in + g.tokens_in * m.attention_flops(g.tokens_in / 2) * 2) * part / tensor / rate
+    prefill += traffic(g.tokens_in) - (2 * m.layers * part * c("latency") if tensor > 1 else 0)
+    uneven = 1 + c("stages") * math.log2(g.pipeline)
+    return Steps(batch, step * uneven, prefill * uneven)
+
+
+def _seconds(c: Constants, g: Generation) -> float:
+    """Seconds of all devices together for each token."""
+    s = steps(c, g)
+    if g.phase == "prefill":
+        return s.prefill / g.tokens_in / g.copies
+    if g.phase == "decode":
+        return s.step / s.batch / g.copies
+    inside = s.batch / g.pipeline
+    each = (g.tokens_out * s.step + inside * s.prefill) / (inside * g.tokens_out)
+    return each / g.copies * (c("limited") if g.phase == "limited" else 1.0)
+
+
+def _names(g: Generation) -> Mapping[str, Sequence[str]]:
+    a = g.accelerator
+    names = {"matmul": [a.name], "stream": [a.name], "link": [a.name]}
+    return names | ({g.precision: [a.generation]} if g.precision in ("fp8", "fp4") else {})
+
+
+MODEL = Model(
+    _seconds,
+    _CONSTANTS,
+    _names,
+    {
+        "publication": Level(0.10),
+        "source": Level(0.10),
+        "accelerator": Level(0.10),
+        "model": Level(0.10),
+        "cell": Level(0.08),
+        "shape": Level(0.10, near=True),
+        "near": Level(0.08, near=True),
+    },
+    0.04,
+)
+
+
+def groups(g: Generation, source: str, model: str) -> dict[str, str]:
+    """What a rate shares with measurements. A source here is a publication on one generation of accelerators."""
+    sparse = "sparse" if g.model.experts else "dense"
+    return {
+        "publication": source,
+        "source": f"{source} {g.accelerator.generation}",
+        "accelerator": f"{source} {g.accelerator.name} {g.precision} {sparse}",
+        "model": model,
+        "cell": f"{model} {g.accelerator.name}",
+        "shape": f"{source} {sparse}",
+        "near": f"{model} {g.accelerator.name} {source}",
+    }
+
+
+def at(g: Generation) -> tuple[float, ...]:
+    """Where it lies among others."""
+    return (
+        0.8 * math.log(g.tokens_in),
+        0.6 * math.log(g.tokens_out + 1),
+        0.7 * math.log(g.devices),
+        0.7 * math.log(g.pipeline),
+    )
+
+
+@cache
+def measured() -> tuple[tuple[str, Measured[Generation]], ...]:
+    """All published rates, each with its quality."""
+    return tuple((row["quality"], _measured(row)) for row in rows("llm_serving"))
+
+
+def _measured(row: Mapping[str, str]) -> Measured[Generation]:
+    g = Generation(
+        model=models()[row["model"]],
+        accelerator=accelerator(row["accelerator"]),
+        devices=int(row["gpus"]),
+        tensor=int(row["tensor"]),
+        pipeline=int(row["pipeline"]),
+        precision=row["precision"],
+        phase=msgspec.convert(row["phase"], Phase),
+        tokens_in=int(row["tokens_in"]),
+        tokens_out=int(row["tokens_out"]),
+        concurrency=int(row["concurrency"]) if row["concurrency"] else None,
+    )
+    return Measured(g, 1 / float(row["tokens_per_second"]), groups(g, row["source"], row["model"]), at(g))
+
+
+@cache
+def calibrated() -> Calibrated[Generation]:
+    """The model with all measurements that were read, not recalled, as anchors."""
+    return restore("llm_serving", MODEL, [row for quality, row in measured() if quality == "exact"])
+
+
+def token(g: Generation, model: str = "yours") -> Estimated:
+    """Seconds for each token of all devices together, with a 90 % interval; ``model`` names it if it was published.
+
+    Raises:
+        InputError: it does not fit, or the accelerator has no rate at this precision.
+    """
+    return calibrated().estimate(g, groups(g, "yours", model), at(g))
