@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
+import tritonclient.http as http_triton
 from tritonclient.grpc import service_pb2 as real
 from tritonclient.utils import InferenceServerException
 
@@ -98,6 +99,33 @@ def test_the_protocol_is_answered(world: World, caller: triton.InferenceServerCl
     assert [(one["request_id"], one["inputs"]["X"], one["principal"]) for one in logged] == [
         ("one", [1, 2, 3, 4, 5, 6], "svc-0")
     ]
+
+
+def test_the_model_is_described_and_counted_the_same_over_both(
+    addresses: tuple[str, str], caller: triton.InferenceServerClient
+) -> None:
+    caller.infer("linear", [rows(1, 2, 3)], headers=CALLER)
+    config = caller.get_model_config("linear", headers=CALLER, as_json=True)["config"]
+    with http_triton.InferenceServerClient(addresses[0].removeprefix("http://")) as over_http:
+        expected = over_http.get_model_config("linear", headers=CALLER)
+        index = over_http.get_model_repository_index(headers=CALLER)
+        counted = over_http.get_inference_statistics("linear", headers=CALLER)["model_stats"][0]
+    tensor = {"data_type": "TYPE_FP32", "dims": ["-1", "3"]}
+    assert config.pop("input") == [{"name": "X", **tensor}]
+    assert config.pop("output") == [{"name": "Y", **tensor}]
+    assert config == {key: expected[key] for key in ("name", "platform", "backend")}
+    assert index == [{"name": "linear", "version": "1", "state": "READY", "reason": ""}]
+    assert caller.get_model_repository_index(headers=CALLER, as_json=True)["models"] == [
+        {"name": "linear", "version": "1", "state": "READY"}
+    ]
+    stats = caller.get_inference_statistics(headers=CALLER).model_stats[0]
+    assert (stats.name, stats.inference_count >= 1) == ("linear", True)
+    assert stats.inference_stats.success.count == counted["inference_stats"]["success"]["count"] >= 1
+    assert stats.inference_stats.success.ns > 0
+    for method in ("RepositoryModelLoad", "RepositoryModelUnload"):  # releases are what loads
+        with grpc.insecure_channel(addresses[1]) as channel:
+            call = unary(channel, method)
+            assert refused(lambda call=call: call(b"", metadata=tuple(CALLER.items())))[0] == Code.UNIMPLEMENTED
 
 
 def predictions(world: World) -> list[dict[str, Any]]:

@@ -243,7 +243,11 @@ class Codec:
 
 def server(version: str) -> dict[str, Any]:
     """The server's metadata in the protocol's form; ``version`` is that of Bedplate."""
-    return {"name": "bedplate", "version": version, "extensions": ["binary_tensor_data"]}
+    return {
+        "name": "bedplate",
+        "version": version,
+        "extensions": ["binary_tensor_data", "model_configuration", "statistics"],
+    }
 
 
 def metadata(name: str, versions: Sequence[str], signature: ModelSignature) -> dict[str, Any]:

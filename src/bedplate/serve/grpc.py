@@ -27,6 +27,7 @@ from bedplate.serve.hpack import literal
 from bedplate.serve.http2 import Http2Server
 from bedplate.serve.messages import Messages
 from bedplate.serve.pressure import OverloadedError
+from bedplate.serve.repository import Repository
 from bedplate.serve.rpc import Rpc
 
 SERVICE = "inference.GRPCInferenceService"
@@ -59,6 +60,7 @@ class GrpcServer:
         self._messages = Messages(spec.name, inference.signature, inference.served)
         room = inference.metrics.room or Room(spec.max_arriving)
         self._server = Http2Server(self, room, most=spec.max_body, receipt=spec.receipt, streams=_STREAMS)
+        self._repository = Repository(inference)
         self._methods = self._table()
         self._idle: dict[Rpc, float] = {}
         """The streams that ask nothing now, and since when."""
@@ -72,6 +74,9 @@ class GrpcServer:
             "ServerMetadata": _Method("predict", self._about),
             "ModelReady": _Method("predict", self._model_ready),
             "ModelMetadata": _Method("predict", self._model),
+            "ModelConfig": _Method("predict", self._config),
+            "ModelStatistics": _Method("predict", self._statistics),
+            "RepositoryIndex": _Method("predict", self._index),
         }
         return {f"/{SERVICE}/{name}".encode(): method for name, method in methods.items()}
 
@@ -236,6 +241,22 @@ class GrpcServer:
         self._named(message)
         inference = self._inference
         return messages.metadata(codecs.metadata(inference.spec.name, [inference.version], inference.signature))
+
+    def _config(self, message: bytes) -> bytes:
+        self._named(message)
+        return messages.config(self._repository.config())
+
+    def _statistics(self, message: bytes) -> bytes:
+        if message:  # without a name it is about all that is here
+            self._named(message)
+        return messages.statistics(self._repository.statistics())
+
+    def _index(self, message: bytes) -> bytes:
+        try:
+            ready = messages.ready_only(message)
+        except ValueError as error:
+            raise InputError(f"the request does not fit: {error}") from error
+        return messages.index(self._repository.index(ready=ready))
 
     def _named(self, message: bytes) -> None:
         try:

@@ -5,7 +5,7 @@ its inputs in every request (name, datatype, shape) is read once. Field numbers 
 ``open_inference_grpc.proto`` and, for what that leaves out, of Triton's ``grpc_service.proto``.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from typing import Any
 
@@ -17,6 +17,7 @@ from bedplate.bundle.protobuf import field, field_at, fields, varint, varint_at
 from bedplate.errors import InputError
 from bedplate.records import ModelSignature
 from bedplate.serve.codecs import waits
+from bedplate.serve.repository import DATA_TYPES
 from bedplate.serve.tensors import Answered, Arrays, Call, Input, Inputs, logged, packed, plain
 
 _MOST_KNOWN, _LONGEST_KNOWN = 1024, 256
@@ -333,3 +334,43 @@ def metadata(about: Mapping[str, Any]) -> bytes:
             shape = b"".join(varint(size) for size in tensor["shape"])
             parts.append(field(number, field(1, tensor["name"]) + field(2, tensor["datatype"]) + field(3, shape)))
     return b"".join(parts)
+
+
+def config(about: Mapping[str, Any]) -> bytes:
+    """``ModelConfigResponse``."""
+    parts = [field(1, about["name"]), field(2, about["platform"]), field(4, about["max_batch_size"])]
+    for number, shape, tensors in ((5, 4, about["input"]), (6, 3, about["output"])):
+        for tensor in tensors:
+            kind = DATA_TYPES[tensor["data_type"].removeprefix("TYPE_")]
+            dims = b"".join(varint(size) for size in tensor["dims"])
+            parts.append(field(number, field(1, tensor["name"]) + field(2, kind) + field(shape, dims)))
+    return field(1, b"".join(parts) + field(17, about["backend"]))
+
+
+def statistics(about: Mapping[str, Any]) -> bytes:
+    """``ModelStatisticsResponse``."""
+    parts = []
+    for model in about["model_stats"]:
+        kinds = enumerate(("success", "fail"), start=1)
+        counts = [(number, model["inference_stats"][kind]) for number, kind in kinds]
+        durations = b"".join(field(number, field(1, one["count"]) + field(2, one["ns"])) for number, one in counts)
+        head = field(1, model["name"]) + field(2, model["version"]) + field(4, model["inference_count"])
+        parts.append(field(1, head + field(6, durations)))
+    return b"".join(parts)
+
+
+def index(models: Sequence[Mapping[str, Any]]) -> bytes:
+    """``RepositoryIndexResponse``."""
+    names = ("name", "version", "state", "reason")
+    return b"".join(
+        field(1, b"".join(field(number, model[name]) for number, name in enumerate(names, start=1))) for model in models
+    )
+
+
+def ready_only(request: bytes) -> bool:
+    """Whether a ``RepositoryIndexRequest`` asks for models that answer only.
+
+    Raises:
+        ValueError: it is no message.
+    """
+    return any(number == 2 and integer for number, integer, _ in fields(memoryview(request)))

@@ -53,6 +53,16 @@ class Metrics(Collector):
         """How many were made."""
         return sum(self._buckets)
 
+    @property
+    def seconds(self) -> float:
+        """The time that all of them took inside the server."""
+        return self._seconds
+
+    @property
+    def failures(self) -> int:
+        """How many requests were refused or failed."""
+        return sum(count for status, count in self._statuses.items() if status >= 400)
+
     def collect(self) -> Iterator[Metric]:
         """What Prometheus asks for."""
         names = ("model", "version")

@@ -30,7 +30,7 @@ from bedplate.errors import BedplateError
 from bedplate.http.server import Server
 from bedplate.journal import Writer
 from bedplate.records import ModelSignature
-from bedplate.serve import batching, edges, predictors, quotas, sockets, threads
+from bedplate.serve import batching, edges, predictors, quotas, repository, sockets, threads
 from bedplate.serve import spec as specs
 from bedplate.serve.access import Access
 from bedplate.serve.batching import Batcher
@@ -112,7 +112,8 @@ class Replica:
         self.router.follow(self.access.routes.get(spec.name))
         self.inference = Inference(spec, manifest, self.access, self.batcher, self.journal, self.router)
         self.inference.metrics.settings = {"threads": computed.count, "batch_rows": self.batcher.plan.rows}
-        self.app = RestApplication(self.inference, _release(), edges.routes(self.inference, predictor, manifest))
+        routes = [*edges.routes(self.inference, predictor, manifest), *repository.routes(self.inference)]
+        self.app = RestApplication(self.inference, _release(), routes)
         self.grpc = GrpcServer(self.inference, _release())
 
     async def serve(self, descriptors: Sequence[int], say: Say) -> None:
