@@ -132,11 +132,11 @@ def one(kind: str, n: int, seconds: float, folder: Path, cores: list[int]) -> bo
         memory = _resident(pid)
         url = f"http://127.0.0.1:{port}"
         load.run(url, serving.MODEL, inputs, seconds=2, connections=CONNECTIONS, rate=RATE, key=serving.KEY)
-        before = serving._processor_seconds(pid)
+        before = serving.processor_seconds(pid)
         test = load.run(
             url, serving.MODEL, inputs, seconds=seconds, connections=CONNECTIONS, rate=RATE, key=serving.KEY
         )
-        cpu = (serving._processor_seconds(pid) - before) / max(test.requests, 1) * 1e3
+        cpu = (serving.processor_seconds(pid) - before) / max(test.requests, 1) * 1e3
     os.sched_setaffinity(0, set(cores))
     met = test.p99.value < limit and recall >= RECALL and not test.failed and not test.unsent
     print(f"  recall@20 of {len(others)} other households: {recall:.3f} (to reach: {RECALL})")
