@@ -1,7 +1,9 @@
 """Serve what was approved; replay held-out weeks as traffic and look at what came of it; decide about retraining."""
 
+import math
 import os
 import time
+from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,7 @@ from bedplate.plan.types import Plan
 from bedplate.records import (
     Bundle,
     Endpoint,
+    Estimate,
     FeatureSet,
     LoadTest,
     Observation,
@@ -166,10 +169,15 @@ def _serve(context: Context) -> Outcome:
         bundle=spec.digest,
         revision=row.revision,
         protocol=PROTOCOL,
-        load=report,
+        load=msgspec.structs.replace(report, intervals=tuple(_closed(report))),
     )
     parents = (context.output("approve").digest, context.output("plan").digest, context.output("features").digest)
     return Outcome(evidence=(Evidence(kind="endpoint", body=body, parents=parents),), summary=_served_as(body))
+
+
+def _closed(report: LoadTest) -> Iterator[tuple[float, Estimate]]:
+    """The intervals that have an upper end: a fact holds no infinity, and so short a run has none for 99.9 %."""
+    return (each for each in report.intervals if math.isfinite(each[1].high))
 
 
 def tensors(training: TrainResult, given: dict[str, Any]) -> list[dict[str, Any]]:
