@@ -33,6 +33,7 @@ CONFINED = {
     "rich": {"cli"},
     "sklearn": {"train", "stats"},
     "sqlalchemy": {"store", "workflow"},
+    "tokenizers": {"serve"},
     "typer": {"cli"},
 }
 """Which packages may import a third party: what is not listed for it may not."""

@@ -4,6 +4,7 @@
 decorators for ``pipeline.py``. Names load on first use, so that importing the package costs next to nothing.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from bedplate.errors import BedplateError, GateError, UseCaseError
     from bedplate.records import Estimate, Event
     from bedplate.settings import Settings
+
+# ONNX Runtime gives the machine an id in the user's cache and reports what it runs, unless this is set before it loads.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 __all__ = [
     "Bedplate",
