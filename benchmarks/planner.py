@@ -2,9 +2,10 @@
 
 Every prediction is made by a calibration that has not seen what it is asked for. Training steps: a tenth of the rows
 is left out in turn (source seen), then each publication in turn (unseen). Serving: each accelerator x model is left
-out in turn (its generation of accelerators seen), then each generation (unseen). Images: each accelerator in turn, so
-that the same model was measured elsewhere (anchor), then an eighth of the models in turn (no anchor). Only seconds, and
-what is one over them, are compared. A cell counts from 20 rows on; smaller ones are shown with their number.
+out in turn (its generation of accelerators seen), then each generation (unseen). Images: an eighth of the pairs of
+model and accelerator in turn, so that the same model was measured elsewhere (anchor); each accelerator in turn, so that
+nothing is known of it; then an eighth of the models in turn (no anchor). Only seconds, and what is one over them, are
+compared. A cell counts from 20 rows on; smaller ones are shown with their number.
 
 ``--kind`` runs one kind; ``--write`` calibrates with every exact row and writes ``facts/efficiencies.csv``.
 """
@@ -75,6 +76,12 @@ SPLITS = {
     "images": (
         Split(
             "with an anchor",
+            lambda row: part(row.groups["model"] + row.workload.accelerator.name, 8),
+            image_cell,
+            {"inference": (10, None), "training": (10, None)},
+        ),
+        Split(
+            "with an anchor, accelerator unseen",
             lambda row: row.workload.accelerator.name,
             image_cell,
             {"inference": (10, None), "training": (10, None)},
@@ -138,7 +145,7 @@ def report(kind: str) -> None:
             print(line(f"{kind}, {split.name}: {cell}", pairs, split.aims.get(cell)), flush=True)
             for (of, label), some in inner.items():
                 if of == cell:
-                    print(line(f"… {label}", some, None), flush=True)
+                    print(line(f"… {label}", some, split.aims.get(cell)), flush=True)
 
 
 def recalled(kind: str) -> None:

@@ -1,7 +1,7 @@
 """Prices and shapes of machines, shipped with the package; every cell carries date, source and quality.
 
-The one place of the planner that reads files, all of them its own. Load-time checks refuse what has gone wrong in
-price lists before: sentinels, spot above on-demand, prices that fall with size, regions far from the others.
+Here and in ``accelerators`` alone the planner reads files, all of them its own. Load-time checks refuse what has gone
+wrong in price lists before: sentinels, spot above on-demand, prices that fall with size, regions far from the others.
 """
 
 import csv
