@@ -19,7 +19,7 @@ test: $(VENV)/.test $(VENV)/.mlflow $(VENV)/.inference ## Set up with everything
 	@$(BIN)/python scripts/browser.py
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-long: $(VENV)/.test $(VENV)/.mlflow $(VENV)/.inference ## Run the tests that take longest: whole runs on other databases and networks
+long: $(VENV)/.test $(VENV)/.mlflow $(VENV)/.inference ## Run the tests that take longest: whole runs, kills, swaps, lost networks, conversions
 	$(BIN)/python -m pytest -m long --timeout 600 $(PYTEST_ARGS)
 
 crash: $(VENV)/.test ## Run the long crash sweeps

@@ -67,7 +67,7 @@ def test_many_that_make_it_at_once_get_one_home(tmp_path: Path) -> None:
     assert len({each.journal_salt for each in opened}) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_home_killed_while_it_was_made_heals(tmp_path: Path) -> None:
     """At every write: the next start makes it whole."""
     home, deaths, done = Home(tmp_path / "home"), 0, 1

@@ -275,7 +275,7 @@ def moments(rng: random.Random, stages: tuple[str, ...]) -> list[Kill]:
     return [kill for stage in stages for kill in (Kill(stage, rng.random()), Kill(stage, None))]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(400)
 def test_killed_at_every_boundary(sample: Path, tmp_path: Path):
     """Fourteen kills: while the home is made, and right after each stage."""

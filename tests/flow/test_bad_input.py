@@ -13,7 +13,7 @@ import pytest
 from bedplate import settings, store
 from tests import retail
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 def spoil(folder: Path, name: str, *changes: tuple[str, str]) -> None:

@@ -7,7 +7,7 @@ from bedplate.errors import InputError, NotFoundError
 from tests import retail
 from tests.flow.conftest import Done
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 AFTER_OBSERVE = ("observe", "decide", "look", "trace")
 

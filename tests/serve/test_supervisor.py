@@ -50,7 +50,7 @@ class Load:
             thread.join()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_twenty_swaps_under_load_fail_no_request(tmp_path: Path) -> None:
     world = World(tmp_path)
     bundles = [world.bundle(linear(), version=version) for version in (1, 2)]
