@@ -14,6 +14,7 @@ import pytest
 
 from bedplate import journal
 from bedplate.errors import UnavailableError
+from bedplate.serve.fleet import Fleet
 from bedplate.serve.scaling import Scale, Shift
 from bedplate.serve.spec import ReplicaSpec
 from bedplate.serve.supervisor import EndpointStatus, Supervisor
@@ -52,6 +53,22 @@ def named(world: World, name: str, **changes: object) -> ReplicaSpec:
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
     return World(tmp_path)
+
+
+def test_nobody_starts_a_replica_beside_the_one_that_is_being_started(world: World) -> None:
+    """Who looks after all endpoints may come by between the making of one and its start."""
+    spawned: list[ReplicaSpec] = []
+
+    def spawn(fleet: Fleet, spec: ReplicaSpec) -> None:
+        spawned.append(spec)  # and there is no room
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        fleet = Fleet(world.spec(), listener, None, spawn)
+        fleet.look()
+        assert spawned == []
+        fleet.begun = True
+        fleet.look()
+        assert spawned == [world.spec()]
 
 
 def test_two_replicas_share_a_socket_and_one_may_be_killed(world: World) -> None:

@@ -35,6 +35,8 @@ class Fleet:
     def __init__(self, spec: ReplicaSpec, listener: socket, grpc_listener: socket | None, spawn: Spawn) -> None:
         self.spec, self.listener, self.grpc_listener = spec, listener, grpc_listener
         self.changing = threading.Lock()
+        self.begun = False
+        """Whether it was started or held once: before, its first replica is the business of whoever starts it."""
         self.replicas: list[Process] = []
         self.wanted = 0
         self.restarts = 0
@@ -141,6 +143,7 @@ class Fleet:
         if spec.digest != self.spec.digest:
             self._measured = 0
         self.adopt(spec)
+        self.begun = True
         self.wanted, self.error, self.used = count, "", clock.monotonic()
         self._delay, self._not_before, self._measure_at = _FIRST_DELAY, 0.0, 0.0
         self._scaler.forget()
@@ -192,7 +195,7 @@ class Fleet:
         Raises:
             BedplateError: a replica cannot be started.
         """
-        if self.stopped:
+        if self.stopped or not self.begun:
             return
         now = clock.monotonic()
         self._leaving = [process for process in self._leaving if not process.over()]

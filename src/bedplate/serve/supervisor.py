@@ -107,7 +107,10 @@ class Supervisor:
         """
         if spec.scale.least(clock.now()):
             return self.start(spec)
-        return self._fleet(spec)[0].url
+        fleet, _ = self._fleet(spec)
+        fleet.begun = True
+        self._ring()  # its socket has to be listened to from now on
+        return fleet.url
 
     def stop(self, name: str) -> None:
         """Drain an endpoint and close its socket.
@@ -192,7 +195,6 @@ class Supervisor:
                 listener.close()
                 raise
             self._fleets[spec.name] = fleet
-        self._ring()  # its socket has to be listened to from now on
         return fleet, True
 
     def _listen(self, spec: ReplicaSpec) -> socket:
@@ -252,7 +254,7 @@ class Supervisor:
         poll.register(self._bell, select.POLLIN)
         with self._lock:
             for fleet in self._fleets.values():
-                if fleet.asleep and not fleet.stopped and not fleet.changing.locked():
+                if fleet.begun and fleet.asleep and not fleet.stopped and not fleet.changing.locked():
                     for listener in fleet.listeners(fleet.spec):
                         poll.register(listener, select.POLLIN)
         poll.poll(seconds * 1000)
