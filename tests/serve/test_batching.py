@@ -191,7 +191,7 @@ def test_a_fixed_first_dimension_is_not_joined(shapes: ModelSignature) -> None:
 def test_the_sweep_takes_what_pays_and_no_more_than_the_budget_allows() -> None:
     free = batching.sweep(Doubles(0.004, 0.00001), ANY, signature((-1, 2)), None)
     held = batching.sweep(Doubles(0.004, 0.001), ANY, signature((-1, 2)), 0.04)
-    steep = batching.sweep(Doubles(0.0, 0.004), ANY, signature((-1, 2)), None)
+    steep = batching.sweep(Doubles(0.0, 0.03), ANY, signature((-1, 2)), None)
 
     assert free.rows >= 4
     assert free.seconds[1] > 0.004
