@@ -56,6 +56,7 @@ def test_one_button_rolls_back_and_one_freezes(browser: Any, served: plane.Plane
     context = browser.new_context()
     page = context.new_page()
     page.goto(served.link())
+    page.wait_for_url(f"{served.address}/")  # which it is led to
     for text, operation in (("Freeze", "freeze_rollout"), ("Roll back now", "roll_back")):
         page.goto(f"{served.address}{PAGE}#rollout")
         section = page.locator("section#rollout")
@@ -73,6 +74,7 @@ def test_it_fits_narrow_and_wide(browser: Any, served: plane.Plane, width: int) 
     context = browser.new_context(viewport={"width": width, "height": 900})
     page = context.new_page()
     page.goto(served.link())
+    page.wait_for_url(f"{served.address}/")  # which it is led to
     page.goto(f"{served.address}{PAGE}#rollout")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     box = page.locator("section#rollout .button.danger").bounding_box()

@@ -71,6 +71,7 @@ def test_pages_can_be_read_without_a_script(browser, served):
     context = browser.new_context(java_script_enabled=False)
     made = context.new_page()
     made.goto(served.link())
+    made.wait_for_url(f"{served.address}/")  # which it is led to
     made.goto(f"{served.address}/experiments")
     made.get_by_role("link", name="churn").click()
     expect(made.locator("tbody tr")).to_have_count(50)
