@@ -65,9 +65,8 @@ class Batcher:
         self._waiting: deque[_Waiting] = deque()
         self._busy = False
         self._rows = 0  # that wait
-        self._begun = self._took = (
-            0.0  # when the present batch was begun; what the last ones took, each half the weight
-        )
+        self._begun = 0.0  # when the present batch was begun
+        self._took = 0.0  # what the last ones took, each with half the weight of the next
         # A step of a stream may take long, and so may another process; the loop does other things meanwhile.
         threaded = plan.rows > 1 or isinstance(predictor, Streams) or getattr(predictor, "waits", False)
         self._thread = ThreadPoolExecutor(1, "model") if threaded else None
