@@ -19,10 +19,8 @@ CONFINED = {
     "deltalake": {"data"},
     "duckdb": {"data", "features"},
     "faiss": {"serve", "train"},
-    "granian": {"api", "ui"},
     "implicit": {"train"},
     "lightgbm": {"train"},
-    "litestar": {"api", "ui"},
     "lmdb": {"online"},
     "model_signing": {"bundle"},
     "obstore": {"blobs", "data"},
@@ -38,7 +36,7 @@ CONFINED = {
 }
 """Which packages may import a third party: what is not listed for it may not."""
 HEAVY = {
-    "alembic", "cryptography", "dbos", "deltalake", "duckdb", "granian", "httpx", "lightgbm", "litestar", "numpy",
+    "alembic", "cryptography", "dbos", "deltalake", "duckdb", "httpx", "lightgbm", "numpy",
     "onnxruntime", "pandas", "pyarrow", "rich", "scipy", "sklearn", "sqlalchemy", "typer",
 }  # fmt: skip
 

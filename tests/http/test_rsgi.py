@@ -1,16 +1,13 @@
-"""The table behind a real server: Granian in this process, httpx and raw sockets as clients."""
+"""The table behind the real server, with httpx and raw sockets as clients."""
 
 import asyncio
 import json
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import httpx
 import pytest
-from granian.constants import Interfaces
-from granian.server.embed import Server
 
 from bedplate.errors import AuthenticationError, ConflictError, IntegrityError
 from bedplate.http import (
@@ -26,6 +23,8 @@ from bedplate.http import (
     unaudited,
 )
 from bedplate.http.rsgi import Application
+from bedplate.http.server import Server
+from bedplate.serve.sockets import listen
 
 closed: list[str] = []
 received: list[int] = []
@@ -112,22 +111,13 @@ def serve(test: Callable[[int], Awaitable[None]]) -> None:
     """Run ``test`` against a server on a free port."""
 
     async def main() -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        server = Server(application(), port=port, interface=Interfaces.RSGI, websockets=False, log_enabled=False)
-        task = asyncio.create_task(server.serve())
-        for _ in range(200):
+        with listen("127.0.0.1", 0) as listener:
+            server = Server(application().__rsgi__, listener.fileno())
+            await server.start()
             try:
-                (await asyncio.open_connection("127.0.0.1", port))[1].close()
-                break
-            except OSError:
-                await asyncio.sleep(0.02)
-        try:
-            await test(port)
-        finally:
-            server.stop()
-            await task
+                await test(listener.getsockname()[1])
+            finally:
+                await server.close(1.0)
 
     asyncio.run(main())
 

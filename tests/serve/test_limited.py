@@ -84,8 +84,11 @@ def answer(inputs):
             kept.append(np.ones(1 << 21))
             time.sleep(0.01)
     elif what == "threads":
-        for _ in range(2000):
-            thread()
+        try:
+            for _ in range(2000):
+                thread()
+        except RuntimeError:
+            pass  # this machine lets it have no more: as many as there are go on
         time.sleep(30)
     elif what == "crash":
         ctypes.string_at(0)

@@ -161,6 +161,9 @@ def test_these_traces_are_not_well_formed(wrong: str) -> None:
 
 def test_bodies_that_arrive_together_have_one_room() -> None:
     class Protocol:
+        def here(self) -> None:
+            """Nothing has come with the head."""
+
         async def __call__(self) -> bytes:
             await asyncio.sleep(0.2)
             return b"x" * 60

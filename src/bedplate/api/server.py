@@ -1,4 +1,4 @@
-"""The control plane: API and pages of one home on one port, served by Granian in a thread of the owner's process."""
+"""The control plane: API and pages of one home on one port, served from a thread of the owner's process."""
 
 import asyncio
 import contextlib
@@ -7,12 +7,6 @@ import socket
 import threading
 from collections.abc import Callable
 from importlib import metadata
-from typing import Any
-
-from granian._granian import SocketHolder
-from granian.constants import Interfaces, TaskImpl
-from granian.http import HTTP1Settings
-from granian.server.embed import Server as Embedded
 
 from bedplate.app import session
 from bedplate.app.site import Site
@@ -31,12 +25,12 @@ from bedplate.http import (
     unaudited,
 )
 from bedplate.http.rsgi import Application
+from bedplate.http.server import BACKLOG, Server
 from bedplate.identity import Principal
 from bedplate.policy.values import Decision
 
-BACKLOG = 256
-_START = 20.0
-"""Seconds in which the server must accept its first connection."""
+_START, _DRAIN = 20.0, 10.0
+"""Seconds in which the server must be ready, and in which it answers what is in flight when it is told to end."""
 
 _log = logging.getLogger(__name__)
 
@@ -97,8 +91,8 @@ class ControlPlane:
         port = self._socket.getsockname()[1]
         shown = f"[{settings.host}]" if ":" in settings.host else settings.host
         self.address = f"http://{shown}:{port}"
-        self._server: _Inherited | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._ending = asyncio.Event()
         self._failure: BaseException | None = None
         ready = threading.Event()
         app = application(site)
@@ -111,18 +105,20 @@ class ControlPlane:
 
     def stop(self) -> None:
         """Answer what is in flight, then end. Doing it twice is fine."""
-        if self._loop is not None and self._server is not None and self._thread.is_alive():
+        if self._loop is not None and self._thread.is_alive():
             with contextlib.suppress(RuntimeError):  # the loop ended by itself meanwhile
-                self._loop.call_soon_threadsafe(self._server.stop)
-            self._thread.join(timeout=15.0)
+                self._loop.call_soon_threadsafe(self._ending.set)
+            self._thread.join(timeout=_DRAIN + 5.0)
         self._socket.close()
 
     def _run(self, app: Application, ready: threading.Event) -> None:
         async def serve() -> None:
             self._loop = asyncio.get_running_loop()
-            self._server = _Inherited(app, self._socket)
-            self._loop.call_soon(ready.set)
-            await self._server.serve()
+            server = Server(app.__rsgi__, self._socket.fileno())
+            await server.start()
+            ready.set()
+            await self._ending.wait()
+            await server.close(_DRAIN)
 
         try:
             import uvloop
@@ -133,30 +129,6 @@ class ControlPlane:
             _log.exception("the control plane ended")
         finally:
             ready.set()
-
-
-class _Inherited(Embedded):
-    """Granian's embedded server on a socket that is bound already, so that a busy port is found before the start."""
-
-    def __init__(self, app: Application, listener: socket.socket) -> None:
-        self._listener = listener
-        super().__init__(
-            app,
-            address=listener.getsockname()[0],
-            port=listener.getsockname()[1],
-            interface=Interfaces.RSGI,
-            task_impl=TaskImpl.asyncio,
-            websockets=False,
-            backlog=BACKLOG,
-            http1_settings=HTTP1Settings(header_read_timeout=10_000),
-            log_enabled=False,
-        )
-
-    def _init_shared_socket(self) -> None:
-        holder: Any = SocketHolder  # its type stub leaves the arguments out
-        # A copy of the descriptor: Granian closes what it is given when it stops.
-        self._shd = holder(self._listener.dup().detach(), False, BACKLOG)
-        self._ssp = None
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -12,7 +12,6 @@ parsed. A route that does not say its action, resource, audit class and limits c
 :mod:`.wire`            the bytes of HTTP/1.1, exactly
 :mod:`.server`          a server for RSGI applications in the event loop itself
 :mod:`.streams`         how a request body is received
-:mod:`.pipes`           how what no file holds is sent at the client's speed
 :mod:`.deadlines`       deadlines that cost next to nothing
 :mod:`.openapi`         the table as an OpenAPI 3.1 document
 ======================  ===============================================================

@@ -31,14 +31,13 @@ class ProtocolError(InputError):
 class Response(msgspec.Struct, kw_only=True):
     """An answer: ``body`` as bytes, or ``stream`` as pieces that are sent when they come.
 
-    ``paced``: the next piece is not asked for before there is room for it on the way to the client.
+    The next piece is not asked for before there is room for it on the way to the client.
     """
 
     status: int = 200
     headers: list[tuple[str, str]] = []
     body: bytes = b""
     stream: AsyncIterator[bytes] | None = None
-    paced: bool = False
 
     @classmethod
     def json(cls, value: object, status: int = 200, headers: tuple[tuple[str, str], ...] = ()) -> "Response":
@@ -82,7 +81,6 @@ class Request:
 
     __slots__ = (
         "body",
-        "client",
         "decision",
         "depth",
         "headers",
@@ -94,7 +92,6 @@ class Request:
         "query_string",
         "read",
         "route",
-        "scheme",
         "state",
         "stream",
         "unread",
@@ -107,8 +104,6 @@ class Request:
         *,
         headers: Mapping[str, str] | None = None,
         query_string: str = "",
-        client: str = "",
-        scheme: str = "http",
         body: bytes = b"",
         read: Callable[[int, float], Awaitable[bytes]] | None = None,
         stream: Callable[[int, float], AsyncIterator[bytes]] | None = None,
@@ -117,8 +112,6 @@ class Request:
         self.path = path
         self.headers: Mapping[str, str] = headers or {}
         self.query_string = query_string
-        self.client = client
-        self.scheme = scheme
         self.body = body
         # read(most bytes, most seconds) fetches the body from the connection; None: `body` holds it already
         self.read = read

@@ -1,6 +1,6 @@
-"""The route table as one RSGI application: header limits, host and origin, body limits, receipt deadline, streaming.
+"""The route table as one RSGI application: host and origin, body limits, receipt deadline, streaming.
 
-RSGI is Granian's own interface. A small call costs a third less than over ASGI, where every request and answer is
+RSGI is Granian's interface. A small call costs a third less than over ASGI, where every request and answer is
 several dictionaries and every header is decoded and encoded again.
 """
 
@@ -10,18 +10,15 @@ from functools import lru_cache
 from typing import Any
 
 from bedplate.errors import BedplateError
-from bedplate.http import pipes
 from bedplate.http.dispatch import Authenticate, Authorise, dispatch
 from bedplate.http.guards import HostGuard, OriginGuard, security_headers
-from bedplate.http.messages import ProtocolError, Request, Response
+from bedplate.http.messages import Request, Response
 from bedplate.http.routes import RouteTable
 from bedplate.http.streams import Pieces, Room, too_large, whole
+from bedplate.http.wire import Head
 
 Present = Callable[[Request, Response], Response]
 
-MAX_HEADERS = 100
-MAX_HEADER_BYTES = 16 * 1024
-_ONCE = ("host", "content-length", "authorization", "origin", "content-type")
 _CLOSE = ("connection", "close")
 
 
@@ -52,7 +49,7 @@ class Application:
         self._render = render
         self._room = room
 
-    async def __rsgi__(self, scope: Any, protocol: Any) -> None:
+    async def __rsgi__(self, scope: Head, protocol: Any) -> None:
         """Answer one request."""
         try:
             request = _request(scope, protocol, self._room)
@@ -71,55 +68,29 @@ class Application:
         await _send(response, request.method, protocol)
 
 
-def _request(scope: Any, protocol: Any, room: Room | None) -> Request:
-    headers = _headers(scope.headers.items())
-    length = headers.get("content-length", "0")
-    if not (length.isascii() and length.isdigit()):
-        raise ProtocolError(400, "content-length is not a number")
-    expected, chunked = int(length), "transfer-encoding" in headers
-
+def _request(head: Head, protocol: Any, room: Room | None) -> Request:
     async def read(most: int, seconds: float) -> bytes:
         if request.unread:
-            body = await whole(protocol, most, seconds, None if chunked else expected, room)
+            body = await whole(protocol, most, seconds, head.length, room)
             request.unread = False
             return body
         return b""
 
     def stream(most: int, seconds: float) -> Pieces:
-        if expected > most:
+        if head.length is not None and head.length > most:
             raise too_large(most)
-        return Pieces(aiter(protocol), most, seconds, expected if "content-length" in headers else None)
+        return Pieces(aiter(protocol), most, seconds, head.length)
 
     request = Request(
-        scope.method,
-        scope.path,
-        headers=headers,
-        query_string=scope.query_string,
-        client=scope.client.rpartition(":")[0],
-        scheme=scope.scheme,
+        head.method,
+        head.path,
+        headers=head.headers,
+        query_string=head.query_string,
         read=read,
         stream=stream,
     )
-    request.unread = expected > 0 or chunked
+    request.unread = head.length != 0
     return request
-
-
-def _headers(raw: list[tuple[str, str]]) -> dict[str, str]:
-    """The headers by name; the server has their names in lower case, and gives none that are not text."""
-    if len(raw) > MAX_HEADERS or sum([len(name) + len(value) for name, value in raw]) > MAX_HEADER_BYTES:
-        raise ProtocolError(431, f"more than {MAX_HEADERS} headers or {MAX_HEADER_BYTES} bytes of them")
-    headers = dict(raw)
-    if len(headers) == len(raw):
-        return headers
-    headers = {}
-    for name, value in raw:
-        if name not in headers:
-            headers[name] = value
-        elif name in _ONCE:
-            raise ProtocolError(400, f"the header {name} is given twice")
-        else:
-            headers[name] += ("; " if name == "cookie" else ", ") + value
-    return headers
 
 
 async def _send(response: Response, method: str, protocol: Any) -> None:
@@ -147,15 +118,12 @@ def _lines(*headers: tuple[str, str]) -> list[tuple[str, str]]:
 async def _stream(response: Response, headers: list[tuple[str, str]], protocol: Any) -> None:
     """Send pieces until the source ends or the client leaves, and close the source either way."""
     assert response.stream is not None
-    # Our own server sends at the client's speed however it is asked.
-    large = response.paced or any(name == "content-length" for name, _ in headers)
-    pump = _file if large and not getattr(protocol, "paced", False) else _events
 
     async def left() -> None:
         await protocol.client_disconnect()
 
     tasks = [
-        asyncio.ensure_future(pump(response.stream, response.status, headers, protocol)),
+        asyncio.ensure_future(_pieces(response.stream, response.status, headers, protocol)),
         asyncio.ensure_future(left()),
     ]
     try:
@@ -169,26 +137,14 @@ async def _stream(response: Response, headers: list[tuple[str, str]], protocol: 
         raise results[0]
 
 
-async def _events(source: AsyncIterator[bytes], status: int, headers: list[tuple[str, str]], protocol: Any) -> None:
-    """A few small pieces now and then: each is sent as it comes."""
+async def _pieces(source: AsyncIterator[bytes], status: int, headers: list[tuple[str, str]], protocol: Any) -> None:
+    """Each is sent as it comes, and the next is asked for when the client has taken enough."""
     transport = protocol.response_stream(status, headers)
     async for piece in source:
         try:
             await transport.send_bytes(piece)
         except RuntimeError:  # what the server raises when the client left
             return
-
-
-async def _file(source: AsyncIterator[bytes], status: int, headers: list[tuple[str, str]], protocol: Any) -> None:
-    """What may be large, through a pipe that the server reads as the client does.
-
-    The server takes any number of pieces into its memory, however slowly they leave it; of a file it reads what fits.
-    """
-    with pipes.made() as path:
-        protocol.response_file(status, headers, str(path))
-        async with pipes.Writer(path) as writer:
-            async for piece in source:
-                await writer.write(piece)
 
 
 async def _close(response: Response) -> None:

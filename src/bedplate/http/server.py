@@ -1,7 +1,7 @@
 """An HTTP/1.1 server for RSGI applications on a listening socket that is open already, in the event loop itself.
 
-A replica answers small questions in tens of microseconds. A server that receives in threads of its own hands each
-request to the loop and each answer back, which costs as much again; here what arrives is answered where it arrives.
+Small questions are answered in tens of microseconds. A server that receives in threads of its own hands each request to
+the loop and each answer back, which costs as much again; here what arrives is answered where it arrives.
 Connections are few-featured on purpose: no upgrade, no trailers, one request after the other.
 """
 
@@ -251,8 +251,6 @@ class _Exchange:
     ``await exchange()`` is the whole body and ``async for`` its pieces, with an empty one at the end and two where the
     connection ended before it. What is sent in pieces goes at the client's speed.
     """
-
-    paced = True
 
     def __init__(self, connection: _Connection, head: Head) -> None:
         self._connection = connection

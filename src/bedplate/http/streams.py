@@ -89,8 +89,7 @@ async def whole(protocol: Any, most: int, seconds: float, expected: int | None, 
     """
     if expected is not None and expected > most:
         raise too_large(most)
-    here = getattr(protocol, "here", None)  # what our own server knows: the body, if all of it came with the head
-    arrived: bytes | None = here() if here is not None and expected is not None else None
+    arrived: bytes | None = protocol.here()  # all of it came with the head: nothing to wait for
     if arrived is not None:
         return arrived
     held = most if expected is None else expected

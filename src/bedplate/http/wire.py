@@ -12,7 +12,7 @@ import msgspec
 
 from bedplate.http.messages import ProtocolError
 
-MAX_HEAD = 64 * 1024
+MAX_HEAD = 16 * 1024
 MAX_FIELDS = 100
 _REQUEST = re.compile(rb"([A-Z]{1,16}) ([!-~]+) HTTP/1\.([01])\r\n")
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}):([\t\x20-\x7e\x80-\xff]*)\r\n")
@@ -39,10 +39,6 @@ class Head(msgspec.Struct, frozen=True, gc=False):
     length: int | None
     last: bool
     expects: bool
-    authority: str | None = None
-    scheme: str = "http"
-    client: str = ""
-    http_version: str = "1.1"
 
 
 def parse_head(data: bytes) -> Head:

@@ -36,6 +36,7 @@ from bedplate.http import (
 from bedplate.http.openapi import document
 from bedplate.http.rsgi import Application
 from bedplate.http.streams import Room, whole
+from bedplate.http.wire import Head
 from bedplate.serve import arrival as arrivals
 from bedplate.serve.access import Admitted
 from bedplate.serve.arrival import Arrival
@@ -157,7 +158,7 @@ class RestApplication:
 
     # ---------------------------------------------------------------------------------------------------- the hot path
 
-    async def __rsgi__(self, scope: Any, protocol: Any) -> None:
+    async def __rsgi__(self, scope: Head, protocol: Any) -> None:
         """Answer one request; every outcome becomes an answer."""
         started = perf_counter()
         metrics, arriving = self._inference.metrics, self._inference.pressure.arriving
@@ -185,20 +186,16 @@ class RestApplication:
             headers.append(_CLOSE)
         protocol.response_bytes(status, headers, body)
 
-    async def _received(self, scope: Any, protocol: Any, started: float) -> tuple[list[tuple[str, str]], bytes]:
+    async def _received(self, scope: Head, protocol: Any, started: float) -> tuple[list[tuple[str, str]], bytes]:
         headers = scope.headers
-        self._hosts.check(headers.get("host") or scope.authority or "")
+        self._hosts.check(headers.get("host", ""))
         if headers.get("origin") or headers.get("sec-fetch-site"):
-            self._origin.check(Request("POST", scope.path, headers=dict(headers.items())))
+            self._origin.check(Request("POST", scope.path, headers=headers))
         inference, limits = self._inference, self._limits
         arrival = arrivals.of(started, headers)
         admitted = inference.admit(headers.get("authorization"), inference.resource, arrival)
-        length = headers.get("content-length")
-        if length is not None and not (length.isascii() and length.isdigit()):
-            raise ProtocolError(400, "content-length is not a number", headers=(_CLOSE,))
         try:
-            expected = None if length is None else int(length)
-            body = await whole(protocol, limits.body, limits.receipt, expected, self._room)
+            body = await whole(protocol, limits.body, limits.receipt, scope.length, self._room)
         except ProtocolError as error:
             error.headers += (_CLOSE,)  # nobody reads what is left of the body
             raise

@@ -51,7 +51,7 @@ async def stream(
             await pieces.aclose()
 
     headers = [("content-type", EVENTS), ("cache-control", "no-store"), ("x-prediction-id", prediction)]
-    return Response(headers=headers, stream=events(), paced=True)
+    return Response(headers=headers, stream=events())
 
 
 class Generate:

@@ -56,7 +56,7 @@ def view(site: Site, request: Request, use_case: str | None = None) -> View:
     within = request.params.get(WORKSPACE.name)
     if within is None:
         within = DEFAULT if DEFAULT in readable or not readable else readable[0]
-    scheme = "https" if request.headers.get("x-forwarded-proto") == "https" else request.scheme
+    scheme = "https" if request.headers.get("x-forwarded-proto") == "https" else "http"
     return View(
         user=reader.name,
         csrf=session.csrf(token),

@@ -411,7 +411,7 @@ def _target(request: Request, file: str | None) -> str:
 
 def _origin(request: Request) -> str:
     """How the client reached this server: a proxy in front of it says so when it spoke another scheme."""
-    scheme = "https" if request.headers.get("x-forwarded-proto") == "https" else request.scheme
+    scheme = "https" if request.headers.get("x-forwarded-proto") == "https" else "http"
     return f"{scheme}://{request.host}"
 
 
