@@ -87,13 +87,36 @@ def test_an_entry_too_long_is_refused(store: Store, ledger: Ledger) -> None:
 
 
 def test_signed_after_256_entries(store: Store, ledger: Ledger, folder: Path) -> None:
-    """Nobody has to ask for it."""
+    """Nobody has to ask for it, and nobody waits for it."""
     fill(store, ledger, 255)
     assert note_size(folder) == 0
 
-    fill(store, ledger, 1)
+    with ledger._lock:  # while it is being signed, others append
+        fill(store, ledger, 2)
+        assert ledger._timer is not None
+        waiting = ledger._timer
+    waiting.join(10)
 
-    assert note_size(folder) == 256
+    assert note_size(folder) == 257
+
+
+def test_what_cannot_be_signed_fails_no_change(
+    store: Store, ledger: Ledger, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is told in the log, and signed with what is appended next."""
+    with monkeypatch.context() as patched:
+        patched.setattr("os.fsync", _full)
+        patched.setattr(module, "CHECKPOINT_SECONDS", 0.01)
+        fill(store, ledger, 1)
+        timer = ledger._timer
+        if timer is not None:
+            timer.join(10)
+    assert note_size(folder) == 0
+    assert "could not be signed" in caplog.text
+
+    ledger.checkpoint()
+
+    assert note_size(folder) == 1
 
 
 def test_signed_after_a_while(store: Store, ledger: Ledger, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """Appending to the ledger, in the transaction of the change itself, and signing what was appended."""
 
-import contextlib
 import hashlib
+import logging
 import os
 import threading
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from bedplate import clock, files, ids
-from bedplate.errors import InputError, IntegrityError, NotFoundError, StorageError, UnavailableError
+from bedplate.errors import BedplateError, InputError, IntegrityError, NotFoundError
 from bedplate.ledger import merkle
 from bedplate.ledger.notes import Checkpoint, Signer, Verifier
 from bedplate.ledger.tiles import Tiles
@@ -22,6 +22,7 @@ CHECKPOINT_ENTRIES = 256
 CHECKPOINT_SECONDS = 60.0
 _LONGEST = 32 * 1024
 ERASE = "ledger.erase"
+_log = logging.getLogger(__name__)
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,8 +53,11 @@ class Ledger:
         self._store, self._folder, self._signer = store, folder, key
         self._tiles = Tiles(folder)
         self._lock = threading.Lock()
+        self._arming = threading.Lock()
         self._timer: threading.Timer | None = None
-        self._signed = 0
+        self._at_once = self._closed = False
+        """Whether the timer is about to sign, and whether nothing is to be signed any more."""
+        self._signed = self._size = 0
         self.checkpoint()
 
     def record(
@@ -150,28 +154,44 @@ class Ledger:
 
     def close(self) -> None:
         """Sign what is unsigned, and stop."""
-        with self._lock:
+        with self._arming:
+            self._closed = True
             if self._timer is not None:
                 self._timer.cancel()
-                self._timer = None
+        with self._lock:
             self._checkpoint()
 
     def _appended(self, size: int) -> None:
-        if size - self._signed >= CHECKPOINT_ENTRIES:
-            self.checkpoint()
-        elif self._timer is None:
-            with self._lock:
-                if self._timer is None:
-                    self._timer = threading.Timer(CHECKPOINT_SECONDS, self._due)
-                    self._timer.daemon = True
-                    self._timer.start()
+        """Have it signed before long. Nobody who appends waits for that: files are written for it, and synced."""
+        self._size = size
+        due = size - self._signed >= CHECKPOINT_ENTRIES
+        if self._timer is not None and (self._at_once or not due):
+            return
+        with self._arming:
+            if self._closed or (self._timer is not None and (self._at_once or not due)):
+                return
+            if self._timer is not None:
+                self._timer.cancel()
+            self._at_once = due
+            self._timer = threading.Timer(0.0 if due else CHECKPOINT_SECONDS, self._due)
+            self._timer.daemon = True
+            self._timer.start()
 
     def _due(self) -> None:
-        with self._lock:
-            self._timer = None
-            # In a thread that nobody waits for: what cannot be signed now is so after the next entry, or at the end.
-            with contextlib.suppress(UnavailableError, StorageError):
-                self._checkpoint()
+        """In a thread that nobody waits for: what cannot be signed now is so after the next entry, or at the end."""
+        try:
+            with self._lock:
+                if not self._closed:
+                    self._checkpoint()
+        except BedplateError as error:
+            _log.error("the ledger could not be signed: %s", error)
+            signed = False
+        else:
+            signed = True
+        with self._arming:
+            self._timer, self._at_once = None, False
+        if signed and self._size > self._signed:
+            self._appended(self._size)  # what came meanwhile, and armed nothing
 
     def _checkpoint(self) -> str:
         before, note = self._last()
