@@ -50,11 +50,24 @@ class Objective(msgspec.Struct, frozen=True, kw_only=True):
     risk: str = ""
 
 
-class Governance(msgspec.Struct, frozen=True, kw_only=True):
-    """Fact ``governance``: what rows of the use case are for, and the columns hidden from who may not unmask them."""
+class RowAccess(msgspec.Struct, frozen=True, kw_only=True):
+    """The row policies of one data set, as they were written, and what its contract says of the columns they may name.
+
+    ``columns`` maps each to its type in Cedar; ``required`` are those that are never null.
+    """
+
+    text: str
+    columns: dict[str, Literal["Long", "String", "Bool"]]
+    required: tuple[str, ...] = ()
+
+
+class Governance(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Fact ``governance``: what rows of the use case are for, the columns hidden from who may not unmask them, and, by
+    data set, who may see which rows. A data set that is not in ``rows`` shows all."""
 
     purpose: str
     sensitive: tuple[str, ...]
+    rows: dict[str, RowAccess] = {}
 
 
 # --------------------------------------------------------------------------------------------------------------- data

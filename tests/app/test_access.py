@@ -14,10 +14,11 @@ from bedplate.app import access, tracing
 from bedplate.app.system import System
 from bedplate.errors import DeniedError, InputError, NotFoundError
 from bedplate.identity import Principal, policy_principal
-from bedplate.ids import digest_bytes, digest_of
+from bedplate.ids import digest_bytes
 from bedplate.observe.ship import SCHEMA
 from bedplate.policy.values import FLOW
 from bedplate.records import Governance, TableVersion
+from tests.governed import govern
 
 NAME = "shop"
 PURPOSE = "personalisation"
@@ -54,14 +55,9 @@ def logged(evidence: str) -> dict[str, Any]:
 def system(tmp_path: Path) -> Iterator[System]:
     """A home in which a use case was checked, took rows in and answered once."""
     with System(settings.load({"BEDPLATE_HOME": str(tmp_path / "home")})) as opened:
-        governed = Governance(purpose=PURPOSE, sensitive=("age", "income"))
+        govern(opened, NAME, Governance(purpose=PURPOSE, sensitive=("age", "income")))
         with opened.store.transaction() as tx:
-            fact = tx.facts.put(access.GOVERNANCE, NAME, governed)
-            objective = tx.facts.put("objective", NAME, {"statement": "s", "file": "usecase.yaml", "line": 1})
             approval = tx.facts.put("approval", NAME, {"environment": "dev", "state": "approved", "reason": "r"})
-            tx.use_cases.put(NAME, folder="/", file="f", file_digest=digest_bytes(b"f"), objective=objective.digest)
-            inputs = {access.GOVERNANCE: fact.digest}
-            tx.stages.finish(NAME, "check", digest_of(inputs), inputs, objective.digest, 0.1)
         table = pa.Table.from_pylist([logged(approval.digest)], schema=SCHEMA)
         opened.tables.write(access.predictions_table(NAME), table, mode="append")
         yield opened

@@ -8,12 +8,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from bedplate.app import access
 from bedplate.cli import root
 from bedplate.errors import DeniedError, InputError, NotFoundError
-from bedplate.ids import digest_bytes, digest_of
 from bedplate.records import Governance
 from tests import team
+from tests.governed import govern
 from tests.team import Team
 
 NAME = "shop.people"
@@ -25,13 +24,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
     """A team, and a use case with one table that has three versions."""
     with team.running(tmp_path_factory.mktemp("tables") / "home") as running:
         system = running.system
-        with system.store.transaction() as tx:
-            governed = Governance(purpose="care", sensitive=("age",))
-            fact = tx.facts.put(access.GOVERNANCE, "shop", governed)
-            objective = tx.facts.put("objective", "shop", {"statement": "s", "file": "usecase.yaml", "line": 1})
-            tx.use_cases.put("shop", folder="/", file="f", file_digest=digest_bytes(b"f"), objective=objective.digest)
-            inputs = {access.GOVERNANCE: fact.digest}
-            tx.stages.finish("shop", "check", digest_of(inputs), inputs, objective.digest, 0.1)
+        govern(system, "shop", Governance(purpose="care", sensitive=("age",)))
         for rows in (ROWS.slice(0, 1), ROWS.slice(1), ROWS.slice(0, 2)):
             system.tables.write(NAME, rows, mode="append")
         yield running

@@ -1,9 +1,11 @@
 """Who may do what, asked in one place: the flow's own rights, governed reads, and the ledger entry of every read."""
 
+import re
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from bedplate.app import row_access
 from bedplate.errors import DeniedError, InputError
 from bedplate.identity import Principal, policy_principal
 from bedplate.ids import Digest
@@ -11,11 +13,14 @@ from bedplate.policy import values as policy
 from bedplate.policy.values import Decision, Resource
 from bedplate.records import Governance, TableVersion
 from bedplate.store import Transaction, facts
+from bedplate.usecase import Loaded
 from bedplate.usecase.types import UseCase
 
 if TYPE_CHECKING:
     from bedplate.app.system import System
+    from bedplate.data.masks import Masks
     from bedplate.data.reads import Protection, Reader, ReadRecord
+    from bedplate.policy.policies import InForce, Policies
 
 GOVERNANCE = "governance"
 """The kind of the fact that says what rows of a use case are for."""
@@ -62,14 +67,19 @@ def demand(system: "System", principal: Principal, action: str, resource: Resour
     return decision
 
 
-def governance_of(use_case: UseCase) -> Governance:
-    """What the file says about the use of its rows."""
-    return Governance(purpose=use_case.governance.purpose, sensitive=use_case.governance.sensitive)
+def governance_of(loaded: Loaded) -> Governance:
+    """What the file, and the row policies that it names, say about the use of its rows.
+
+    Raises:
+        ContractError, InputError: a contract or a file of row policies cannot be read.
+    """
+    said = loaded.use_case.governance
+    return Governance(purpose=said.purpose, sensitive=said.sensitive, rows=row_access.read(loaded))
 
 
-def governance_digest(use_case: UseCase) -> Digest:
-    """The digest of the fact that says it."""
-    return facts.digest_of(GOVERNANCE, use_case.name, (), msgspec.to_builtins(governance_of(use_case)))
+def governance_digest(loaded: Loaded) -> Digest:
+    """The digest of the fact that says it. Raises as :func:`governance_of`."""
+    return facts.digest_of(GOVERNANCE, loaded.use_case.name, (), msgspec.to_builtins(governance_of(loaded)))
 
 
 def governance(tx: Transaction, use_case: str) -> Governance:
@@ -95,9 +105,16 @@ def predictions_table(use_case: str) -> str:
     return table_name(use_case, "predictions")
 
 
+def use_case_of(table: str) -> str:
+    """The use case that a table belongs to: how its name begins."""
+    return re.split(r"[./]", table, maxsplit=1)[0]
+
+
 def reader(system: "System", use_case: UseCase) -> "Reader":
-    """The flow's governed reads of the tables of its use case, for the purpose that the file names."""
-    return reader_for(system, use_case.name, governance_of(use_case), policy.FLOW)
+    """The flow's governed reads of the tables of its use case, for the purpose that the file named when checked."""
+    with system.store.read() as tx:
+        governed = governance(tx, use_case.name)
+    return reader_for(system, use_case.name, governed, policy.FLOW)
 
 
 def reader_for(
@@ -106,13 +123,17 @@ def reader_for(
     governance: Governance,
     principal: policy.Principal,
     purpose: str | None = None,
+    policies: "Policies | InForce | None" = None,
 ) -> "Reader":
     """Governed reads of the tables of a use case, for its own purpose unless another one is given.
 
     Each scan, allowed or denied, is one ledger entry. Sensitive columns are null for whoever may not unmask them, and
-    so are the values of that name inside a logged prediction.
+    so are the values of that name inside a logged prediction. Row policies keep rows in: see :mod:`.row_access`. A
+    table of another use case is denied. ``policies`` decide in the place of those in force.
     """
-    from bedplate.data.reads import Reader
+    from bedplate.data.reads import Protection, Reader
+
+    chosen = governance.purpose if purpose is None else purpose
 
     def on_read(record: "ReadRecord") -> None:
         with system.store.transaction() as tx:
@@ -133,27 +154,32 @@ def reader_for(
                 purpose=record.purpose,
             )
 
+    def protection_of(version: TableVersion) -> "Protection":
+        if use_case_of(version.name) != use_case:
+            return Protection(withheld=f"it is no table of {use_case}, whose rules this read goes by")
+        columns = system.tables.schema(version)
+        rows, withheld = row_access.of(use_case, governance, principal, chosen, version.name, columns)
+        return Protection(rows=rows, withheld=withheld, masks=_masks(use_case, governance, version, columns.names))
+
     return Reader(
         system.tables,
-        system.policies,
+        system.policies if policies is None else policies,
         principal,
-        governance.purpose if purpose is None else purpose,
+        chosen,
         on_read,
         resource_of=lambda name: table_resource(name, use_case, governance),
-        protection_of=lambda version: _protection(system, use_case, governance, version),
+        protection_of=protection_of,
     )
 
 
-def _protection(system: "System", use_case: str, governance: Governance, version: TableVersion) -> "Protection":
+def _masks(use_case: str, governance: Governance, version: TableVersion, columns: list[str]) -> "Masks":
     """The masks on the columns of this version that the use case calls sensitive, by name."""
     from bedplate.data.masks import Mask, Masks
-    from bedplate.data.reads import Protection
 
     if not governance.sensitive:
-        return Protection()
-    columns = system.tables.schema(version).names
+        return Masks()
     # A line of a source that is no row was set aside as it stood, in ``_text``: nobody can tell what is in it.
     masks = {name: [Mask(kind="null")] for name in (*governance.sensitive, "_text") if name in columns}
     if version.name == predictions_table(use_case):
         masks |= {name: [Mask(kind="redact", members=governance.sensitive)] for name in LOGGED if name in columns}
-    return Protection(masks=Masks(columns=masks))
+    return Masks(columns=masks)

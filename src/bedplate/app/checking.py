@@ -27,6 +27,7 @@ def check(path: Path) -> CheckReport:
     for data in use_case.data.values():
         contracts.load(loaded.folder / data.contract)
     sensitive(loaded)
+    row_policies(loaded)
     return CheckReport(
         name=use_case.name,
         path=str(loaded.path),
@@ -62,6 +63,19 @@ def sensitive(loaded: Loaded) -> None:
                 where=f"{loaded.path}:{loaded.line('governance', 'sensitive')}",
                 fix=f"did you mean {like!r}?" if like else "name columns of the contracts",
             )
+
+
+def row_policies(loaded: Loaded) -> None:
+    """Refuse row policies that do not fit the contract, or that let no row out to the flow.
+
+    Raises:
+        InputError: there are such.
+    """
+    from bedplate.app import row_access
+
+    for name, rule in row_access.read(loaded).items():
+        where = f"{loaded.folder / loaded.use_case.governance.rows[name]}"
+        row_access.check(rule, loaded.use_case.governance.purpose, where)
 
 
 def contract_test(path: Path) -> ContractTestReport:

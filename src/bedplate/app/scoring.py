@@ -49,14 +49,14 @@ def score(
     Raises:
         DeniedError: policy does not let the principal ask the endpoint, or read the table for that purpose.
         NotFoundError: there is no such endpoint or table.
-        InputError: the table does not fit the model.
+        InputError: the table does not fit the model, or is of another use case.
         StorageError: the disk is full or refuses; there is no new table, nor a version of it.
     """
     with system.store.read() as tx:
         row = tx.endpoints.get(endpoint)
         governance = access.governance(tx, row.use_case)
     decision = access.demand(system, principal, "predict", policy.endpoint(endpoint, use_case=row.use_case))
-    source = system.tables.current(table)
+    source = system.tables.current(_own(table, row))
     spec = endpoints.here(system, endpoints.spec_of(row))
     manifest = bundles.verify(spec.bundle, public_key=spec.public_key, digest=spec.digest)
     scorer = Scorer(predictors.load(spec.bundle, manifest, spec.threads), system.tables.schema(source), columns, keep)
@@ -130,6 +130,15 @@ def _write(
         features.close()
     emit(Event(stage="score", state="finished", message=f"{made.rows:,} rows in {made.name}"))
     return made
+
+
+def _own(table: str, row: EndpointRow) -> str:
+    """A table of the endpoint's use case: in the new one, the rules of another would not hold for its rows any more."""
+    if access.use_case_of(table) != row.use_case:
+        raise InputError(
+            f"{table!r} is no table of {row.use_case}", where="TABLE", fix="score tables of the endpoint's use case"
+        )
+    return table
 
 
 def _checked(to: str) -> str:

@@ -1,6 +1,5 @@
 """The tables of a home: asked for, looked after, and shown as whoever asks may see them."""
 
-import re
 from collections.abc import Sequence
 from datetime import date, datetime, time
 from itertools import islice
@@ -27,7 +26,7 @@ def listed(system: "System", principal: Principal) -> tuple[TableLine, ...]:
     """The tables that policy lets this person know of, by name."""
     found = []
     for name in system.tables.names():
-        use_case = use_case_of(name)
+        use_case = access.use_case_of(name)
         resource = access.table_resource(
             name, use_case, _governance(system, use_case) or Governance(purpose="", sensitive=())
         )
@@ -82,7 +81,7 @@ def read(
     governance = _known_governance(system, name)
     _demand_list(system, principal, name)  # who may not know of a table is not told which versions it has
     chosen = _version(system, name, version, as_of)
-    reader = access.reader_for(system, use_case_of(name), governance, policy_principal(principal), purpose)
+    reader = access.reader_for(system, access.use_case_of(name), governance, policy_principal(principal), purpose)
     stream = reader.read(chosen, list(dict.fromkeys(columns)) or None)
     rows = (row for batch in stream for row in zip(*(column.to_pylist() for column in batch.columns), strict=True))
     found = tuple(tuple(map(_plain, row)) for row in islice(rows, count + 1))
@@ -147,13 +146,15 @@ def explain(system: "System", principal: Principal, who: str, name: str, purpose
         DeniedError: policy does not let the asking person administer the home.
         NotFoundError: there is no such table, or nobody of this name.
     """
+    from bedplate.data import predicates
+
     access.demand(system, principal, "administer", policy.HOME)
     with system.store.read() as tx:
         somebody = policies.who_is(tx, who)
     governance = _known_governance(system, name)
     version = system.tables.current(name)
     chosen = governance.purpose if purpose is None else purpose
-    view = access.reader_for(system, use_case_of(name), governance, somebody, chosen).explain(version)
+    view = access.reader_for(system, access.use_case_of(name), governance, somebody, chosen).explain(version)
     return AccessView(
         who=who,
         table=name,
@@ -161,16 +162,11 @@ def explain(system: "System", principal: Principal, who: str, name: str, purpose
         purpose=chosen,
         allowed=view.allowed,
         columns=view.columns,
-        rows=view.condition,
+        rows="" if view.rows is None else predicates.words(view.rows.condition),
         policies=view.policies,
-        row_policies=view.row_policies,
+        row_policies=() if view.rows is None else view.rows.policies,
         reasons=view.reasons,
     )
-
-
-def use_case_of(name: str) -> str:
-    """The use case that a table belongs to: how its name begins."""
-    return re.split(r"[./]", name, maxsplit=1)[0]
 
 
 # ------------------------------------------------------------------------------------------------------------ internal
@@ -188,17 +184,17 @@ def _known_governance(system: "System", name: str) -> Governance:
     if name not in system.tables.names():
         raise NotFoundError(f"there is no table {name!r}", fix="see: bedplate table list")
     with system.store.read() as tx:
-        return access.governance(tx, use_case_of(name))
+        return access.governance(tx, access.use_case_of(name))
 
 
 def _demand_list(system: "System", principal: Principal, name: str) -> None:
-    use_case = use_case_of(name)
+    use_case = access.use_case_of(name)
     governance = _governance(system, use_case) or Governance(purpose="", sensitive=())
     access.demand(system, principal, "list", access.table_resource(name, use_case, governance))
 
 
 def _demand_operate(system: "System", principal: Principal, name: str) -> tuple[str, ...]:
-    return access.demand(system, principal, "operate", policy.use_case(use_case_of(name))).policies
+    return access.demand(system, principal, "operate", policy.use_case(access.use_case_of(name))).policies
 
 
 def _record(
@@ -219,7 +215,7 @@ def _record(
 
 def _view(system: "System", version: TableVersion) -> TableView:
     files = system.tables.files(version)
-    use_case = use_case_of(version.name)
+    use_case = access.use_case_of(version.name)
     governance = _governance(system, use_case)
     return TableView(
         name=version.name,

@@ -2,6 +2,7 @@
 
 import functools
 import operator
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -33,15 +34,19 @@ _ARROW: dict[str, Callable[[Any, Any], Any]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
+_NAME_OR_PLACE = re.compile(r'"(?:[^"]|"")*"|\?')
 _SQL = {"==": "=", "!=": "<>", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
 
 
 def attributes(schema: pa.Schema, required: Iterable[str] = ()) -> dict[str, Attribute]:
-    """The columns that row policies can speak of: whole numbers, text and truth values. Others stay unknown to them."""
+    """The columns that row policies can speak of: whole numbers, text and truth values. Others stay unknown to them.
+
+    So do unsigned numbers of 64 bits: policies have none beyond 63.
+    """
     needed = set(required)
     found: dict[str, Attribute] = {}
     for field in schema:
-        if pa.types.is_integer(field.type):
+        if pa.types.is_integer(field.type) and not pa.types.is_uint64(field.type):
             found[field.name] = Attribute("Long", field.name in needed)
         elif pa.types.is_string(field.type):
             found[field.name] = Attribute("String", field.name in needed)
@@ -75,6 +80,13 @@ def arrow(condition: Condition) -> pc.Expression:
         case Known(of, otherwise):
             return pc.coalesce(arrow(of), pc.scalar(otherwise))
     raise AssertionError(condition)
+
+
+def words(condition: Condition) -> str:
+    """The condition as SQL with its values in place, to be read by people and never run."""
+    text, values = sql(condition)
+    left = iter(values)
+    return _NAME_OR_PLACE.sub(lambda found: repr(next(left)) if found[0] == "?" else found[0], text)
 
 
 def sql(condition: Condition) -> tuple[str, list[Any]]:

@@ -13,7 +13,7 @@ from bedplate.data import predicates
 from bedplate.data.masks import Mask, Masking, Masks
 from bedplate.data.tables import Tables
 from bedplate.errors import DeniedError, InputError
-from bedplate.policy.filters import Condition, RowFilter, RowPolicies
+from bedplate.policy.filters import RowFilter, RowPolicies
 from bedplate.policy.policies import InForce, Policies
 from bedplate.policy.values import Decision, Principal, Resource
 from bedplate.records import TableVersion
@@ -23,11 +23,12 @@ class Protection(msgspec.Struct, frozen=True, kw_only=True):
     """What protects a table beyond the decision on the whole of it.
 
     ``rows`` says which rows go out, all where there is none. ``masks`` hide values from whoever policy does not allow
-    ``unmask``.
+    ``unmask``. ``withheld`` is why no row goes out at all, empty where some may.
     """
 
     rows: RowPolicies | None = None
     masks: Masks = Masks()
+    withheld: str = ""
 
 
 class ReadRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,22 +46,13 @@ class ReadRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
-    """What somebody may see of a table: the mask on each column (empty for none), and which rows, as SQL."""
+    """What somebody may see of a table: the mask on each column (empty for none), and which rows (None for all)."""
 
     allowed: bool
     policies: tuple[str, ...]
     reasons: tuple[str, ...]
     columns: dict[str, str] = {}
-    condition: str = ""
-    row_policies: tuple[str, ...] = ()
-
-
-def _words(condition: Condition) -> str:
-    """The condition with its values in place, to be read by people and never run."""
-    text, values = predicates.sql(condition)
-    for value in values:
-        text = text.replace("?", repr(value), 1)
-    return text
+    rows: RowFilter | None = None
 
 
 class Reader:
@@ -105,10 +97,9 @@ class Reader:
             InputError: a column that the table has not, in ``where`` or in a mask; a mask that hashes without a key.
             NotFoundError, IntegrityError: as :meth:`Tables.scan`.
         """
-        decision = self._decide("read", version)
+        decision, protection = self._may_read(version)
         if not decision.allowed:
             self._refuse(version, decision)
-        protection = Protection() if self._protection_of is None else self._protection_of(version)
         schema = self._tables.schema(version)
         asked, wanted = tuple(schema.names if columns is None else columns), dict(where or {})
         if strange := sorted({*asked, *wanted}.difference(schema.names)):
@@ -139,21 +130,28 @@ class Reader:
             InputError: a mask names a column that the table has not.
             NotFoundError: there is no such version.
         """
-        decision = self._decide("read", version)
+        decision, protection = self._may_read(version)
         if not decision.allowed:
             return View(allowed=False, policies=decision.policies, reasons=decision.reasons)
-        protection = Protection() if self._protection_of is None else self._protection_of(version)
         schema = self._tables.schema(version)
         masks = self._masks(version, protection, schema, schema.names)
-        rows = None if protection.rows is None else protection.rows.filter(self._principal, self._purpose)
         return View(
             allowed=True,
             policies=decision.policies,
             reasons=decision.reasons,
             columns={name: masks[name].kind if name in masks else "" for name in schema.names},
-            condition="" if rows is None else _words(rows.condition),
-            row_policies=() if rows is None else rows.policies,
+            rows=None if protection.rows is None else protection.rows.filter(self._principal, self._purpose),
         )
+
+    def _may_read(self, version: TableVersion) -> tuple[Decision, Protection]:
+        """Whether anything of it may be read at all, and what protects the rest."""
+        decision = self._decide("read", version)
+        if not decision.allowed or self._protection_of is None:
+            return decision, Protection()
+        protection = self._protection_of(version)
+        if protection.withheld:
+            return Decision(allowed=False, reasons=(protection.withheld,)), protection
+        return decision, protection
 
     def _decide(self, action: str, version: TableVersion) -> Decision:
         resource = self._resource_of(version.name)

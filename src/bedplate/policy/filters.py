@@ -120,10 +120,14 @@ NOTHING = Constant(False)
 
 
 class RowFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """The rows that may go out, and the ids of the policies that say so."""
+    """The rows that may go out, and the ids of the policies that say so.
+
+    ``everything``: the policies keep no row in, but for those that lack a required column.
+    """
 
     condition: Condition
     policies: tuple[str, ...] = ()
+    everything: bool = False
 
 
 # ------------------------------------------------------------------------------------------------------------- policies
@@ -191,8 +195,12 @@ class RowPolicies:
             else:
                 forbids.append(Not(Known(condition, True)))
         present = [Present(name) for name, attribute in self.columns.items() if attribute.required]
-        whole = _simple(All((*present, Any_(tuple(permits)), *forbids)))
-        return RowFilter(condition=whole, policies=tuple(sorted(used)))
+        let_out = _simple(All((Any_(tuple(permits)), *forbids)))
+        return RowFilter(
+            condition=_simple(All((*present, let_out))),
+            policies=tuple(sorted(used)),
+            everything=let_out == Constant(True),
+        )
 
 
 def schema_text(columns: Mapping[str, Attribute]) -> str:

@@ -43,6 +43,7 @@ def read(text: str) -> tuple[Statement, ...]:
 
 def load_rows(text: str, columns: Mapping[str, Attribute]) -> RowPolicies:
     """Row policies that a user wrote. Raises as :meth:`RowPolicies.load`."""
+    check_text(text, where="row policy")
     validate(text, row_schema(columns))
     return RowPolicies.load(text, columns)
 

@@ -17,6 +17,9 @@ def check(reading: Reading, folder: Path) -> None:
         source = reading.get("data", name, "source")
         if isinstance(source, Source):
             _source(reading, folder, ("data", name, "source"), source)
+    rows = reading.root.at(("governance", "rows"))
+    for name in rows.entries if rows is not None and rows.kind == "mapping" else ():
+        _row_policies(reading, folder, ("governance", "rows", name))
     _features(reading, folder)
 
 
@@ -37,18 +40,37 @@ def package_folder(package: str) -> Path | None:
 
 
 def _contract(reading: Reading, folder: Path, keys: Keys) -> None:
+    _below(reading, folder, keys, "a contract", "*.odcs.yaml", "an Open Data Contract Standard file, *.odcs.yaml")
+
+
+def _row_policies(reading: Reading, folder: Path, keys: Keys) -> None:
+    data = reading.root.at(("data",))
+    names = list(data.entries) if data is not None else []
+    if keys[-1] not in names:
+        reading.note(
+            keys,
+            f"{str(keys[-1])[:60]!r} is not a data set of this file",
+            allowed=listing(names) or "a data set",
+            suggestion=nearest(str(keys[-1]), names),
+            found=str(keys[-1])[:60],
+        )
+    _below(reading, folder, keys, "a file of row policies", "*.cedar", "a file of Cedar policies, *.cedar")
+
+
+def _below(reading: Reading, folder: Path, keys: Keys, what: str, like: str, allowed: str) -> None:
+    """Note a path that leaves the folder of the use case, or at which there is no file."""
     text = reading.get(*keys)
     if not isinstance(text, str):
         return
     path = Path(text)
     if path.is_absolute() or ".." in path.parts:
-        reading.note(keys, "a contract lies in the folder of the use case", allowed="a path below this folder")
+        reading.note(keys, f"{what} lies in the folder of the use case", allowed="a path below this folder")
     elif not _is_file(folder / path):
-        found = sorted(p.relative_to(folder).as_posix() for p in folder.glob("**/*.odcs.yaml") if p.is_file())
+        found = sorted(p.relative_to(folder).as_posix() for p in folder.glob(f"**/{like}") if p.is_file())
         reading.note(
             keys,
             f"there is no file {text[:80]!r}",
-            allowed=listing(found[:8]) or "an Open Data Contract Standard file, *.odcs.yaml",
+            allowed=listing(found[:8]) or allowed,
             suggestion=nearest(text, found),
         )
 

@@ -162,11 +162,13 @@ class Governance(_Section, frozen=True, kw_only=True):
     """What the data may be used for, for how long, and what is sensitive in it.
 
     ``sensitive`` names columns of the contracts. The flow uses them; people see them only if policy lets them unmask.
+    ``rows`` names, by data set, a file of Cedar policies on its rows: who sees which. Without one, all rows are seen.
     """
 
     purpose: str
     retention: Seconds | None = None
     sensitive: tuple[str, ...] = ()
+    rows: dict[str, str] = {}
     erasure: Literal["by subject", "none"] = "none"
 
 

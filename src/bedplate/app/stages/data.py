@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from bedplate import ids
-from bedplate.app import access, inputs
+from bedplate.app import access, inputs, row_access
 from bedplate.app.stage import Context, Evidence, Outcome, Stage
 from bedplate.errors import InputError
 from bedplate.ids import Digest
@@ -147,7 +147,12 @@ def _feature_inputs(context: Context) -> dict[str, str]:
     for name, result in ingested(context).items():
         if name in used:
             found[f"table {name}"] = result.table.digest
-    return found
+    return found | row_policies(context)
+
+
+def row_policies(context: Context) -> dict[str, str]:
+    """What the flow sees of its tables depends on the row policies of the file."""
+    return {f"row policies of {name}": ids.digest_of(rule) for name, rule in row_access.read(context.loaded).items()}
 
 
 def holdout(context: Context) -> timedelta | None:

@@ -45,6 +45,7 @@ def _train_inputs(context: Context) -> dict[str, str]:
         "workload": section(context, "workload"),
         "sensitive columns": ids.digest_of(context.use_case.governance.sensitive),
         **_code(context),
+        **data.row_policies(context),
     }
     return found | {f"table {name}": result.table.digest for name, result in data.ingested(context).items()}
 

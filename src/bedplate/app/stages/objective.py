@@ -17,13 +17,14 @@ def _check_inputs(context: Context) -> dict[str, str]:
     return {
         "usecase.yaml": context.loaded.digest,
         **contract_digests(context.loaded),
-        access.GOVERNANCE: access.governance_digest(context.use_case),
+        access.GOVERNANCE: access.governance_digest(context.loaded),
     }
 
 
 def _check(context: Context) -> Outcome:
     use_case, loaded = context.use_case, context.loaded
     checking.sensitive(loaded)
+    checking.row_policies(loaded)
     objective = Objective(
         name=use_case.name,
         statement=use_case.objective.statement,
@@ -45,7 +46,7 @@ def _check(context: Context) -> Outcome:
             objective=facts[-1].digest,
         )
 
-    governance = Evidence(kind=access.GOVERNANCE, body=access.governance_of(use_case))
+    governance = Evidence(kind=access.GOVERNANCE, body=access.governance_of(loaded))
     evidence = (governance, Evidence(kind="objective", body=objective))
     return Outcome(evidence=evidence, summary=_checked(context), apply=known)
 
