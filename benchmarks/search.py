@@ -16,7 +16,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ import psycopg
 import sqlalchemy as sa
 
 from bedplate import store as stores
+from bedplate.ledger import Ledger, Signer, new_key
 from bedplate.store import Store, schema
 from bedplate.store.filters import parse, parse_order
 from bedplate.store.sql import Upsert
@@ -132,6 +133,13 @@ def fill(store: Store, count: int) -> None:
             with cursor.copy(f"COPY {table.name} ({names}) FROM STDIN") as copy:
                 for row in listed:
                     copy.write_row(row)
+    # One entry of the ledger: a store without any was not written by us, and nothing of its runs is remembered.
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        closing(Ledger(store, Path(folder), Signer(new_key("bench")))) as ledger,
+        store.transaction() as tx,
+    ):
+        ledger.record(tx, actor="bench", action="run.load", resource=f"experiment/{EXPERIMENT}")
     if store.postgresql:
         with store._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.exec_driver_sql("VACUUM ANALYZE")

@@ -335,6 +335,12 @@ def test_a_token_belongs_to_its_query(store: Store, by: Actor) -> None:
         token = page.next_page_token
         again = runs.search(tx, "default", ["0"], order_by=["metrics.m DESC"], max_results=1, page_token=token)
         assert [row.name for row in (*page.runs, *again.runs)] == ["run 4", "run 3", "run 2"]
+        back = runs.search(tx, "default", ["0"], order_by=["metrics.m DESC"], max_results=2)
+        assert [row.name for row in back.runs] == ["run 4", "run 3"], "the way back is the token of the page before"
+    begin(store, by, "newest", T0 + 9)
+    with store.read() as tx:
+        later = runs.search(tx, "default", ["0"], order_by=["metrics.m DESC"], max_results=2, page_token=token)
+        assert [row.name for row in later.runs] == ["run 2", "run 1"], "a run that was begun since moves no page"
         for ways in ({}, {"order_by": ["metrics.m"]}, {"order_by": ["metrics.m DESC"], "filter": "metrics.m > 1"}):
             with pytest.raises(InputError, match="page token"):
                 runs.search(tx, "default", ["0"], page_token=token, **ways)  # type: ignore[arg-type]

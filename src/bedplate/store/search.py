@@ -20,6 +20,7 @@ from sqlalchemy.sql.elements import ColumnElement
 from bedplate.store import datasets, matching, pages
 from bedplate.store.experiments import Lifecycle
 from bedplate.store.filters import Clause, Kind, Order, is_storable
+from bedplate.store.lacking import Lacking
 from bedplate.store.matching import Condition
 from bedplate.store.schema import latest_metrics, params, runs, tags
 from bedplate.store.sql import Repository, plain
@@ -257,7 +258,7 @@ class Search(Repository):
             if len(rows) >= limit:
                 return rows
         if first.rank is not None:
-            lacking = self._lacking(part, first, tests, most)
+            lacking = self._lacking(part, first, tests)
             if lacking is not None:
                 begin = after[2:] if after is not None and after[0] == 2 else None
                 found = self._ordered(part, [*tests, lacking], rest, limit - len(rows), begin)
@@ -342,7 +343,7 @@ class Search(Repository):
                 ),
             )
 
-    def _lacking(self, part: _Part, first: _Term, tests: list[_Test], most: int) -> _Test | None:
+    def _lacking(self, part: _Part, first: _Term, tests: list[_Test]) -> _Test | None:
         """The test that a run has no value for a key; None if every run that passes the others has one."""
         if first.table is None:
             lacking = first.value.is_(None)
@@ -350,21 +351,13 @@ class Search(Repository):
         if any(test.of == (first.kind, first.key) for test in tests):
             return None
         table = _VALUES[first.kind]
-        here = (table.c.experiment == part.experiment, table.c.key == first.key)
-        having = sa.select(sa.func.count()).where(*here)
-        everybody = sa.select(sa.func.count()).where(runs.c.experiment == part.experiment)
-        if self._connection.execute(sa.select(having.scalar_subquery() == everybody.scalar_subquery())).scalar():
-            return None
         own = sa.select(_ONE).where(table.c.run == runs.c.key, table.c.key == first.key)
-        asked = apart = self._exists(own, there=False)
-        if self._postgresql:
-            self._connection.execute(_MORE_MEMORY)
-            apart = runs.c.key.not_in(sa.select(table.c.run).where(*here))
-        few = self._rows(sa.select(runs.c.key).where(part.there, apart).limit(most + 1))
-        if len(few) > most:
+        asked = self._exists(own, there=False)
+        few = Lacking(self._connection).runs(part.experiment, table, first.key)
+        if few is None:
             return _Test(asked)
-        keys = matching.among(runs.c.key, [row[0] for row in few], postgresql=self._postgresql)
-        return _Test(asked, sa.select(runs.c.key).where(keys))
+        keys = matching.among(runs.c.key, few, postgresql=self._postgresql)
+        return _Test(asked, sa.select(runs.c.key).where(part.there, keys)) if few else None
 
     def _follow(
         self,

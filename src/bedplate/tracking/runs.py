@@ -8,6 +8,7 @@ import msgspec
 from bedplate.errors import InputError, NotFoundError
 from bedplate.store import Transaction, pages
 from bedplate.store.filters import parse, parse_order
+from bedplate.store.lacking import RUN
 from bedplate.store.metrics import Latest
 from bedplate.store.runs import Pairs, RunRow, RunStatus
 from bedplate.tracking import experiments, filters, names, validation
@@ -302,4 +303,4 @@ def _with_data(tx: Transaction, rows: list[RunRow], token: str | None) -> RunPag
 
 
 def _resource(row: RunRow) -> str:
-    return f"run/{row.id}"
+    return f"{RUN}{row.id}"

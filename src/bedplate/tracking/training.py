@@ -12,6 +12,7 @@ from bedplate.ids import Digest
 from bedplate.records import TrainResult
 from bedplate.store import Transaction
 from bedplate.store.filters import Clause
+from bedplate.store.lacking import RUN
 from bedplate.store.workspaces import DEFAULT
 from bedplate.tracking.actors import Actor
 from bedplate.tracking.appends import Appended, Appends
@@ -112,7 +113,7 @@ def save(tx: Transaction, appends: Appends, run: Run, files: Mapping[str, tuple[
     for name, (digest, size) in files.items():
         name_content(tx, DEFAULT, f"{folder}/{name}", digest, size, by=by)
     tx.runs.update(row.key, name=row.name, status="FINISHED", ended=run.ended)
-    by.record(tx, "run.create", f"run/{identifier}", workspace=DEFAULT, experiment=found.id, name=run.name)
+    by.record(tx, "run.create", f"{RUN}{identifier}", workspace=DEFAULT, experiment=found.id, name=run.name)
     return identifier
 
 
