@@ -335,7 +335,7 @@ class TraceContext(msgspec.Struct, frozen=True, kw_only=True):
     """The trace that a request is a part of, as W3C writes it, and how long its parts took in the replica.
 
     ``receive_ms`` is from its arrival until it was decoded, ``queue_ms`` until the model began, ``model_ms`` what the
-    model took.
+    model took; ``steps_ms`` what each step of it took, in their order, if it is a graph.
     """
 
     parent: str
@@ -343,6 +343,7 @@ class TraceContext(msgspec.Struct, frozen=True, kw_only=True):
     receive_ms: float = 0.0
     queue_ms: float = 0.0
     model_ms: float = 0.0
+    steps_ms: dict[str, float] = {}
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True):

@@ -140,6 +140,21 @@ def test_no_value_is_in_a_span_and_the_same_prediction_gives_the_same_spans() ->
     assert spans[0].end_time_unix_nano == 1_767_225_601_000_000_000
 
 
+def test_steps_of_a_graph_are_spans_below_the_model_s() -> None:
+    """One begins where the one before it ended, within the model's; a step may be called like a part of the request."""
+    one = prediction()
+    assert one.trace is not None
+    steps = msgspec.structs.replace(one.trace, steps_ms={"model": 1.5, "score": 2.0})
+    spans = [item.span for item in of(msgspec.structs.replace(one, trace=steps))]
+    model, *children = spans[3:]
+    assert (model.name, [child.name for child in children]) == ("model", ["model", "score"])
+    assert {child.parent_span_id for child in children} == {model.span_id}
+    assert len({span.span_id for span in spans}) == 6
+    edges = [model.start_time_unix_nano, *(c.start_time_unix_nano for c in children), model.end_time_unix_nano]
+    assert edges == sorted(edges)
+    assert children[1].start_time_unix_nano - children[0].start_time_unix_nano == 1_500_000
+
+
 @pytest.mark.parametrize("parent", [None, PARENT[:-1] + "0"])
 def test_who_traces_nothing_or_did_not_sample_it_gets_no_spans(parent: str | None) -> None:
     assert not list(of(prediction(parent=parent)))

@@ -35,6 +35,7 @@ def loaded(**parameters):
             holdout="25 %", resources=Resources(cpu=1, memory=2 << 30), parameters={"rounds": 20, **parameters}
         ),
         risk=SimpleNamespace(level="minimal"),
+        graph=None,
     )
     return SimpleNamespace(use_case=use_case)
 

@@ -25,6 +25,11 @@ def contract_digests(loaded: Loaded) -> dict[str, str]:
     return {path: ids.digest_file(loaded.folder / path) for path in paths}
 
 
+def model_digests(loaded: Loaded) -> dict[str, str]:
+    """The digest of each model that training takes along, by its path in the file."""
+    return {path: ids.digest_file(loaded.folder / path) for path in loaded.use_case.train.models}
+
+
 def source_path(folder: Path, data: DataSet) -> Path:
     """Where the rows of a data set lie.
 

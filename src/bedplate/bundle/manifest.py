@@ -15,7 +15,7 @@ _FILE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}", re.ASCII)
 
 Format = Literal["onnx", "safetensors", "arrow", "json", "lightgbm", "python", "torch-export"]
 
-LIMITED = frozenset({"python", "torch-export"})
+LIMITED = frozenset({"graph-limited", "python", "torch-export"})
 """Loaders that run what the bundle holds, in a limited process. Only their bundles may hold files of these formats."""
 
 

@@ -65,7 +65,10 @@ def _serve(header: dict[str, Any], pipeline: Path | None, rows: BinaryIO, answer
 
     tables = _read_tables(header["tables"], rows)
     function = _function(header["entry"], pipeline)
-    task = Task(tables=tables, parameters=header["parameters"], seed=header["seed"], progress=progress)
+    files = {name: (Path(header["scratch"]) / name).read_bytes() for name in header["files"]}
+    task = Task(
+        tables=tables, files=files, parameters=header["parameters"], seed=header["seed"], progress=progress
+    )  # fmt: skip
     mark = mark_of(function)
     if mark is not None and mark.kind == "dataset":
         _answer(answers, _cleaned(function, mark, tables))

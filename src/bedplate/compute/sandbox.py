@@ -96,6 +96,7 @@ def describe(pipeline: Path, *, require_isolation: bool = False) -> tuple[Declar
         pipeline=pipeline,
         tables={},
         parameters={},
+        files={},
         resources=Resources(),
         seed=0,
         on_progress=None,
@@ -115,6 +116,7 @@ def call(
     pipeline: Path | None = None,
     tables: "Mapping[str, pa.Table | pa.RecordBatchReader] | None" = None,
     parameters: Mapping[str, Any] | None = None,
+    files: Mapping[str, bytes] | None = None,
     resources: Resources | None = None,
     seed: int = 7,
     on_progress: Progress | None = None,
@@ -127,7 +129,7 @@ def call(
     ``entry`` is ``pipeline:<function>`` or a dotted ``bedplate.train.<recipe>:<function>``; the function gets a
     :class:`~bedplate.compute.task.Task` and returns a :class:`~bedplate.compute.task.Result`. A ``@dataset`` function
     gets its table and returns a table, which comes back as the file ``table.arrow``. ``tables`` are streamed: a reader
-    is never held in memory here. ``seconds`` bounds the wall clock.
+    is never held in memory here. ``files``, by flat name, come with the task. ``seconds`` bounds the wall clock.
 
     Raises:
         UserCodeError: the code raised, ran out of memory or time, or answered something that cannot be used.
@@ -146,6 +148,7 @@ def call(
         pipeline=pipeline,
         tables=tables or {},
         parameters=parameters or {},
+        files=files or {},
         resources=resources or Resources(),
         seed=seed,
         on_progress=on_progress,
@@ -161,6 +164,7 @@ def _call(
     pipeline: Path | None,
     tables: "Mapping[str, pa.Table | pa.RecordBatchReader]",
     parameters: Mapping[str, Any],
+    files: Mapping[str, bytes],
     resources: Resources,
     seed: int,
     on_progress: Progress | None,
@@ -177,12 +181,15 @@ def _call(
             "pipeline": str(pipeline.resolve()) if pipeline else None,
             "tables": list(tables),
             "parameters": dict(parameters),
+            "files": list(files),
             "seed": seed,
             "memory": resources.memory,
             "cpu_seconds": int(seconds * max(resources.cpu, 1)) + 1,
             "scratch": scratch,
             "require_isolation": require_isolation,
         }
+        for name, data in files.items():
+            (Path(scratch) / name).write_bytes(data)
         process = _start(Path(scratch), resources, seed)
         run = _Run(process, entry or "describe", pipeline, resources, began, seconds, on_progress, on_usage)
         try:

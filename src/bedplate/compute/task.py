@@ -17,9 +17,13 @@ def _silent(message: str, done: float | None = None, total: float | None = None)
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What a training function works on: rows by data set name, parameters from the file, and a seed."""
+    """What a training function works on: rows by data set name, parameters from the file, and a seed.
+
+    ``files`` are the models that ``train.models`` names, and the graph of the file if there is one.
+    """
 
     tables: "dict[str, pa.Table]"
+    files: dict[str, bytes] = field(default_factory=dict)
     parameters: dict[str, Any] = field(default_factory=dict)
     seed: int = 7
     progress: Progress = _silent

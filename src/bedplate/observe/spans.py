@@ -86,17 +86,17 @@ def of(prediction: Prediction) -> Iterator[Item]:
         attributes=_attributes(attributes),
     )
     begin = start
-    for name, took in (("receive", trace.receive_ms), ("queue", trace.queue_ms), ("model", trace.model_ms)):
-        ends = min(end, begin + int(took * _NANOSECONDS))
-        yield made(
-            name,
-            begin,
-            ends,
-            span_id=_id(prediction.id, name),
-            parent_span_id=server,
-            kind=Span.SPAN_KIND_INTERNAL,
-        )
-        begin = ends
+    parts = (("receive", trace.receive_ms), ("queue", trace.queue_ms), ("model", trace.model_ms))
+    for parent, first, named in (
+        (server, start, parts),
+        (_id(prediction.id, "model"), start + _long(trace.receive_ms + trace.queue_ms), trace.steps_ms.items()),
+    ):
+        begin = first
+        for name, took in named:
+            ends = min(end, begin + _long(took))
+            span = _id(prediction.id, name if parent == server else f"step {name}")
+            yield made(name, begin, ends, span_id=span, parent_span_id=parent, kind=Span.SPAN_KIND_INTERNAL)
+            begin = ends
 
 
 def request(items: Sequence[Item]) -> bytes:
@@ -199,6 +199,10 @@ class Exporter:
         rejected = min(max(0, rejected), len(items))
         self.sent += len(items) - rejected
         self.dropped += rejected
+
+
+def _long(milliseconds: float) -> int:
+    return int(milliseconds * _NANOSECONDS)
 
 
 def _id(prediction: str, part: str) -> bytes:

@@ -267,7 +267,8 @@ def _part(answer: Answer, rows: list[int]) -> list[Answer] | None:
         return None
     parts, start = [], 0
     for count in rows:
-        parts.append(Answer(outputs={name: a[start : start + count] for name, a in answer.outputs.items()}))
+        outputs = {name: a[start : start + count] for name, a in answer.outputs.items()}
+        parts.append(Answer(outputs=outputs, steps=answer.steps))
         start += count
     return parts
 

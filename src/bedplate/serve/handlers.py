@@ -9,7 +9,7 @@ protocol's.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from time import perf_counter
 from typing import Any
 
@@ -180,7 +180,7 @@ class Inference:
         record = self._head(admitted, bundle, evidence) + _encode(own)[1:]
         if arrival.traceparent:
             model = min(computed - decoded, self._batcher.took) if self.queues else computed - decoded
-            record = _traced(record, arrival, decoded, computed, model)
+            record = _traced(record, arrival, decoded, computed, model, answer.steps)
         await self._log(record)
         self.metrics.prediction(perf_counter() - started)
         return Answered(prediction, version, outputs)
@@ -232,7 +232,7 @@ class Inference:
                 record = self._head(admitted, spec.digest, spec.evidence) + _encode(own)[1:]
                 if arrival.traceparent:
                     computed = perf_counter()
-                    record = _traced(record, arrival, decoded, computed, computed - decoded)
+                    record = _traced(record, arrival, decoded, computed, computed - decoded, answer.steps)
                 await self._log(record)
                 self.metrics.prediction(perf_counter() - started)
 
@@ -298,7 +298,9 @@ class Inference:
                 written.set_result(error)
 
 
-def _traced(record: bytes, arrival: Arrival, decoded: float, computed: float, model: float) -> bytes:
+def _traced(
+    record: bytes, arrival: Arrival, decoded: float, computed: float, model: float, steps: Mapping[str, float]
+) -> bytes:
     """A record with the trace that its request is a part of, decoded and computed at those times."""
     trace = TraceContext(
         parent=arrival.traceparent,
@@ -306,6 +308,7 @@ def _traced(record: bytes, arrival: Arrival, decoded: float, computed: float, mo
         receive_ms=round((decoded - arrival.started) * 1000, 3),
         queue_ms=round((computed - decoded - model) * 1000, 3),
         model_ms=round(model * 1000, 3),
+        steps_ms={name: round(seconds * 1000, 3) for name, seconds in steps.items()},
     )
     return record[:-1] + b',"trace":' + _encode(trace) + b"}"
 

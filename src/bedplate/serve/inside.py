@@ -41,7 +41,7 @@ def main() -> None:
     try:
         import bedplate.serve.limited  # noqa: F401  with NumPy, which the first request would pay otherwise
 
-        function = _python() if header["kind"] == "python" else _torch_export(header)
+        function = _python(header["function"]) if header["kind"] == "python" else _torch_export(header)
     except BaseException as error:  # noqa: BLE001  whatever the user's code raises is why it cannot be loaded
         wire.write(answers, "error", _described(error))
         return
@@ -54,34 +54,15 @@ def _serve(function: Function, outputs: dict[str, str], requests: BinaryIO, answ
 
     while (frame := wire.read(requests, {"request": _REQUEST_LIMIT})) is not None:
         try:
-            given = function(limited.unpack(frame[1]))
-            missing = set(outputs) - set(given)
-            if missing:
-                raise KeyError(f"no output {', '.join(sorted(missing))}")
-            message = limited.pack({name: _array(given[name], kind) for name, kind in outputs.items()}, outputs)
+            message = limited.pack(limited.arrays_of(function(limited.unpack(frame[1])), outputs), outputs)
         except Exception as error:  # noqa: BLE001  it fails one request
             wire.write(answers, "error", _described(error))
         else:
             wire.write(answers, "result", message)
 
 
-def _array(value: Any, kind: str) -> Any:
-    import numpy as np  # see _serve
-
-    array = np.asarray(value, object if kind == "BYTES" else None)
-    if kind != "BYTES" and not np.can_cast(array.dtype, _dtype(kind), "same_kind"):
-        raise TypeError(f"an output is {array.dtype}, not {kind}")
-    return array
-
-
-def _dtype(kind: str) -> Any:
-    from bedplate.serve.tensors import DTYPES  # see _serve
-
-    return DTYPES[kind]
-
-
-def _python() -> Function:
-    """The function that ``pipeline.py`` marks with ``@predictor``."""
+def _python(name: str) -> Function:
+    """The function that ``pipeline.py`` marks with ``@predictor``, of several the one of that name."""
     import importlib.util
 
     from bedplate.pipeline import mark_of
@@ -92,9 +73,14 @@ def _python() -> Function:
     module = importlib.util.module_from_spec(spec)
     sys.modules["pipeline"] = module
     spec.loader.exec_module(module)
-    marked = [value for value in vars(module).values() if (mark := mark_of(value)) and mark.kind == "predictor"]
+    marked = [
+        value
+        for value in vars(module).values()
+        if (mark := mark_of(value)) and mark.kind == "predictor" and name in ("", mark.name)
+    ]
     if len(marked) != 1:
-        raise LookupError(f"{_PIPELINE} marks {len(marked)} functions with @predictor, and one is called")
+        called = f" called {name}" if name else ""
+        raise LookupError(f"{_PIPELINE} marks {len(marked)} functions{called} with @predictor, and one is called")
     function: Function = marked[0]
     return function
 

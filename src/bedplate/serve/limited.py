@@ -83,6 +83,24 @@ def pack(arrays: Arrays, datatypes: Mapping[str, str]) -> bytes:
     return msgspec.msgpack.encode(packed)
 
 
+def arrays_of(given: Mapping[str, Any], outputs: Mapping[str, str]) -> dict[str, npt.NDArray[Any]]:
+    """What a function gave, as the arrays that it promised: datatypes by name of the output.
+
+    Raises:
+        KeyError: an output is missing.
+        TypeError: one is of another kind, which would change its values.
+    """
+    if missing := set(outputs) - set(given):
+        raise KeyError(f"no output {', '.join(sorted(missing))}")
+    arrays = {}
+    for name, kind in outputs.items():
+        array = np.asarray(given[name], object if kind == "BYTES" else None)
+        if kind != "BYTES" and not np.can_cast(array.dtype, DTYPES[kind], "same_kind"):
+            raise TypeError(f"an output is {array.dtype}, not {kind}")
+        arrays[name] = array if kind == "BYTES" else array.astype(DTYPES[kind], copy=False)
+    return arrays
+
+
 def unpack(message: bytes) -> dict[str, npt.NDArray[Any]]:
     """The arrays of a message.
 
@@ -104,7 +122,8 @@ def unpack(message: bytes) -> dict[str, npt.NDArray[Any]]:
 class LimitedPredictor:
     """Answers by asking a limited process. ``predict`` may be called by one thread at a time, and waits.
 
-    ``files`` are the verified files of the bundle, which the process finds in its working folder.
+    ``files`` are the verified files of the bundle, which the process finds in its working folder. ``function`` names
+    the one of ``pipeline.py`` that answers, where it marks several with ``@predictor``.
 
     Raises:
         UnavailableError: this machine cannot hold code that is not ours.
@@ -123,6 +142,7 @@ class LimitedPredictor:
         threads: int = 1,
         memory: int = MEMORY,
         seconds: float = SECONDS,
+        function: str = "",
     ) -> None:
         if not available().isolated:
             raise UnavailableError(
@@ -131,6 +151,7 @@ class LimitedPredictor:
             )
         self.signature = signature
         self._kind, self._files, self._threads, self._memory = kind, files, threads, memory
+        self._function = function
         self.seconds = seconds
         self._datatypes = {spec.name: spec.datatype for spec in signature.inputs}
         self._delay, self._not_before, self._ended = 0.0, 0.0, -_CALM
@@ -195,7 +216,7 @@ class LimitedPredictor:
         self._not_before = now + self._delay
 
     def _start(self) -> "_Process":
-        return _Process(self._kind, self._files, self.signature, self._threads, self._memory)
+        return _Process(self._kind, self._files, self.signature, self._threads, self._memory, self._function)
 
 
 def _raised(failure: Failure) -> InputError | ModelError:
@@ -210,7 +231,13 @@ class _Process:
     """One limited process: started, confined and loaded when this returns."""
 
     def __init__(
-        self, kind: Kind, files: Mapping[str, bytes], signature: ModelSignature, threads: int, memory: int
+        self,
+        kind: Kind,
+        files: Mapping[str, bytes],
+        signature: ModelSignature,
+        threads: int,
+        memory: int,
+        function: str,
     ) -> None:
         scratch = Path(tempfile.mkdtemp(prefix="bedplate-"))
         for name, data in files.items():
@@ -237,6 +264,7 @@ class _Process:
         threading.Thread(target=_watch, args=(weakref.ref(self), self._process), daemon=True).start()
         header = {
             "kind": kind,
+            "function": function,
             "memory": memory,
             "scratch": str(scratch),
             "inputs": [spec.name for spec in signature.inputs],

@@ -1,7 +1,7 @@
 """The port between the server and what answers: a predictor takes named arrays and gives named arrays.
 
-A trusted process loads only formats that run no code; which loader reads a bundle stands in its signature. Two of them
-hand the bundle to a limited process, which may run what it holds.
+A trusted process loads only formats that run no code; which loader reads a bundle stands in its signature. Some of them
+(:data:`bedplate.bundle.manifest.LIMITED`) hand what may run code to a limited process.
 """
 
 from collections.abc import Callable, Iterator
@@ -50,12 +50,13 @@ class Answer(msgspec.Struct):
     """What a predictor gives: the outputs, the feature values it used (logged), and whom it is about.
 
     ``outputs`` holds one array per output of the signature; string outputs are arrays of ``object`` or ``str``.
-    ``features`` must be plain JSON values.
+    ``features`` must be plain JSON values. ``steps`` are the seconds that each step of a graph took.
     """
 
     outputs: dict[str, np.ndarray]
     features: dict[str, Any] = {}
     entity: str = ""
+    steps: dict[str, float] = {}
 
 
 class Predictor(Protocol):
@@ -87,8 +88,7 @@ class Streams(Protocol):
 
 Loader = Callable[[Path, Manifest, int], Predictor]
 
-# Open Inference Protocol datatypes by the element types ONNX Runtime names.
-_ONNX_TYPES = {
+ONNX_TYPES = {
     "tensor(bool)": "BOOL",
     "tensor(uint8)": "UINT8",
     "tensor(uint16)": "UINT16",
@@ -104,6 +104,7 @@ _ONNX_TYPES = {
     "tensor(bfloat16)": "BF16",
     "tensor(string)": "BYTES",
 }
+"""Open Inference Protocol datatypes by the element types that ONNX Runtime names."""
 
 
 class OnnxPredictor:
@@ -119,7 +120,7 @@ class OnnxPredictor:
             ("input", self._session.get_inputs(), signature.inputs),
             ("output", self._session.get_outputs(), signature.outputs),
         ):
-            _check_promise(kind, {node.name: _ONNX_TYPES.get(node.type, node.type) for node in found}, promised)
+            _check_promise(kind, {node.name: ONNX_TYPES.get(node.type, node.type) for node in found}, promised)
         self.signature = signature
         self._outputs = [spec.name for spec in signature.outputs]
         kinds = {tensor.name: tensor.datatype for tensor in (*signature.inputs, *signature.outputs)}
@@ -193,8 +194,17 @@ def _load_limited(folder: Path, manifest: Manifest, threads: int) -> Predictor:
     return limited.LimitedPredictor(kind, files, manifest.signature, threads=threads)  # type: ignore[arg-type]
 
 
+def _load_graph(folder: Path, manifest: Manifest, threads: int) -> Predictor:
+    from bedplate.serve import graph  # imports this module
+
+    files = {name: bundle.read(folder, manifest, name) for name in manifest.files}
+    return graph.assemble(files, manifest.signature, threads=threads)
+
+
 LOADERS: dict[str, Loader] = {
     "embedding": _load_embedding,
+    "graph": _load_graph,
+    "graph-limited": _load_graph,
     "onnx": _load_onnx,
     "onnx-features": _load_joining,
     "onnx-generate": _load_generating,

@@ -8,9 +8,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
+from bedplate import graph as graphs
 from bedplate import ids
+from bedplate.bundle import onnx
+from bedplate.bundle.formats import PIPELINE
+from bedplate.bundle.manifest import check_name
 from bedplate.compute import sandbox
 from bedplate.errors import InputError, UserCodeError
+from bedplate.graph import Graph
 from bedplate.ids import Digest
 from bedplate.records import Comparison, FeatureSet, Metric, ModelSignature, TableVersion, TrainResult
 from bedplate.usecase import Loaded
@@ -21,6 +26,7 @@ if TYPE_CHECKING:
 
     from bedplate.data.reads import Reader
 
+WIRED = "bedplate.train.wired:train"
 RECIPES = {"recommender": "bedplate.train.recommender:train", "tabular": "bedplate.train.tabular:train"}
 _LIBRARIES = ("bedplate", "lightgbm", "implicit", "numpy", "onnx", "onnxruntime", "pyarrow", "scikit-learn", "scipy")
 
@@ -34,9 +40,12 @@ class Artifacts(Protocol):
 
 
 class _Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """What a training function must say beside its files; more is allowed and ignored."""
+    """What a training function must say beside its files; more is allowed and ignored.
 
-    signature: ModelSignature
+    ``signature`` is left out where the file wires a graph: that follows from its models.
+    """
+
+    signature: ModelSignature | None = None
     metrics: tuple[Metric, ...]
     comparisons: tuple[Comparison, ...] = ()
     parameters: dict[str, Any] = {}
@@ -58,6 +67,8 @@ def run(
 ) -> TrainResult:
     """Train as the file says: with the function that ``pipeline.py`` marks, else with the workload's recipe.
 
+    What the file wires as a graph is released as one, and so is ``pipeline.py`` where it answers requests.
+
     ``inputs`` maps data sets to the versions to read; rows come through ``reader``, so policy applies to training too.
 
     Raises:
@@ -67,35 +78,36 @@ def run(
     """
     use_case = loaded.use_case
     function = next((d for d in declared if d.kind == "train"), None)
-    entry = f"pipeline:{function.name}" if function else RECIPES[use_case.workload.kind]
+    recipe = RECIPES[use_case.workload.kind] if use_case.graph is None else WIRED
+    entry = f"pipeline:{function.name}" if function else recipe
     tables, versions = _tables(reader, inputs, features, function)
+    models = imported(loaded)
+    if use_case.graph is not None:
+        models[graphs.FILE] = msgspec.json.encode(use_case.graph)
+        if function is None:
+            _wired(loaded, use_case.graph, models)  # nothing that training makes could mend it
     code = ids.digest_of({"entry": entry, "pipeline": ids.digest_file(pipeline) if pipeline and function else None})
     reply = sandbox.call(
         entry,
         pipeline=pipeline if function else None,
         tables=tables,
         parameters=_parameters(use_case, features),
+        files=models,
         resources=use_case.train.resources,
         seed=use_case.train.seed,
         on_progress=on_progress,
         on_usage=on_usage,
         require_isolation=use_case.risk.level == "high",
     )
-    try:
-        answer = msgspec.convert(reply.result, _Answer)
-    except msgspec.ValidationError as error:
-        raise UserCodeError(
-            f"the answer of {entry} cannot be used: {error}",
-            where=str(pipeline or entry),
-            fix="return Result(files, result) with signature and metrics, as the recipes do",
-        ) from error
-    if not reply.files:
+    answer = _answer(reply, str(pipeline or entry), entry)
+    if not reply.files and not use_case.train.models:
         raise UserCodeError(f"{entry} made no file", where=str(pipeline or entry), fix="return the model in files")
+    files, signature = _released(loaded, reply.files, models, answer.signature, pipeline, entry)
     return TrainResult(
         run_id=ids.new_id("run"),
         workload=use_case.workload.kind,
-        artifacts={name: artifacts.put(data) for name, data in sorted(reply.files.items())},
-        signature=answer.signature,
+        artifacts={name: artifacts.put(data) for name, data in sorted(files.items())},
+        signature=signature,
         parameters=answer.parameters,
         metrics=answer.metrics,
         comparisons=answer.comparisons,
@@ -107,6 +119,78 @@ def run(
         seconds=reply.seconds,
         isolated=reply.isolated,
     )
+
+
+def imported(loaded: Loaded) -> dict[str, bytes]:
+    """The ONNX models that the file names, by their own names.
+
+    Raises:
+        InputError: one cannot be read, or is not an ONNX model that runs no code and is whole.
+    """
+    found = {}
+    for i, path in enumerate(loaded.use_case.train.models):
+        where = f"{loaded.path}:{loaded.line('train', 'models', i)}"
+        try:
+            name, data = Path(path).name, (loaded.folder / path).read_bytes()
+            check_name(name)
+            onnx.check(data)
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror}", where=where, fix="correct the path") from error
+        except ValueError as error:
+            raise InputError(f"{path} cannot be used: {error}", where=where, fix="export it again, whole") from error
+        found[name] = data
+    return found
+
+
+def _answer(reply: sandbox.Reply, where: str, entry: str) -> _Answer:
+    try:
+        return msgspec.convert(reply.result, _Answer)
+    except msgspec.ValidationError as error:
+        raise _unusable(entry, where, str(error)) from error
+
+
+def _unusable(entry: str, where: str, reason: str) -> UserCodeError:
+    return UserCodeError(
+        f"the answer of {entry} cannot be used: {reason}",
+        where=where,
+        fix="return Result(files, result) with signature and metrics, as the recipes do",
+    )
+
+
+def _wired(loaded: Loaded, graph: Graph, files: Mapping[str, bytes]) -> ModelSignature:
+    from bedplate.serve import graph as wiring  # with ONNX Runtime, which only a graph needs here
+
+    try:
+        return wiring.signature(graph, files)
+    except wiring.WiringError as error:
+        line = f"{loaded.path}:{loaded.line('graph', *error.keys)}"
+        raise InputError(f"the graph cannot answer: {error.message}", where=line, fix=error.fix) from error
+
+
+def _released(
+    loaded: Loaded,
+    made: Mapping[str, bytes],
+    models: Mapping[str, bytes],
+    said: ModelSignature | None,
+    pipeline: Path | None,
+    entry: str,
+) -> tuple[dict[str, bytes], ModelSignature]:
+    """The files of the release, and its signature."""
+    graph, where = loaded.use_case.graph, str(pipeline or entry)
+    if twice := sorted(made.keys() & models.keys()):
+        raise UserCodeError(f"{entry} made {twice[0]}, which the file brings", where=where, fix="rename one of them")
+    files = {**models, **made}
+    answers = graph.runs_functions if graph is not None else said is not None and said.predictor == "python"
+    if answers and pipeline is not None:
+        files.setdefault(PIPELINE, pipeline.read_bytes())
+    if graph is None:
+        if said is None:
+            raise _unusable(entry, where, "it says no signature")
+        return files, said
+    signature = _wired(loaded, graph, files)
+    if said not in (None, signature):
+        raise _unusable(entry, where, "its signature is not that of the graph; leave it out")
+    return files, signature
 
 
 def environment() -> Digest:

@@ -6,8 +6,9 @@ graph is needed. Baselines know only the training rows: the majority or mean, th
 two, chosen by cross-validation), and a linear model. Columns that hold times are left out.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import numpy as np
@@ -23,6 +24,9 @@ from bedplate.train import evaluation
 from bedplate.train.columns import MISSING, Column, Matrix, columns_of, encode, export, verify
 from bedplate.train.joined import Join, config_of, join
 from bedplate.usecase import quantities
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 MODEL = "model.onnx"
 Values = npt.NDArray[np.float64]
@@ -64,47 +68,81 @@ class Split:
     classes: tuple[Any, ...]
 
 
+@dataclass(frozen=True)
+class Rows:
+    """What a task says once it was read: the table, which of its rows are held out, and both as features."""
+
+    parameters: Parameters
+    table: "pa.Table"
+    joined: joining.Joined | None
+    held_out: npt.NDArray[np.bool_]
+    split: Split
+
+
 def train(task: Task) -> Result:
     """Train, export and evaluate. Files: ``model.onnx``. Result: as :func:`bedplate.train.recommender.train`.
 
     Raises:
         InputError: the table, the target or a parameter does not suit the recipe.
     """
-    p = _parameters(task.parameters)
-    table, name = _table(task, p)
-    table, joined = _features(task, table, p)
-    test_rows = _held_out(table, p, task.seed)
-    split = _split(table, name, p, test_rows)
+    rows = _rows(task)
+    p, split = rows.parameters, rows.split
     task.progress(f"trees on {len(split.y_train):,} rows of {len(split.columns)} features", None, None)
     model = _boost(split, p, task.seed)
     exported = export(model, split.columns, classes=len(split.classes))
     worst = verify(model, exported, split.columns, split.test, classes=len(split.classes))
     task.progress("baselines and intervals", None, None)
-    predictions = {evaluation.CANDIDATE: _predict(model, split), **_baselines(split, task.seed)}
+    result = _measured(rows, _predict(model, split), task.seed)
+    result["signature"] = msgspec.to_builtins(_signature(split, rows.joined))
+    result["checks"]["onnx_difference"] = worst
+    config = {joining.CONFIG: msgspec.json.encode(rows.joined)} if rows.joined else {}
+    return Result(files={MODEL: exported, **config}, result=result)
+
+
+def evaluate(task: Task, answer: Callable[["pa.Table", int], Values]) -> dict[str, Any]:
+    """How a model does that was not trained here: metrics, comparisons and what they rest on, but no signature.
+
+    ``answer`` gets the rows held out and the number of classes (none for a regression), and gives the probability of
+    each class, shape (rows, classes), or values, shape (rows,).
+
+    Raises:
+        InputError: the table, the target or a parameter does not suit the recipe.
+    """
+    rows = _rows(task)
+    return _measured(rows, answer(rows.table.filter(rows.held_out), len(rows.split.classes)), task.seed)
+
+
+def _rows(task: Task) -> Rows:
+    p = _parameters(task.parameters)
+    table, name = _table(task, p)
+    table, joined = _features(task, table, p)
+    held_out = _held_out(table, p, task.seed)
+    return Rows(p, table, joined, held_out, _split(table, name, p, held_out))
+
+
+def _measured(rows: Rows, candidate: Values, seed: int) -> dict[str, Any]:
+    p, table, split = rows.parameters, rows.table, rows.split
+    predictions = {evaluation.CANDIDATE: candidate, **_baselines(split, seed)}
     per_unit = _metrics(split, predictions)
-    slices = {"all": np.ones(len(split.y_test), bool), **_slices(table, p, test_rows)}
+    slices = {"all": np.ones(len(split.y_test), bool), **_slices(table, p, rows.held_out)}
     lower = frozenset({"log_loss", "squared_error", "absolute_error"})
-    metrics, comparisons = evaluation.summarise(per_unit, slices, lower_is_better=lower, seed=task.seed)
+    metrics, comparisons = evaluation.summarise(per_unit, slices, lower_is_better=lower, seed=seed)
     if split.classes and len(split.classes) == 2:
-        more, compared = _ranked(split, predictions, slices, task.seed)
+        more, compared = _ranked(split, predictions, slices, seed)
         metrics, comparisons = metrics + more, comparisons + compared
-    return Result(
-        files={MODEL: exported, **({joining.CONFIG: msgspec.json.encode(joined)} if joined else {})},
-        result={
-            "metrics": msgspec.to_builtins(metrics),
-            "comparisons": msgspec.to_builtins(comparisons),
-            "signature": msgspec.to_builtins(_signature(split, joined)),
-            "parameters": msgspec.to_builtins(p),
-            "split": {
-                "kind": "time" if p.time else "share",
-                "train_rows": len(split.y_train),
-                "test_rows": len(split.y_test),
-                "classes": [str(c) for c in split.classes],
-                "slices": {name: int(mask.sum()) for name, mask in slices.items()},
-            },
-            "checks": {"onnx_difference": worst, "left_out": [*p.without, *_times(table)]},
+    return {
+        "metrics": msgspec.to_builtins(metrics),
+        "comparisons": msgspec.to_builtins(comparisons),
+        "parameters": msgspec.to_builtins(p),
+        "split": {
+            "kind": "time" if p.time else "share",
+            "train_rows": len(split.y_train),
+            "test_rows": len(split.y_test),
+            "classes": [str(c) for c in split.classes],
+            "slices": {name: int(mask.sum()) for name, mask in slices.items()},
         },
-    )
+        "checks": {"left_out": [*p.without, *_times(table)]},
+    }
 
 
 def _parameters(given: dict[str, Any]) -> Parameters:

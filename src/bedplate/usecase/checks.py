@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from bedplate import graph as graphs
+from bedplate.graph import Graph
 from bedplate.usecase import approvals, quantities
 from bedplate.usecase.convert import Reading
 from bedplate.usecase.problems import Keys, listing, nearest
@@ -305,6 +307,12 @@ def _training(reading: Reading) -> None:
             reading.note(("train", "resources", field), f"no {field} to train with", allowed="more than zero")
 
 
+def _graph(reading: Reading) -> None:
+    graph = reading.get("graph")
+    for keys, message, allowed in graphs.problems(graph) if isinstance(graph, Graph) else ():
+        reading.note(("graph", *keys), message, allowed=allowed)
+
+
 def parse_holdout(text: str) -> tuple[str, float]:
     """``("share", 0.2)`` for ``20 %``, ``("time", seconds)`` for ``28 d``.
 
@@ -334,4 +342,5 @@ _CHECKS: tuple[Callable[[Reading], None], ...] = (
     _serving,
     _monitoring,
     _training,
+    _graph,
 )

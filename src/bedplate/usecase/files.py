@@ -21,6 +21,8 @@ def check(reading: Reading, folder: Path) -> None:
     for name in rows.entries if rows is not None and rows.kind == "mapping" else ():
         _row_policies(reading, folder, ("governance", "rows", name))
     _features(reading, folder)
+    _models(reading, folder)
+    _functions(reading, folder)
 
 
 def source_file(source: Source, folder: Path) -> Path | None:
@@ -109,21 +111,9 @@ def _similar(path: str, root: Path | None) -> str | None:
 def _features(reading: Reading, folder: Path) -> None:
     node = reading.root.at(("features",))
     names = [child.text for child in node.items] if node is not None and node.kind == "sequence" else []
-    if not names:
+    views = _marked(reading, folder, ("features",), "feature_view") if names else None
+    if views is None:
         return
-    path = folder / "pipeline.py"
-    if not path.is_file():
-        reading.note(
-            ("features",), "features are named but there is no pipeline.py", allowed="pipeline.py beside this file"
-        )
-        return
-    try:
-        tree = ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
-        reading.note(("features",), f"pipeline.py{line} is not Python: {error!s}"[:120], allowed="a module that parses")
-        return
-    views = [f.name for f in tree.body if isinstance(f, ast.FunctionDef) and _is_view(f)]
     for i, name in enumerate(names):
         if name not in views:
             reading.note(
@@ -136,12 +126,64 @@ def _features(reading: Reading, folder: Path) -> None:
             reading.note(("features", i), f"feature view {name!r} stands twice", allowed="each feature view once")
 
 
-def _is_view(function: ast.FunctionDef) -> bool:
+def _models(reading: Reading, folder: Path) -> None:
+    """Models lie in the folder, each under a name that no other has."""
+    names: list[str] = []
+    for i, text in enumerate(reading.get("train", "models") or ()):
+        keys: Keys = ("train", "models", i)
+        path = Path(text)
+        if path.is_absolute() or ".." in path.parts:
+            reading.note(keys, "a model lies in the folder of the use case", allowed="a path below this folder")
+        elif not _is_file(folder / path):
+            found = sorted(p.relative_to(folder).as_posix() for p in folder.glob("**/*.onnx") if p.is_file())
+            near = nearest(text, found)
+            reading.note(
+                keys, f"there is no file {text[:80]!r}", allowed=listing(found[:8]) or "an ONNX file", suggestion=near
+            )
+        elif path.name in names:
+            reading.note(keys, f"there are two models {path.name!r}", allowed="each name once")
+        names.append(path.name)
+
+
+def _functions(reading: Reading, folder: Path) -> None:
+    """The functions that steps of a graph name are marked in ``pipeline.py``."""
+    steps = reading.root.at(("graph", "steps"))
+    for name in steps.entries if steps is not None and steps.kind == "mapping" else ():
+        keys: Keys = ("graph", "steps", name, "function")
+        wanted = reading.get(*keys)
+        if not isinstance(wanted, str):
+            continue
+        marked = _marked(reading, folder, keys, "predictor")
+        if marked is not None and wanted not in marked:
+            reading.note(
+                keys,
+                f"pipeline.py defines no predictor {wanted[:60]!r}",
+                allowed=listing(marked) or "a function marked @predictor",
+                suggestion=nearest(wanted, marked),
+            )
+
+
+def _marked(reading: Reading, folder: Path, keys: Keys, kind: str) -> list[str] | None:
+    """The functions of ``pipeline.py`` with a mark, which is not run; None, and a note, where it cannot be read."""
+    path = folder / "pipeline.py"
+    if not path.is_file():
+        reading.note(
+            keys, f"{keys[0]} names functions but there is no pipeline.py", allowed="pipeline.py beside this file"
+        )
+        return None
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
+        reading.note(keys, f"pipeline.py{line} is not Python: {error!s}"[:120], allowed="a module that parses")
+        return None
+    return [f.name for f in tree.body if isinstance(f, ast.FunctionDef) and _has_mark(f, kind)]
+
+
+def _has_mark(function: ast.FunctionDef, kind: str) -> bool:
     targets = [d.func if isinstance(d, ast.Call) else d for d in function.decorator_list]
     return any(
-        (isinstance(t, ast.Name) and t.id == "feature_view")
-        or (isinstance(t, ast.Attribute) and t.attr == "feature_view")
-        for t in targets
+        (isinstance(t, ast.Name) and t.id == kind) or (isinstance(t, ast.Attribute) and t.attr == kind) for t in targets
     )
 
 

@@ -4,6 +4,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from bedplate.graph import Graph
+
 Seconds = Annotated[float, msgspec.Meta(extra_json_schema={"quantity": "duration"})]
 """Written ``20 ms``, ``5 s``, ``14 d``; kept in seconds."""
 PerSecond = Annotated[float, msgspec.Meta(extra_json_schema={"quantity": "rate"})]
@@ -182,11 +184,13 @@ class Resources(_Section, frozen=True, kw_only=True):
 class Train(_Section, frozen=True, kw_only=True):
     """How to train.
 
+    ``models`` are ONNX files of this folder that training gets and the release takes along, under their own names.
     ``holdout`` is the last stretch of time, or the share of rows, that nothing is tuned on. Where it is time, the model
     learns from ``windows`` stretches of the same length before it.
     """
 
     resources: Resources = Resources()
+    models: tuple[str, ...] = ()
     holdout: str | None = None
     windows: Count = 5
     seed: int = 7
@@ -322,6 +326,7 @@ class UseCase(_Section, frozen=True, kw_only=True):
     governance: Governance
     features: tuple[str, ...] = ()
     train: Train = Train()
+    graph: Graph | None = None
     release: Release = Release()
     serve: Serve = Serve()
     monitor: Monitor = Monitor()

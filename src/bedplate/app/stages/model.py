@@ -21,9 +21,9 @@ def _code(context: Context) -> dict[str, str]:
 
 
 def _training_code(context: Context) -> str:
-    """The digest of ``pipeline.py`` if it trains: a feature view alone changes the features, not the training."""
-    trains = any(declared.kind == "train" for declared in data.described(context))
-    return inputs.pipeline_digest(context.loaded) if trains else "none"
+    """The digest of ``pipeline.py`` if it trains or answers: a feature view alone changes no more than features."""
+    counts = any(declared.kind in ("train", "predictor") for declared in data.described(context))
+    return inputs.pipeline_digest(context.loaded) if counts else "none"
 
 
 def _recipe_digest() -> Digest:
@@ -33,7 +33,7 @@ def _recipe_digest() -> Digest:
     import bedplate.train as recipes
 
     folder = Path(recipes.__file__).parent
-    served = (folder.parent / "serve" / name for name in ("recommender.py", "state.py", "vectors.py"))
+    served = (folder.parent / "serve" / name for name in ("graph.py", "recommender.py", "state.py", "vectors.py"))
     sources = sorted((*folder.glob("*.py"), *served))
     return ids.digest_of([ids.digest_file(path) for path in sources])
 
@@ -43,6 +43,8 @@ def _train_inputs(context: Context) -> dict[str, str]:
         "features": ids.digest_of(context.body("features", FeatureSet)),
         "train": section(context, "train"),
         "workload": section(context, "workload"),
+        "graph": section(context, "graph"),
+        "models": ids.digest_of(inputs.model_digests(context.loaded)),
         "sensitive columns": ids.digest_of(context.use_case.governance.sensitive),
         **_code(context),
         **data.row_policies(context),
