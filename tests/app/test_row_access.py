@@ -208,3 +208,14 @@ def test_what_is_required_is_what_the_contract_keeps_from_being_null(folder: Pat
     assert "paid_late" not in rule.required
     with pytest.raises(InputError, match="access to optional attribute"):
         checking.check(folder)  # the policy touches it without "has"
+
+
+def test_how_many_rows_there_are_is_told_to_whom_all_of_them_are_shown(home: Team) -> None:
+    """Counts before and after a write would say whether it held a row of somebody."""
+    for role, count in (("all", 2), ("north", None), ("engineer", None)):
+        assert {t.rows for t in home.do("list_tables", role=role) if t.name == NAME} == {count}
+        view = home.do("show_table", role=role, name=NAME)
+        assert (view.rows, view.size is None) == (count, count is None)
+        changes = home.do("table_history", role=role, name=NAME)
+        assert [change.rows for change in changes] == [count and 2, count and 5]
+    assert home.do("show_table", role="engineer", name="shop.products").rows == 1

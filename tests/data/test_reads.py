@@ -114,7 +114,7 @@ def _protected(tables: Tables, who: Principal, seen: list[ReadRecord], protectio
         "care",
         seen.append,
         resource_of=_resource,
-        protection_of=lambda _: protection,
+        protection_of=lambda *_: protection,
         mask_key=b"0123456789abcdef",
     )
 

@@ -154,11 +154,11 @@ def reader_for(
                 purpose=record.purpose,
             )
 
-    def protection_of(version: TableVersion) -> "Protection":
+    def protection_of(who: policy.Principal, version: TableVersion) -> "Protection":
         if use_case_of(version.name) != use_case:
             return Protection(withheld=f"it is no table of {use_case}, whose rules this read goes by")
         columns = system.tables.schema(version)
-        rows, withheld = row_access.of(use_case, governance, principal, chosen, version.name, columns)
+        rows, withheld = row_access.of(use_case, governance, who, chosen, version.name, columns)
         return Protection(rows=rows, withheld=withheld, masks=_masks(use_case, governance, version, columns.names))
 
     return Reader(
@@ -169,7 +169,15 @@ def reader_for(
         on_read,
         resource_of=lambda name: table_resource(name, use_case, governance),
         protection_of=protection_of,
+        now=None if principal == policy.FLOW else lambda: _at_the_moment(system, principal),
     )
+
+
+def _at_the_moment(system: "System", principal: policy.Principal) -> policy.Principal | None:
+    """Somebody with the groups that they are in now; None once they are shut out."""
+    with system.store.read() as tx:
+        row = tx.principals.get(principal.id)
+    return None if row.disabled is not None else policy_principal(row)
 
 
 def _masks(use_case: str, governance: Governance, version: TableVersion, columns: list[str]) -> "Masks":

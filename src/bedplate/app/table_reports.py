@@ -8,35 +8,38 @@ from bedplate.ids import Digest
 
 
 class TableLine(msgspec.Struct, frozen=True, kw_only=True):
-    """One table at its newest version."""
+    """One table at its newest version. ``rows`` is None for whom row policies keep some in."""
 
     name: str
     use_case: str
     version: int
-    rows: int
+    rows: int | None
 
 
 class TableView(msgspec.Struct, frozen=True, kw_only=True):
-    """The newest version of a table. ``columns`` maps names to Arrow types; ``size`` is in bytes."""
+    """The newest version of a table. ``columns`` maps names to Arrow types; ``size`` is in bytes.
+
+    ``rows`` and ``size`` are None for whom row policies keep some rows in: how many there are is a way to look for one.
+    """
 
     name: str
     use_case: str
     purpose: str
     version: int
     digest: Digest
-    rows: int
+    rows: int | None
     files: int
-    size: int
+    size: int | None
     columns: dict[str, str]
 
 
 class TableChange(msgspec.Struct, frozen=True, kw_only=True):
-    """One version in a table's history; ``time`` is ISO 8601, UTC."""
+    """One version in a table's history; ``time`` is ISO 8601, UTC. ``rows`` as in :class:`TableView`."""
 
     version: int
     time: str
     what: str
-    rows: int
+    rows: int | None
     files: int
 
 

@@ -27,15 +27,15 @@ def listed(system: "System", principal: Principal) -> tuple[TableLine, ...]:
     found = []
     for name in system.tables.names():
         use_case = access.use_case_of(name)
-        resource = access.table_resource(
-            name, use_case, _governance(system, use_case) or Governance(purpose="", sensitive=())
-        )
+        governance = _governance(system, use_case)
+        resource = access.table_resource(name, use_case, governance)
         if system.policies.decide(policy_principal(principal), "list", resource, {}).allowed:
             try:
                 version = system.tables.current(name)
             except NotFoundError:
                 continue  # its first write has not ended, or never will
-            found.append(TableLine(name=name, use_case=use_case, version=version.version, rows=version.rows))
+            rows = version.rows if _sees_all(system, principal, governance, version) else None
+            found.append(TableLine(name=name, use_case=use_case, version=version.version, rows=rows))
     return tuple(found)
 
 
@@ -47,7 +47,7 @@ def show(system: "System", principal: Principal, name: str) -> TableView:
         NotFoundError: there is no such table.
     """
     _demand_list(system, principal, name)
-    return _view(system, system.tables.current(name))
+    return _view(system, principal, system.tables.current(name))
 
 
 def history(system: "System", principal: Principal, name: str, limit: int = 20) -> tuple[TableChange, ...]:
@@ -56,7 +56,19 @@ def history(system: "System", principal: Principal, name: str, limit: int = 20) 
 
     _demand_list(system, principal, name)
     changes = upkeep.history(system.tables, name, _bounded(limit, MOST_CHANGES))
-    return tuple(msgspec.convert(msgspec.to_builtins(change), TableChange) for change in changes)
+    governance = _governance(system, access.use_case_of(name))
+    return tuple(
+        TableChange(
+            version=change.version,
+            time=change.time,
+            what=change.what,
+            rows=change.rows
+            if _sees_all(system, principal, governance, system.tables.version(name, change.version))
+            else None,
+            files=change.files,
+        )
+        for change in changes
+    )
 
 
 def read(
@@ -125,7 +137,7 @@ def compact(system: "System", principal: Principal, name: str) -> TableView:
     made = upkeep.compact(system.tables, name)
     if made != before:
         _record(system, principal, "table.compact", name, policies_, {"version": made.version, "digest": made.digest})
-    return _view(system, made)
+    return _view(system, principal, made)
 
 
 def restore(system: "System", principal: Principal, name: str, version: int) -> TableView:
@@ -136,7 +148,7 @@ def restore(system: "System", principal: Principal, name: str, version: int) -> 
     made = upkeep.restore(system.tables, system.tables.version(name, version))
     payload = {"from": version, "version": made.version, "digest": made.digest}
     _record(system, principal, "table.restore", name, policies_, payload)
-    return _view(system, made)
+    return _view(system, principal, made)
 
 
 def explain(system: "System", principal: Principal, who: str, name: str, purpose: str | None = None) -> AccessView:
@@ -172,12 +184,22 @@ def explain(system: "System", principal: Principal, who: str, name: str, purpose
 # ------------------------------------------------------------------------------------------------------------ internal
 
 
-def _governance(system: "System", use_case: str) -> Governance | None:
+def _governance(system: "System", use_case: str) -> Governance:
+    """What is known of the use of its rows: for no purpose at all where it was never checked."""
     with system.store.read() as tx:
         try:
             return access.governance(tx, use_case)
         except InputError:
-            return None
+            return Governance(purpose="", sensitive=())
+
+
+def _sees_all(system: "System", principal: Principal, governance: Governance, version: TableVersion) -> bool:
+    """Whether row policies keep nothing in from this person, so that they may know how much there is."""
+    if not governance.rows:
+        return True
+    use_case = access.use_case_of(version.name)
+    view = access.reader_for(system, use_case, governance, policy_principal(principal)).explain(version)
+    return view.allowed and (view.rows is None or view.rows.everything)
 
 
 def _known_governance(system: "System", name: str) -> Governance:
@@ -189,8 +211,8 @@ def _known_governance(system: "System", name: str) -> Governance:
 
 def _demand_list(system: "System", principal: Principal, name: str) -> None:
     use_case = access.use_case_of(name)
-    governance = _governance(system, use_case) or Governance(purpose="", sensitive=())
-    access.demand(system, principal, "list", access.table_resource(name, use_case, governance))
+    resource = access.table_resource(name, use_case, _governance(system, use_case))
+    access.demand(system, principal, "list", resource)
 
 
 def _demand_operate(system: "System", principal: Principal, name: str) -> tuple[str, ...]:
@@ -213,19 +235,20 @@ def _record(
         )
 
 
-def _view(system: "System", version: TableVersion) -> TableView:
+def _view(system: "System", principal: Principal, version: TableVersion) -> TableView:
     files = system.tables.files(version)
     use_case = access.use_case_of(version.name)
     governance = _governance(system, use_case)
+    sees_all = _sees_all(system, principal, governance, version)
     return TableView(
         name=version.name,
         use_case=use_case,
-        purpose="" if governance is None else governance.purpose,
+        purpose=governance.purpose,
         version=version.version,
         digest=version.digest,
-        rows=version.rows,
+        rows=version.rows if sees_all else None,
         files=len(files),
-        size=sum(file.size for file in files),
+        size=sum(file.size for file in files) if sees_all else None,
         columns={field.name: str(field.type) for field in system.tables.schema(version)},
     )
 

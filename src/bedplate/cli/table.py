@@ -48,9 +48,13 @@ def list_(home: HomeOption = None, as_json: JsonOption = False) -> None:
 def _all(tables: Sequence[TableLine]) -> Iterator[str]:
     yield from table(
         ("table", "use case", "version", "rows"),
-        ((t.name, t.use_case, str(t.version), number(t.rows)) for t in tables),
+        ((t.name, t.use_case, str(t.version), _count(t.rows)) for t in tables),
         right=(2, 3),
     )
+
+
+def _count(rows: int | None) -> str:
+    return "-" if rows is None else number(rows)
 
 
 def show(name: Name, home: HomeOption = None, as_json: JsonOption = False) -> None:
@@ -59,7 +63,8 @@ def show(name: Name, home: HomeOption = None, as_json: JsonOption = False) -> No
 
 
 def _view(view: TableView) -> Iterator[str]:
-    yield f"{view.name}  version {view.version}, {number(view.rows)} rows, {view.files} files, {size(view.size)}"
+    space = "-" if view.size is None else size(view.size)
+    yield f"{view.name}  version {view.version}, {_count(view.rows)} rows, {view.files} files, {space}"
     yield f"digest   {view.digest}"
     yield f"purpose  {view.purpose or '-'}"
     yield from table(("column", "type"), view.columns.items())
@@ -79,7 +84,7 @@ def history(
 def _history(changes: Sequence[TableChange]) -> Iterator[str]:
     yield from table(
         ("version", "when", "what", "rows", "files"),
-        ((str(c.version), moment(c.time), c.what, number(c.rows), str(c.files)) for c in changes),
+        ((str(c.version), moment(c.time), c.what, _count(c.rows), str(c.files)) for c in changes),
         right=(0, 3, 4),
     )
 

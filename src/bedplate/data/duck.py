@@ -42,6 +42,16 @@ def quote(identifier: str) -> str:
     return f'"{doubled}"'
 
 
+_OF_THE_TEXT = (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException, duckdb.SyntaxException)
+
+
+def what_failed(error: duckdb.Error) -> str:
+    """What DuckDB says of a query that failed, or, where it may quote a value of a row, only the kind of failure."""
+    if isinstance(error, _OF_THE_TEXT):
+        return str(error).splitlines()[0]
+    return f"{type(error).__name__.removesuffix('Exception')} (what it says of the values is withheld)"
+
+
 @contextmanager
 def connect(
     views: Mapping[str, Any] | None = None, *, memory: int = 1 << 30, threads: int | None = None
@@ -101,8 +111,6 @@ def first_row(connection: Connection, sql: str, where: str, seconds: float = 60.
     except InputError as error:
         raise ContractError(error.message, where=where, fix=error.fix) from error
     except duckdb.Error as error:
-        raise ContractError(
-            f"the SQL failed: {str(error).splitlines()[0]}", where=where, fix="correct the query"
-        ) from error
+        raise ContractError(f"the SQL failed: {what_failed(error)}", where=where, fix="correct the query") from None
     finally:
         timer.cancel()

@@ -6,7 +6,7 @@ aside and stops the run, ``warning`` sets it aside and goes on, ``info`` counts 
 """
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
@@ -48,8 +48,11 @@ def ingest(
     key: str,
     on_progress: OnProgress | None = None,
     clean: Clean | None = None,
+    sensitive: Collection[str] = (),
 ) -> IngestResult:
     """Bring one data set in, as a new version of its table. With the same ``key`` again, the same versions.
+
+    Of a table with ``sensitive`` columns it is not told what SQL measured, only whether its rule holds.
 
     Raises:
         ContractError: the contract is wrong, the source has other columns or types, a rule of severity ``error`` is
@@ -60,7 +63,7 @@ def ingest(
         StorageError: the disk is full.
     """
     contract = contracts.load(folder / spec.contract)
-    check = _Check(contract, dataset, sources.find(spec.source, folder), on_progress, clean)
+    check = _Check(contract, dataset, sources.find(spec.source, folder), on_progress, clean, sensitive=sensitive)
     name = table_name(use_case, dataset)
     with ExitStack() as stack:
         stack.callback(check.close)
@@ -117,6 +120,7 @@ class _Check:
         clean: Clean | None,
         *,
         keep: bool = True,
+        sensitive: Collection[str] = (),
     ) -> None:
         """``keep``: the rows are wanted, not only what the rules say of them."""
         self.contract = contract
@@ -132,6 +136,7 @@ class _Check:
             fields = [f for f in self.schema if f.name in judged or convert.may_lose(given.field(f.name).type, f.type)]
             self.schema = pa.schema(fields or [self.schema.field(0)])
         self.names = self.schema.names
+        self.sensitive = set(sensitive).intersection(self.names)
         self.total = sources.total(files)
         self.on_progress = on_progress
         self.read = self.accepted = self.rejected = 0
@@ -326,7 +331,8 @@ class _Check:
         for rule in self.model.sets:
             value = self._value(rule, views)
             holds = rule.holds(value)
-            message = rule.message if holds else f"{rule.message} (found {value:g})"
+            told = not holds and (rule.metric != "sql" or not self.sensitive)  # SQL may measure one row's value
+            message = f"{rule.message} (found {value:g})" if told else rule.message
             self._found[rule.id] = RuleOutcome(
                 rule=rule.id,
                 column=rule.columns[0] if rule.columns else None,
@@ -417,10 +423,11 @@ def _sql(rule: SetRule, views: dict[str, Any], where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         try:
             value = float(value)  # type: ignore[arg-type]
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError):
+            given = "nothing" if value is None else type(value).__name__
             raise ContractError(
-                f"the sql rule {rule.id} gave {value!r}, not a number", where=where, fix="select one number"
-            ) from error
+                f"the sql rule {rule.id} gave {given}, not a number", where=where, fix="select one number"
+            ) from None
     return value
 
 

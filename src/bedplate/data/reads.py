@@ -1,6 +1,6 @@
 """Governed reads: policy is applied where bytes become rows, and every scan is recorded before a row goes out."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import reduce
 from operator import and_
 from typing import Any, NoReturn
@@ -9,6 +9,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from bedplate import clock
 from bedplate.data import predicates
 from bedplate.data.masks import Mask, Masking, Masks
 from bedplate.data.tables import Tables
@@ -17,6 +18,9 @@ from bedplate.policy.filters import RowFilter, RowPolicies
 from bedplate.policy.policies import InForce, Policies
 from bedplate.policy.values import Decision, Principal, Resource
 from bedplate.records import TableVersion
+
+_LOOK_AGAIN = 1.0
+"""Seconds after which a stream that is still read asks again whether it may be."""
 
 
 class Protection(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,12 +59,29 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     rows: RowFilter | None = None
 
 
+def _of_type(field: pa.Field, value: Any) -> pa.Scalar:
+    try:
+        return pa.scalar(value, field.type)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, TypeError, ValueError, OverflowError):
+        raise InputError(
+            f"a {type(value).__name__} cannot be looked for in {field.name}", fix=f"{field.name} holds {field.type}"
+        ) from None
+
+
+def _same(a: View, b: View) -> bool:
+    """Whether they show the same, whichever policies say so."""
+    rows = [None if view.rows is None else view.rows.condition for view in (a, b)]
+    return (a.allowed, a.columns, rows[0]) == (b.allowed, b.columns, rows[1])
+
+
 class Reader:
     """Reads tables for one principal and one purpose.
 
     ``resource_of`` names what a table is to policy: its use case and the purposes its rows may be used for.
     ``on_read`` is called before any row is read; if it raises, nothing is read. ``protection_of`` gives the row
-    policies and masks of a version; ``mask_key`` keys the codes of masks that hash: the same key, codes that join.
+    policies and masks on a version for a principal; ``mask_key`` keys the codes of masks that hash: the same key, codes
+    that join. ``now`` says who the principal is at the moment, None once they may not come in: a stream ends where what
+    they may see is no longer what it gives.
     """
 
     def __init__(
@@ -72,8 +93,9 @@ class Reader:
         on_read: Callable[[ReadRecord], object],
         *,
         resource_of: Callable[[str], Resource],
-        protection_of: Callable[[TableVersion], Protection] | None = None,
+        protection_of: Callable[[Principal, TableVersion], Protection] | None = None,
         mask_key: bytes = b"",
+        now: Callable[[], Principal | None] | None = None,
     ) -> None:
         self._tables = tables
         self._policies = policies
@@ -83,6 +105,7 @@ class Reader:
         self._resource_of = resource_of
         self._protection_of = protection_of
         self._mask_key = mask_key
+        self._now = now
 
     def read(
         self, version: TableVersion, columns: Sequence[str] | None = None, *, where: Mapping[str, Any] | None = None
@@ -93,11 +116,11 @@ class Reader:
         left out; naming one is denied, and so is looking for a value of any column that is masked.
 
         Raises:
-            DeniedError: policy does not allow it.
+            DeniedError: policy does not allow it; while the stream is read, that it does not any more.
             InputError: a column that the table has not, in ``where`` or in a mask; a mask that hashes without a key.
             NotFoundError, IntegrityError: as :meth:`Tables.scan`.
         """
-        decision, protection = self._may_read(version)
+        decision, protection = self._may_read(self._principal, version)
         if not decision.allowed:
             self._refuse(version, decision)
         schema = self._tables.schema(version)
@@ -106,7 +129,7 @@ class Reader:
             raise InputError(
                 f"table {version.name} has no column {strange[0]!r}", fix=f"use one of {', '.join(schema.names)}"
             )
-        masks = self._masks(version, protection, schema, [*asked, *wanted])
+        masks = self._masks(self._principal, version, protection, schema, [*asked, *wanted])
         if hidden := sorted(masks.keys() & wanted.keys()):
             self._refuse(version, Decision(allowed=False, reasons=(f"{', '.join(hidden)} is masked",)))
         dropped = [name for name, mask in masks.items() if mask.kind == "drop"]
@@ -119,9 +142,9 @@ class Reader:
         masking = Masking(schema, names, masks, self._mask_key)
         self._record(version, decision, names, masks, () if rows is None else rows.policies)
         conditions = [] if rows is None else [predicates.arrow(rows.condition)]
-        conditions += [pc.field(name) == value for name, value in wanted.items()]
+        conditions += [pc.field((name,)) == _of_type(schema.field(name), value) for name, value in wanted.items()]
         stream = self._tables.scan(version, masking.columns, reduce(and_, conditions) if conditions else None)
-        return masking.after(stream)
+        return self._watched(version, masking.after(stream))
 
     def explain(self, version: TableVersion) -> "View":
         """What a read of every column would give, and why. Nothing is read, and nothing recorded.
@@ -130,39 +153,67 @@ class Reader:
             InputError: a mask names a column that the table has not.
             NotFoundError: there is no such version.
         """
-        decision, protection = self._may_read(version)
+        return self._seen(self._principal, version)
+
+    def _seen(self, principal: Principal, version: TableVersion) -> View:
+        decision, protection = self._may_read(principal, version)
         if not decision.allowed:
             return View(allowed=False, policies=decision.policies, reasons=decision.reasons)
         schema = self._tables.schema(version)
-        masks = self._masks(version, protection, schema, schema.names)
+        masks = self._masks(principal, version, protection, schema, schema.names)
         return View(
             allowed=True,
             policies=decision.policies,
             reasons=decision.reasons,
             columns={name: masks[name].kind if name in masks else "" for name in schema.names},
-            rows=None if protection.rows is None else protection.rows.filter(self._principal, self._purpose),
+            rows=None if protection.rows is None else protection.rows.filter(principal, self._purpose),
         )
 
-    def _may_read(self, version: TableVersion) -> tuple[Decision, Protection]:
+    def _watched(self, version: TableVersion, stream: pa.RecordBatchReader) -> pa.RecordBatchReader:
+        """The same stream, until what the principal may see of the version is something else than when it began."""
+        now = self._now
+        if now is None:
+            return stream
+        began = self._seen(self._principal, version)
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            looked = clock.monotonic()
+            for batch in stream:
+                if clock.monotonic() - looked >= _LOOK_AGAIN:
+                    principal = now()
+                    if principal is None or not _same(began, self._seen(principal, version)):
+                        reason = "what they may see of it changed while it was read"
+                        self._refuse(version, Decision(allowed=False, reasons=(reason,)))
+                    looked = clock.monotonic()
+                yield batch
+
+        return pa.RecordBatchReader.from_batches(stream.schema, batches())
+
+    def _may_read(self, principal: Principal, version: TableVersion) -> tuple[Decision, Protection]:
         """Whether anything of it may be read at all, and what protects the rest."""
-        decision = self._decide("read", version)
+        decision = self._decide(principal, "read", version)
         if not decision.allowed or self._protection_of is None:
             return decision, Protection()
-        protection = self._protection_of(version)
+        protection = self._protection_of(principal, version)
         if protection.withheld:
             return Decision(allowed=False, reasons=(protection.withheld,)), protection
         return decision, protection
 
-    def _decide(self, action: str, version: TableVersion) -> Decision:
+    def _decide(self, principal: Principal, action: str, version: TableVersion) -> Decision:
         resource = self._resource_of(version.name)
-        return self._policies.decide(self._principal, action, resource, {"purpose": self._purpose})
+        return self._policies.decide(principal, action, resource, {"purpose": self._purpose})
 
     def _masks(
-        self, version: TableVersion, protection: Protection, schema: pa.Schema, names: Sequence[str]
+        self,
+        principal: Principal,
+        version: TableVersion,
+        protection: Protection,
+        schema: pa.Schema,
+        names: Sequence[str],
     ) -> dict[str, Mask]:
         protection.masks.check(schema, f"table {version.name}, version {version.version}")
         masks = {name: mask for name in names if (mask := protection.masks.of(name)) is not None}
-        return {} if masks and self._decide("unmask", version).allowed else masks
+        return {} if masks and self._decide(principal, "unmask", version).allowed else masks
 
     def _rows(self, version: TableVersion, protection: Protection, schema: pa.Schema) -> RowFilter | None:
         if protection.rows is None:

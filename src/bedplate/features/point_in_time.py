@@ -228,7 +228,7 @@ def _query(connection: "duckdb.DuckDBPyConnection", view: FeatureView, moment: d
         relation = connection.sql(view.sql, params={"as_of": moment} if "$as_of" in view.sql else None)
         return relation.to_arrow_table()
     except duckdb.Error as error:
-        raise _refused(view, error) from error
+        raise _refused(view, error) from None
 
 
 def _run(
@@ -239,8 +239,12 @@ def _run(
     try:
         return connection.execute(sql, values) if values else connection.execute(sql)
     except duckdb.Error as error:
-        raise _refused(view, error) from error
+        raise _refused(view, error) from None
 
 
-def _refused(view: FeatureView, error: Exception) -> InputError:
-    return InputError(f"its SQL cannot be run: {error}", where=f"pipeline.py: {view.name}", fix="correct the SQL")
+def _refused(view: FeatureView, error: "duckdb.Error") -> InputError:
+    from bedplate.data import duck
+
+    return InputError(
+        f"its SQL cannot be run: {duck.what_failed(error)}", where=f"pipeline.py: {view.name}", fix="correct the SQL"
+    )

@@ -62,6 +62,7 @@ def _ingest(context: Context) -> Outcome:
             folder=context.loaded.folder,
             key=key,
             on_progress=progress,
+            sensitive=context.use_case.governance.sensitive,
         )
         evidence.append(Evidence(kind="dataset", body=result, parents=(context.output("check").digest,)))
     digests = {name: _fact_digest(context, "dataset", item) for name, item in zip(names, evidence, strict=True)}
