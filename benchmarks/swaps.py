@@ -130,10 +130,10 @@ def wait(served: Served, states: tuple[str, ...], seconds: float) -> str:
     return state
 
 
-def kill(served: Served, name: str) -> None:
-    """Kill a process of the supervisor outright."""
+def kill(served: Served, name: str, *, exactly: bool = False) -> None:
+    """Kill the processes of an endpoint outright, or those of all whose name begins so."""
     for status in served.system.supervisor.status():
-        for pid in status.pids if status.name.startswith(name) else ():
+        for pid in status.pids if status.name == name or (not exactly and status.name.startswith(name)) else ():
             os.kill(pid, signal.SIGKILL)
 
 
@@ -158,9 +158,9 @@ def swaps(served: Served, count: int, *, kill_stable: bool) -> None:
             kill(served, f"{NAME}@")
             note = ", its candidate killed meanwhile"
         state = wait(served, ("completed", "rolled_back"), LIMIT)
-        if number == count // 2 + 1 and kill_stable:
-            kill(served, NAME)
-            note = ", then its replica killed"
+        if number % 3 == 1 and kill_stable:
+            kill(served, NAME, exactly=True)
+            note += ", then its replica killed"
             time.sleep(2)
         print(f"swap {number + 1:2d}: a good release{note}: {state} after {time.monotonic() - began:.1f} s", flush=True)
 

@@ -11,6 +11,7 @@ parsed. A route that does not say its action, resource, audit class and limits c
 :mod:`.rsgi`            the table as an RSGI application
 :mod:`.wire`            the bytes of HTTP/1.1, exactly
 :mod:`.server`          a server for RSGI applications in the event loop itself
+:mod:`.places`          what a server has in hand, in memory that outlives it
 :mod:`.streams`         how a request body is received
 :mod:`.deadlines`       deadlines that cost next to nothing
 :mod:`.openapi`         the table as an OpenAPI 3.1 document

@@ -19,6 +19,7 @@ import msgspec
 from bedplate import clock
 from bedplate.http import wire
 from bedplate.http.messages import ProtocolError
+from bedplate.http.places import Left, Place, Places, shut_down
 from bedplate.http.wire import Chunks, Head, Headers
 
 App = Callable[[Any, Any], Awaitable[None]]
@@ -38,11 +39,20 @@ _log = logging.getLogger(__name__)
 class Server:
     """Answers on the socket ``descriptor``, which others may share; a head may take ``header_seconds`` to come.
 
-    Connections beyond ``most`` are told at once to come again.
+    Connections beyond ``most`` are told at once to come again. With ``places`` they outlive this process: what it has
+    in hand lies there, for whoever goes on with them.
     """
 
-    def __init__(self, app: App, descriptor: int, *, header_seconds: float = 10.0, most: int = 10_000) -> None:
-        self.app, self.most = app, most
+    def __init__(
+        self,
+        app: App,
+        descriptor: int,
+        *,
+        header_seconds: float = 10.0,
+        most: int = 10_000,
+        places: Places | None = None,
+    ) -> None:
+        self.app, self.most, self.places = app, most, places
         self._descriptor = descriptor
         self.header_seconds = header_seconds
         self.connections: set[_Connection] = set()
@@ -59,8 +69,21 @@ class Server:
         self.date = formatdate(clock.now().timestamp(), usegmt=True)
         own = socket.socket(fileno=os.dup(self._descriptor))
         own.setblocking(False)
-        self._server = await self.loop.create_server(lambda: _Connection(self), sock=own, backlog=BACKLOG)
+        self._server = await self.loop.create_server(self._connection, sock=own, backlog=BACKLOG)
         self._watching = asyncio.create_task(self._watch())
+
+    async def adopt(self, connection: socket.socket, left: Left) -> None:
+        """Go on with a connection that another process left. Only with places.
+
+        Raises:
+            OSError: it was closed meanwhile.
+        """
+        assert self.places is not None
+        places = self.places
+        await self.loop.connect_accepted_socket(lambda: _PlacedConnection(self, places, left), connection)
+
+    def _connection(self) -> "_Connection":
+        return _StreamConnection(self) if self.places is None else _PlacedConnection(self, self.places)
 
     def stop_accepting(self) -> None:
         """Take no more connections; those that wait in the kernel are for whoever shares the socket."""
@@ -108,10 +131,11 @@ class Server:
                     connection.overdue()
 
 
-class _Connection(asyncio.Protocol):
+class _Connection(asyncio.BaseProtocol):
     """One connection: heads become exchanges, one after the other."""
 
     transport: asyncio.Transport
+    place: Place | None = None
 
     def __init__(self, server: Server) -> None:
         self.server = server
@@ -173,6 +197,14 @@ class _Connection(asyncio.Protocol):
             self._paused = False
             self.transport.resume_reading()
 
+    def send(self, data: bytes) -> None:
+        """Send a part of an answer, or a word beside it."""
+        self.transport.write(data)
+
+    def answer(self, data: bytes, *, last: bool) -> None:
+        """Send a whole answer, the ``last`` of the connection or not."""
+        self.transport.write(data)
+
     async def written(self) -> None:
         """Return when the client has taken enough of what was sent."""
         if self._writable is not None:
@@ -227,7 +259,7 @@ class _Connection(asyncio.Protocol):
     def _refuse(self, error: ProtocolError) -> None:
         body = msgspec.json.encode({"error": error.message})
         headers = [("content-type", "application/json"), _CLOSE, *error.headers]
-        self.transport.write(wire.head_of(error.status, headers, self.server.date, len(body)) + body)
+        self.send(wire.head_of(error.status, headers, self.server.date, len(body)) + body)
         self._leave(received=False)
 
     def _leave(self, received: bool) -> None:
@@ -243,6 +275,71 @@ class _Connection(asyncio.Protocol):
         if self._paused:
             self._paused = False
             self.transport.resume_reading()
+
+
+class _StreamConnection(_Connection, asyncio.Protocol):
+    """One whose bytes are this process's alone."""
+
+
+class _PlacedConnection(_Connection, asyncio.BufferedProtocol):
+    """One that another process can go on with: it is received into its place, and answered out of it."""
+
+    place: Place
+
+    def __init__(self, server: Server, places: Places, left: Left | None = None) -> None:
+        super().__init__(server)
+        self._places, self._left = places, left
+        self._descriptor = -1
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        place, left = self._places.take(), self._left
+        if place is None:  # there are more places than connections that are let in
+            cast(asyncio.Transport, transport).abort()
+            return
+        self.place = place
+        self._descriptor = transport.get_extra_info("socket").fileno()
+        place.begin(left)
+        self._places.kept(place.number, self._descriptor, left)
+        super().connection_made(transport)
+        if left is not None and not self.transport.is_closing():
+            self._go_on(left)
+
+    def _go_on(self, left: Left) -> None:
+        if left.rest:
+            self.transport.write(left.rest)
+        if left.last:
+            self._leave(received=False)
+        elif left.hopeless:
+            self._refuse(ProtocolError(500, f"{left.tries} processes ended while they answered this"))
+        elif left.unanswered:
+            self.data_received(left.unanswered)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        super().connection_lost(error)
+        if self._descriptor >= 0:
+            shut_down(self._descriptor)
+            self.place.end()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        if self.exchange is None and not self.buffer and not self.transport.get_write_buffer_size():
+            self.place.rewind()
+        return self.place.room()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(self.place.took(nbytes))
+
+    def send(self, data: bytes) -> None:
+        self.place.written += len(data)
+        self.transport.write(data)
+
+    def answer(self, data: bytes, *, last: bool) -> None:
+        self.place.answer(data, len(self.buffer), last=last)
+        self.transport.write(data)
+
+    def done(self, exchange: "_Exchange") -> None:
+        if not self.lost:
+            self.place.done(len(self.buffer))
+        super().done(exchange)
 
 
 class _Exchange:
@@ -265,6 +362,8 @@ class _Exchange:
     async def run(self) -> None:
         """Have the application answer."""
         connection = self._connection
+        if connection.place is not None:
+            connection.place.answering()
         try:
             await connection.server.app(self._head, self)
             if self._stream is not None:
@@ -332,7 +431,7 @@ class _Exchange:
             if connection.ended:
                 raise RuntimeError("the connection ended before the body did")
             if self._head.expects and not self._answered and self._arrived is None:
-                connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                connection.send(b"HTTP/1.1 100 Continue\r\n\r\n")
             connection.resume()
             self._arrived = connection.server.loop.create_future()
             await self._arrived
@@ -362,7 +461,7 @@ class _Exchange:
     def response_stream(self, status: int, headers: Headers) -> "_Stream":
         """Answer with a body that comes in pieces. For an old client, which knows no chunks, the connection ends it."""
         chunked = not self._head.last and not any(name == "content-length" for name, _ in headers)
-        self._send(status, [*headers, ("transfer-encoding", "chunked")] if chunked else headers, None, b"")
+        self._send(status, [*headers, ("transfer-encoding", "chunked")] if chunked else headers, None, b"", whole=False)
         self._stream = _Stream(self._connection, chunked=chunked)
         return self._stream
 
@@ -372,7 +471,7 @@ class _Exchange:
             self._arrived = self._connection.server.loop.create_future()
             await self._arrived
 
-    def _send(self, status: int, headers: Headers, length: int | None, body: bytes) -> None:
+    def _send(self, status: int, headers: Headers, length: int | None, body: bytes, *, whole: bool = True) -> None:
         self._answered = True
         if not self.received:
             self.here()  # what has arrived and nobody asked for is dropped, so that the connection can go on
@@ -382,7 +481,11 @@ class _Exchange:
             self.last, headers = True, [*headers, _CLOSE]
         connection = self._connection
         if not connection.lost:
-            connection.transport.write(wire.head_of(status, headers, connection.server.date, length) + body)
+            data = wire.head_of(status, headers, connection.server.date, length) + body
+            if whole:
+                connection.answer(data, last=self.last)
+            else:
+                connection.send(data)
 
 
 class _Stream:
@@ -400,10 +503,10 @@ class _Stream:
         if self._connection.lost:
             raise RuntimeError("the client left")
         if piece:
-            self._connection.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if self._chunked else piece)
+            self._connection.send(b"%x\r\n%b\r\n" % (len(piece), piece) if self._chunked else piece)
             await self._connection.written()
 
     def end(self) -> None:
         """There are no more."""
         if self._chunked and not self._connection.lost:
-            self._connection.transport.write(b"0\r\n\r\n")
+            self._connection.send(b"0\r\n\r\n")

@@ -5,9 +5,12 @@ returns at once; its record reaches the disk within a second, and is not acknowl
 own segment, so replicas share a folder. A segment is sealed by size, by age and on close; only then has it a digest.
 
 :mod:`.format` says what the bytes mean, :mod:`.writer` writes them, :mod:`.segments` finds, reads and recovers them.
+:mod:`.backlog` outlives a writer that is killed, and :mod:`.rescue` writes what was left in it.
 """
 
+from bedplate.journal.backlog import Backlog
+from bedplate.journal.rescue import rescue
 from bedplate.journal.segments import Segment, read, recover, segments
 from bedplate.journal.writer import Mode, Writer
 
-__all__ = ["Mode", "Segment", "Writer", "read", "recover", "segments"]
+__all__ = ["Backlog", "Mode", "Segment", "Writer", "read", "recover", "rescue", "segments"]

@@ -78,7 +78,7 @@ def read_header(file: BinaryIO) -> tuple[Header, int] | None:
     (length,) = _WORD.unpack(start[4:])
     text = file.read(length) if length < 4096 else b""
     end = file.read(4)
-    if len(end) < 4 or _WORD.unpack(end)[0] != zlib.crc32(text):
+    if not text or len(end) < 4 or _WORD.unpack(end)[0] != zlib.crc32(text):  # zeros have the checksum of nothing
         return None
     return _json(text, Header), zlib.crc32(text)
 

@@ -13,6 +13,7 @@ from bedplate import clock
 from bedplate.errors import InputError, StorageError
 from bedplate.ids import Digest
 from bedplate.journal import format as fmt
+from bedplate.journal.backlog import Backlog
 from bedplate.journal.segments import promote, recover, sync_folder
 
 Mode = Literal["buffered", "durable"]
@@ -29,6 +30,8 @@ class Writer:
     durable append waits for it, so one fsync serves all of them. After a failed fsync the writer refuses everything:
     the kernel may have dropped the pages, and a second fsync would lie. A full disk is different: what did not fit is
     taken back, its callers are told, and the writer works again once there is room.
+
+    With a ``backlog``, whoever has its descriptor can write what this process was given, had it to end at once.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class Writer:
         seal_bytes: int = 64 << 20,
         seal_seconds: float = 60.0,
         flush_seconds: float = 0.25,
+        backlog: Backlog | None = None,
     ) -> None:
         if mode not in ("buffered", "durable"):
             raise InputError(f"{mode!r} is not a journal mode", fix="use buffered or durable")
@@ -58,7 +62,8 @@ class Writer:
         self._settled = 0  # records that are on disk or were refused, ever
         self._seal_asked = self._closing = self._refusing = False
         self._failed: StorageError | None = None
-        self._segment: _OpenSegment | None = None
+        self._backlog = backlog
+        self._segment: OpenSegment | None = None
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
 
@@ -104,6 +109,8 @@ class Writer:
             if done is None and self._waiting_bytes > MOST_WAITING:
                 raise StorageError("the journal cannot keep up", where=str(self._folder), fix="free disk space")
             self._waiting.append((record, done))
+            if done is None and self._backlog is not None:
+                self._backlog.add(record)
             self._waiting_bytes += size
             self._appended += 1
             if done is not None or self._waiting_bytes > 1 << 20:
@@ -163,6 +170,8 @@ class Writer:
                     self._work.wait(self._flush_seconds)
                 batch, self._waiting, self._waiting_bytes = self._waiting, [], 0
                 sealing, closing = self._seal_asked or self._closing, self._closing
+                if self._backlog is not None:
+                    self._backlog.taken()
             if batch:
                 self._write(batch)
             self._maybe_seal(sealing)
@@ -180,7 +189,10 @@ class Writer:
         self._refusing = False
         try:
             if self._segment is None:
-                self._segment = _OpenSegment(self._folder)
+                self._segment = OpenSegment(self._folder)
+            if self._backlog is not None:
+                with self._work:
+                    self._backlog.into(self._segment.id, self._segment.count)
             self._segment.write([record for record, _ in batch])
         except OSError as cause:
             error = self._refused(cause)
@@ -188,6 +200,8 @@ class Writer:
             self._keep(batch)
             batch = [entry for entry in batch if entry[1] is not None]
         with self._work:
+            if error is None and self._backlog is not None:
+                self._backlog.written()
             self._settled += len(batch)
             self._work.notify_all()
         for _, done in batch:
@@ -237,12 +251,13 @@ class Writer:
                 self._work.notify_all()
 
 
-class _OpenSegment:
+class OpenSegment:
     """The file being appended to. Locked while its writer lives, so that nobody else recovers it."""
 
     def __init__(self, folder: Path) -> None:
         while True:
             header = fmt.new_header()
+            self.id = header.id
             self.path = folder / f"{header.id}{fmt.OPEN}"
             self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._fd, fcntl.LOCK_EX)
@@ -251,7 +266,7 @@ class _OpenSegment:
             os.close(self._fd)  # another writer's recovery removed the empty file before it was locked
         start, self._crc = fmt.encode_header(header)
         self.opened = clock.monotonic()
-        self._count = 0
+        self.count = 0
         try:
             _write_all(self._fd, start, 0)
             sync_folder(folder)
@@ -273,7 +288,7 @@ class _OpenSegment:
         _write_all(self._fd, data, self.size)
         os.fdatasync(self._fd)
         self.size += len(data)
-        self._count += len(records)
+        self.count += len(records)
         self._crc = crc
         self._sha.update(data)
 
@@ -283,11 +298,11 @@ class _OpenSegment:
 
     def seal(self) -> None:
         """Write the footer, sync, and give the file its sealed name; without a record, remove it."""
-        if not self._count:
+        if not self.count:
             self.path.unlink()
         else:
             digest = Digest(f"sha256:{self._sha.hexdigest()}")
-            _write_all(self._fd, fmt.encode_footer(fmt.Footer(count=self._count, digest=digest)), self.size)
+            _write_all(self._fd, fmt.encode_footer(fmt.Footer(count=self.count, digest=digest)), self.size)
             os.fsync(self._fd)
             promote(self.path)
         os.close(self._fd)

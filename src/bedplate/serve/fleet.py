@@ -11,6 +11,7 @@ import msgspec
 from bedplate import clock
 from bedplate.errors import BedplateError, UnavailableError
 from bedplate.serve import sockets
+from bedplate.serve.holding import Holder, Orphan
 from bedplate.serve.process import Process
 from bedplate.serve.scaling import Scaler
 from bedplate.serve.spec import ReplicaSpec
@@ -46,6 +47,7 @@ class Fleet:
         self._scaler = Scaler()
         self._starting: list[Process] = []
         self._leaving: list[Process] = []
+        self._orphans: list[Orphan] = []
         self._delay, self._not_before = _FIRST_DELAY, 0.0
         self._measured = 0
         self._measure_at = 0.0
@@ -166,6 +168,7 @@ class Fleet:
         self._leaving += self.replicas
         self.replicas = []
         self._wait_for_leaving()
+        self._orphans = []
 
     def _begin(self, spec: ReplicaSpec, end: float, within: float) -> Process:
         while (process := self._spawn(self, spec)) is None:
@@ -180,12 +183,11 @@ class Fleet:
         return process
 
     def _wait_for_leaving(self) -> None:
-        leaving = self._leaving
-        for process in leaving:
+        for process in self._leaving:
             process.drain()
-        for process in leaving:
+        for process in self._leaving:
             process.end()
-        self._leaving = []
+        self._see_off()
 
     # --------------------------------------------------------------------------------------------------- looking after
 
@@ -198,11 +200,12 @@ class Fleet:
         if self.stopped or not self.begun:
             return
         now = clock.monotonic()
-        self._leaving = [process for process in self._leaving if not process.over()]
+        self._see_off()
         self._bury(now)
         self._measure(now)
         loads = [process.load for process in self.replicas if process.ready and process.load is not None]
-        if self.asleep and self._knocked():
+        self._give_on()
+        if self.asleep and (self._orphans or self._knocked()):
             self.wanted, self.used = 1, now
         self.wanted = self._scaler.wanted(
             self.spec.scale, now, clock.now(), self.wanted, loads, now - self.used
@@ -236,11 +239,32 @@ class Fleet:
             if process.alive and not silent:
                 continue
             process.kill()
+            self._orphans += process.orphans
             ended = f"it told nothing for {patience:g} s" if silent else f"it ended: {process.returncode}"
             self.error = process.error.message if process.error else ended
             self.replicas.remove(process)
             self.restarts += 1
             self._back_off(now)
+
+    def _see_off(self) -> None:
+        """Let go of those that have ended; who was killed before it had answered everything leaves that to others."""
+        staying = []
+        for process in self._leaving:
+            if process.over():
+                self._orphans += process.orphans
+            else:
+                staying.append(process)
+        self._leaving = staying
+
+    def _give_on(self) -> None:
+        """Have a replica go on with the connections of those that ended."""
+        ready = [process for process in self.replicas if process.ready and process.alive]
+        if ready and self._orphans:
+            self._orphans = ready[-1].holder.give(self._orphans)
+
+    def holders(self) -> list[Holder]:
+        """What has to be heard while nothing else is to be done here."""
+        return [process.holder for process in self._all() if not process.holder.ended]
 
     def _measure(self, now: float) -> None:
         fresh = [process for process in self.replicas if process.ready and not process.memory]

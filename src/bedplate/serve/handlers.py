@@ -25,7 +25,7 @@ from bedplate.errors import (
     StorageError,
     UnavailableError,
 )
-from bedplate.http import ResourceRef
+from bedplate.http import ResourceRef, places
 from bedplate.ids import Digest
 from bedplate.journal import Writer
 from bedplate.records import Exposure, TraceContext
@@ -181,6 +181,7 @@ class Inference:
         if arrival.traceparent:
             model = min(computed - decoded, self._batcher.took) if self.queues else computed - decoded
             record = _traced(record, arrival, decoded, computed, model, answer.steps)
+        places.claim(prediction)
         await self._log(record)
         self.metrics.prediction(perf_counter() - started)
         return Answered(prediction, version, outputs)

@@ -16,6 +16,7 @@ import msgspec
 from bedplate import clock, errors, files, ids
 from bedplate.errors import BedplateError, UnavailableError
 from bedplate.serve import spec as specs
+from bedplate.serve.holding import Holder, Orphan
 from bedplate.serve.scaling import Load
 from bedplate.serve.spec import ReplicaSpec
 from bedplate.settings import threads_environment
@@ -27,6 +28,7 @@ class Process:
     """One replica process, and the pipe on which it says that it is ready and then how it fares.
 
     ``ready`` once it said so, ``error`` when it said why it will not be; ``load`` is the newest, None before the first.
+    ``holder`` has what it has in hand, and ``orphans``, when it has ended, the connections that others go on with.
 
     Raises:
         UnavailableError: it cannot be started.
@@ -40,7 +42,8 @@ class Process:
         files.make_folder(log.parent)
         read_end, write_end = os.pipe()
         command = [sys.executable, "-m", "bedplate.serve.replica", str(self._spec_path)]
-        inherited = [listener.fileno() for listener in listeners]
+        self.holder, self.orphans = Holder(), list[Orphan]()
+        inherited = [self.holder.theirs.fileno(), *(listener.fileno() for listener in listeners)]
         command += [str(write_end), str(os.getpid()), *map(str, inherited)]
         try:
             with log.open("ab") as output:
@@ -55,10 +58,12 @@ class Process:
                 )
         except OSError as error:
             os.close(read_end)
+            self.holder.socket.close()
             self._spec_path.unlink(missing_ok=True)
             raise UnavailableError(f"a replica cannot be started: {error.strerror}") from error
         finally:
             os.close(write_end)
+            self.holder.theirs.close()
         os.set_blocking(read_end, False)
         self._pipe, self._rest = read_end, b""
         self.pid = self._process.pid
@@ -160,6 +165,7 @@ class Process:
         if self._pipe >= 0:
             os.close(self._pipe)
             self._pipe = -1
+            self.orphans = self.holder.end(self.spec.journal)
         self._spec_path.unlink(missing_ok=True)
 
 

@@ -1,4 +1,4 @@
-"""One replica: ``python -m bedplate.serve.replica <spec.json> <status pipe> <parent> <socket> [<socket for gRPC>]``.
+"""One replica: ``python -m bedplate.serve.replica <spec.json> <pipe> <parent> <holder> <socket> [<socket for gRPC>]``.
 
 With the spec alone it is its own master, as in a container: it opens its sockets, and tells nobody but its log.
 
@@ -37,6 +37,7 @@ from bedplate.serve.batching import Batcher
 from bedplate.serve.candidate import Candidate
 from bedplate.serve.grpc import GrpcServer
 from bedplate.serve.handlers import Inference
+from bedplate.serve.holding import Held
 from bedplate.serve.predictors import FeatureReader, Predictor
 from bedplate.serve.quotas import Meters
 from bedplate.serve.rest import RestApplication
@@ -95,18 +96,20 @@ class CandidateReplica:
 
 
 class Replica:
-    """The parts of one replica, put together from its spec.
+    """The parts of one replica, put together from its spec; ``held``, where others go on with what it has in hand.
 
     Raises:
         BedplateError: the bundle cannot be trusted, or a file cannot be opened.
     """
 
-    def __init__(self, spec: ReplicaSpec) -> None:
-        self.spec = spec
+    def __init__(self, spec: ReplicaSpec, held: Held | None = None) -> None:
+        self.spec, self.held = spec, held
         manifest, predictor, self.features, computed = _load(spec)
         self.meters = Meters(spec.journal / quotas.FILE, spec.quota)
         self.access = Access(spec.snapshot, spec.snapshot_key, spec.use_case, spec.name, self.meters)
-        self.journal = Writer(spec.journal, spec.mode, seal_seconds=spec.seal)
+        self.journal = Writer(
+            spec.journal, spec.mode, seal_seconds=spec.seal, backlog=None if held is None else held.backlog
+        )
         self.batcher = _batcher(spec, manifest, predictor, self.features)
         self.router = Router(spec.digest, str(manifest.version), spec.evidence, manifest.signature)
         self.router.follow(self.access.routes.get(spec.name))
@@ -126,8 +129,15 @@ class Replica:
         descriptor, *more = descriptors
         for one in more:
             await self.grpc.start(socket.socket(fileno=one))
-        server = Server(self.app.__rsgi__, descriptor, most=sockets.connections())
+        server = Server(
+            self.app.__rsgi__,
+            descriptor,
+            most=sockets.connections(),
+            places=None if self.held is None else self.held.places,
+        )
         await server.start()
+        if self.held is not None:
+            self.held.start(server)
         ticking = [asyncio.create_task(self._tick(say)), asyncio.create_task(self.inference.pressure.watch())]
         say("ready")
         await ending.wait()
@@ -175,6 +185,15 @@ class Replica:
             _log.error("the prediction log could not be sealed: %s", error)
 
 
+def _held(spec: ReplicaSpec, holder: int) -> Held | None:
+    """What lets others go on with the connections of this process; None on a system that has no such memory."""
+    try:
+        return Held(holder, sockets.connections(), spec.max_body)
+    except (OSError, ValueError) as error:
+        _log.warning("what this process has in hand is lost should it be killed: %s", error)
+        return None
+
+
 def _load(spec: ReplicaSpec) -> tuple[Manifest, Predictor, online.Online, Threads]:
     manifest = bundle.verify(spec.bundle, public_key=spec.public_key, digest=spec.digest)
     features = online.open(spec.online, read_only=True)
@@ -219,7 +238,7 @@ def main(arguments: list[str]) -> int:
     """Run one replica to its end; the exit status is 0 after a drain."""
     path, *inherited = arguments
     if inherited:
-        pipe, parent, *descriptors = map(int, inherited)
+        pipe, parent, holder, *descriptors = map(int, inherited)
         die_with_parent(parent)
         os.set_blocking(pipe, False)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
@@ -237,7 +256,8 @@ def main(arguments: list[str]) -> int:
         if not inherited:
             ports = [spec.port, *([] if spec.grpc is None else [spec.grpc])]
             descriptors = [sockets.listen(spec.host, port).detach() for port in ports]
-        replica = Replica(spec) if spec.socket is None else CandidateReplica(spec)
+        held = _held(spec, holder) if inherited and spec.socket is None else None
+        replica = Replica(spec, held) if spec.socket is None else CandidateReplica(spec)
     except BedplateError as error:
         _log.error("not started: %s", error)
         say("failed", error=error.to_dict())

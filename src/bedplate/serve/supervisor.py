@@ -18,6 +18,7 @@ from bedplate import clock, files, ids
 from bedplate.errors import BedplateError, ConflictError, NotFoundError, UnavailableError
 from bedplate.serve import sockets
 from bedplate.serve.fleet import Fleet
+from bedplate.serve.holding import Holder
 from bedplate.serve.process import Process
 from bedplate.serve.spec import ReplicaSpec
 from bedplate.settings import Home
@@ -61,6 +62,7 @@ class Supervisor:
     """
 
     def __init__(self, home: Home, memory: int | None = None) -> None:
+        sockets.connections()  # one descriptor here for each connection that a replica has
         self._home, self._memory = home, memory
         self._fleets: dict[str, Fleet] = {}
         self._lock = threading.Lock()
@@ -250,16 +252,37 @@ class Supervisor:
 
     def _wait(self, seconds: float) -> None:
         """Until the time is over, the bell rings, or somebody connects to an endpoint that is asleep."""
-        poll = select.poll()
-        poll.register(self._bell, select.POLLIN)
-        with self._lock:
-            for fleet in self._fleets.values():
-                if fleet.begun and fleet.asleep and not fleet.stopped and not fleet.changing.locked():
-                    for listener in fleet.listeners(fleet.spec):
-                        poll.register(listener, select.POLLIN)
-        poll.poll(seconds * 1000)
+        end = clock.monotonic() + seconds
+        while not self._listen_until(end):
+            pass
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._bell)
+
+    def _listen_until(self, end: float) -> bool:
+        """Hear what is said of connections; whether there is more to do than that."""
+        poll, heard = select.poll(), dict[int, tuple[Fleet, Holder]]()
+        poll.register(self._bell, select.POLLIN)
+        with self._lock:
+            fleets = list(self._fleets.values())
+        for fleet in fleets:
+            if not fleet.begun or fleet.stopped or fleet.changing.locked():
+                continue
+            for listener in fleet.listeners(fleet.spec) if fleet.asleep else ():
+                poll.register(listener, select.POLLIN)
+            for holder in fleet.holders():
+                poll.register(holder.socket, select.POLLIN)
+                heard[holder.socket.fileno()] = fleet, holder
+        found = {descriptor for descriptor, _ in poll.poll(max(0.0, end - clock.monotonic()) * 1000)}
+        ended = False
+        for descriptor in found & heard.keys():
+            fleet, holder = heard[descriptor]
+            if fleet.changing.acquire(blocking=False):
+                try:
+                    holder.hear()
+                finally:
+                    fleet.changing.release()
+            ended = ended or holder.ended
+        return ended or not found or bool(found - heard.keys())
 
     def _ring(self) -> None:
         os.eventfd_write(self._bell, 1)

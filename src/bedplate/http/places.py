@@ -1,0 +1,295 @@
+"""What a server has in hand of each connection, in memory that outlives it: another process can go on with it.
+
+What arrives is received straight into this memory, and an answer lies in it before it is sent, so nothing is ever in
+the process alone. How far either got the kernel counts itself (``TCP_INFO`` of tcp(7)): what was taken from a
+connection and what it was given, to the byte, however the process ended. What a place says changes as a whole: a state
+is written beside the one in force, and one byte then says which of the two is.
+"""
+
+import array
+import ctypes
+import fcntl
+import mmap
+import os
+import socket
+import struct
+import termios
+from collections.abc import Callable
+from contextvars import ContextVar
+
+import msgspec
+
+_PAGE = 4096
+_SIZES = struct.Struct("<2Q")
+_STATE = struct.Struct("<7Q")
+_STATES = 64, 128
+_CLAIMS, _CLAIM, _MOST_CLAIMS = 192, 40, 8
+_ARRIVED = _CLAIMS + _CLAIM * _MOST_CLAIMS
+_STAGED = 4 << 20
+"""Bytes of an answer that can be kept; a larger one is sent all the same, and lost with the process."""
+_AT_ONCE = 64 << 10
+_BESIDE = 256 << 10
+"""Bytes that may arrive beside a body: its head, and requests that were sent before they were asked for."""
+_LAST, _LOST = 1, 2
+_MOST_TRIES = 2
+_ESTABLISHED, _CLOSE_WAIT = 1, 8
+
+_libc = ctypes.CDLL(None)
+_answering: ContextVar["Place | None"] = ContextVar("answering", default=None)
+
+
+def claim(record: str) -> None:
+    """Say that a record of this id, at most 40 ASCII characters, is about the request that this task answers.
+
+    If the process is killed before the answer is given, the record is about an answer that nobody got.
+    """
+    place = _answering.get()
+    if place is not None:
+        place.claim(record)
+
+
+class Left(msgspec.Struct, frozen=True):
+    """A connection as a killed process left it.
+
+    ``unanswered`` is what it received and did not answer, ``rest`` what it wanted to send and did not; ``received`` and
+    ``written`` are the bytes that passed the connection before. ``last`` says that it ends with ``rest``. ``tries`` is
+    how many processes ended with ``unanswered`` in hand; ``hand`` is what whoever gives the connection on calls it.
+    """
+
+    unanswered: bytes
+    rest: bytes
+    received: int
+    written: int
+    last: bool
+    tries: int
+    hand: int = 0
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether too many processes ended over what is unanswered for another one to try it."""
+        return bool(self.unanswered) and self.tries > _MOST_TRIES
+
+
+class Places:
+    """Memory for ``count`` connections with bodies of at most ``body`` bytes; pages that are not used take none.
+
+    ``kept`` is called with the number of a place, the descriptor of its connection, and how another process left that;
+    ``left`` with the number when it is free again.
+
+    Raises:
+        OSError: the system has no such memory.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        body: int,
+        kept: Callable[[int, int, Left | None], None],
+        left: Callable[[int], None],
+    ) -> None:
+        self.kept, self.left = kept, left
+        arrived = -(-(body + _BESIDE + _ARRIVED) // _PAGE) * _PAGE
+        self.stride = arrived + _STAGED
+        self.arrived, self.staged = arrived - _ARRIVED, arrived
+        self.descriptor = os.memfd_create("places", os.MFD_CLOEXEC)
+        size = _PAGE + count * self.stride
+        os.ftruncate(self.descriptor, size)
+        self.memory = mmap.mmap(self.descriptor, size)
+        _SIZES.pack_into(self.memory, 0, self.stride, self.staged)
+        self.view = memoryview(self.memory)
+        self._free = list(range(count - 1, -1, -1))
+
+    def take(self) -> "Place | None":
+        """A place for a new connection; None when all are taken."""
+        return Place(self, self._free.pop()) if self._free else None
+
+    def give(self, place: "Place") -> None:
+        """The connection has ended."""
+        self._free.append(place.number)
+        self.left(place.number)
+
+
+class Place:
+    """The memory of one connection, for the process that has it."""
+
+    def __init__(self, places: Places, number: int) -> None:
+        self.number = number
+        self._places = places
+        self._at = at = _PAGE + number * places.stride
+        self._arrived = places.view[at + _ARRIVED : at + _ARRIVED + places.arrived]
+        self._out = at + places.staged
+        self._aside = bytearray()
+        self._end = self._done = self._staged = self._claims = self._flags = self._tries = 0
+        self._received = self._origin = self.written = 0
+        self._ended = False
+
+    def begin(self, left: Left | None) -> None:
+        """Start with a connection that is new, or with one that another process left."""
+        self._now = self._places.memory[self._at]
+        if left is not None:
+            size = len(left.unanswered)
+            if size > len(self._arrived) or len(left.rest) > _STAGED:
+                self._flags = _LOST
+            else:
+                self._arrived[:size] = left.unanswered
+                self._places.memory[self._out : self._out + len(left.rest)] = left.rest
+            self._end, self._staged = size, len(left.rest)
+            self._received, self._origin = left.received - size, left.written
+            self.written = left.written + len(left.rest)
+            self._tries = left.tries
+            self._flags |= _LAST if left.last else 0
+        self._commit()
+
+    def room(self) -> memoryview:
+        """Where the next bytes are to be received."""
+        room = self._arrived[self._end : self._end + _AT_ONCE]
+        if room and not self._flags & _LOST:
+            return room
+        if not self._flags & _LOST:
+            self._flags |= _LOST
+            self._commit()
+        self._aside = bytearray(_AT_ONCE)
+        return memoryview(self._aside)
+
+    def took(self, size: int) -> bytes:
+        """The bytes that were received just now."""
+        start, self._end = self._end, self._end + size
+        return bytes(self._aside[:size] if self._flags & _LOST else self._arrived[start : self._end])
+
+    def answering(self) -> None:
+        """What this task does from here on is about the request at hand."""
+        _answering.set(self)
+
+    def claim(self, record: str) -> None:
+        """See :func:`claim`."""
+        if self._claims < _MOST_CLAIMS and not self._ended:
+            at = self._at + _CLAIMS + self._claims * _CLAIM
+            self._places.memory[at : at + _CLAIM] = record.encode("ascii").ljust(_CLAIM, b"\0")
+            self._claims += 1
+            self._commit()
+
+    def answer(self, data: bytes, unread: int, *, last: bool) -> None:
+        """Keep an answer that will be sent next, to all that arrived but the last ``unread`` bytes."""
+        if self.written != self._origin + self._staged:
+            self._origin, self._staged = self.written, 0
+        if self._staged + len(data) > _STAGED:
+            self._flags |= _LOST
+        else:
+            at = self._out + self._staged
+            self._places.memory[at : at + len(data)] = data
+        self._staged += len(data)
+        self.written += len(data)
+        self._flags |= _LAST if last else 0
+        self._settle(unread)
+
+    def done(self, unread: int) -> None:
+        """All but the last ``unread`` bytes was answered; if in pieces, those are not kept."""
+        if self.written != self._origin + self._staged:
+            self._origin, self._staged = self.written, 0
+            self._settle(unread)
+
+    def _settle(self, unread: int) -> None:
+        self._done, self._claims, self._tries = self._end - unread, 0, 0
+        self._commit()
+
+    def rewind(self) -> None:
+        """Everything was answered, and the kernel has the answers: begin anew."""
+        if not self._end:
+            return
+        if max(self._end, self._staged) > _AT_ONCE:
+            self._trim()
+        self._received += self._end
+        self._origin = self.written
+        self._end = self._done = self._staged = self._claims = self._flags = 0
+        self._commit()
+
+    def _trim(self) -> None:
+        """Give the pages of something large back to the system."""
+        start = self._at + _AT_ONCE
+        self._places.memory.madvise(mmap.MADV_REMOVE, start, self._out - start)
+        self._places.memory.madvise(mmap.MADV_REMOVE, self._out, _STAGED)
+
+    def end(self) -> None:
+        """The connection has ended; what still works for it changes nothing here."""
+        self._ended = True
+        self._arrived.release()
+        self._places.give(self)
+
+    def _commit(self) -> None:
+        now = self._now = 1 - self._now
+        memory, at = self._places.memory, self._at
+        _STATE.pack_into(
+            memory, at + _STATES[now], self._received, self._done, self._origin, self._staged, self._flags,
+            self._tries, self._claims,
+        )  # fmt: skip
+        memory[at] = now
+
+
+def shut_down(descriptor: int) -> None:
+    """End a connection for both sides, whoever else has it open: closing it here would end nothing."""
+    _libc.shutdown(descriptor, socket.SHUT_RDWR)
+
+
+# ------------------------------------------------------------------------------------------------------ who comes after
+
+
+def left(places: int, number: int, connection: socket.socket) -> Left | None:
+    """The connection of a place, whose process has ended, in the memory with the descriptor ``places``.
+
+    None where nobody can go on: it was closed, or what is missing was kept nowhere.
+    """
+    counted = _counts(connection)
+    if counted is None:
+        return None
+    taken, written = counted
+    at, staged_at = _where(places, number)
+    received, done, origin, staged, flags, tries, _ = _state(places, at)
+    rest = origin + staged - written
+    unanswered = taken - received - done
+    if flags & _LOST or unanswered < 0 or not 0 <= rest <= staged:
+        return None
+    return Left(
+        os.pread(places, unanswered, at + _ARRIVED + done),
+        os.pread(places, rest, at + staged_at + staged - rest),
+        taken,
+        written,
+        bool(flags & _LAST),
+        tries + 1 if unanswered else 0,
+    )
+
+
+def claims(places: int, number: int) -> list[str]:
+    """The ids of records about the request that the connection of a place waits for."""
+    at, _ = _where(places, number)
+    count = _state(places, at)[-1]
+    data = os.pread(places, count * _CLAIM, at + _CLAIMS)
+    return [data[start : start + _CLAIM].rstrip(b"\0").decode("ascii") for start in range(0, len(data), _CLAIM)]
+
+
+def _where(places: int, number: int) -> tuple[int, int]:
+    """Where a place begins, and where in it the answers are."""
+    stride, staged = _SIZES.unpack(os.pread(places, _SIZES.size, 0))
+    return _PAGE + number * stride, staged
+
+
+def _state(places: int, at: int) -> tuple[int, ...]:
+    head = os.pread(places, _CLAIMS, at)
+    return _STATE.unpack_from(head, _STATES[head[0]])
+
+
+def _counts(connection: socket.socket) -> tuple[int, int] | None:
+    """The bytes that were taken from a connection, and that were given to it, ever; None when it is not open.
+
+    Offsets are those of ``struct tcp_info`` in linux/tcp.h. An end that the other side sent counts as a byte received.
+    """
+    while True:
+        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 232)
+        if len(info) < 216 or info[0] not in (_ESTABLISHED, _CLOSE_WAIT):
+            return None
+        (received,) = struct.unpack_from("Q", info, 128)
+        (unsent,) = struct.unpack_from("I", info, 144)
+        sent, again = struct.unpack_from("QQ", info, 200)
+        waiting = array.array("i", [0])
+        fcntl.ioctl(connection.fileno(), termios.FIONREAD, waiting)
+        if connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 136)[128:136] == info[128:136]:
+            return received - waiting[0] - (info[0] == _CLOSE_WAIT), sent - again + unsent
