@@ -18,7 +18,7 @@ from urllib.parse import quote, urlencode, urlsplit
 import msgspec
 
 from tests.mlflow.differences import DIFFERENCES, Difference
-from tests.mlflow.steps import Kept, Step, fill, find
+from tests.mlflow.steps import ETAG, Kept, Step, fill, find
 
 _HEX = re.compile(r"[0-9a-f]{32}")
 _ARTIFACTS = re.compile(r"(mlflow-artifacts:/+(?:workspaces/[^/]+/)?)([1-9][0-9]*)(?=/|$)")
@@ -50,6 +50,7 @@ class Reply(msgspec.Struct):
     json: bool
     body: Any
     type: str = ""
+    etag: str = ""
 
     @property
     def error_code(self) -> str | None:
@@ -66,23 +67,30 @@ class Caller:
         self._server = server
         self._connection = http.client.HTTPConnection(urlsplit(server.address).netloc, timeout=60)
 
-    def call(self, step: Step, kept: Kept) -> tuple[int, str, bytes]:
-        """Status, content type and body of the reply."""
+    def call(self, step: Step, kept: Kept) -> Reply:
+        """The reply, as it came."""
         path = quote(fill(step.path, kept), safe="/%?=&:;,+~!*'()@")
         if step.query:
             path += "?" + urlencode([(name, fill(value, kept)) for name, value in step.query])
-        headers = {**self._server.headers, **{name: fill(value, kept) for name, value in step.headers}}
+        address = urlsplit(path)
+        own = not address.netloc
+        headers = {**(self._server.headers if own else {}), **step.headers_with(kept)}
         body = step.raw
         if body is None and step.body is not None:
             body = json.dumps(fill(step.body, kept)).encode()
             headers.setdefault("content-type", "application/json")
+        connection = self._connection if own else http.client.HTTPConnection(address.netloc, timeout=60)
         try:
-            self._connection.request(step.method, path, body, headers)
-            with self._connection.getresponse() as response:
-                return response.status, response.getheader("content-type", ""), response.read()
+            connection.request(step.method, path.removeprefix(f"http://{address.netloc}"), body, headers)
+            with connection.getresponse() as response:
+                kind = response.getheader("content-type", "")
+                return _reply(response.status, kind, response.read(), response.getheader("etag", ""))
         except (ConnectionError, http.client.HTTPException) as error:  # a finding like any other
             self._connection.close()
-            return 0, "", repr(error).encode()
+            return _reply(0, "", repr(error).encode(), "")
+        finally:
+            if not own:
+                connection.close()
 
     def close(self) -> None:
         """Let the connection go."""
@@ -95,10 +103,9 @@ def play(server: Server, steps: Iterable[Step]) -> list[Reply]:
     tidy, caller, replies = Tidy(), Caller(server), []
     try:
         for step in steps:
-            status, kind, body = caller.call(step, kept)
-            reply = _reply(status, kind, body)
+            reply = caller.call(step, kept)
             for name, path in step.keep.items():
-                kept[name] = find(reply.body, path)
+                kept[name] = reply.etag if path == ETAG else find(reply.body, path)
             reply.body = tidy(reply.body)
             if step.unordered and isinstance(reply.body, dict):
                 reply.body = {name: _by_ids(item) for name, item in reply.body.items()}
@@ -108,11 +115,11 @@ def play(server: Server, steps: Iterable[Step]) -> list[Reply]:
     return replies
 
 
-def _reply(status: int, kind: str, body: bytes) -> Reply:
+def _reply(status: int, kind: str, body: bytes, etag: str) -> Reply:
     kind = kind.partition(";")[0]
     if kind == "application/json" and body:
-        return Reply(status, True, json.loads(body), kind)
-    return Reply(status, False, body.decode("utf-8", errors="backslashreplace"), kind)
+        return Reply(status, True, json.loads(body), kind, etag)
+    return Reply(status, False, body.decode("utf-8", errors="backslashreplace"), kind, etag)
 
 
 class Tidy:

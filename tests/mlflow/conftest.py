@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import pytest
 
-from tests import retail
-from tests.mlflow import peer
+from tests import retail, servers
+from tests.mlflow import environment, peer
 
 
 class Bedplate(NamedTuple):
@@ -54,4 +54,19 @@ def reference() -> Iterator[str]:
 def reference_with_workspaces() -> Iterator[str]:
     """The address of one that was started with workspaces."""
     with peer.running("--enable-workspaces") as running:
+        yield running.address
+
+
+@pytest.fixture(scope="session")
+def reference_on_s3(s3: servers.S3) -> Iterator[str]:
+    """The address of one that keeps artifacts in S3: elsewhere it takes no upload in parts."""
+    environment.needs("boto3")
+    options = s3.options
+    settings = {
+        "AWS_ACCESS_KEY_ID": options["access_key_id"],
+        "AWS_SECRET_ACCESS_KEY": options["secret_access_key"],
+        "AWS_DEFAULT_REGION": options["region"],
+        "MLFLOW_S3_ENDPOINT_URL": options["endpoint"],
+    }
+    with peer.running("--artifacts-destination", s3.address(), **settings) as running:
         yield running.address

@@ -155,6 +155,31 @@ DIFFERENCES: tuple[Difference, ...] = (
         why="One spelling, the one that MLflow documents and its clients send.",
     ),
     Difference(
+        name="tickets",
+        where="Addresses and headers for the parts of an upload",
+        theirs="Addresses in the storage, signed for an hour, and no headers",
+        ours="Addresses here, with a header that lets this one request in for six hours",
+        why="The storage stays behind the server, where policy and ledger are.",
+        fields=(
+            ("POST */mpu/create/*", "credentials.*.url"),
+            ("POST */mpu/create/*", "credentials.*.headers"),
+        ),
+    ),
+    Difference(
+        name="numbers-of-parts",
+        where="Beginning an upload in no part, in fewer, or in more than 10,000",
+        theirs="200, with addresses that the storage refuses, or with none",
+        ours="400 `INVALID_PARAMETER_VALUE`",
+        why="Such an upload cannot be completed.",
+    ),
+    Difference(
+        name="given-up-twice",
+        where="Giving up an upload that was given up",
+        theirs="What the storage says: 200 or an internal error",
+        ours="404 `RESOURCE_DOES_NOT_EXIST`, as for every call about it",
+        why="It is not there any more.",
+    ),
+    Difference(
         name="release-requests",
         where="transition-stage to Production, and aliases that stand for production",
         theirs="200 for everybody",

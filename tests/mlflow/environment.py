@@ -29,6 +29,12 @@ def python(name: str = "mlflow") -> Path:
     return path
 
 
+def needs(package: str) -> None:
+    """Say how to make the environment anew if it was made before it had this package."""
+    if subprocess.run([str(python()), "-c", f"import {package}"], capture_output=True).returncode:
+        pytest.fail(f"{python()} has no {package}; make it anew: make .venv/.mlflow")
+
+
 def variables(**settings: str) -> dict[str, str]:
     """What a process in that environment sees: nothing of ours, nothing of MLflow's but what is given."""
     kept = {

@@ -28,8 +28,8 @@ class Peer(NamedTuple):
 
 
 @contextmanager
-def running(*options: str, workers: int = 1, folder: Path | None = None) -> Iterator[Peer]:
-    """A server, with more options of its command if given, gone with its processes and data when the block ends."""
+def running(*options: str, workers: int = 1, folder: Path | None = None, **settings: str) -> Iterator[Peer]:
+    """A server, with more options and settings if given, gone with its processes and data when the block ends."""
     place = Path(tempfile.mkdtemp(prefix="bedplate-mlflow-", dir=folder))
     port = _free_port()
     command = [
@@ -39,10 +39,10 @@ def running(*options: str, workers: int = 1, folder: Path | None = None) -> Iter
         *("--host", "127.0.0.1", "--port", str(port)),
         *options,
     ]
-    settings = environment.variables(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
+    environ = environment.variables(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false", **settings)
     with (place / "log").open("wb") as log:
         process = subprocess.Popen(
-            command, cwd=place, env=settings, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            command, cwd=place, env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
     try:
         address = f"http://127.0.0.1:{port}"

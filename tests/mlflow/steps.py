@@ -1,7 +1,8 @@
 """The language of the corpus: one step is one call, and may keep parts of its reply for later steps.
 
 ``"$name"`` inside a path, query, body or header stands for what an earlier step kept under that name; each server has
-its own. A path without a leading slash lies under ``/api/2.0/mlflow/``.
+its own. A path without a leading slash lies under ``/api/2.0/mlflow/``, unless it is a whole address that was kept:
+there goes no key. Headers that were kept together have ``"$name"`` for their name.
 """
 
 import re
@@ -10,6 +11,8 @@ from typing import Any
 import msgspec
 
 PREFIX = "/api/2.0/mlflow/"
+ETAG = "@etag"
+"""What a step keeps by this is the header of that name."""
 _NAME = re.compile(r"\$([a-z][a-z0-9_]*)")
 
 Kept = dict[str, Any]
@@ -36,6 +39,14 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
         """Method and path, with names in place of what was kept: how a person tells one step from another."""
         return f"{self.method} {self.path}"
 
+    def headers_with(self, kept: "Kept") -> dict[str, str]:
+        """The headers, with what was kept in place of names."""
+        headers: dict[str, str] = {}
+        for name, value in self.headers:
+            whole = fill(name, kept)
+            headers |= whole if isinstance(whole, dict) else {name: fill(value, kept)}
+        return headers
+
     def show(self) -> str:
         """The whole step on one line."""
         parts = [self.call]
@@ -50,7 +61,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _step(method: str, path: str, options: dict[str, Any]) -> Step:
-    if not path.startswith("/"):
+    if not path.startswith(("/", "$")):
         path = PREFIX + path
     return Step(method=method, path=path, **options)
 

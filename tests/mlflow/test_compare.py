@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.mlflow.compare import Reply, Tidy, findings, report
-from tests.mlflow.corpus import CONVERSATIONS, IN_WORKSPACES
+from tests.mlflow.corpus import CONVERSATIONS, IN_PARTS, IN_WORKSPACES
 from tests.mlflow.differences import DIFFERENCES, Difference
 from tests.mlflow.steps import Step, fill, find, get, post
 
@@ -166,7 +166,7 @@ def test_names_are_filled_in_everywhere():
 
 def test_the_table_and_the_corpus_name_each_other():
     names = [entry.name for entry in DIFFERENCES]
-    spoken = (*CONVERSATIONS.values(), *IN_WORKSPACES.values())
+    spoken = (*CONVERSATIONS.values(), *IN_WORKSPACES.values(), *IN_PARTS.values())
     used = {step.differs for steps in spoken for step in steps if step.differs}
 
     assert len(names) == len(set(names))

@@ -10,7 +10,7 @@ import pytest
 from tests.mlflow import environment
 from tests.mlflow.compare import Finding, Server, Tidy, findings, play, report, unequal
 from tests.mlflow.conftest import Bedplate
-from tests.mlflow.corpus import CONVERSATIONS, IN_WORKSPACES
+from tests.mlflow.corpus import CONVERSATIONS, IN_PARTS, IN_WORKSPACES
 from tests.mlflow.differences import DIFFERENCES
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -18,7 +18,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 Played = Callable[[str], list[Finding]]
 
 
-ALL = {**CONVERSATIONS, **IN_WORKSPACES}
+ALL = {**CONVERSATIONS, **IN_WORKSPACES, **IN_PARTS}
+REFERENCE = {
+    **dict.fromkeys(CONVERSATIONS, "reference"),
+    **dict.fromkeys(IN_WORKSPACES, "reference_with_workspaces"),
+    **dict.fromkeys(IN_PARTS, "reference_on_s3"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +34,7 @@ def played(request: pytest.FixtureRequest, bedplate: Bedplate) -> Iterator[Playe
 
         def play_once(name: str) -> list[Finding]:
             if name not in done:
-                steps, kind = ALL[name], "reference_with_workspaces" if name in IN_WORKSPACES else "reference"
+                steps, kind = ALL[name], REFERENCE[name]
                 servers = (Server(request.getfixturevalue(kind)), Server(bedplate.address, bedplate.headers()))
                 theirs, ours = pool.map(lambda server: play(server, steps), servers)
                 done[name] = findings(steps, theirs, ours)

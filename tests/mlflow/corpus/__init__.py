@@ -12,6 +12,7 @@ from tests.mlflow.corpus import (
     registry_search,
     runs,
     search,
+    uploads,
     workspaces,
 )
 from tests.mlflow.steps import Step
@@ -35,3 +36,5 @@ CONVERSATIONS: dict[str, tuple[Step, ...]] = {
 }
 IN_WORKSPACES = workspaces.CONVERSATIONS
 """Played against a server that was started with workspaces."""
+IN_PARTS = uploads.CONVERSATIONS
+"""Played against a server that keeps artifacts in S3."""

@@ -97,7 +97,7 @@ class CreateUpload(msgspec.Struct, kw_only=True):
     """An upload to come: the client's own path of the file, of which the last part counts."""
 
     path: str | None = None
-    num_parts: int = 1
+    num_parts: int = 0
 
 
 class Credential(msgspec.Struct):
