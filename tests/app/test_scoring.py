@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from bedplate import bundle, settings, store
-from bedplate.app import endpoints, scoring
+from bedplate.app import access, endpoints, scoring
 from bedplate.app.operations import Bedplate
 from bedplate.app.read_models import ScoreReport
 from bedplate.app.system import System
@@ -20,6 +20,7 @@ from bedplate.records import Event, ModelSignature, TensorSpec
 from bedplate.serve import predictors
 from bedplate.serve.predictors import NO_FEATURES, Answer
 from bedplate.settings import Home
+from tests.governed import govern
 
 pytestmark = pytest.mark.slow
 
@@ -222,3 +223,20 @@ def test_values_that_do_not_fit_are_refused(datatype: str, values: list[Any], ma
 
     with pytest.raises(InputError, match=match):
         list(scorer.score(table.to_batches(), NO_FEATURES))
+
+
+def test_a_model_is_not_asked_about_values_that_are_hidden_from_who_asks(bedplate: Bedplate) -> None:
+    """It would answer about others."""
+    with System(bedplate.settings) as system:
+        with system.store.read() as tx:
+            before = access.governance(tx, "starter")
+        added = system.identity.add_principal("user", "curious", ("engineers",), actor="test")
+        who = system.identity.authenticate(system.identity.create_key(added.id, actor="test"))
+        govern(system, "starter", msgspec.structs.replace(before, sensitive=("amount",)))
+        try:
+            with pytest.raises(DeniedError, match="unmask"):
+                scoring.score(system, who, lambda event: None, endpoint="starter", table=TABLE, to="hidden")
+        finally:
+            govern(system, "starter", before)
+        with pytest.raises(InputError, match="no table of starter"):
+            scoring.score(system, who, lambda event: None, endpoint="starter", table="other.people", to="theirs")

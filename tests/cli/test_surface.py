@@ -10,6 +10,7 @@ import pytest
 from bedplate.cli.surface import commands
 
 SURFACE = """
+access diff PATH --home --json
 access explain WHO TABLE --home --json --purpose
 approve USE_CASE --environment --home --json --reason
 audit verify --checkpoint --home --json

@@ -203,7 +203,7 @@ class Policies:
 
     def add(self, path: str | Path, *, replace: bool = False) -> PolicyChange:
         """Take the policies of a file into force: all, or none if one cannot be."""
-        return self._carry_out("add_policies", PolicyChange, text=_read(path), replace=replace, where=str(path))
+        return self._carry_out("add_policies", PolicyChange, text=read_policies(path), replace=replace, where=str(path))
 
     def list(self) -> tuple[Policy, ...]:
         """Every policy in force."""
@@ -217,7 +217,7 @@ class Policies:
         """Whether a file could be added, and what it would change in the home, if there is one. Changes nothing."""
         from bedplate.app import policies
 
-        text = _read(path)
+        text = read_policies(path)
         found = policies.check(text, str(path))
         if not self._manifest.exists():
             return found
@@ -247,7 +247,7 @@ class Policies:
         )
 
 
-def _read(path: str | Path) -> str:
+def read_policies(path: str | Path) -> str:
     """The text of a file of policies.
 
     Raises:

@@ -119,6 +119,15 @@ def compare(system: "System", principal: Principal, text: str, *, where: str = "
     return _change(system, system.policies.now, plan.after, added=plan.new, replaced=plan.replaced)
 
 
+def planned(system: "System", text: str, where: str = "policy") -> Policies:
+    """All that would be in force once the policies of a text were added, those of the same ids replaced.
+
+    Raises:
+        InputError: the text cannot be used.
+    """
+    return _planned(system, _read(text, where), where).after
+
+
 def remove(system: "System", principal: Principal, policy_id: str) -> PolicyChange:
     """Take one policy out of force.
 

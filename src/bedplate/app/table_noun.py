@@ -1,9 +1,10 @@
 """Tables as a program or a command asks about them: ``Bedplate.tables``."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
-from bedplate.app.nouns import CarryOut
-from bedplate.app.table_reports import AccessView, TableChange, TableLine, TableRows, TableScrub, TableView
+from bedplate.app.nouns import CarryOut, read_policies
+from bedplate.app.table_reports import AccessDiff, AccessView, TableChange, TableLine, TableRows, TableScrub, TableView
 
 
 class Tables:
@@ -64,3 +65,9 @@ class Tables:
     def explain(self, who: str, name: str, purpose: str | None = None) -> AccessView:
         """What somebody else would see of a table, and why. Reads no row."""
         return self._carry_out("explain_access", AccessView, who=who, name=name, purpose=purpose)
+
+    def diff(self, path: str | Path) -> AccessDiff:
+        """What adding a file of policies (``*.cedar``), or checking a use case, would let whom see more or less of."""
+        if Path(path).suffix == ".cedar":
+            return self._carry_out("diff_policies", AccessDiff, text=read_policies(path), where=str(path))
+        return self._carry_out("diff_use_case", AccessDiff, path=str(Path(path).absolute()))

@@ -64,6 +64,29 @@ class TableScrub(msgspec.Struct, frozen=True, kw_only=True):
     sound: bool
 
 
+class AccessChange(msgspec.Struct, frozen=True, kw_only=True):
+    """What somebody would see of a table otherwise than now.
+
+    Pairs are before and after. ``columns`` are those that would be seen otherwise: as ``it is``, by a mask, or ``not at
+    all``. ``rows_more`` and ``rows_fewer`` count rows of the newest version.
+    """
+
+    who: str
+    table: str
+    version: int
+    may_read: tuple[bool, bool]
+    columns: dict[str, tuple[str, str]]
+    rows_more: int
+    rows_fewer: int
+
+
+class AccessDiff(msgspec.Struct, frozen=True, kw_only=True):
+    """What a change would let whom see more or less of. ``compared_all``: everybody was held against every table."""
+
+    changes: tuple[AccessChange, ...]
+    compared_all: bool
+
+
 class AccessView(msgspec.Struct, frozen=True, kw_only=True):
     """What somebody sees of a table for a purpose, and why.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,7 +14,15 @@ from bedplate.cli.session import connect
 from bedplate.cli.words import clip, listed, moment, number, size
 
 if TYPE_CHECKING:
-    from bedplate.app.table_reports import AccessView, TableChange, TableLine, TableRows, TableScrub, TableView
+    from bedplate.app.table_reports import (
+        AccessDiff,
+        AccessView,
+        TableChange,
+        TableLine,
+        TableRows,
+        TableScrub,
+        TableView,
+    )
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the table, as in: bedplate table list.")]
 Purpose = Annotated[
@@ -35,8 +44,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="table")
     rights = noun("Access: who sees what of a table, and why.")
     rights.command("explain")(explain)
-    # A second command keeps `access` a group: one command alone would lose its name.
-    rights.callback()(lambda: None)
+    rights.command("diff")(diff)
     app.add_typer(rights, name="access")
 
 
@@ -156,6 +164,31 @@ def explain(
 ) -> None:
     """Show what somebody sees of a table, and why. Reads no row. Exit code 0 whatever the answer."""
     emit(connect(home).tables.explain(who, name, purpose), as_json=as_json, text=_explained)
+
+
+def diff(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A file of policies (*.cedar), or a use case.")],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show who would see more or less of which table, before a change is made. Exit code 0 whatever the answer."""
+    emit(connect(home).tables.diff(path), as_json=as_json, text=_diff)
+
+
+def _diff(found: AccessDiff) -> Iterator[str]:
+    for change in found.changes:
+        before, after = change.may_read
+        word = "sees otherwise" if before and after else "may now read" if after else "may no longer read"
+        yield f"{change.who} {word} {change.table}"
+        if change.rows_more or change.rows_fewer:
+            yield f"  rows     {number(change.rows_more)} more, {number(change.rows_fewer)} fewer"
+        if before and after:
+            for name, (was, now) in change.columns.items():
+                yield f"  {name}  {was} -> {now}"
+    if not found.changes:
+        yield "Nobody would see more or less of any table."
+    if not found.compared_all:
+        yield "There are too many users and tables to compare them all: these are the first."
 
 
 def _explained(view: AccessView) -> Iterator[str]:
