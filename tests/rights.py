@@ -55,6 +55,8 @@ read       Endpoint      yes          yes      yes      -        -      -       
 list       Endpoint      yes          yes      yes      -        -      -        -
 write      Endpoint      yes          yes       -       -        -      -        -
 predict    Endpoint      yes          yes       -       -       yes     -        -
+load       Endpoint      yes          yes       -       -        -      -        -
+unload     Endpoint      yes          yes       -       -        -      -        -
 operate    Endpoint      yes          yes       -       -        -      -        -
 
 read       Ledger        yes          yes      yes     yes       -      -        -

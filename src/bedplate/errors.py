@@ -23,7 +23,7 @@ BedplateError                 base; never raised itself
 └── MissingExtraError         an optional dependency is not installed; carries the install line
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class BedplateError(Exception):
@@ -227,3 +227,14 @@ class InternalError(BedplateError):
     """A fault of ours. The text names an id under which the log holds what it was."""
 
     code = "internal"
+
+
+def of_dict(told: dict[str, Any]) -> BedplateError:
+    """The error that another process said as :meth:`BedplateError.to_dict`; one of no known kind may be tried again."""
+    kinds = {
+        kind.code: kind
+        for kind in globals().values()
+        if isinstance(kind, type) and issubclass(kind, BedplateError) and kind is not BedplateError
+    }
+    kind = kinds.get(str(told.get("error")), UnavailableError)
+    return kind(str(told.get("message")), where=told.get("where"), fix=told.get("fix"))

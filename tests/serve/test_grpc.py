@@ -122,10 +122,6 @@ def test_the_model_is_described_and_counted_the_same_over_both(
     assert (stats.name, stats.inference_count >= 1) == ("linear", True)
     assert stats.inference_stats.success.count == counted["inference_stats"]["success"]["count"] >= 1
     assert stats.inference_stats.success.ns > 0
-    for method in ("RepositoryModelLoad", "RepositoryModelUnload"):  # releases are what loads
-        with grpc.insecure_channel(addresses[1]) as channel:
-            call = unary(channel, method)
-            assert refused(lambda call=call: call(b"", metadata=tuple(CALLER.items())))[0] == Code.UNIMPLEMENTED
 
 
 def predictions(world: World) -> list[dict[str, Any]]:

@@ -7,17 +7,20 @@ from typing import Any
 import msgspec
 
 from bedplate import bundle as bundles
+from bedplate.app import access
 from bedplate.app.read_models import EndpointState, EndpointStatus
 from bedplate.app.system import System
-from bedplate.errors import IntegrityError
-from bedplate.identity import policy_principal
+from bedplate.errors import DeniedError, IntegrityError, NotFoundError
+from bedplate.identity import Principal, policy_principal
 from bedplate.ids import digest_of
 from bedplate.journal import Segment
+from bedplate.policy import values as policy
 from bedplate.policy.policies import Policies
 from bedplate.records import TableVersion
 from bedplate.release.rollout import RolloutPlan
 from bedplate.serve import snapshot, supervisor
 from bedplate.serve.spec import ReplicaSpec
+from bedplate.serve.wishes import Asked
 from bedplate.store import Transaction
 from bedplate.store.endpoints import EndpointRow
 from bedplate.store.rollouts import RolloutRow
@@ -127,6 +130,35 @@ def start(system: System, spec: ReplicaSpec) -> str:
     """Serve a spec, with the access rules of now; returns its address once it answers."""
     publish_access(system)
     return system.supervisor.start(spec)
+
+
+def decide(system: System, spec: ReplicaSpec, asked: Asked) -> None:
+    """Whether what somebody asked a replica for its endpoint may be done; it is on record when this returns.
+
+    The replica decided by its copy of the policies and names the principal. Here both are read again: what changes
+    something rests on no other process's word.
+
+    Raises:
+        DeniedError: who asks is not known or disabled, or policy does not allow it.
+    """
+    with system.store.read() as tx:
+        try:
+            row = tx.principals.get(asked.principal)
+        except NotFoundError as error:
+            raise DeniedError(f"nobody is known as {asked.principal}") from error
+    if row.disabled is not None:
+        raise DeniedError(f"{row.name} is disabled")
+    who = Principal(id=row.id, kind=row.kind, name=row.name, groups=row.groups, auth="key", credential="")
+    decision = access.demand(system, who, asked.wish, policy.endpoint(spec.name, use_case=spec.use_case))
+    with system.store.transaction() as tx:
+        system.ledger.record(
+            tx,
+            actor=who.id,
+            action=f"endpoint.{asked.wish}",
+            resource=f"endpoint/{spec.name}",
+            payload={"bundle": spec.digest},
+            policies=decision.policies,
+        )
 
 
 def restore(system: System) -> list[str]:

@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from bedplate import blobs, clock, store
@@ -169,8 +169,9 @@ class System:
     @cached_property
     def supervisor(self) -> "Supervisor":
         """Replicas of endpoints; they end with the owner."""
+        from bedplate.app import endpoints  # imports this module
         from bedplate.serve.supervisor import Supervisor
 
-        supervisor = Supervisor(self.home, self.settings.memory)
+        supervisor = Supervisor(self.home, self.settings.memory, partial(endpoints.decide, self))
         self._exit.callback(supervisor.close)
         return supervisor

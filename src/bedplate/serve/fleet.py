@@ -9,7 +9,7 @@ from socket import socket
 import msgspec
 
 from bedplate import clock
-from bedplate.errors import BedplateError, UnavailableError
+from bedplate.errors import BedplateError, StateError, UnavailableError
 from bedplate.serve import sockets
 from bedplate.serve.holding import Holder, Orphan
 from bedplate.serve.process import Process
@@ -110,6 +110,19 @@ class Fleet:
             return False
         asked = any(process.load is None or process.load.in_flight >= 0.5 for process in self.replicas)
         return not asked and clock.monotonic() - self.used > _IDLE_SECONDS and self.spec.scale.least(clock.now()) == 0
+
+    def check_rest(self) -> None:
+        """Whether it may have no replica now, whoever needs it.
+
+        Raises:
+            StateError: it may not.
+        """
+        least = self.spec.scale.least(clock.now())
+        if least:
+            raise StateError(
+                f"{self.spec.name!r} keeps at least {least} replica{'s' if least > 1 else ''} now",
+                fix="let it have none while nobody asks: serve.replicas.min: 0",
+            )
 
     def rest(self) -> None:
         """Let every replica go; the next connection wakes one."""

@@ -19,7 +19,7 @@ from bedplate.errors import AuthenticationError, BedplateError, DeniedError, Inp
 from bedplate.http import ProtocolError
 from bedplate.http.streams import NoRoomError, Room
 from bedplate.serve import arrival as arrivals
-from bedplate.serve import codecs, messages
+from bedplate.serve import codecs, messages, repository
 from bedplate.serve.access import Admitted
 from bedplate.serve.arrival import Arrival
 from bedplate.serve.handlers import Inference, unforeseen
@@ -29,6 +29,7 @@ from bedplate.serve.messages import Messages
 from bedplate.serve.pressure import OverloadedError
 from bedplate.serve.repository import Repository
 from bedplate.serve.rpc import Rpc
+from bedplate.serve.wishes import Wish, Wishes
 
 SERVICE = "inference.GRPCInferenceService"
 _INFER, _STREAM = f"/{SERVICE}/ModelInfer".encode(), f"/{SERVICE}/ModelStreamInfer".encode()
@@ -54,14 +55,18 @@ class GrpcServer:
         InputError: the signature uses a datatype that the protocol does not have.
     """
 
-    def __init__(self, inference: Inference, version: str) -> None:
-        self._inference, self._version = inference, version
+    def __init__(self, inference: Inference, version: str, wishes: Wishes) -> None:
+        self._inference, self._version, self._asked = inference, version, wishes
         spec = inference.spec
         self._messages = Messages(spec.name, inference.signature, inference.served)
         room = inference.metrics.room or Room(spec.max_arriving)
         self._server = Http2Server(self, room, most=spec.max_body, receipt=spec.receipt, streams=_STREAMS)
         self._repository = Repository(inference)
         self._methods = self._table()
+        self._wishes: dict[bytes, Wish] = {
+            f"/{SERVICE}/RepositoryModelLoad".encode(): "load",
+            f"/{SERVICE}/RepositoryModelUnload".encode(): "unload",
+        }
         self._idle: dict[Rpc, float] = {}
         """The streams that ask nothing now, and since when."""
         self._open = 0
@@ -118,6 +123,9 @@ class GrpcServer:
                 if self._open > inference.spec.max_in_flight:
                     raise OverloadedError("too many streams are open", fix="use one stream for many requests")
                 inference.access.admit(caller, "predict", inference.resource)
+            elif (wish := self._wishes.get(path)) is not None:
+                rpc.handler = partial(self._wish, wish)
+                rpc.caller = inference.access.admit(caller, wish, inference.resource)
             elif (method := self._methods.get(path)) is None:
                 rpc.finish(_UNIMPLEMENTED, f"{path.decode('utf-8', 'replace')[:200]} is not a method of this server")
             else:
@@ -212,6 +220,18 @@ class GrpcServer:
             return
         self._inference.metrics.request(200)
         rpc.reply(answer)
+
+    async def _wish(self, wish: Wish, rpc: Rpc) -> None:
+        try:
+            model, given = messages.wish(rpc.take() or b"")
+            self._inference.served(model, None)
+            repository.parameters(wish, given)
+            await self._asked.ask(wish, rpc.caller)
+        except Exception as error:  # noqa: BLE001  the last line of defence
+            self._fail(rpc, error)
+            return
+        self._inference.metrics.request(200)
+        rpc.reply(b"")
 
     def _fail(self, rpc: Rpc, error: Exception) -> None:
         """End a call with the status of an error."""

@@ -367,6 +367,19 @@ def index(models: Sequence[Mapping[str, Any]]) -> bytes:
     )
 
 
+def wish(request: bytes) -> tuple[str, list[str]]:
+    """The model that a ``RepositoryModelLoadRequest`` or ``RepositoryModelUnloadRequest`` names, and its parameters.
+
+    Raises:
+        InputError: it is no message.
+    """
+    try:
+        given = [text_of(entry, 1) for number, _, entry in fields(memoryview(request)) if number == 3]
+        return text_of(request, 2), given
+    except ValueError as error:
+        raise InputError(f"the request does not fit: {error}") from error
+
+
 def ready_only(request: bytes) -> bool:
     """Whether a ``RepositoryIndexRequest`` asks for models that answer only.
 

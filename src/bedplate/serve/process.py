@@ -19,6 +19,7 @@ from bedplate.serve import spec as specs
 from bedplate.serve.holding import Holder, Orphan
 from bedplate.serve.scaling import Load
 from bedplate.serve.spec import ReplicaSpec
+from bedplate.serve.wishes import Asked, answer_to
 from bedplate.settings import threads_environment
 
 _LINES = 1 << 16
@@ -29,6 +30,7 @@ class Process:
 
     ``ready`` once it said so, ``error`` when it said why it will not be; ``load`` is the newest, None before the first.
     ``holder`` has what it has in hand, and ``orphans``, when it has ended, the connections that others go on with.
+    ``asked`` is what it asks for its endpoint and was not answered yet.
 
     Raises:
         UnavailableError: it cannot be started.
@@ -49,7 +51,7 @@ class Process:
             with log.open("ab") as output:
                 self._process = subprocess.Popen(
                     command,
-                    stdin=subprocess.DEVNULL,
+                    stdin=subprocess.PIPE,
                     stdout=output,
                     stderr=output,
                     pass_fds=(write_end, *inherited),
@@ -64,6 +66,8 @@ class Process:
         finally:
             os.close(write_end)
             self.holder.theirs.close()
+        assert self._process.stdin is not None
+        os.set_blocking(self._process.stdin.fileno(), False)
         os.set_blocking(read_end, False)
         self._pipe, self._rest = read_end, b""
         self.pid = self._process.pid
@@ -72,6 +76,7 @@ class Process:
         self.ready = False
         self.error: BedplateError | None = None
         self.load: Load | None = None
+        self.asked: list[Asked] = []
         self.memory = 0
         self._kill_at = float("inf")
 
@@ -113,8 +118,16 @@ class Process:
             self.ready = True
         elif state == "load":
             self.load = msgspec.convert(said, Load)
+        elif state == "asks":
+            self.asked.append(msgspec.convert(said["asked"], Asked))
         else:
             self.error = _error_of(said.get("error"))
+
+    def answer(self, asked: Asked, error: BedplateError | None = None) -> None:
+        """Tell it what came of what it asked; one that has ended, or reads nothing, is told nothing."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError, ValueError):
+            os.write(self._process.stdin.fileno(), answer_to(asked.number, error))
 
     def measure(self) -> None:
         """Take its memory: what is its own, and its share of what it shares with others, in bytes."""
@@ -166,6 +179,8 @@ class Process:
             os.close(self._pipe)
             self._pipe = -1
             self.orphans = self.holder.end(self.spec.journal)
+            assert self._process.stdin is not None
+            self._process.stdin.close()
         self._spec_path.unlink(missing_ok=True)
 
 
@@ -173,10 +188,4 @@ def _error_of(told: Any) -> BedplateError:
     """The error that a replica told before it ended, as the type it was."""
     if not isinstance(told, dict):
         return UnavailableError("the replica ended before it was ready", fix="see its log file")
-    kinds = {
-        kind.code: kind
-        for kind in vars(errors).values()
-        if isinstance(kind, type) and issubclass(kind, BedplateError) and kind is not BedplateError
-    }
-    kind = kinds.get(str(told.get("error")), UnavailableError)
-    return kind(str(told.get("message")), where=told.get("where"), fix=told.get("fix"))
+    return errors.of_dict(told)

@@ -46,6 +46,7 @@ from bedplate.serve.scaling import Meter
 from bedplate.serve.spec import ReplicaSpec
 from bedplate.serve.tensors import DTYPES
 from bedplate.serve.threads import Threads
+from bedplate.serve.wishes import Wishes
 
 _log = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1
@@ -102,7 +103,7 @@ class Replica:
         BedplateError: the bundle cannot be trusted, or a file cannot be opened.
     """
 
-    def __init__(self, spec: ReplicaSpec, held: Held | None = None) -> None:
+    def __init__(self, spec: ReplicaSpec, wishes: Wishes, held: Held | None = None) -> None:
         self.spec, self.held = spec, held
         manifest, predictor, self.features, computed = _load(spec)
         self.meters = Meters(spec.journal / quotas.FILE, spec.quota)
@@ -115,9 +116,9 @@ class Replica:
         self.router.follow(self.access.routes.get(spec.name))
         self.inference = Inference(spec, manifest, self.access, self.batcher, self.journal, self.router)
         self.inference.metrics.settings = {"threads": computed.count, "batch_rows": self.batcher.plan.rows}
-        routes = [*edges.routes(self.inference, predictor, manifest), *repository.routes(self.inference)]
+        routes = [*edges.routes(self.inference, predictor, manifest), *repository.routes(self.inference, wishes)]
         self.app = RestApplication(self.inference, _release(), routes)
-        self.grpc = GrpcServer(self.inference, _release())
+        self.grpc = GrpcServer(self.inference, _release(), wishes)
 
     async def serve(self, descriptors: Sequence[int], say: Say) -> None:
         """Answer on the sockets until told to end; says when the first request can come, and then its load."""
@@ -257,7 +258,8 @@ def main(arguments: list[str]) -> int:
             ports = [spec.port, *([] if spec.grpc is None else [spec.grpc])]
             descriptors = [sockets.listen(spec.host, port).detach() for port in ports]
         held = _held(spec, holder) if inherited and spec.socket is None else None
-        replica = Replica(spec, held) if spec.socket is None else CandidateReplica(spec)
+        wishes = Wishes(say, sys.stdin.fileno() if inherited else None)
+        replica = Replica(spec, wishes, held) if spec.socket is None else CandidateReplica(spec)
     except BedplateError as error:
         _log.error("not started: %s", error)
         say("failed", error=error.to_dict())

@@ -1,18 +1,21 @@
-"""What a replica tells of its model beside metadata: index, configuration and statistics, in the forms of Triton.
+"""The one model of a replica as a repository, in the forms of Triton: index, configuration, statistics, load, unload.
 
-Nothing can be loaded or unloaded over the protocol: what an endpoint serves is decided by the release and its approval.
+What an endpoint serves is decided by the release and its approval, so loading and unloading change only whether it has
+replicas: a load keeps what woke to answer it, an unload lets all of them rest until somebody asks again.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
 import msgspec
 
-from bedplate.http import Limits, Request, Response, Route, fixed, from_path, unaudited
+from bedplate.errors import InputError
+from bedplate.http import CHANGE, Limits, Request, Response, Route, fixed, from_path, unaudited
 from bedplate.records import TensorSpec
 from bedplate.serve.handlers import ENTITY, Inference
 from bedplate.serve.rest import failure
+from bedplate.serve.wishes import Wish, Wishes
 
 _LOOK = unaudited("what the model is and how often it was asked, for callers who may ask it")
 DATA_TYPES = {
@@ -29,6 +32,12 @@ class _Asked(msgspec.Struct):
     """The body that asks for the index."""
 
     ready: bool = False
+
+
+class _Wish(msgspec.Struct):
+    """The body of a load or an unload."""
+
+    parameters: dict[str, Any] = {}
 
 
 class Repository:
@@ -71,7 +80,18 @@ class Repository:
         return {"model_stats": [one]}
 
 
-def routes(inference: Inference) -> Iterator[Route]:
+def parameters(wish: Wish, given: Iterable[str]) -> None:
+    """Whether the parameters of a wish can be met.
+
+    Raises:
+        InputError: one would change what is served.
+    """
+    # A model here has no dependents, so both values of the one that clients send mean the same.
+    if odd := [name for name in given if (wish, name) != ("unload", "unload_dependents")]:
+        raise InputError(f"the parameter {odd[0][:100]!r} cannot be met", fix="release what is to be served")
+
+
+def routes(inference: Inference, wishes: Wishes) -> Iterator[Route]:
     """The same over HTTP."""
     repository = Repository(inference)
     own, named = fixed(ENTITY, inference.spec.name), from_path(ENTITY, "model")
@@ -92,7 +112,16 @@ def routes(inference: Inference) -> Iterator[Route]:
             inference.served(request.params["model"], request.params.get("version"))
         return Response.json(repository.statistics())
 
+    async def wish(what: Wish, request: Request) -> Response:
+        inference.served(request.params["model"], None)
+        asked = request.json(_Wish) if request.body else _Wish()
+        parameters(what, asked.parameters)
+        await wishes.ask(what, request.decision)
+        return Response.json({})
+
     yield route("POST", "/v2/repository/index", "predict", own, _LOOK, small, index)
+    yield route("POST", "/v2/repository/models/{model}/load", "load", named, CHANGE, small, partial(wish, "load"))
+    yield route("POST", "/v2/repository/models/{model}/unload", "unload", named, CHANGE, small, partial(wish, "unload"))
     for base in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
         yield route("GET", f"{base}/config", "predict", named, _LOOK, none, config)
         yield route("GET", f"{base}/stats", "predict", named, _LOOK, none, statistics)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import select
 import signal
@@ -21,10 +22,14 @@ from bedplate.serve.fleet import Fleet
 from bedplate.serve.holding import Holder
 from bedplate.serve.process import Process
 from bedplate.serve.spec import ReplicaSpec
+from bedplate.serve.wishes import Asked
 from bedplate.settings import Home
 
 T = TypeVar("T")
+Decide = Callable[[ReplicaSpec, Asked], None]
+"""Whether what is asked of an endpoint may be done; puts it on record, or raises a :class:`BedplateError`."""
 
+_log = logging.getLogger(__name__)
 READY_SECONDS = 60.0
 _TICK = 0.1
 State = Literal["starting", "running", "restarting", "asleep"]
@@ -57,13 +62,15 @@ class Supervisor:
     Their replicas together take no more than ``memory`` bytes, where it is not None: those of endpoints that may have
     none and are asked nothing go, the least recently used first, when another one needs room.
 
+    ``decide`` is asked before anything is done that a caller asked a replica for; without it, nothing is.
+
     Processes are started from one thread that lives as long as this object, because the kernel ends a replica with the
     *thread* that started it (``PR_SET_PDEATHSIG``). When this process is killed, so are its replicas.
     """
 
-    def __init__(self, home: Home, memory: int | None = None) -> None:
+    def __init__(self, home: Home, memory: int | None = None, decide: Decide | None = None) -> None:
         sockets.connections()  # one descriptor here for each connection that a replica has
-        self._home, self._memory = home, memory
+        self._home, self._memory, self._decide = home, memory, decide
         self._fleets: dict[str, Fleet] = {}
         self._lock = threading.Lock()
         self._ports_path = home.run / "ports.json"
@@ -346,6 +353,31 @@ class Supervisor:
                 fleet.put_off(error)
             finally:
                 fleet.changing.release()
+            for process in tuple(fleet.replicas):
+                while process.asked:  # on record first, which takes a transaction: not in this thread
+                    arguments = fleet, process, process.asked.pop(0)
+                    threading.Thread(target=self._carry_out, args=arguments, name="asked", daemon=True).start()
+
+    def _carry_out(self, fleet: Fleet, process: Process, asked: Asked) -> None:
+        """Do what somebody asked a replica for its endpoint, if they may."""
+        try:
+            if self._decide is None:
+                raise UnavailableError("nobody here decides about loading and unloading")
+            with fleet.changing:
+                if fleet.stopped:
+                    raise UnavailableError(f"{fleet.spec.name!r} is stopped")
+                if asked.wish == "unload":
+                    fleet.check_rest()
+                self._decide(fleet.spec, asked)
+                fleet.used = clock.monotonic()
+                process.answer(asked)
+                if asked.wish == "unload":
+                    fleet.rest()
+        except BedplateError as error:
+            process.answer(asked, error)
+        except Exception:  # noqa: BLE001  whoever asked is told, whatever it was
+            _log.exception("what was asked of %s could not be done", fleet.spec.name)
+            process.answer(asked, UnavailableError("it could not be done now", fix="try again"))
 
 
 def _stays(host: str, port: int, name: str, listener: socket) -> None:
