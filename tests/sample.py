@@ -2,6 +2,7 @@
 
 import hashlib
 
+from bedplate.app.endpoints import cost
 from bedplate.app.read_models import (
     STAGES,
     AuditPage,
@@ -40,6 +41,7 @@ from bedplate.records import (
     ModelSignature,
     Objective,
     Observation,
+    ReplicaPrice,
     RetrainDecision,
     RuleOutcome,
     TableVersion,
@@ -335,6 +337,7 @@ def endpoint() -> EndpointStatus:
     return EndpointStatus(
         name=NAME, use_case=NAME, url=ENDPOINT.url, state="ready", bundle=BUNDLE.digest, revision=3, requests=10_048,
         failed=0, p99_ms=9.8, since=DAY.format(4), grpc="127.0.0.1:9001",
+        cost=cost(ReplicaPrice(hour=0.036, currency="USD", basis="m7g.large of aws"), 5024.0, 10_048),
     )  # fmt: skip
 
 

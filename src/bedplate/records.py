@@ -320,6 +320,18 @@ class Quota(msgspec.Struct, frozen=True, kw_only=True):
     month: int | None = None
 
 
+class ReplicaPrice(msgspec.Struct, frozen=True, kw_only=True):
+    """What one replica costs an hour; ``basis`` is how that is known: the machine, its price, and who shares it."""
+
+    hour: float
+    currency: str
+    basis: str
+
+    def each(self, seconds: float, predictions: int) -> float | None:
+        """What a prediction costs if replicas ran so many seconds for so many of them; None while there are none."""
+        return self.hour * seconds / 3600 / predictions if predictions else None
+
+
 class Packed(msgspec.Struct, frozen=True):
     """Many numbers of one array in the journal, where they came as bytes; ``dtype`` as NumPy writes it, row by row.
 

@@ -65,6 +65,10 @@ def test_two_runs_and_a_server_at_once_do_everything_once(home: Path, starter: P
     assert status["owner"] == up["pid"]
     assert status["address"] == up["address"]
     assert [(e["name"], e["state"]) for e in status["endpoints"]] == [("starter", "ready")]
+    cost = status["endpoints"][0]["cost"]
+    assert cost["price"]["currency"] == "USD"
+    assert cost["price"]["hour"] > 0
+    assert cost["each"] == pytest.approx(cost["price"]["hour"] * cost["seconds"] / 3600 / cost["predictions"])
     assert httpx.get(f"{status['endpoints'][0]['url']}/v2/health/ready").status_code == 200
 
     loaded = retail.command(home, "load", "starter", "--rate", "20", "--duration", "1", "--json")

@@ -3,12 +3,16 @@
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from bedplate.ids import digest_bytes
+from bedplate.policy.values import Principal
+from bedplate.records import Quota, ReplicaPrice
 from bedplate.serve.metrics import BUCKETS, Metrics
+from bedplate.serve.quotas import FILE, Meters
 from bedplate.serve.routing import Router
 from bedplate.serve.snapshot import Route
 from tests.serve.support import LINEAR
@@ -86,3 +90,30 @@ def test_a_rollout_shows_its_step_and_what_both_releases_did() -> None:
 
     router.follow(None)
     assert samples(metrics)["bedplate_rollouts_rolled_back_total", ""] == 1
+
+
+def test_cost_is_the_time_of_the_replica_at_the_price_shared_out_by_who_asked(tmp_path: Path) -> None:
+    meters = Meters(tmp_path / FILE, Quota(day=100))
+    for who, count in (("ada", 3), ("bob", 1)):
+        meter = meters.of(Principal(kind="User", id=who, name=who))
+        assert meter is not None
+        for _ in range(count):
+            meter.take()
+    price = ReplicaPrice(hour=36.0, currency="USD", basis="a machine")
+    metrics = Metrics('a "model"', "7", meters, price)
+    assert ("bedplate_prediction_cost", "USD") not in samples(metrics)  # of nothing there is no average
+    for _ in range(4):
+        metrics.prediction(0.001)
+
+    found = samples(metrics)
+
+    seconds, each = found["bedplate_replica_seconds_total", ""], found["bedplate_prediction_cost", "USD"]
+    assert found["bedplate_replica_cost_total", "USD"] == pytest.approx(seconds * 0.01)
+    assert each == pytest.approx(seconds * 0.01 / 4)
+    shares = [found["bedplate_principal_cost", f"USD{who}"] for who in ("ada", "bob")]
+    assert shares == pytest.approx([3 * each, each])
+    assert found["bedplate_principal_requests_total", "ada"] == 3
+    unpriced = samples(Metrics('a "model"', "7", meters))
+    assert not any("cost" in name for name, _ in unpriced)
+    assert unpriced["bedplate_principal_requests_total", "bob"] == 1
+    meters.close()

@@ -8,7 +8,7 @@ import msgspec
 
 from bedplate import bundle as bundles
 from bedplate.app import access
-from bedplate.app.read_models import EndpointState, EndpointStatus
+from bedplate.app.read_models import EndpointState, EndpointStatus, ServingCost
 from bedplate.app.system import System
 from bedplate.errors import DeniedError, IntegrityError, NotFoundError
 from bedplate.identity import Principal, policy_principal
@@ -16,7 +16,7 @@ from bedplate.ids import digest_of
 from bedplate.journal import Segment
 from bedplate.policy import values as policy
 from bedplate.policy.policies import Policies
-from bedplate.records import TableVersion
+from bedplate.records import ReplicaPrice, TableVersion
 from bedplate.release.rollout import RolloutPlan
 from bedplate.serve import snapshot, supervisor
 from bedplate.serve.spec import ReplicaSpec
@@ -226,5 +226,21 @@ def live(system: System) -> dict[str, EndpointStatus]:
                 since=seen.since or None,
                 replicas=seen.ready,
                 memory=seen.memory,
+                cost=cost(seen.price, seen.seconds, seen.predictions),
             )
     return found
+
+
+def cost(price: ReplicaPrice | None, seconds: float, predictions: int) -> ServingCost:
+    """What predictions cost that took so many seconds of replicas, or why that is not known."""
+    each = None if price is None else price.each(seconds, predictions)
+    if price is None:
+        why = "no price is known: the plan chose no option when this was released"
+    elif each is None:
+        why = "nothing was asked yet"
+    else:
+        why = (
+            f"assumes {price.basis}; replicas of the endpoint for as long as they ran, whoever asked; not the owner of "
+        )
+        why += "the home, candidates of rollouts, storage and traffic"
+    return ServingCost(price=price, seconds=seconds, predictions=predictions, each=each, why=why)

@@ -79,6 +79,8 @@ def listed(system: "System", principal: Principal, endpoint: str) -> tuple[Endpo
     access.demand(system, principal, "read", policy.use_case(row.use_case))
     used = _used(endpoints.journal_of(system, endpoint) / counting.FILE)
     default = endpoints.spec_of(row).quota
+    cost = next((status.cost for name, status in endpoints.live(system).items() if name == endpoint), None)
+    each, price = (None, None) if cost is None else (cost.each, cost.price)
     found = []
     if default != Quota():
         found.append(EndpointQuota(endpoint=endpoint, kind="each", holder="everybody else", quota=default))
@@ -94,6 +96,8 @@ def listed(system: "System", principal: Principal, endpoint: str) -> tuple[Endpo
                 created=one.created,
                 used_day=mine.day if mine else None,
                 used_month=mine.month if mine else None,
+                cost_month=mine.month * each if mine and each is not None else None,
+                currency=price.currency if price is not None else "",
             )
         )
     return tuple(found)

@@ -19,6 +19,7 @@ from bedplate.records import (
     LoadTest,
     Objective,
     Observation,
+    ReplicaPrice,
     RetrainDecision,
     RuleOutcome,
     TableVersion,
@@ -186,6 +187,20 @@ EndpointState = Literal["ready", "starting", "asleep", "stopped", "failed"]
 """Whether an endpoint answers; asleep: it has no replica until somebody connects."""
 
 
+class ServingCost(msgspec.Struct, frozen=True, kw_only=True):
+    """What an endpoint costs since its owner started: replicas ran for ``seconds``, idle included, at ``price``.
+
+    ``each`` is the cost of one prediction, and ``why`` what that assumes. Where no price is known, or while none was
+    made, ``each`` is None and ``why`` says so.
+    """
+
+    price: ReplicaPrice | None
+    seconds: float
+    predictions: int
+    each: float | None
+    why: str
+
+
 class EndpointStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One endpoint now. ``state`` is what its replicas answer, not what was asked for.
 
@@ -206,6 +221,7 @@ class EndpointStatus(msgspec.Struct, frozen=True, kw_only=True):
     failed: int = 0
     p99_ms: float | None = None
     since: str | None = None
+    cost: ServingCost | None = None
 
 
 Standing = Literal["new", "running", "waiting", "served", "refused", "failed", "trained"]

@@ -11,7 +11,8 @@ from bedplate.records import GuardFinding, Quota, RolloutState
 class EndpointQuota(msgspec.Struct, frozen=True, kw_only=True):
     """What somebody may ask of an endpoint. ``holder`` is a name; ``kind`` is ``each`` for what the file gives others.
 
-    ``used_day`` and ``used_month`` are what a principal with a quota was granted so far, in UTC.
+    ``used_day`` and ``used_month`` are what a principal with a quota was granted so far, in UTC. ``cost_month`` is the
+    second times what a prediction has cost since the owner started, in ``currency``; None where no cost is known.
     """
 
     endpoint: str
@@ -22,6 +23,8 @@ class EndpointQuota(msgspec.Struct, frozen=True, kw_only=True):
     created: str = ""
     used_day: int | None = None
     used_month: int | None = None
+    cost_month: float | None = None
+    currency: str = ""
 
 
 class RolloutStep(msgspec.Struct, frozen=True, kw_only=True):

@@ -67,13 +67,14 @@ def _all(quotas: Sequence[EndpointQuota]) -> Iterator[str]:
         yield "There are none: whoever may ask may ask as much as they like."
         return
     yield from table(
-        ("who", "may ask", "today", "this month", "by", "since"),
+        ("who", "may ask", "today", "this month", "cost", "by", "since"),
         (
             (
                 _who(quota),
                 _words(quota),
                 "-" if quota.used_day is None else f"{quota.used_day:,}",
                 "-" if quota.used_month is None else f"{quota.used_month:,}",
+                "-" if quota.cost_month is None else f"{quota.cost_month:.3g} {quota.currency}",
                 quota.by or "usecase.yaml",
                 moment(quota.created) if quota.created else "-",
             )

@@ -13,7 +13,7 @@ from bedplate.cli.session import connect
 from bedplate.cli.words import clip
 
 if TYPE_CHECKING:
-    from bedplate.app.read_models import Status, StopReport, UpInfo
+    from bedplate.app.read_models import ServingCost, Status, StopReport, UpInfo
 
 
 def register(app: typer.Typer) -> None:
@@ -47,7 +47,7 @@ def _status(report: Status) -> Iterator[str]:
     if report.endpoints:
         yield ""
         yield from table(
-            ("endpoint", "state", "replicas", "memory", "requests", "failed", "p99 ms", "address"),
+            ("endpoint", "state", "replicas", "memory", "requests", "failed", "p99 ms", "1,000 cost", "address"),
             (
                 (
                     e.name,
@@ -57,12 +57,23 @@ def _status(report: Status) -> Iterator[str]:
                     f"{e.requests:,}",
                     f"{e.failed:,}",
                     f"{e.p99_ms:.1f}" if e.p99_ms else "-",
+                    _thousand(e.cost),
                     f"{e.url}, gRPC {e.grpc}" if e.grpc else e.url,
                 )
                 for e in report.endpoints
             ),
-            right=(2, 3, 4, 5, 6),
+            right=(2, 3, 4, 5, 6, 7),
         )
+        for e in report.endpoints:
+            if e.cost is not None:
+                yield f"Cost of {e.name}: {e.cost.why}."
+
+
+def _thousand(cost: ServingCost | None) -> str:
+    """What a thousand predictions cost."""
+    if cost is None or cost.each is None or cost.price is None:
+        return "-"
+    return f"{cost.each * 1000:.3g} {cost.price.currency}"
 
 
 def up(

@@ -48,6 +48,7 @@ class Fleet:
         self._starting: list[Process] = []
         self._leaving: list[Process] = []
         self._orphans: list[Orphan] = []
+        self._seconds, self._predictions = 0.0, 0
         self._delay, self._not_before = _FIRST_DELAY, 0.0
         self._measured = 0
         self._measure_at = 0.0
@@ -103,6 +104,17 @@ class Fleet:
     def going(self) -> int:
         """The part of :meth:`memory` that will soon be free."""
         return sum(process.memory for process in tuple(self._leaving))
+
+    def took(self) -> tuple[float, int]:
+        """Seconds that its replicas have run, idle or not, and predictions that they made, since this one began."""
+        running = [*self.replicas, *self._leaving]
+        predictions = sum(process.load.predictions for process in running if process.load is not None)
+        return self._seconds + sum(process.seconds for process in running), self._predictions + predictions
+
+    def _count(self, process: Process) -> None:
+        """Keep what a replica that has ended took."""
+        self._seconds += process.seconds
+        self._predictions += process.load.predictions if process.load is not None else 0
 
     def may_rest(self) -> bool:
         """Whether nobody needs it now, and it may have no replica."""
@@ -252,6 +264,7 @@ class Fleet:
             if process.alive and not silent:
                 continue
             process.kill()
+            self._count(process)
             self._orphans += process.orphans
             ended = f"it told nothing for {patience:g} s" if silent else f"it ended: {process.returncode}"
             self.error = process.error.message if process.error else ended
@@ -264,6 +277,7 @@ class Fleet:
         staying = []
         for process in self._leaving:
             if process.over():
+                self._count(process)
                 self._orphans += process.orphans
             else:
                 staying.append(process)

@@ -7,8 +7,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from bedplate import clock
 from bedplate.http.streams import Room
-from bedplate.serve import rollout_metrics
+from bedplate.records import ReplicaPrice
+from bedplate.serve import costs, rollout_metrics
 from bedplate.serve.quotas import Meters
 from bedplate.serve.routing import Router
 
@@ -18,9 +20,12 @@ BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 class Metrics(Collector):
     """What happened here since the start. Changed from the event loop only."""
 
-    def __init__(self, model: str, version: str, meters: Meters | None = None) -> None:
+    def __init__(
+        self, model: str, version: str, meters: Meters | None = None, price: ReplicaPrice | None = None
+    ) -> None:
         self._labels = (model, version)
-        self._meters = meters
+        self._meters, self._price = meters, price
+        self._started = clock.monotonic()
         self._statuses: dict[int, int] = {}
         self._buckets = [0] * (len(BUCKETS) + 1)
         self._seconds = 0.0
@@ -108,6 +113,9 @@ class Metrics(Collector):
         for principal, window, count in self._meters.refused() if self._meters is not None else ():
             refused.add_metric((*self._labels, principal, window), count)
         yield refused
+        granted = dict(self._meters.granted()) if self._meters is not None else {}
+        seconds = clock.monotonic() - self._started
+        yield from costs.series(self._labels, self._price, seconds, self.predictions, granted)
         if self.router is not None:
             yield from rollout_metrics.series(
                 self._labels, self.router.route, self.router.tally, self.router.rolled_back

@@ -79,11 +79,17 @@ class Process:
         self.asked: list[Asked] = []
         self.memory = 0
         self._kill_at = float("inf")
+        self._ended: float | None = None
 
     @property
     def alive(self) -> bool:
         """Whether it runs."""
         return self._process.poll() is None
+
+    @property
+    def seconds(self) -> float:
+        """How long it has run."""
+        return (self._ended or clock.monotonic()) - self.started
 
     @property
     def returncode(self) -> int | None:
@@ -176,8 +182,10 @@ class Process:
 
     def _forget(self) -> None:
         if self._pipe >= 0:
+            self.hear()
             os.close(self._pipe)
             self._pipe = -1
+            self._ended = clock.monotonic()
             self.orphans = self.holder.end(self.spec.journal)
             assert self._process.stdin is not None
             self._process.stdin.close()

@@ -158,7 +158,19 @@ class Counts:
 class Meter:
     """What one principal may still ask. :meth:`take` costs a comparison, and a lock now and then."""
 
-    __slots__ = ("_closed_until", "_counts", "_held", "_refusal", "_slot", "_who", "left", "name", "quota", "refused")
+    __slots__ = (
+        "_closed_until",
+        "_counts",
+        "_held",
+        "_refusal",
+        "_slot",
+        "_taken",
+        "_who",
+        "left",
+        "name",
+        "quota",
+        "refused",
+    )
 
     def __init__(self, principal: Principal, quota: Quota, counts: Counts, held: set["Meter"]) -> None:
         self.name, self.quota = principal.name, quota
@@ -167,6 +179,12 @@ class Meter:
         self._who, self._slot = name(principal.id), -1
         self._counts, self._held = counts, held
         self._closed_until, self._refusal = 0.0, ("", 0.0)
+        self._taken = 0
+
+    @property
+    def granted(self) -> int:
+        """Requests that were granted here."""
+        return self._taken - self.left
 
     def take(self) -> None:
         """Grant one request.
@@ -185,6 +203,7 @@ class Meter:
         if not count:
             self._closed_until, self._refusal = now + min(wait, 1.0), (window, wait)
             self._refuse(window, wait)
+        self._taken += count
         self.left = count - 1
         if self.left:
             self._held.add(self)
@@ -199,6 +218,7 @@ class Meter:
         """Let other replicas have what was not asked for here."""
         if self.left:
             self._counts.give_back(self._who, self._slot, self.quota, self.left)
+            self._taken -= self.left
             self.left = 0
 
     def _refuse(self, window: str, wait: float) -> None:
@@ -255,6 +275,11 @@ class Meters:
             meter = self._meters[principal.id] = Meter(principal, quota, self._counts, self._held)
         meter.follow(quota)
         return meter
+
+    def granted(self) -> Iterator[tuple[str, int]]:
+        """Principal, and how many of its requests were granted here."""
+        for meter in self._meters.values():
+            yield meter.name, meter.granted
 
     def refused(self) -> Iterator[tuple[str, str, int]]:
         """Principal, window, and how often it was used up here."""

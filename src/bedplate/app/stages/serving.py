@@ -28,6 +28,7 @@ from bedplate.records import (
     LoadTest,
     Observation,
     Quota,
+    ReplicaPrice,
     RetrainDecision,
     TableVersion,
     TrainResult,
@@ -67,7 +68,24 @@ def _serve_inputs(context: Context) -> dict[str, str]:
         "serve": section(context, "serve"),
         "latency": ids.digest_of(context.use_case.requirements.latency),
         "features": context.output("features").digest,
+        "price": ids.digest_of(_price(context.body("plan", Plan))),
     }
+
+
+def _price(plan: Plan) -> ReplicaPrice | None:
+    """What a replica costs an hour on the machines that the plan chose, each shared by as many as it put there."""
+    chosen = plan.chosen
+    if chosen is None or not chosen.machines or not chosen.replicas:
+        return None
+    machine = (
+        chosen.instance if chosen.provider == "here" else f"{chosen.instance} of {chosen.provider}, {chosen.region},"
+    )
+    return ReplicaPrice(
+        hour=chosen.price_hour * chosen.machines / chosen.replicas,
+        currency=plan.currency,
+        basis=f"{machine} at {chosen.price_hour:.4g} {plan.currency} an hour ({chosen.price_quality} price of "
+        f"{chosen.price_date}), {chosen.machines} for {chosen.replicas} of the replicas planned",
+    )
 
 
 def _spec(context: Context) -> ReplicaSpec:
@@ -90,6 +108,7 @@ def _spec(context: Context) -> ReplicaSpec:
         threads=max(1, len(os.sched_getaffinity(0)) // max(use_case.serve.replicas.max, 1)),
         grpc=(use_case.serve.grpc_port or 0) if "grpc" in use_case.serve.protocol else None,
         budget=use_case.requirements.latency.p99,
+        price=_price(context.body("plan", Plan)),
         quota=Quota(**msgspec.structs.asdict(use_case.serve.quota)),
         scale=msgspec.convert(msgspec.to_builtins(use_case.serve.replicas), Scale),
     )
