@@ -109,6 +109,20 @@ class IngestResult(msgspec.Struct, frozen=True, kw_only=True):
     outcomes: tuple[RuleOutcome, ...]
 
 
+Breaks = Literal["readers", "source", "both"]
+
+
+class ContractChange(msgspec.Struct, frozen=True, kw_only=True):
+    """One difference of two versions of a contract. ``column`` is empty where it is about the whole table.
+
+    ``breaks`` says for whom: whoever reads the table, or the source whose rows were fine until now.
+    """
+
+    column: str
+    what: str
+    breaks: Breaks
+
+
 class FeatureSet(msgspec.Struct, frozen=True, kw_only=True):
     """Fact ``features``: the feature tables, one row per entity and ``as_of``; nothing in a row is later than it."""
 

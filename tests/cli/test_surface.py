@@ -17,6 +17,8 @@ audit verify --checkpoint --home --json
 backup DESTINATION --home --json
 check PATH --home --json
 completion SHELL
+contract diff PATH --home --json
+contract infer FILE --home --name --out
 contract test PATH --home --json
 export kubernetes ENDPOINT --as --gateway --home --host --image --json --namespace --out
 gc --dry-run --home --json --older-than

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from bedplate import usecase
 from bedplate.app.read_models import CheckReport, ContractResult, ContractTestReport
-from bedplate.errors import InputError
+from bedplate.errors import InputError, NotFoundError
 from bedplate.retrain.conditions import parse, parse_worth
 from bedplate.usecase import Loaded
 from bedplate.usecase.problems import nearest
@@ -76,6 +76,23 @@ def row_policies(loaded: Loaded) -> None:
     for name, rule in row_access.read(loaded).items():
         where = f"{loaded.folder / loaded.use_case.governance.rows[name]}"
         row_access.check(rule, loaded.use_case.governance.purpose, where)
+
+
+def contract_infer(source: Path, name: str | None = None) -> str:
+    """A first contract for a file of rows, named after it unless ``name`` says otherwise.
+
+    Raises:
+        ContractError, InputError: the file is of no known kind, cannot be read, or holds no rows.
+        NotFoundError: there is no such file.
+    """
+    from bedplate.data import infer
+
+    kind = {".parquet": "parquet", ".csv": "csv", ".json": "json", ".jsonl": "json"}.get(source.suffix.lower())
+    if not source.is_file():
+        raise NotFoundError("there is no such file", where=str(source), fix="name a file of rows")
+    if kind is None:
+        raise InputError("its kind cannot be told from its name", where=str(source), fix="use .parquet, .csv or .json")
+    return infer.infer(source, kind, name or source.stem)
 
 
 def contract_test(path: Path) -> ContractTestReport:

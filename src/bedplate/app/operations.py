@@ -35,6 +35,7 @@ from bedplate.app.read_models import (
     Trace,
     UpInfo,
 )
+from bedplate.app.table_reports import ContractDiffReport
 from bedplate.errors import HomeError, UnavailableError
 from bedplate.records import Event
 from bedplate.settings import Home, Settings
@@ -99,6 +100,12 @@ class Bedplate:
 
         return checking.contract_test(Path(path))
 
+    def contract_infer(self, source: str | Path, *, name: str | None = None) -> str:
+        """A first contract for a file of rows (``.parquet``, ``.csv``, ``.json``), which its rows keep."""
+        from bedplate.app import checking
+
+        return checking.contract_infer(Path(source), name)
+
     # ---------------------------------------------------------------------------------------------------- reading
 
     def plan(self, path: str | Path) -> PlanReport:
@@ -106,6 +113,10 @@ class Bedplate:
         from bedplate.app import planning
 
         return planning.preview(self.settings, usecase.load(Path(path)))
+
+    def contract_diff(self, path: str | Path) -> ContractDiffReport:
+        """What the contracts of a use case change against those in force, for whom that breaks, and what it hits."""
+        return self._effect("diff_contracts", ContractDiffReport, path=str(Path(path).absolute()))
 
     def status(self) -> Status:
         """What this home is doing now; a running owner is asked, because only it sees its endpoints."""

@@ -8,7 +8,18 @@ from typing import Any
 
 import msgspec
 
-from bedplate.app import access, access_diff, model_changes, people, policies, quotas, rollouts, tables, workspaces
+from bedplate.app import (
+    access,
+    access_diff,
+    contract_changes,
+    model_changes,
+    people,
+    policies,
+    quotas,
+    rollouts,
+    tables,
+    workspaces,
+)
 from bedplate.app.owner_socket import Listener, Request
 from bedplate.app.read_models import StopReport, UpInfo
 from bedplate.app.system import System
@@ -263,6 +274,7 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
     "compact_table": _of(tables.compact),
     "restore_table": _of(tables.restore),
     "explain_access": _of(tables.explain),
+    "diff_contracts": _of(contract_changes.diff),
     "diff_policies": _of(access_diff.of_policies),
     "diff_use_case": _of(access_diff.of_use_case),
 }

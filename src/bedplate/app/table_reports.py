@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from bedplate.ids import Digest
+from bedplate.records import ContractChange
 
 
 class TableLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +63,31 @@ class TableScrub(msgspec.Struct, frozen=True, kw_only=True):
     damaged: tuple[str, ...]
     missing: tuple[str, ...]
     sound: bool
+
+
+class ContractDiff(msgspec.Struct, frozen=True, kw_only=True):
+    """What the contract of one data set changes against the one in force, whose version is ``before``; empty for none.
+
+    ``accepted``: it breaks nobody who reads the table, or says so by its version. ``features``, ``models`` and
+    ``endpoints`` are what a break hits.
+    """
+
+    dataset: str
+    version: str
+    accepted: bool
+    before: str = ""
+    changes: tuple[ContractChange, ...] = ()
+    features: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    endpoints: tuple[str, ...] = ()
+
+
+class ContractDiffReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The contracts of a use case against those in force."""
+
+    use_case: str
+    accepted: bool
+    contracts: tuple[ContractDiff, ...]
 
 
 class AccessChange(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from bedplate import ids
-from bedplate.app import access, inputs, row_access
+from bedplate.app import access, contract_changes, inputs, row_access
 from bedplate.app.stage import Context, Evidence, Outcome, Stage
 from bedplate.errors import InputError
 from bedplate.ids import Digest
@@ -44,9 +44,12 @@ def _ingest_inputs(context: Context) -> dict[str, str]:
 def _ingest(context: Context) -> Outcome:
     from bedplate.data.ingest import ingest
 
+    contract_changes.check(context.system, context.loaded, views(context))
     wanted = _ingest_inputs(context)
     evidence: list[Evidence] = []
     names = list(context.use_case.data)
+    kept = [contract_changes.kept(context.loaded, name) for name in names]
+    texts = [Evidence(kind=contract_changes.KIND, body=text) for text in kept]
     for position, (name, data) in enumerate(context.use_case.data.items()):
         key = ids.digest_of([name, *(wanted[k] for k in wanted if k.endswith(f" {name}") or k == f"data.{name}")])
 
@@ -64,11 +67,14 @@ def _ingest(context: Context) -> Outcome:
             on_progress=progress,
             sensitive=context.use_case.governance.sensitive,
         )
-        evidence.append(Evidence(kind="dataset", body=result, parents=(context.output("check").digest,)))
+        contract_changes.same(kept[position], result, data.contract)
+        parents = (context.output("check").digest, _fact_digest(context, contract_changes.KIND, texts[position]))
+        evidence.append(Evidence(kind="dataset", body=result, parents=parents))
     digests = {name: _fact_digest(context, "dataset", item) for name, item in zip(names, evidence, strict=True)}
-    whole = Evidence(kind="data", body=Ingested(datasets=digests), rests_on=tuple(range(len(evidence))))
+    resting = tuple(range(len(texts), len(texts) + len(evidence)))
+    whole = Evidence(kind="data", body=Ingested(datasets=digests), rests_on=resting)
     total = sum(item.body.accepted for item in evidence)
-    return Outcome(evidence=(*evidence, whole), summary=f"{total:,} rows in {len(evidence)} tables")
+    return Outcome(evidence=(*texts, *evidence, whole), summary=f"{total:,} rows in {len(evidence)} tables")
 
 
 def _fact_digest(context: Context, kind: str, evidence: Evidence) -> Digest:
