@@ -106,6 +106,44 @@ def test_requests_sent_together_are_answered_in_order() -> None:
     assert [part.rpartition(b"\r\n\r\n")[2][:1] for part in answer.split(b"HTTP/1.1 200 OK")[1:]] == [b"1", b"2", b"3"]
 
 
+def at_once(scope: Any, protocol: Any) -> bool:
+    """Answers /now with the body and fails on /broken; leaves the rest to the application."""
+    if scope.path == "/broken":
+        raise ValueError("a handler that nobody foresaw")
+    if scope.path != "/now":
+        return False
+    protocol.response_bytes(200, [("content-type", "text/plain")], b"now " + protocol.here())
+    return True
+
+
+def test_what_needs_no_task_is_answered_in_order_with_what_does() -> None:
+    """Far more of them than calls fit into each other."""
+    now = b"POST /now HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n\r\n"
+    sent = b"".join([(now + b"%d" % (n % 10)) if n % 3 else HEAD + b"content-length: 1\r\n\r\nx" for n in range(3000)])
+    last = b"POST /now HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 3\r\n\r\nend"
+
+    answers = raw(sent + last, at_once=at_once).split(b"HTTP/1.1 200 OK")[1:]
+
+    bodies = [answer.rpartition(b"\r\n\r\n")[2] for answer in answers]
+    assert bodies == [(b"now %d" % (n % 10)) if n % 3 else b"x" for n in range(3000)] + [b"now end"]
+
+
+def test_a_body_that_is_not_here_is_left_to_the_application() -> None:
+    """The application echoes it, which the other way would not."""
+    answer = raw(
+        b"POST /echo HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 4\r\n\r\nhe", b"re", at_once=at_once
+    )
+
+    assert answer.endswith(b"\r\n\r\nhere")
+
+
+def test_what_fails_at_once_ends_its_connection_alone(caplog: pytest.LogCaptureFixture) -> None:
+    answer = raw(b"POST /broken HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n", at_once=at_once)
+
+    assert answer.startswith(b"HTTP/1.1 500 ")
+    assert "was not finished" in caplog.text
+
+
 def test_a_head_and_a_body_may_come_byte_by_byte() -> None:
     async def talk(server: Server, address: Any) -> bytes:
         reader, writer = await asyncio.open_connection(*address)

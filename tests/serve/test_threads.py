@@ -24,12 +24,12 @@ SIGNATURE = ModelSignature(
 
 
 class Sleeper:
-    """A row takes ``serial`` seconds, and ``parallel`` ones that threads share."""
+    """A row takes ``serial`` seconds, and ``parallel`` ones that up to ``shared`` threads share."""
 
     signature = SIGNATURE
 
-    def __init__(self, serial: float, parallel: float, count: int) -> None:
-        self.seconds = serial + parallel / count
+    def __init__(self, serial: float, parallel: float, shared: int, count: int) -> None:
+        self.seconds = serial + parallel / min(shared, count)
 
     def predict(self, inputs: dict[str, Any], features: Any) -> Answer:
         time.sleep(self.seconds)
@@ -42,35 +42,35 @@ class Refusing(Sleeper):
 
 
 @pytest.mark.parametrize(
-    ("serial", "parallel", "most", "count", "tried"),
+    ("serial", "parallel", "shared", "most", "count", "tried"),
     [
-        (0.0, 0.0001, 8, 1, [1]),  # a short row is not worth a try
-        (0.0, 0.04, 8, 8, [1, 2, 4, 8]),
-        (0.02, 0.02, 8, 2, [1, 2, 4]),  # 40, 30, 25 ms: the second doubling saves too little
-        (0.03, 0.0, 8, 1, [1, 2]),
-        (0.0, 0.04, 1, 1, [1]),
-        (0.0, 0.04, 3, 2, [1, 2]),
+        (0.0, 0.0001, 8, 8, 1, [1]),  # a short row is not worth a try
+        (0.0, 0.04, 8, 8, 8, [1, 2, 4, 8]),
+        (0.0, 0.04, 2, 8, 2, [1, 2, 4]),  # the second doubling saves nothing
+        (0.03, 0.0, 8, 8, 1, [1, 2]),
+        (0.0, 0.04, 8, 1, 1, [1]),
+        (0.0, 0.04, 8, 3, 2, [1, 2]),
     ],
 )
 def test_threads_are_taken_while_a_row_gets_cheaper(
-    serial: float, parallel: float, most: int, count: int, tried: list[int]
+    serial: float, parallel: float, shared: int, most: int, count: int, tried: list[int]
 ) -> None:
     loaded: list[int] = []
 
     def load(threads: int) -> Sleeper:
         loaded.append(threads)
-        return Sleeper(serial, parallel, threads)
+        return Sleeper(serial, parallel, shared, threads)
 
     kept, found = threads.choose(load, NO_FEATURES, SIGNATURE, most)
 
     assert found.count == count
     assert loaded == tried
     assert isinstance(kept, Sleeper)
-    assert kept.seconds == serial + parallel / count
+    assert kept.seconds == serial + parallel / min(shared, count)
 
 
 def test_a_model_that_refuses_made_up_rows_computes_with_one_thread() -> None:
-    _, found = threads.choose(lambda count: Refusing(0, 0, count), NO_FEATURES, SIGNATURE, 4)
+    _, found = threads.choose(lambda count: Refusing(0, 0, 1, count), NO_FEATURES, SIGNATURE, 4)
 
     assert found.count == 1
     assert "InputError" in found.reason

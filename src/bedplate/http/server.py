@@ -23,6 +23,8 @@ from bedplate.http.places import Left, Place, Places, shut_down
 from bedplate.http.wire import Chunks, Head, Headers
 
 App = Callable[[Any, Any], Awaitable[None]]
+AtOnce = Callable[[Head, "Exchange"], bool]
+"""Answers a request that has arrived whole, where nothing has to be waited for; False leaves it to the application."""
 
 BACKLOG = 1024
 _MOST_BUFFERED = 64 * 1024
@@ -39,8 +41,8 @@ _log = logging.getLogger(__name__)
 class Server:
     """Answers on the socket ``descriptor``, which others may share; a head may take ``header_seconds`` to come.
 
-    Connections beyond ``most`` are told at once to come again. With ``places`` they outlive this process: what it has
-    in hand lies there, for whoever goes on with them.
+    Connections beyond ``most`` are told at once to come again. What ``at_once`` answers costs no task. With ``places``
+    connections outlive this process: what it has in hand lies there, for whoever goes on with them.
     """
 
     def __init__(
@@ -48,11 +50,12 @@ class Server:
         app: App,
         descriptor: int,
         *,
+        at_once: AtOnce | None = None,
         header_seconds: float = 10.0,
         most: int = 10_000,
         places: Places | None = None,
     ) -> None:
-        self.app, self.most, self.places = app, most, places
+        self.app, self.at_once, self.most, self.places = app, at_once, most, places
         self._descriptor = descriptor
         self.header_seconds = header_seconds
         self.connections: set[_Connection] = set()
@@ -140,7 +143,7 @@ class _Connection(asyncio.BaseProtocol):
     def __init__(self, server: Server) -> None:
         self.server = server
         self.buffer = bytearray()
-        self.exchange: _Exchange | None = None
+        self.exchange: Exchange | None = None
         self.ended = False  # nothing more will arrive
         self.lost = False
         self.ending = self._lingering = self._paused = False
@@ -224,17 +227,36 @@ class _Connection(asyncio.BaseProtocol):
         if self.exchange is None:
             self.transport.close()
 
-    def done(self, exchange: "_Exchange") -> None:
+    def done(self, exchange: "Exchange") -> None:
         """An answer was sent: go on with the next request, or end."""
+        if self._over(exchange):
+            self._begin()
+
+    def _over(self, exchange: "Exchange") -> bool:
+        """Whether there is more to begin with."""
         self.exchange = None
         if exchange.last or self.ending or self.ended:
             self._leave(exchange.received)
-            return
+            return False
         self.resume()
-        if self.buffer:
-            self._begin()
+        return bool(self.buffer)
 
     def _begin(self) -> None:
+        """Begin with the next request, and go on while they are answered at once."""
+        server = self.server
+        while (head := self._head()) is not None:
+            self.exchange = exchange = Exchange(self, head)
+            if server.at_once is not None and exchange.arrived and exchange.try_at_once(server.at_once):
+                if self._over(exchange):
+                    continue
+                return
+            task = server.loop.create_task(exchange.run())
+            server.tasks.add(task)
+            task.add_done_callback(server.tasks.discard)
+            return
+
+    def _head(self) -> Head | None:
+        """The next head, taken out of what has arrived; None while it is not there as a whole, or was refused."""
         buffer, server = self.buffer, self.server
         end = buffer.find(b"\r\n\r\n")
         if end < 0 or end > wire.MAX_HEAD:
@@ -242,19 +264,16 @@ class _Connection(asyncio.BaseProtocol):
                 self._refuse(ProtocolError(431, f"the head is larger than {wire.MAX_HEAD} bytes"))
             else:
                 server.due.setdefault(self, server.loop.time() + server.header_seconds)
-            return
+            return None
         if server.due:
             server.due.pop(self, None)
         try:
             head = server.head(bytes(buffer[: end + 4]))
         except ProtocolError as error:
             self._refuse(error)
-            return
+            return None
         del buffer[: end + 4]
-        self.exchange = exchange = _Exchange(self, head)
-        task = server.loop.create_task(exchange.run())
-        server.tasks.add(task)
-        task.add_done_callback(server.tasks.discard)
+        return head
 
     def _refuse(self, error: ProtocolError) -> None:
         body = msgspec.json.encode({"error": error.message})
@@ -336,13 +355,13 @@ class _PlacedConnection(_Connection, asyncio.BufferedProtocol):
         self.place.answer(data, len(self.buffer), last=last)
         self.transport.write(data)
 
-    def done(self, exchange: "_Exchange") -> None:
+    def _over(self, exchange: "Exchange") -> bool:
         if not self.lost:
             self.place.done(len(self.buffer))
-        super().done(exchange)
+        return super()._over(exchange)
 
 
-class _Exchange:
+class Exchange:
     """One request and its answer: what RSGI calls the protocol.
 
     ``await exchange()`` is the whole body and ``async for`` its pieces, with an empty one at the end and two where the
@@ -359,6 +378,22 @@ class _Exchange:
         self._stream: _Stream | None = None
         self.received = head.length == 0
 
+    @property
+    def arrived(self) -> bool:
+        """Whether the whole body is here."""
+        return self._left is not None and len(self._connection.buffer) >= self._left
+
+    def try_at_once(self, answer: AtOnce) -> bool:
+        """Whether ``answer`` did; what it fails with is its answer."""
+        place = self._connection.place
+        if place is not None:
+            place.answering()
+        try:
+            return answer(self._head, self)
+        except Exception:  # noqa: BLE001  as below
+            self._failed()
+            return True
+
     async def run(self) -> None:
         """Have the application answer."""
         connection = self._connection
@@ -369,11 +404,16 @@ class _Exchange:
             if self._stream is not None:
                 self._stream.end()
         except Exception:  # noqa: BLE001  whatever it is, the connection must end, and others go on
-            _log.exception("an answer was not finished")
-            self.last = True
+            self._failed()
         if not self._answered:
             self.response_bytes(500, [_CLOSE], b"")
         connection.done(self)
+
+    def _failed(self) -> None:
+        _log.exception("an answer was not finished")
+        self.last = True
+        if not self._answered:
+            self.response_bytes(500, [_CLOSE], b"")
 
     def wake(self) -> None:
         """Something arrived, or nothing more will."""

@@ -93,14 +93,11 @@ class Batcher:
             InputError: the predictor refuses these inputs; those of neighbours in a batch do not show.
             ModelError: the predictor failed on these inputs.
         """
+        if self._thread is None:
+            return self.at_once(inputs, until)
         left = until - perf_counter()
         if left <= 0:
             raise too_late()
-        if self._thread is None:
-            answer = self._alone(inputs)
-            if isinstance(answer, BedplateError):
-                raise answer
-            return answer
         loop = asyncio.get_running_loop()
         one = _Waiting(*_kind(inputs), inputs, until, loop.create_future())
         self._waiting.append(one)
@@ -115,6 +112,17 @@ class Batcher:
                 return await one.answer
         except TimeoutError as error:
             raise too_late() from error
+
+    def at_once(self, inputs: Arrays, until: float) -> Answer:
+        """:meth:`predict` for a model that computes in the event loop: where :attr:`queues` is false."""
+        if until <= perf_counter():
+            raise too_late()
+        try:
+            return self._predictor.predict(inputs, self._features)
+        except BedplateError:
+            raise
+        except Exception as error:
+            raise _failure(error) from error
 
     async def stream(self, inputs: Arrays, until: float) -> AsyncGenerator[Answer]:
         """The pieces of an answer, each computed when it is asked for; between two, others get their turn.
@@ -226,9 +234,13 @@ def _guarded(ask: Callable[[], T]) -> T | BedplateError:
     except BedplateError as error:
         return error
     except Exception as error:  # noqa: BLE001  a model may raise anything
-        failure = ModelError(f"the model failed: {type(error).__name__}")
+        failure = _failure(error)
         failure.__cause__ = error
         return failure
+
+
+def _failure(error: Exception) -> ModelError:
+    return ModelError(f"the model failed: {type(error).__name__}")
 
 
 def _step(pieces: Iterator[Answer]) -> Answer | BedplateError | None:

@@ -35,7 +35,7 @@ from bedplate.serve.batching import Batcher
 from bedplate.serve.metrics import Metrics
 from bedplate.serve.predictors import Answer
 from bedplate.serve.pressure import Pressure
-from bedplate.serve.routing import Router, split_key
+from bedplate.serve.routing import Routed, Router, split_key
 from bedplate.serve.snapshot import Route
 from bedplate.serve.spec import ReplicaSpec
 from bedplate.serve.tensors import Answered, Arrays, Call, check, logged, plain
@@ -138,8 +138,8 @@ class Inference:
             StorageError: the prediction is not on disk, and the mode is durable.
             UnavailableError: the prediction cannot be logged, and the mode is buffered.
         """
+        until = self._until(call, arrival)
         pressure = self.pressure
-        until = arrival.started + min(arrival.seconds, call.seconds, pressure.patience)
         pressure.answering += 1
         try:
             return await self._answer(call, admitted, arrival, until, None if pinned else self.router.route)
@@ -149,42 +149,71 @@ class Inference:
         finally:
             pressure.answering -= 1
 
+    @property
+    def immediate(self) -> bool:
+        """Whether an answer has to wait for nothing now: no thread, no other process, no disk."""
+        return not (self.queues or self._durable) and self.router.route is None
+
+    def at_once(self, call: Call, admitted: Admitted, arrival: Arrival) -> Answered:
+        """:meth:`answer` while :attr:`immediate`: the same in a third of the steps."""
+        decoded = perf_counter()
+        try:
+            answer = self._batcher.at_once(call.arrays, self._until(call, arrival))
+        except DeadlineError:
+            self.metrics.drop("deadline")
+            raise
+        check(answer.outputs, self.signature)
+        prediction, record = self._record(call, admitted, arrival, decoded, self._own(answer))
+        self._keep(record)
+        self.metrics.prediction(perf_counter() - arrival.started)
+        return Answered(prediction, self.version, answer.outputs)
+
+    def _until(self, call: Call, arrival: Arrival) -> float:
+        return arrival.started + min(arrival.seconds, call.seconds, self.pressure.patience)
+
     async def _answer(
         self, call: Call, admitted: Admitted, arrival: Arrival, until: float, route: Route | None
     ) -> Answered:
-        spec, started, decoded = self.spec, arrival.started, perf_counter()
+        decoded = perf_counter()
         if route is None:
-            answer = await self._predict(call.arrays, until)
-            version, bundle, evidence, exposure = self.version, spec.digest, spec.evidence, None
+            routed = self._own(await self._predict(call.arrays, until))
         else:
             routed = await self.router.answer(
                 route, call.arrays, split_key(route, call), lambda: self._predict(call.arrays, until)
             )
-            answer = routed.answer
-            version, bundle, evidence, exposure = routed.version, routed.bundle, routed.evidence, routed.exposure
-        computed = perf_counter()
+        prediction, record = self._record(call, admitted, arrival, decoded, routed)
+        await self._log(record)
+        self.metrics.prediction(perf_counter() - arrival.started)
+        return Answered(prediction, routed.version, routed.answer.outputs)
+
+    def _own(self, answer: Answer) -> Routed:
+        return Routed(answer, self.spec.digest, self.version, self.spec.evidence, None)
+
+    def _record(
+        self, call: Call, admitted: Admitted, arrival: Arrival, decoded: float, routed: Routed
+    ) -> tuple[str, bytes]:
+        """The id of a prediction that was computed just now from a request decoded at that time, and its record."""
+        computed, answer = perf_counter(), routed.answer
         outputs = answer.outputs
         prediction = ids.new_id("pred")
         own = _Own(
             entity=answer.entity,
-            exposure=exposure,
+            exposure=routed.exposure,
             features=answer.features,
             id=prediction,
             inputs=call.values,
-            latency_ms=round((perf_counter() - started) * 1000, 3),
+            latency_ms=round((computed - arrival.started) * 1000, 3),
             outputs={name: logged(outputs[name]) for name in self._outputs},
             replayed=call.replayed,
             request_id=call.id or "",
             time=clock.timestamp(),
         )
-        record = self._head(admitted, bundle, evidence) + _encode(own)[1:]
+        record = self._head(admitted, routed.bundle, routed.evidence) + _encode(own)[1:]
         if arrival.traceparent:
             model = min(computed - decoded, self._batcher.took) if self.queues else computed - decoded
             record = _traced(record, arrival, decoded, computed, model, answer.steps)
         places.claim(prediction)
-        await self._log(record)
-        self.metrics.prediction(perf_counter() - started)
-        return Answered(prediction, version, outputs)
+        return prediction, record
 
     async def stream(self, prediction: str, call: Call, admitted: Admitted, arrival: Arrival) -> AsyncGenerator[Arrays]:
         """The checked pieces of an answer under the id ``prediction``, by the model of this process.

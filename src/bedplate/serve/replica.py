@@ -133,6 +133,7 @@ class Replica:
         server = Server(
             self.app.__rsgi__,
             descriptor,
+            at_once=self.app.at_once,
             most=sockets.connections(),
             places=None if self.held is None else self.held.places,
         )

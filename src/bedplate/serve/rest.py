@@ -35,14 +35,16 @@ from bedplate.http import (
 )
 from bedplate.http.openapi import document
 from bedplate.http.rsgi import Application
-from bedplate.http.streams import Room, whole
+from bedplate.http.server import Exchange
+from bedplate.http.streams import Room, too_large, whole
 from bedplate.http.wire import Head
 from bedplate.serve import arrival as arrivals
 from bedplate.serve.access import Admitted
 from bedplate.serve.arrival import Arrival
-from bedplate.serve.codecs import HEADER_LENGTH, Codec, metadata, server
+from bedplate.serve.codecs import HEADER_LENGTH, Codec, RestCall, metadata, server
 from bedplate.serve.handlers import ENTITY, Inference, unforeseen
 from bedplate.serve.pressure import OverloadedError
+from bedplate.serve.tensors import Answered
 
 _JSON = ("content-type", "application/json")
 _BYTES = ("content-type", "application/octet-stream")
@@ -175,32 +177,59 @@ class RestApplication:
                 metrics.drop("left")
                 status, headers, body = 499, [_CLOSE], b""  # nobody reads it
             except Exception as error:  # noqa: BLE001  the last line of defence: every outcome becomes an answer
-                refused = failure(error if isinstance(error, BedplateError) else unforeseen())
-                status, headers, body = refused.status, refused.headers, refused.body
+                status, headers, body = _refused(error)
         finally:
             metrics.in_flight -= 1
             arriving.pop(protocol, None)
-        metrics.request(status)
+        self._reply(protocol, status, headers, body)
+
+    def at_once(self, scope: Head, protocol: Exchange) -> bool:
+        """:meth:`__rsgi__` for an inference whose body is here, while its answer has to wait for nothing."""
+        inference = self._inference
+        if scope.path != self._hot or scope.method != "POST" or not inference.immediate:
+            return False
+        started = perf_counter()
+        inference.metrics.in_flight += 1
+        try:
+            arrival, admitted = self._admitted(scope, started)
+            if (scope.length or 0) > self._limits.body:
+                raise too_large(self._limits.body)
+            json_length = scope.headers.get(HEADER_LENGTH)
+            call = self._codec.decode(protocol.here() or b"", json_length)
+            headers, body = self._encoded(call, inference.at_once(call, admitted, arrival))
+            status = 200
+        except Exception as error:  # noqa: BLE001  the last line of defence: every outcome becomes an answer
+            status, headers, body = _refused(error)
+        finally:
+            inference.metrics.in_flight -= 1
+        self._reply(protocol, status, headers, body)
+        return True
+
+    def _reply(self, protocol: Any, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+        self._inference.metrics.request(status)
         headers += _SAFE
         if self.draining:
             headers.append(_CLOSE)
         protocol.response_bytes(status, headers, body)
 
-    async def _received(self, scope: Head, protocol: Any, started: float) -> tuple[list[tuple[str, str]], bytes]:
+    def _admitted(self, scope: Head, started: float) -> tuple[Arrival, Admitted]:
         headers = scope.headers
         self._hosts.check(headers.get("host", ""))
         if headers.get("origin") or headers.get("sec-fetch-site"):
             self._origin.check(Request("POST", scope.path, headers=headers))
-        inference, limits = self._inference, self._limits
         arrival = arrivals.of(started, headers)
-        admitted = inference.admit(headers.get("authorization"), inference.resource, arrival)
+        return arrival, self._inference.admit(headers.get("authorization"), self._inference.resource, arrival)
+
+    async def _received(self, scope: Head, protocol: Any, started: float) -> tuple[list[tuple[str, str]], bytes]:
+        inference, limits = self._inference, self._limits
+        arrival, admitted = self._admitted(scope, started)
         try:
             body = await whole(protocol, limits.body, limits.receipt, scope.length, self._room)
         except ProtocolError as error:
             error.headers += (_CLOSE,)  # nobody reads what is left of the body
             raise
         del inference.pressure.arriving[protocol]
-        json_length = headers.get(HEADER_LENGTH)
+        json_length = scope.headers.get(HEADER_LENGTH)
         if not inference.queues:
             return await self._answer(body, json_length, admitted, arrival)
         with _Leaving(protocol):
@@ -210,12 +239,20 @@ class RestApplication:
         self, body: bytes, json_length: str | None, admitted: Admitted, arrival: Arrival, *, pinned: bool = False
     ) -> tuple[list[tuple[str, str]], bytes]:
         call = self._codec.decode(body, json_length)
-        answered = await self._inference.answer(call, admitted, arrival, pinned=pinned)
+        return self._encoded(call, await self._inference.answer(call, admitted, arrival, pinned=pinned))
+
+    def _encoded(self, call: RestCall, answered: Answered) -> tuple[list[tuple[str, str]], bytes]:
         text, size = self._codec.encode(call, answered)
         prediction = ("x-prediction-id", answered.prediction)
         if size is None:
             return [_JSON, prediction], text
         return [_BYTES, prediction, (HEADER_LENGTH, str(size))], text
+
+
+def _refused(error: Exception) -> tuple[int, list[tuple[str, str]], bytes]:
+    """Status, headers and body of the answer that an error is; called while it is handled."""
+    refused = failure(error if isinstance(error, BedplateError) else unforeseen())
+    return refused.status, refused.headers, refused.body
 
 
 def failure(error: BedplateError) -> Response:

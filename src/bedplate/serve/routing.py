@@ -35,13 +35,13 @@ _MEMORY = 0.97
 
 
 class Routed(msgspec.Struct, frozen=True):
-    """An answer, who gave it, and to whom the request was assigned."""
+    """An answer, who gave it, and to whom the request was assigned if there is a rollout."""
 
     answer: Answer
     bundle: Digest
     version: str
     evidence: Digest
-    exposure: Exposure
+    exposure: Exposure | None
 
 
 class Latencies:
