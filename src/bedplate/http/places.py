@@ -21,13 +21,16 @@ import msgspec
 
 _PAGE = 4096
 _SIZES = struct.Struct("<2Q")
-_STATE = struct.Struct("<7Q")
+_STATE = struct.Struct("<6Q")
 _STATES = 64, 128
-_CLAIMS, _CLAIM, _MOST_CLAIMS = 192, 40, 8
-_ARRIVED = _CLAIMS + _CLAIM * _MOST_CLAIMS
+_CLAIM = struct.Struct("<Q40s")
+_CLAIMS, _MOST_CLAIMS = 192, 8
+_ARRIVED = _CLAIMS + _CLAIM.size * _MOST_CLAIMS
 _STAGED = 4 << 20
 """Bytes of an answer that can be kept; a larger one is sent all the same, and lost with the process."""
 _AT_ONCE = 64 << 10
+_ENOUGH = 8 << 10
+"""Bytes that may lie in a place, answered and sent, before it begins anew: doing so each time would cost more."""
 _BESIDE = 256 << 10
 """Bytes that may arrive beside a body: its head, and requests that were sent before they were asked for."""
 _LAST, _LOST = 1, 2
@@ -161,12 +164,11 @@ class Place:
         _answering.set(self)
 
     def claim(self, record: str) -> None:
-        """See :func:`claim`."""
+        """See :func:`claim`. It holds until an answer is given, for it says of which bytes it is about the first."""
         if self._claims < _MOST_CLAIMS and not self._ended:
-            at = self._at + _CLAIMS + self._claims * _CLAIM
-            self._places.memory[at : at + _CLAIM] = record.encode("ascii").ljust(_CLAIM, b"\0")
+            at = self._at + _CLAIMS + self._claims * _CLAIM.size
+            _CLAIM.pack_into(self._places.memory, at, self._received + self._done, record.encode("ascii"))
             self._claims += 1
-            self._commit()
 
     def answer(self, data: bytes, unread: int, *, last: bool) -> None:
         """Keep an answer that will be sent next, to all that arrived but the last ``unread`` bytes."""
@@ -192,10 +194,13 @@ class Place:
         self._done, self._claims, self._tries = self._end - unread, 0, 0
         self._commit()
 
+    @property
+    def used(self) -> bool:
+        """Whether so much lies here that it is worth to :meth:`rewind`."""
+        return self._end > _ENOUGH or self._staged > _ENOUGH
+
     def rewind(self) -> None:
         """Everything was answered, and the kernel has the answers: begin anew."""
-        if not self._end:
-            return
         if max(self._end, self._staged) > _AT_ONCE:
             self._trim()
         self._received += self._end
@@ -219,9 +224,8 @@ class Place:
         now = self._now = 1 - self._now
         memory, at = self._places.memory, self._at
         _STATE.pack_into(
-            memory, at + _STATES[now], self._received, self._done, self._origin, self._staged, self._flags,
-            self._tries, self._claims,
-        )  # fmt: skip
+            memory, at + _STATES[now], self._received, self._done, self._origin, self._staged, self._flags, self._tries
+        )
         memory[at] = now
 
 
@@ -243,7 +247,7 @@ def left(places: int, number: int, connection: socket.socket) -> Left | None:
         return None
     taken, written = counted
     at, staged_at = _where(places, number)
-    received, done, origin, staged, flags, tries, _ = _state(places, at)
+    received, done, origin, staged, flags, tries = _state(places, at)
     rest = origin + staged - written
     unanswered = taken - received - done
     if flags & _LOST or unanswered < 0 or not 0 <= rest <= staged:
@@ -261,9 +265,12 @@ def left(places: int, number: int, connection: socket.socket) -> Left | None:
 def claims(places: int, number: int) -> list[str]:
     """The ids of records about the request that the connection of a place waits for."""
     at, _ = _where(places, number)
-    count = _state(places, at)[-1]
-    data = os.pread(places, count * _CLAIM, at + _CLAIMS)
-    return [data[start : start + _CLAIM].rstrip(b"\0").decode("ascii") for start in range(0, len(data), _CLAIM)]
+    received, done, *_ = _state(places, at)
+    made = _CLAIM.iter_unpack(os.pread(places, _CLAIM.size * _MOST_CLAIMS, at + _CLAIMS))
+    # Those of requests that were answered are about bytes before.
+    return [
+        record.rstrip(b"\0").decode("ascii") for position, record in made if record[0] and position == received + done
+    ]
 
 
 def _where(places: int, number: int) -> tuple[int, int]:

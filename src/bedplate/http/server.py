@@ -340,9 +340,10 @@ class _PlacedConnection(_Connection, asyncio.BufferedProtocol):
             self.place.end()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        if self.exchange is None and not self.buffer and not self.transport.get_write_buffer_size():
-            self.place.rewind()
-        return self.place.room()
+        place = self.place
+        if place.used and self.exchange is None and not (self.buffer or self.transport.get_write_buffer_size()):
+            place.rewind()
+        return place.room()
 
     def buffer_updated(self, nbytes: int) -> None:
         self.data_received(self.place.took(nbytes))

@@ -1,7 +1,8 @@
 """What a writer that does not wait was given and has not written yet, in memory that outlives its process.
 
-Two halves: while the records of one are written, those that come go to the other. A state is written beside the one in
-force, and one byte then says which of the two is, so a killed process leaves one or the other.
+Two halves: while the records of one are written, those that come go to the other. Each record has its length before it,
+which is written last, and none stands behind the last one; so a killed process leaves whole records. Where they are
+written to is a state beside the one in force, and one byte then says which of the two is.
 """
 
 import mmap
@@ -10,9 +11,10 @@ import struct
 
 _HALF = 40 << 20
 _PAGE = 4096
-_STATE = struct.Struct("<3Q48s")
+_STATE = struct.Struct("<Q48s")
 _STATES = 64, 192
 _LENGTH = struct.Struct("<I")
+_END = bytes(_LENGTH.size)
 
 
 class Backlog:
@@ -29,18 +31,17 @@ class Backlog:
         self._filled = [0, 0]
         self._half: int | None = 0
         self._writing: tuple[int, ...] = ()
-        self._segment, self._count, self._now = "", 0, 0
+        self._now = 0
 
     def add(self, record: bytes) -> None:
         """Keep a record; one for which there is no room is not kept."""
-        half = self._half
-        if half is None or self._filled[half] + len(record) + _LENGTH.size > _HALF:
+        half, size = self._half, _LENGTH.size + len(record)
+        if half is None or self._filled[half] + size + _LENGTH.size > _HALF:
             return
-        at = _PAGE + half * _HALF + self._filled[half]
-        end = at + _LENGTH.size + len(record)
-        self._memory[at:end] = _LENGTH.pack(len(record)) + record
-        self._filled[half] += end - at
-        self._commit()
+        at = _start(half) + self._filled[half]
+        self._memory[at + _LENGTH.size : at + size + _LENGTH.size] = record + _END
+        _LENGTH.pack_into(self._memory, at, len(record))
+        self._filled[half] += size
 
     def taken(self) -> None:
         """All records are about to be written; others may come meanwhile, as far as there is a free half."""
@@ -49,21 +50,17 @@ class Backlog:
 
     def into(self, segment: str, count: int) -> None:
         """What is written next goes behind the first ``count`` records of this segment."""
-        self._segment, self._count = segment, count
-        self._commit()
+        now = self._now = 1 - self._now
+        _STATE.pack_into(self._memory, _STATES[now], count, segment.encode("ascii"))
+        self._memory[0] = now
 
     def written(self) -> None:
         """What was taken is written."""
         for half in self._writing:
+            _LENGTH.pack_into(self._memory, _start(half), 0)
             self._filled[half] = 0
         if self._half is None:
             self._half = 0
-        self._commit()
-
-    def _commit(self) -> None:
-        now = self._now = 1 - self._now
-        _STATE.pack_into(self._memory, _STATES[now], *self._filled, self._count, self._segment.encode("ascii"))
-        self._memory[0] = now
 
 
 def left(backlog: int) -> tuple[str, int, list[bytes]]:
@@ -71,14 +68,17 @@ def left(backlog: int) -> tuple[str, int, list[bytes]]:
 
     First the segment that it wrote to, empty before the first, and the records in it that were not among these.
     """
-    head = os.pread(backlog, _PAGE, 0)
-    *filled, count, segment = _STATE.unpack_from(head, _STATES[head[0]])
-    records = []
-    for half in (0, 1):
-        data, at = os.pread(backlog, filled[half], _PAGE + half * _HALF), 0
-        while at < len(data):
-            (length,) = _LENGTH.unpack_from(data, at)
-            at += _LENGTH.size
-            records.append(data[at : at + length])
-            at += length
+    with mmap.mmap(backlog, 0, prot=mmap.PROT_READ) as memory:
+        count, segment = _STATE.unpack_from(memory, _STATES[memory[0]])
+        records = []
+        for half in (0, 1):
+            at = _start(half)
+            while length := _LENGTH.unpack_from(memory, at)[0]:
+                at += _LENGTH.size
+                records.append(memory[at : at + length])
+                at += length
     return segment.rstrip(b"\0").decode("ascii"), count, records
+
+
+def _start(half: int) -> int:
+    return _PAGE + half * _HALF
