@@ -3,28 +3,23 @@
 The routes come from the table that the server is made of, so one that is added later is tested as it is.
 """
 
-import re
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 import pytest
-from scripts.reference import AnySite
 
-from bedplate.extensions import plugins
 from bedplate.http import ResourceRef, Route
 from bedplate.http.routes import METHODS
 from bedplate.policy.policies import applicable
 from tests import sample, team
+from tests.api.routes import PARAMETER, ROUTES, shown
 from tests.rights import MAY
 from tests.team import ABSENT, ROLES, SEALED, Team
 
-NOBODYS_SITE: Any = AnySite()
-ROUTES: list[Route] = [route for routes in plugins("bedplate.routes") for route in routes(NOBODYS_SITE)]
 GUARDED = [route for route in ROUTES if not route.public]
 LEFT_TO_THE_OPERATION = ("approve", "waive", "release")
-PARAMETER = re.compile(r"\{([a-z][a-z0-9_]*)(?::([a-z]+))?\}")
 VALUES = {"int": "0", "digest": sample.digest("nothing"), "id": "prn_" + "0" * 26, "path": "nowhere/nothing"}
 
 
@@ -53,11 +48,6 @@ def address(route: Route, workspace: str | None = None) -> tuple[str, dict[str, 
         query = "".join(f"?{parameter.name}={quote(workspace)}" for parameter in route.queries)
         assert in_path or headers or query, "the workspace of a route comes from its path, a header or the query"
     return PARAMETER.sub(lambda m: values[m[1]], route.path) + query, headers
-
-
-def shown(route: Route) -> str:
-    """A route as the name of a test."""
-    return f"{route.method} {route.path}"
 
 
 @pytest.fixture(scope="module")

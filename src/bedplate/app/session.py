@@ -62,7 +62,7 @@ def check_csrf(token: str, given: str) -> None:
     Raises:
         DeniedError: it is not the session's.
     """
-    if not hmac.compare_digest(csrf(token), given):
+    if not hmac.compare_digest(csrf(token).encode(), given.encode()):
         raise DeniedError("the form does not belong to this session", fix="load the page again and repeat it")
 
 
