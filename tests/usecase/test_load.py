@@ -117,6 +117,7 @@ def test_all_problems_come_at_once_in_the_order_of_the_file(folder: Path) -> Non
             )
         ),
         ("50 %, 100 %", "50 %", "serve.rollout.steps", "[1 %, 10 %, 50 %, 100 %]", "100 %"),
+        ("when: slo_burn", "when: errors", "alerts[0].then", "nothing", "rolls nothing back"),
         ("gates: [quality", "gates: [size, quality", "release.gates[0]", None, "nothing to judge"),
         ("gates: [quality", "gates: [quality, quality", "release.gates[1]", None, "twice"),
         ("holdout: 28 d", "holdout: 95 %", "train.holdout", None, "leaves nothing"),

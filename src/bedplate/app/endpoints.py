@@ -226,7 +226,9 @@ def live(system: System) -> dict[str, EndpointStatus]:
                 since=seen.since or None,
                 replicas=seen.ready,
                 memory=seen.memory,
-                cost=cost(seen.price, seen.seconds, seen.predictions),
+                requests=seen.took.predictions + seen.took.faults,
+                failed=seen.took.faults,
+                cost=cost(seen.price, seen.took.seconds, seen.took.predictions),
             )
     return found
 

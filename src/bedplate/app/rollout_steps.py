@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from bedplate import clock
-from bedplate.app import endpoints, rollout_views
+from bedplate.app import burning, endpoints, rollout_views
+from bedplate.app.burning import Burning, Burns
 from bedplate.errors import BedplateError, NotFoundError
 from bedplate.identity import Principal
+from bedplate.ids import Digest
 from bedplate.release import line, rollout
 from bedplate.serve.scaling import Scale
 from bedplate.serve.spec import ReplicaSpec
@@ -38,11 +40,14 @@ WATCHER = "rollout"
 class Watcher:
     """Looks at every rollout of a home twice a second and does what follows; each in its own time.
 
-    Starting and draining take seconds: another endpoint's guards must not wait for them.
+    Starting and draining take seconds: another endpoint's guards must not wait for them. What burns the budget of an
+    endpoint whose file says so is undone, also after its rollout was completed.
     """
 
-    def __init__(self, system: "System") -> None:
+    def __init__(self, system: "System", burns: Burns | None = None) -> None:
         self._system = system
+        self._burns = burns or Burns()
+        self._refused: set[str] = set()
         self._stopping = threading.Event()
         self._looking: dict[str, threading.Thread] = {}
         self._told = ""
@@ -67,17 +72,41 @@ class Watcher:
             _sweep(self._system)
         while not self._stopping.wait(TICK):
             with self._telling():
+                alerts = self._alerts()
                 with self._system.store.read() as tx:
-                    names = [row.endpoint for row in tx.rollouts.active()]
+                    names = {*alerts, *(row.endpoint for row in tx.rollouts.active())}
                 self._looking = {name: thread for name, thread in self._looking.items() if thread.is_alive()}
                 for name in names:
                     if name not in self._looking:
-                        self._looking[name] = threading.Thread(target=self._look, args=(name,), name=f"rollout {name}")
+                        self._looking[name] = threading.Thread(
+                            target=self._look, args=(name, alerts.get(name)), name=f"rollout {name}"
+                        )
                         self._looking[name].start()
 
-    def _look(self, endpoint: str) -> None:
+    def _look(self, endpoint: str, alert: Burning | None) -> None:
         with self._telling():
-            look(self._system, endpoint)
+            if alert is None:
+                look(self._system, endpoint)
+            elif not heed(self._system, alert):
+                self._refused.add(alert.rollout)
+
+    def _alerts(self) -> dict[str, Burning]:
+        """The alerts that a release is to be undone for, by endpoint; one that cannot be is told of once."""
+        now = clock.now().timestamp()
+        if not self._burns.due(now):
+            return {}
+        self._burns.take(now, {status.name: status.took for status in self._system.supervisor.status()})
+        found = {}
+        with self._system.store.read() as tx:
+            newest = {row.name: tx.rollouts.latest(row.name) for row in tx.endpoints.list()}
+        for name, row in newest.items():
+            objectives = rollout_views.plan_of(row).objectives if row is not None else None
+            if row is None or objectives is None or row.id in self._refused:
+                continue
+            alert = burning.look(self._system, self._burns, row, objectives)
+            if alert is not None:
+                found[name] = alert
+        return found
 
     @contextlib.contextmanager
     def _telling(self) -> Iterator[None]:
@@ -125,6 +154,25 @@ def _look(system: "System", row: RolloutRow) -> None:
         undo(system, row, None, verdict.reason, verdict)
     elif verdict.action == "pass" and row.state == "running":
         _step(system, row, verdict)
+
+
+def heed(system: "System", alert: Burning) -> bool:
+    """Roll back what an alert fired for, and keep the alert as a fact; whether that may be.
+
+    It may not where the release from before was rolled back itself.
+    """
+    with changing(system, alert.endpoint):
+        row = latest(system, alert.endpoint)
+        if row.id != alert.rollout or row.state == "rolled_back":
+            return True
+        with system.store.transaction() as tx:
+            fact = tx.facts.put("alert", row.use_case, alert)
+            refused = burning.refusal(tx.rollouts.list(row.endpoint, 1000), row)
+            if refused:
+                record(system, tx, row, "alert", None, {"alert": fact.digest, "reason": alert.reason, "kept": refused})
+        if not refused:
+            undo(system, row, None, alert.reason, None, alert=fact.digest)
+        return not refused
 
 
 def run(system: "System", row: RolloutRow) -> RolloutRow:
@@ -181,8 +229,19 @@ def _promote(system: "System", row: RolloutRow) -> None:
     _end(system, done)
 
 
-def undo(system: "System", row: RolloutRow, by: Principal | None, reason: str, verdict: "Verdict | None") -> RolloutRow:
-    """The release from before answers everything: within a second, or, after the end, once it is ready again."""
+def undo(
+    system: "System",
+    row: RolloutRow,
+    by: Principal | None,
+    reason: str,
+    verdict: "Verdict | None",
+    *,
+    alert: Digest | None = None,
+) -> RolloutRow:
+    """The release from before answers everything: within a second, or, after the end, once it is ready again.
+
+    ``alert`` is the fact of the alert that asked for it.
+    """
     state = rollout.follow(row.state, "rolled_back")
     before = endpoints.here(system, endpoints.spec_from(row.before))
     seen = row.evidence
@@ -194,7 +253,8 @@ def undo(system: "System", row: RolloutRow, by: Principal | None, reason: str, v
         if row.state == "completed":
             _serve(system, tx, row, before, by)
         back = tx.rollouts.change(row, state=state, reason=reason, evidence=seen)
-        record(system, tx, back, "roll_back", by, {"reason": reason, "steps": seen})
+        evidence = {"reason": reason, "steps": seen, **({} if alert is None else {"alert": alert})}
+        record(system, tx, back, "roll_back", by, evidence)
     _end(system, back)
     return back
 

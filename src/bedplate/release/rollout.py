@@ -44,6 +44,13 @@ class Step(msgspec.Struct, frozen=True):
     hold: float
 
 
+class Objectives(msgspec.Struct, frozen=True, kw_only=True):
+    """What must be kept, or the release is rolled back: shares of requests that are answered, and answered in time."""
+
+    answered: float
+    in_time: float = 0.99
+
+
 class RolloutPlan(msgspec.Struct, frozen=True, kw_only=True):
     """A rollout as the file wants it. After its last step the candidate becomes the stable release."""
 
@@ -56,6 +63,7 @@ class RolloutPlan(msgspec.Struct, frozen=True, kw_only=True):
     differ: float | None = None
     between: tuple[float, float] = (0.0, 1.0)
     up: bool = True
+    objectives: Objectives | None = None
 
     @property
     def limit(self) -> float:
@@ -100,7 +108,15 @@ def plan_of(use_case: UseCase) -> RolloutPlan:
         differ=wanted.differ,
         between=wanted.between,
         up=use_case.objective.kpi.direction == "up",
+        objectives=_objectives(use_case),
     )
+
+
+def _objectives(use_case: UseCase) -> Objectives | None:
+    """Those whose burn rolls back, if the file says that it does; of answers in time, its p99 says how many."""
+    if not any(alert.when == "slo_burn" and alert.then == "roll_back" for alert in use_case.alerts):
+        return None
+    return Objectives(answered=use_case.requirements.availability)
 
 
 def scaled(plan: RolloutPlan, value: float) -> float:

@@ -30,6 +30,23 @@ _BASE_MEMORY = 96 << 20
 """What a replica takes beside its model, until one was measured."""
 
 
+class Took(msgspec.Struct, frozen=True):
+    """Seconds that replicas ran, idle or not, and what they did: see :class:`~bedplate.serve.scaling.Load`."""
+
+    seconds: float = 0.0
+    predictions: int = 0
+    late: int = 0
+    faults: int = 0
+
+    def __add__(self, other: "Took") -> "Took":
+        return Took(
+            self.seconds + other.seconds,
+            self.predictions + other.predictions,
+            self.late + other.late,
+            self.faults + other.faults,
+        )
+
+
 class Fleet:
     """Who looks after it holds :attr:`changing`; everything here but :meth:`memory` is for that one thread."""
 
@@ -48,7 +65,7 @@ class Fleet:
         self._starting: list[Process] = []
         self._leaving: list[Process] = []
         self._orphans: list[Orphan] = []
-        self._seconds, self._predictions = 0.0, 0
+        self._took = Took()
         self._delay, self._not_before = _FIRST_DELAY, 0.0
         self._measured = 0
         self._measure_at = 0.0
@@ -105,16 +122,9 @@ class Fleet:
         """The part of :meth:`memory` that will soon be free."""
         return sum(process.memory for process in tuple(self._leaving))
 
-    def took(self) -> tuple[float, int]:
-        """Seconds that its replicas have run, idle or not, and predictions that they made, since this one began."""
-        running = [*self.replicas, *self._leaving]
-        predictions = sum(process.load.predictions for process in running if process.load is not None)
-        return self._seconds + sum(process.seconds for process in running), self._predictions + predictions
-
-    def _count(self, process: Process) -> None:
-        """Keep what a replica that has ended took."""
-        self._seconds += process.seconds
-        self._predictions += process.load.predictions if process.load is not None else 0
+    def took(self) -> Took:
+        """What its replicas took and did since this one began, those that have ended as well."""
+        return sum((_took(process) for process in (*self.replicas, *self._leaving)), self._took)
 
     def may_rest(self) -> bool:
         """Whether nobody needs it now, and it may have no replica."""
@@ -264,7 +274,7 @@ class Fleet:
             if process.alive and not silent:
                 continue
             process.kill()
-            self._count(process)
+            self._took += _took(process)
             self._orphans += process.orphans
             ended = f"it told nothing for {patience:g} s" if silent else f"it ended: {process.returncode}"
             self.error = process.error.message if process.error else ended
@@ -277,7 +287,7 @@ class Fleet:
         staying = []
         for process in self._leaving:
             if process.over():
-                self._count(process)
+                self._took += _took(process)
                 self._orphans += process.orphans
             else:
                 staying.append(process)
@@ -331,3 +341,8 @@ def _await_ready(process: Process, end: float, within: float) -> None:
         raise UnavailableError(f"the replica of {process.spec.name!r} was not ready within {within:g} s")
     if process.error is not None:
         raise process.error
+
+
+def _took(process: Process) -> Took:
+    load = process.load
+    return Took(process.seconds) if load is None else Took(process.seconds, load.predictions, load.late, load.faults)

@@ -81,7 +81,7 @@ class Inference:
         self.router = router
         self.version = str(manifest.version)
         self.signature = manifest.signature
-        self.metrics = Metrics(spec.name, self.version, access.meters, spec.price)
+        self.metrics = Metrics(spec.name, self.version, access.meters, spec.price, spec.budget)
         self.metrics.router = router
         self.resource = ResourceRef(ENTITY, spec.name)
         self._outputs = [output.name for output in manifest.signature.outputs]

@@ -1,5 +1,6 @@
 """Counts and latencies of one replica, kept as plain numbers in the path and given to Prometheus when it asks."""
 
+import math
 from bisect import bisect_left
 from collections.abc import Iterator
 
@@ -21,11 +22,19 @@ class Metrics(Collector):
     """What happened here since the start. Changed from the event loop only."""
 
     def __init__(
-        self, model: str, version: str, meters: Meters | None = None, price: ReplicaPrice | None = None
+        self,
+        model: str,
+        version: str,
+        meters: Meters | None = None,
+        price: ReplicaPrice | None = None,
+        limit: float | None = None,
     ) -> None:
         self._labels = (model, version)
         self._meters, self._price = meters, price
         self._started = clock.monotonic()
+        self._limit = math.inf if limit is None else limit
+        self.late = 0
+        """Predictions that took longer than ``limit`` seconds, the budget of the endpoint."""
         self._statuses: dict[int, int] = {}
         self._buckets = [0] * (len(BUCKETS) + 1)
         self._seconds = 0.0
@@ -52,6 +61,8 @@ class Metrics(Collector):
         """Count one prediction and the time it took inside the server."""
         self._buckets[bisect_left(BUCKETS, seconds)] += 1
         self._seconds += seconds
+        if seconds > self._limit:
+            self.late += 1
 
     @property
     def predictions(self) -> int:
@@ -67,6 +78,11 @@ class Metrics(Collector):
     def failures(self) -> int:
         """How many requests were refused or failed."""
         return sum(count for status, count in self._statuses.items() if status >= 400)
+
+    @property
+    def faults(self) -> int:
+        """How many requests failed through no fault of who asked."""
+        return sum(count for status, count in self._statuses.items() if status >= 500)
 
     def collect(self) -> Iterator[Metric]:
         """What Prometheus asks for."""

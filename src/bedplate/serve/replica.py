@@ -159,7 +159,8 @@ class Replica:
         while True:
             due = loop.time() + _TICK
             await asyncio.sleep(_TICK)
-            say("load", **msgspec.structs.asdict(meter.read(metrics.in_flight, loop.time() - due, metrics.predictions)))
+            load = meter.read(metrics.in_flight, loop.time() - due, metrics.predictions, metrics.late, metrics.faults)
+            say("load", **msgspec.structs.asdict(load))
             try:
                 self.meters.tick()
                 self.access.refresh()

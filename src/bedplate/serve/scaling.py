@@ -68,13 +68,17 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     """What one replica tells a few times a second.
 
     ``in_flight``: requests being answered. ``busy``: seconds of processor time per second. ``waited``: how many seconds
-    late its event loop was, which is what a request waits before it is read. ``predictions``: answered since its start.
+    late its event loop was, which is what a request waits before it is read. Since its start: ``predictions`` answered,
+    ``late`` ones among them that took longer than the use case allows, and ``faults``, which got no answer but a status
+    of 500 or above.
     """
 
     in_flight: float
     busy: float
     waited: float
     predictions: int
+    late: int = 0
+    faults: int = 0
 
 
 class Meter:
@@ -84,14 +88,16 @@ class Meter:
         self._seen: deque[tuple[float, float]] = deque([(clock.monotonic(), time.process_time())], maxlen=6)
         self._in_flight = 0.0
 
-    def read(self, in_flight: int, waited: float, predictions: int) -> Load:
+    def read(self, in_flight: int, waited: float, predictions: int, late: int = 0, faults: int = 0) -> Load:
         """The load now, from what happens now: requests in flight, and how late the event loop was."""
         now, used = clock.monotonic(), time.process_time()
         then, before = self._seen[0]
         self._seen.append((now, used))
         self._in_flight += _SMOOTH * (in_flight - self._in_flight)
         busy = (used - before) / max(now - then, 1e-3)
-        return Load(in_flight=self._in_flight, busy=busy, waited=waited, predictions=predictions)
+        return Load(
+            in_flight=self._in_flight, busy=busy, waited=waited, predictions=predictions, late=late, faults=faults
+        )
 
 
 class Scaler:

@@ -19,7 +19,7 @@ from bedplate import clock, files, ids
 from bedplate.errors import BedplateError, ConflictError, NotFoundError, UnavailableError
 from bedplate.records import ReplicaPrice
 from bedplate.serve import sockets
-from bedplate.serve.fleet import Fleet
+from bedplate.serve.fleet import Fleet, Took
 from bedplate.serve.holding import Holder
 from bedplate.serve.process import Process
 from bedplate.serve.spec import ReplicaSpec
@@ -41,8 +41,8 @@ class EndpointStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     ``pids`` are its replicas, ``ready`` of which answer; an endpoint that is asleep has none until somebody connects.
     ``grpc`` is the host and port that answer gRPC, empty without it. ``memory`` in bytes is what they take.
-    ``restarts`` counts crashes; ``error`` is why the last start failed, if so. All replicas together have run for
-    ``seconds`` and made so many ``predictions`` since the supervisor has had the endpoint.
+    ``restarts`` counts crashes; ``error`` is why the last start failed, if so. ``took`` is of all replicas
+    since the supervisor has had the endpoint, at ``price`` where one is known.
     """
 
     name: str
@@ -55,8 +55,7 @@ class EndpointStatus(msgspec.Struct, frozen=True, kw_only=True):
     memory: int
     restarts: int
     since: str
-    seconds: float
-    predictions: int
+    took: Took
     price: ReplicaPrice | None
     error: str = ""
 
@@ -396,7 +395,6 @@ def _status(name: str, fleet: Fleet) -> EndpointStatus:
     alive = [process for process in tuple(fleet.replicas) if process.alive]
     ready = [process for process in alive if process.ready]
     state: State = "asleep" if fleet.asleep else "running" if ready else "starting" if alive else "restarting"
-    seconds, predictions = fleet.took()
     return EndpointStatus(
         name=name,
         url=fleet.url,
@@ -408,8 +406,7 @@ def _status(name: str, fleet: Fleet) -> EndpointStatus:
         memory=fleet.memory(),
         restarts=fleet.restarts,
         since=max((process.since for process in alive), default=""),
-        seconds=seconds,
-        predictions=predictions,
+        took=fleet.took(),
         price=fleet.spec.price,
         error=fleet.error,
     )

@@ -233,6 +233,24 @@ def _schedule(reading: Reading) -> None:
             reading.note((*at, "schedule", i, "days"), "it never begins", allowed="one day or more")
 
 
+def _alerts(reading: Reading) -> None:
+    for number, alert in enumerate(reading.get("alerts") or ()):
+        if alert.then == "roll_back" and alert.when != "slo_burn":
+            reading.note(
+                ("alerts", number, "then"),
+                f"{alert.when} rolls nothing back",
+                allowed="roll_back with when: slo_burn",
+                suggestion="nothing",
+            )
+        if alert.then == "roll_back" and reading.get("requirements", "availability") == 1:
+            reading.note(
+                ("requirements", "availability"),
+                "with an availability of 100 % there is no budget that could burn",
+                allowed="below 100 %",
+                suggestion="99.9 %",
+            )
+
+
 def _serving(reading: Reading) -> None:
     low, high = reading.get("serve", "replicas", "min"), reading.get("serve", "replicas", "max")
     if low is not None and high is not None and low > high:
@@ -340,6 +358,8 @@ _CHECKS: tuple[Callable[[Reading], None], ...] = (
     _residency,
     _release,
     _serving,
+    _alerts,
+    _alerts,
     _monitoring,
     _training,
     _graph,
