@@ -89,6 +89,17 @@ def test_figures_agree_with_each_other() -> None:
     assert result.met is (result.p99.high <= 10_000)
 
 
+def test_a_slow_server_is_asked_until_enough_was_answered() -> None:
+    """Without a rate: the seconds are a beginning, and the 99th percentile gets its upper end."""
+    with serving(_ok) as (url, _):
+        short = load.run(url, "m", [{}], seconds=0.05, connections=1, key="k")
+        result = load.run(url, "m", [{}], seconds=0.05, connections=1, key="k", least=load.ENOUGH)
+
+    assert (short.p99.high, short.met) == (math.inf, True)
+    assert load.ENOUGH <= result.requests < load.ENOUGH + 5
+    assert math.isfinite(result.p99.high)
+
+
 def test_a_limit_that_lies_inside_the_interval_is_not_met() -> None:
     with serving(_ok) as (url, _):
         result = load.run(url, "m", [{}], seconds=0.2, connections=2, key="k", limit_p99_ms=1.0)

@@ -10,7 +10,7 @@ from bedplate.compute import sandbox
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-@pytest.mark.parametrize("name", ["retail", "refused"])
+@pytest.mark.parametrize("name", ["ensemble", "retail", "refused"])
 def test_the_file_and_its_code_are_sound(name):
     """`bedplate check` finds nothing, and pipeline.py declares what the file names."""
     loaded = usecase.load(EXAMPLES / name / "usecase.yaml")

@@ -31,6 +31,9 @@ _PATIENCE = 10.0
 """Seconds after which an unanswered request counts as failed."""
 _SPIN = 0.0015
 """The last seconds before a request is due are not slept but looked at: timers are late by a millisecond."""
+_LONGEST = 60.0
+ENOUGH = 400
+"""Answers from which on the 99th percentile has an upper end, with some to spare (:func:`interval`)."""
 _PARTS = 60
 """The most parts that ``over_time`` has."""
 _SHARES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 0.9999, 1.0)
@@ -50,12 +53,14 @@ def run(
     rate: float | None = None,
     key: str,
     limit_p99_ms: float = math.inf,
+    least: int = 0,
     on_look: OnLook | None = None,
 ) -> LoadTest:
     """Send the infer requests ``inputs`` (Open Inference Protocol bodies, taken in turn) for ``seconds``.
 
-    ``limit_p99_ms`` is met when the whole interval of the p99 lies at or below it, and every request that was due was
-    sent and answered.
+    Where no rate is given it goes on until ``least`` were answered, for a minute at most: a slow model has to show
+    enough as well. ``limit_p99_ms`` is met when the whole interval of the p99 lies at or below it, and every request
+    that was due was sent and answered.
 
     Raises:
         InputError: ``url`` is not on this machine, or there is nothing to send.
@@ -69,7 +74,7 @@ def run(
     if not inputs or connections < 1 or seconds <= 0 or (rate is not None and rate <= 0):
         raise InputError("a load run needs requests, connections and time", fix="give at least one of each")
     requests = [_frame(parts.netloc, model, key, body) for body in inputs]
-    session = _Session(parts.hostname, parts.port, requests, seconds, rate)
+    session = _Session(parts.hostname, parts.port, requests, seconds, rate, least)
     elapsed = asyncio.run(session.run(connections, on_look))
     return _result(session, elapsed, connections, limit_p99_ms)
 
@@ -89,9 +94,11 @@ class _Session:
     Every latency is kept as it is: 16 bytes an answer, and percentiles without the error of a histogram.
     """
 
-    def __init__(self, host: str, port: int, requests: list[bytes], seconds: float, rate: float | None) -> None:
+    def __init__(
+        self, host: str, port: int, requests: list[bytes], seconds: float, rate: float | None, least: int
+    ) -> None:
         self._host, self._port, self._requests = host, port, requests
-        self._seconds, self._rate = seconds, rate
+        self._seconds, self._rate, self._least = seconds, rate, least
         self.latencies, self.starts, self.lags = array("d"), array("d"), array("d")
         self.failed = self.unsent = 0
         self._start = 0.0
@@ -139,11 +146,11 @@ class _Session:
         self.lags.append(-left)
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        end = self._start + self._seconds
+        end, last = self._start + self._seconds, self._start + max(self._seconds, _LONGEST)
         while True:
             due, request = next(self._turn)
             now = clock.monotonic()
-            if max(due, now) >= end:
+            if max(due, now) >= (end if self.open or len(self.latencies) >= self._least else last):
                 self.unsent += 0 < due < end
                 break
             if due > now:

@@ -132,23 +132,50 @@ def request(training: TrainResult, entity: int) -> dict[str, Any]:
     return {training.signature.inputs[0].name: [entity]}
 
 
-def rows(context: Context, training: TrainResult) -> list[dict[str, Any]]:
+def asked(
+    context: Context, training: TrainResult, begin: datetime, end: datetime, made: FeatureSet | None = None
+) -> list[tuple[str, dict[str, Any]]]:
+    """The requests of a stretch of time, each under a name: a recommender's subjects, or the rows of that time."""
+    if training.signature.predictor == "recommender":
+        return [(str(entity), request(training, entity)) for entity in entities(context, training, begin, made)]
+    return [(str(i), row) for i, row in enumerate(rows(context, training, (begin, end)))]
+
+
+def rows(
+    context: Context, training: TrainResult, between: tuple[datetime, datetime] | None = None
+) -> list[dict[str, Any]]:
     """Rows of the first data set that has every input of the signature as a column, without those that lack a value.
+
+    ``between`` leaves those that are of a time in [begin, end), where training names the column that says when.
 
     Raises:
         InputError: no data set has them all.
     """
     names = [spec.name for spec in training.signature.inputs]
+    time = training.parameters.get("time") if between is not None else None
+    wanted = [*names, *([time] if isinstance(time, str) and time not in names else [])]
     for result in data.ingested(context).values():
-        if set(names) <= set(context.system.tables.schema(result.table).names):
-            table = access.reader(context.system, context.use_case).read(result.table, names).read_all()
+        if set(wanted) <= set(context.system.tables.schema(result.table).names):
+            table = access.reader(context.system, context.use_case).read(result.table, wanted).read_all()
             whole = table.drop_null()
+            if between is not None and isinstance(time, str):
+                whole = _of_time(whole, time, *between)
             return [{name: [row[name]] for name in names} for row in whole.to_pylist()]
     raise InputError(
         f"no data set has the columns {', '.join(names)} that the model takes",
         where="data",
         fix="name a model's inputs like the columns they come from, so that it can be tried on real rows",
     )
+
+
+def _of_time(table: "pa.Table", column: str, begin: datetime, end: datetime) -> "pa.Table":
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kind, values = pa.timestamp("us", "UTC"), table[column]
+    moments = (values.cast(pa.timestamp("us")) if pa.types.is_date(values.type) else values).cast(kind)
+    low, high = (pa.scalar(moment, kind) for moment in (begin, end))
+    return table.filter(pc.and_(pc.greater_equal(moments, low), pc.less(moments, high)))
 
 
 def spread(values: list[Any], size: int) -> list[Any]:

@@ -86,17 +86,33 @@ def train(task: Task) -> Result:
         InputError: the table, the target or a parameter does not suit the recipe.
     """
     rows = _rows(task)
-    p, split = rows.parameters, rows.split
-    task.progress(f"trees on {len(split.y_train):,} rows of {len(split.columns)} features", None, None)
-    model = _boost(split, p, task.seed)
-    exported = export(model, split.columns, classes=len(split.classes))
-    worst = verify(model, exported, split.columns, split.test, classes=len(split.classes))
+    model, exported, worst = _fitted(task, rows)
     task.progress("baselines and intervals", None, None)
-    result = _measured(rows, _predict(model, split), task.seed)
-    result["signature"] = msgspec.to_builtins(_signature(split, rows.joined))
+    result = _measured(rows, _predict(model, rows.split), task.seed)
+    result["signature"] = msgspec.to_builtins(_signature(rows.split, rows.joined))
     result["checks"]["onnx_difference"] = worst
     config = {joining.CONFIG: msgspec.json.encode(rows.joined)} if rows.joined else {}
     return Result(files={MODEL: exported, **config}, result=result)
+
+
+def fit(task: Task, **lightgbm: Any) -> bytes:
+    """The recipe's model as ONNX, not measured: for who measures it as a part of something larger.
+
+    ``lightgbm`` are settings of LightGBM beside those of the task.
+
+    Raises:
+        InputError: the table, the target or a parameter does not suit the recipe.
+    """
+    return _fitted(task, _rows(task), **lightgbm)[1]
+
+
+def _fitted(task: Task, rows: Rows, **lightgbm: Any) -> tuple[Any, bytes, float]:
+    """The model, as ONNX, and the largest difference between what both say of the rows held out."""
+    split, classes = rows.split, len(rows.split.classes)
+    task.progress(f"trees on {len(split.y_train):,} rows of {len(split.columns)} features", None, None)
+    model = _boost(split, rows.parameters, task.seed, **lightgbm)
+    exported = export(model, split.columns, classes=classes)
+    return model, exported, verify(model, exported, split.columns, split.test, classes=classes)
 
 
 def evaluate(task: Task, answer: Callable[["pa.Table", int], Values]) -> dict[str, Any]:

@@ -177,6 +177,7 @@ def _serve(context: Context) -> Outcome:
         connections=LOAD_CONNECTIONS,
         key=system.token,
         limit_p99_ms=use_case.requirements.latency.p99 * 1e3,
+        least=load.ENOUGH,
     )
     assert context.principal is not None, "a stage is run by somebody"
     with system.store.transaction() as tx:
@@ -188,10 +189,18 @@ def _serve(context: Context) -> Outcome:
         bundle=spec.digest,
         revision=row.revision,
         protocol=PROTOCOL,
-        load=msgspec.structs.replace(report, intervals=tuple(_closed(report))),
+        load=msgspec.structs.replace(report, p99=_bounded(report), intervals=tuple(_closed(report))),
     )
     parents = (context.output("approve").digest, context.output("plan").digest, context.output("features").digest)
     return Outcome(evidence=(Evidence(kind="endpoint", body=body, parents=parents),), summary=_served_as(body))
+
+
+def _bounded(report: LoadTest) -> Estimate:
+    """The interval of the 99th percentile; one without an upper end ends at the slowest answer, and says so."""
+    if math.isfinite(report.p99.high):
+        return report.p99
+    slowest = dict(report.percentiles)[1.0]
+    return msgspec.structs.replace(report.p99, high=slowest, method="order statistics (open)")
 
 
 def _closed(report: LoadTest) -> Iterator[tuple[float, Estimate]]:
@@ -307,8 +316,8 @@ def _replay_plan(context: Context) -> tuple[ReplayPlan, Any]:
     later = data.compute(context, moments, "replay")
     windows = []
     for part in moments:
-        entities = measure.spread(measure.entities(context, training, part, later), count)
-        made = {str(entity): tensors(training, measure.request(training, entity)) for entity in entities}
+        asked = measure.asked(context, training, part, part + held_out / REPLAY_PARTS, later)
+        made = {name: tensors(training, given) for name, given in measure.spread(asked, count)}
         windows.append(ReplayWindow(as_of=part.isoformat(), inputs=made))
     plan = ReplayPlan(use_case=context.use_case.name, bundle=digest, windows=tuple(windows))
     return plan, lambda as_of: measure.fill(context, context.system.online, datetime.fromisoformat(as_of), later)
