@@ -94,6 +94,7 @@ SAME: dict[str, tuple[str, str, Any]] = {
     "split with a null": ("columns", JSON, {"dataframe_split": {"columns": NAMES, "data": [[None, 2]]}}),
     "records": ("columns", JSON, {"dataframe_records": RECORDS}),
     "records with empty params": ("columns", JSON, {"dataframe_records": RECORDS, "params": {}}),
+    "records with params": ("columns", JSON, {"dataframe_records": RECORDS, "params": {"top": 3}}),
     "charset": ("columns", f"{JSON}; charset=UTF-8", {"dataframe_records": RECORDS}),
     "csv": ("columns", CSV, "size,rooms\n1.5,2\n0.25,3\n"),
     "csv with quotes": ("columns", CSV, 'id,rooms,size\n"Faro, old",2,1e1\n'),
@@ -200,7 +201,7 @@ def test_what_mlflow_fails_at_is_answered(urls: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("kind", "body"),
     [
-        (JSON, {"dataframe_records": RECORDS, "params": {"top": 3}}),
+        (JSON, {"dataframe_records": RECORDS, "params": [3]}),
         (JSON, {"dataframe_records": [RECORDS[0] | {"rooms": None}]}),
         (JSON, {"dataframe_records": [RECORDS[0] | {"rooms": "2"}]}),
         (JSON, {"dataframe_records": [RECORDS[0] | {"rooms": True}]}),
@@ -224,6 +225,25 @@ def test_what_does_not_fit_is_refused_in_mlflows_form(urls: dict[str, str], kind
 
     assert (answer.status_code, answer.json()["error_code"]) == (400, "BAD_REQUEST"), answer.text
     assert len(answer.json()["message"]) > 15
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("application/vnd.apache.parquet", "PAR1"),
+        (JSON, {"messages": [{"role": "user", "content": "hello"}]}),
+        (JSON, {"prompt": "hello"}),
+    ],
+)
+def test_what_is_not_built_says_so(urls: dict[str, str], kind: str, body: Any) -> None:
+    answer = _ask(urls["columns"], kind, body)
+    assert (answer.status_code, answer.json()["error_code"]) == (501, "NOT_IMPLEMENTED")
+
+
+def test_parameters_are_not_dropped_in_silence(urls: dict[str, str]) -> None:
+    records = {"dataframe_records": RECORDS}
+    assert "params were not read" in _ask(urls["columns"], JSON, records | {"params": {"top": 3}}).headers["warning"]
+    assert "warning" not in _ask(urls["columns"], JSON, records).headers
 
 
 def test_the_probes_and_the_door(urls: dict[str, str]) -> None:

@@ -3,7 +3,8 @@
 The columns of a frame (``dataframe_split``, ``dataframe_records``, CSV) are the inputs of their names, and it is
 answered row by row. Where the model has one input of two dimensions they are its second dimension, in their order; that
 and tensors (``inputs``, ``instances``) are answered as tensors. Unlike there, nothing is cast in silence: a fraction is
-no integer, a text is no number, and parameters are refused, for no model here declares any.
+no integer, and a text is no number. No model here declares parameters, so they change nothing, as there; a header of
+the answer says so. Parquet and the fields of chat models are 501, for nothing here reads them.
 """
 
 import csv
@@ -25,8 +26,13 @@ SPOKEN = "3.17.0"
 FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 _CODES = {
     400: "BAD_REQUEST", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "RESOURCE_DOES_NOT_EXIST",
-    413: "BAD_REQUEST", 429: "REQUEST_LIMIT_EXCEEDED", 503: "TEMPORARILY_UNAVAILABLE", 504: "DEADLINE_EXCEEDED",
+    413: "BAD_REQUEST", 429: "REQUEST_LIMIT_EXCEEDED", 501: "NOT_IMPLEMENTED",
+    503: "TEMPORARILY_UNAVAILABLE", 504: "DEADLINE_EXCEEDED",
 }  # fmt: skip
+_PARQUET = "application/vnd.apache.parquet"
+_CHAT = frozenset(("messages", "prompt", "input"))
+"""Fields with which MLflow takes a body as one for a chat model, as it stands."""
+_UNREAD = ("warning", '299 - "params were not read: this model declares none"')
 _TRUTH = {"True": True, "true": True, "False": False, "false": False}
 
 Columns = dict[Any, list[Any]]
@@ -62,7 +68,8 @@ class Invocations:
         return Response.text(SPOKEN, content_type="application/json")
 
     async def _invoke(self, request: Request) -> Response:
-        call, count = self.read(request.headers.get("content-type", ""), request.body, request.depth)
+        kind = request.headers.get("content-type", "")
+        call, count, unread = self.read(kind, request.body, request.depth)
         call.id = request.headers.get("x-request-id")
         answered = await self._inference.answer(call, request.decision, request.state["arrival"])
         predictions: Any
@@ -71,34 +78,42 @@ class Invocations:
             predictions = {spec.name: nested(answered.outputs[spec.name]) for spec in outputs}
         else:
             predictions = self._rows.answers(answered.outputs, count)
-        return Response.json({"predictions": predictions}, headers=(("x-prediction-id", answered.prediction),))
+        headers = ("x-prediction-id", answered.prediction), *((_UNREAD,) if unread else ())
+        return Response.json({"predictions": predictions}, headers=headers)
 
     # ---------------------------------------------------------------------------------------------------------- reading
 
-    def read(self, content_type: str, body: bytes, depth: int = 64) -> tuple[Call, int | None]:
-        """The call of a body, and its rows when it is a frame.
+    def read(self, content_type: str, body: bytes, depth: int = 64) -> tuple[Call, int | None, bool]:
+        """The call of a body, its rows when it is a frame, and whether it has parameters, which nobody reads.
 
         Raises:
             InputError: it does not fit the model.
-            ProtocolError: 415, it is neither JSON nor CSV.
+            ProtocolError: 415, it is neither JSON nor CSV; 501, it is a form of MLflow's that nothing here reads.
         """
         kind, _, parameter = (part.strip().lower() for part in content_type.partition(";"))
+        if kind == _PARQUET:
+            raise ProtocolError(501, "this server reads no Parquet", fix="send dataframe_split as JSON, or CSV")
         if kind not in ("application/json", "text/csv") or parameter.replace(" ", "") not in ("", "charset=utf-8"):
             raise ProtocolError(
                 415, f"this server takes no {content_type[:100]!r}", fix="send application/json or text/csv in UTF-8"
             )
         if kind == "text/csv":
-            return self._frame(_csv(body, self._inputs))
+            return *self._frame(_csv(body, self._inputs)), False
         given = decode_json(body, dict[str, Any], depth)
+        if chat := sorted(_CHAT & given.keys()):
+            raise ProtocolError(501, f"no chat model is served here, which {chat[0]!r} is for", fix=f"send {FORMS[0]}")
         forms = [form for form in FORMS if form in given]
         if len(forms) != 1:
             raise InputError(
                 f"the body has the fields {', '.join(list(given)[:10]) or 'none at all'}",
                 fix=f"send exactly one of {', '.join(FORMS)}",
             )
-        if given.get("params"):
-            raise InputError("this model has no parameters", fix="leave params out")
-        form, data = forms[0], given[forms[0]]
+        params = given.get("params")
+        if not isinstance(params, dict | None):
+            raise InputError("params are no object", fix="leave params out")
+        return *self._form(forms[0], given[forms[0]]), bool(params)
+
+    def _form(self, form: str, data: Any) -> tuple[Call, int | None]:
         if form == "dataframe_split":
             return self._frame(_split(data))
         if form == "dataframe_records" or (form == "instances" and _records(data)):
