@@ -1,6 +1,7 @@
 """Requests that are computed together get what they would get alone, and a lone one waits for nobody."""
 
 import asyncio
+import math
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bedplate.errors import BedplateError, InputError
+from bedplate.errors import BedplateError, DeadlineError, InputError
 from bedplate.records import ModelSignature, TensorSpec
 from bedplate.serve import batching
 from bedplate.serve.batching import Batcher, Plan
@@ -139,6 +140,74 @@ def test_without_a_plan_the_model_is_asked_in_the_loop() -> None:
     assert predictor.threads == {threading.get_ident()}
 
 
+@given(requests, st.integers(1, 8))
+@settings(max_examples=100, deadline=None)
+def test_in_one_turn_of_the_loop_everybody_gets_what_they_would_get_alone(asked: list[Any], rows: int) -> None:
+    """Whoever asks with whom, of a model that computes in the loop: one answer each, in the turn they asked in."""
+    predictor = Rows()
+    found: dict[int, Any] = {}
+
+    async def run() -> None:
+        batcher = Batcher(predictor, ANY, Plan(rows=rows, reason="for the test", thread=False))
+        assert not batcher.queues
+        for number, (turns, count, columns, sign, _) in enumerate(asked):
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            inputs = {"x0": sign * np.arange(1.0, count * columns + 1).reshape(count, columns) * (number + 1)}
+
+            def settle(answer: Answer | BedplateError, number: int = number, inputs: Any = inputs) -> None:
+                assert number not in found
+                found[number] = answer.message if isinstance(answer, BedplateError) else answer.outputs["y"].tolist()
+                assert found[number] == alone(inputs)
+
+            batcher.soon(inputs, math.inf, number % 3, settle)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        batcher.close()
+
+    asyncio.run(run())
+    assert len(found) == len(asked)
+    assert max(predictor.sizes, default=0) <= max([rows, *(one[1] for one in asked)])
+    assert predictor.threads <= {threading.get_ident()}
+
+
+def test_those_of_several_callers_in_one_turn_are_one_batch_and_a_lone_caller_never_waits() -> None:
+    predictor, answered = Rows(), list[Any]()
+    inputs = {"x0": np.ones((1, 2))}
+
+    async def run() -> None:
+        batcher = Batcher(predictor, ANY, Plan(rows=8, reason="for the test", thread=False))
+        for _ in range(5):
+            batcher.soon(inputs, math.inf, "one", answered.append)
+        assert (predictor.sizes, len(answered)) == ([1] * 5, 5)
+        for caller in range(5):
+            batcher.soon(inputs, math.inf, caller, answered.append)
+        assert len(answered) == 5
+        await asyncio.sleep(0)
+        assert (predictor.sizes[5:], len(answered)) == ([5], 10)
+        batcher.soon(inputs, 0.0, "late", answered.append)
+        assert isinstance(answered[-1], DeadlineError)
+
+    asyncio.run(run())
+
+
+def test_turns_that_nobody_shares_are_not_waited_for_but_now_and_then() -> None:
+    predictor, answered = Rows(), list[Any]()
+
+    async def run() -> int:
+        batcher = Batcher(predictor, ANY, Plan(rows=8, reason="for the test", thread=False))
+        waited = 0
+        for number in range(400):
+            before = len(answered)
+            batcher.soon({"x0": np.ones((1, 2))}, math.inf, number % 2, answered.append)
+            waited += len(answered) == before
+            await asyncio.sleep(0)
+        return waited
+
+    assert 2 <= asyncio.run(run()) < 40
+    assert len(answered) == 400
+
+
 class Centred:
     """What it says of a row depends on the others."""
 
@@ -170,9 +239,32 @@ class Doubles(Rows):
         return Answer(outputs={"y": 2 * inputs["x0"]})
 
 
+class Steep(Doubles):
+    """The more rows, the longer each of them."""
+
+    def predict(self, inputs: dict[str, Any], features: Any) -> Answer:
+        time.sleep(0.005 * len(inputs["x0"]) ** 2)
+        return Answer(outputs={"y": 2 * inputs["x0"]})
+
+
+class Quick(Doubles):
+    """As long for many rows as for one, and less than it takes to hand it to a thread ten times."""
+
+    def predict(self, inputs: dict[str, Any], features: Any) -> Answer:
+        end = time.perf_counter() + 0.00005
+        while time.perf_counter() < end:
+            pass
+        return Answer(outputs={"y": 2 * inputs["x0"]})
+
+
 @pytest.mark.parametrize(
     ("predictor", "reason"),
-    [(Centred(), "depends on the other rows"), (Personal(), "depends"), (Refusing(), "never"), (Doubles(), "pay")],
+    [
+        (Centred(), "depends on the other rows"),
+        (Personal(), "depends"),
+        (Refusing(), "never"),
+        (Steep(), "pay"),
+    ],
 )
 def test_the_sweep_leaves_batching_off(predictor: Any, reason: str) -> None:
     plan = batching.sweep(predictor, ANY, predictor.signature, 1.0)
@@ -191,12 +283,16 @@ def test_a_fixed_first_dimension_is_not_joined(shapes: ModelSignature) -> None:
 def test_the_sweep_takes_what_pays_and_no_more_than_the_budget_allows() -> None:
     free = batching.sweep(Doubles(0.004, 0.00001), ANY, signature((-1, 2)), None)
     held = batching.sweep(Doubles(0.004, 0.001), ANY, signature((-1, 2)), 0.04)
-    steep = batching.sweep(Doubles(0.0, 0.03), ANY, signature((-1, 2)), None)
+    steep = batching.sweep(Steep(), ANY, signature((-1, 2)), None)
+    quick = batching.sweep(Quick(), ANY, signature((-1, 2)), None)
 
     assert free.rows >= 4
     assert free.seconds[1] > 0.004
     assert 2 <= held.rows <= 4  # 4 rows take 8 ms, 8 would take 12: more than a quarter of 40
     assert steep.rows == 1
+    assert quick.rows > 1
+    assert free.thread
+    assert not quick.thread
 
 
 def test_a_model_that_takes_the_whole_time_of_the_sweep_is_still_measured() -> None:

@@ -82,7 +82,7 @@ def test_two_replicas_share_a_socket_and_one_may_be_killed(world: World) -> None
             before = len(load.answered)
             eventually(lambda: only(supervisor).ready == 2 and victim not in only(supervisor).pids)
             assert other in only(supervisor).pids
-            assert len(load.answered) > before
+            eventually(lambda: len(load.answered) > before)
             version = world.bundle(linear(2.0), version=2)
             assert supervisor.start(world.spec(version, scale=Scale(min=2, max=2))) == url
         status = only(supervisor)

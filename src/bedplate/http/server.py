@@ -24,7 +24,7 @@ from bedplate.http.wire import Chunks, Head, Headers
 
 App = Callable[[Any, Any], Awaitable[None]]
 AtOnce = Callable[[Head, "Exchange"], bool]
-"""Answers a request that has arrived whole, where nothing has to be waited for; False leaves it to the application."""
+"""Answers a request that has arrived whole, in this turn of the loop; False leaves it to the application."""
 
 BACKLOG = 1024
 _MOST_BUFFERED = 64 * 1024
@@ -247,8 +247,9 @@ class _Connection(asyncio.BaseProtocol):
         while (head := self._head()) is not None:
             self.exchange = exchange = Exchange(self, head)
             if server.at_once is not None and exchange.arrived and exchange.try_at_once(server.at_once):
-                if self._over(exchange):
+                if exchange.answered and self._over(exchange):
                     continue
+                exchange.later = not exchange.answered
                 return
             task = server.loop.create_task(exchange.run())
             server.tasks.add(task)
@@ -375,7 +376,9 @@ class Exchange:
         self._left = head.length
         self._chunks = Chunks() if head.length is None else None
         self._arrived: asyncio.Future[None] | None = None
-        self._answered = self.last = False
+        self.answered = self.last = False
+        self.later = False
+        """Whether nobody waits for the answer: the connection goes on when it is given."""
         self._stream: _Stream | None = None
         self.received = head.length == 0
 
@@ -385,10 +388,7 @@ class Exchange:
         return self._left is not None and len(self._connection.buffer) >= self._left
 
     def try_at_once(self, answer: AtOnce) -> bool:
-        """Whether ``answer`` did; what it fails with is its answer."""
-        place = self._connection.place
-        if place is not None:
-            place.answering()
+        """Whether ``answer`` did, or will; what it fails with is its answer."""
         try:
             return answer(self._head, self)
         except Exception:  # noqa: BLE001  as below
@@ -406,15 +406,25 @@ class Exchange:
                 self._stream.end()
         except Exception:  # noqa: BLE001  whatever it is, the connection must end, and others go on
             self._failed()
-        if not self._answered:
+        if not self.answered:
             self.response_bytes(500, [_CLOSE], b"")
         connection.done(self)
 
     def _failed(self) -> None:
         _log.exception("an answer was not finished")
         self.last = True
-        if not self._answered:
+        if not self.answered:
             self.response_bytes(500, [_CLOSE], b"")
+
+    @property
+    def connection(self) -> object:
+        """What tells one connection from another."""
+        return self._connection
+
+    def claim(self, record: str) -> None:
+        """Say that a record of this id is about this request: see :func:`bedplate.http.places.claim`."""
+        if self._connection.place is not None:
+            self._connection.place.claim(record)
 
     def wake(self) -> None:
         """Something arrived, or nothing more will."""
@@ -471,7 +481,7 @@ class Exchange:
                 return piece
             if connection.ended:
                 raise RuntimeError("the connection ended before the body did")
-            if self._head.expects and not self._answered and self._arrived is None:
+            if self._head.expects and not self.answered and self._arrived is None:
                 connection.send(b"HTTP/1.1 100 Continue\r\n\r\n")
             connection.resume()
             self._arrived = connection.server.loop.create_future()
@@ -513,7 +523,7 @@ class Exchange:
             await self._arrived
 
     def _send(self, status: int, headers: Headers, length: int | None, body: bytes, *, whole: bool = True) -> None:
-        self._answered = True
+        self.answered = True
         if not self.received:
             self.here()  # what has arrived and nobody asked for is dropped, so that the connection can go on
         if _CLOSE in headers:
@@ -527,6 +537,8 @@ class Exchange:
                 connection.answer(data, last=self.last)
             else:
                 connection.send(data)
+        if self.later and whole:
+            connection.done(self)
 
 
 class _Stream:

@@ -2,6 +2,9 @@
 
 Nothing ever waits to be joined. A lone request is computed at once, and what arrives meanwhile makes the next batch, so
 batches grow with the load and only then. Whether that pays, and up to how many rows, is measured once at the start.
+
+A model that computes for long does so in a thread, and the loop goes on reading. One that is quicker than the hand-over
+to a thread computes in the loop, and what arrived in the same turn of the loop is one batch.
 """
 
 import asyncio
@@ -28,15 +31,24 @@ _SWEEP_SECONDS = 0.1
 _REPEATS = 5
 _WORTH = 0.05  # a doubling that makes a row cheaper by less than this is not worth the wait of the rows before it
 _HANDOVERS = 10  # batching has to save so many times what handing a request to the thread and back costs
+_JOINING = 4e-6  # seconds that joining requests and parting answers takes for each of them, at most
+_TURN_SECONDS = 0.0005  # how long the loop may compute for one batch: others wait for it
+_NEAR = 0.001  # seconds within which requests of different callers are likely to meet in one turn
+_MEET = 1.2  # requests of a turn, in the mean, from which on it is worth to wait for its end
+_RETRY = 64  # after so many requests that did not wait for the end of their turn, one does
 _BUDGET_SHARE = 0.25  # of the time a request may take: it may wait for one batch before its own
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What the sweep found: the most rows to compute together (1: batching is off), why, and the seconds by rows."""
+    """What the sweep found: the most rows to compute together (1: batching is off), why, and the seconds by rows.
+
+    ``thread`` says whether they are computed in a thread; else it is done in the event loop.
+    """
 
     rows: int
     reason: str
     seconds: dict[int, float] = {}
+    thread: bool = True
 
 
 OFF = Plan(rows=1, reason="it was not asked for")
@@ -50,6 +62,19 @@ class _Waiting(msgspec.Struct, eq=False):
     inputs: Arrays
     until: float
     answer: "asyncio.Future[Answer]"
+
+
+Settle = Callable[[Answer | BedplateError], None]
+"""Takes the answer to one request, or why there is none; never raises."""
+
+
+class _Turn(msgspec.Struct, eq=False):
+    """A request of this turn of the loop."""
+
+    kind: tuple[Any, ...] | None
+    rows: int
+    inputs: Arrays
+    settle: Settle
 
 
 class Batcher:
@@ -68,8 +93,12 @@ class Batcher:
         self._begun = 0.0  # when the present batch was begun
         self._took = 0.0  # what the last ones took, each with half the weight of the next
         # A step of a stream may take long, and so may another process; the loop does other things meanwhile.
-        threaded = plan.rows > 1 or isinstance(predictor, Streams) or getattr(predictor, "waits", False)
-        self._thread = ThreadPoolExecutor(1, "model") if threaded else None
+        waits = isinstance(predictor, Streams) or getattr(predictor, "waits", False)
+        self._thread = ThreadPoolExecutor(1, "model") if waits or (plan.rows > 1 and plan.thread) else None
+        self._turn: list[_Turn] = []
+        self._last: tuple[object, float] = (None, 0.0)  # who asked last, and when
+        self._meet = _MEET  # how many requests a turn had, in the mean of the last ones
+        self._lone = 0
 
     @property
     def queues(self) -> bool:
@@ -93,11 +122,14 @@ class Batcher:
             InputError: the predictor refuses these inputs; those of neighbours in a batch do not show.
             ModelError: the predictor failed on these inputs.
         """
-        if self._thread is None:
-            return self.at_once(inputs, until)
         left = until - perf_counter()
         if left <= 0:
             raise too_late()
+        if self._thread is None:
+            answer = self._alone(inputs)
+            if isinstance(answer, BedplateError):
+                raise answer
+            return answer
         loop = asyncio.get_running_loop()
         one = _Waiting(*_kind(inputs), inputs, until, loop.create_future())
         self._waiting.append(one)
@@ -113,16 +145,43 @@ class Batcher:
         except TimeoutError as error:
             raise too_late() from error
 
-    def at_once(self, inputs: Arrays, until: float) -> Answer:
-        """:meth:`predict` for a model that computes in the event loop: where :attr:`queues` is false."""
-        if until <= perf_counter():
-            raise too_late()
-        try:
-            return self._predictor.predict(inputs, self._features)
-        except BedplateError:
-            raise
-        except Exception as error:
-            raise _failure(error) from error
+    def soon(self, inputs: Arrays, until: float, caller: object, settle: Settle) -> None:
+        """:meth:`predict` where :attr:`queues` is false: ``settle`` gets the answer before this returns.
+
+        Or at the end of this turn of the loop, where others are likely to ask in it as well: requests of one ``caller``
+        come one after the other, those of several together.
+        """
+        now = perf_counter()
+        who, when = self._last
+        self._last = caller, now
+        if until <= now:
+            settle(too_late())
+        elif self.plan.rows > 1 and (self._turn or (who is not caller and now - when < _NEAR and self._worth())):
+            self._turn.append(_Turn(*_kind(inputs), inputs, settle))
+            if len(self._turn) == 1:
+                asyncio.get_running_loop().call_soon(self._end_turn)
+        else:
+            settle(self._alone(inputs))
+
+    def _worth(self) -> bool:
+        """Whether to wait for the end of a turn; now and then, to find out."""
+        self._lone = 0 if self._meet >= _MEET or self._lone >= _RETRY else self._lone + 1
+        return not self._lone
+
+    def _end_turn(self) -> None:
+        turn, self._turn = self._turn, []
+        self._meet += (len(turn) - self._meet) / 8
+        while turn:
+            kind, rows, batch = turn[0].kind, 0, list[_Turn]()
+            for one in turn:
+                if batch and (kind is None or one.kind != kind or rows + one.rows > self.plan.rows):
+                    break
+                batch.append(one)
+                rows += one.rows
+            del turn[: len(batch)]
+            answers = self._answers([one.inputs for one in batch], [one.rows for one in batch])
+            for one, answer in zip(batch, answers, strict=True):
+                one.settle(answer)
 
     async def stream(self, inputs: Arrays, until: float) -> AsyncGenerator[Answer]:
         """The pieces of an answer, each computed when it is asked for; between two, others get their turn.
@@ -165,7 +224,8 @@ class Batcher:
             self._busy = False
             return
         self._begun = perf_counter()
-        computing = loop.run_in_executor(self._thread, self._answers, batch)
+        inputs, rows = [one.inputs for one in batch], [one.rows for one in batch]
+        computing = loop.run_in_executor(self._thread, self._answers, inputs, rows)
         computing.add_done_callback(lambda done: self._settle(loop, batch, done.result()))
 
     def _settle(
@@ -207,18 +267,18 @@ class Batcher:
         self._rows -= total
         return batch
 
-    def _answers(self, batch: list[_Waiting]) -> list[Answer | BedplateError]:
-        together = self._together(batch) if len(batch) > 1 else None
-        return [*together] if together is not None else [self._alone(one.inputs) for one in batch]
+    def _answers(self, inputs: list[Arrays], rows: list[int]) -> list[Answer | BedplateError]:
+        together = self._together(inputs, rows) if len(inputs) > 1 else None
+        return [*together] if together is not None else [self._alone(one) for one in inputs]
 
-    def _together(self, batch: list[_Waiting]) -> list[Answer] | None:
+    def _together(self, inputs: list[Arrays], rows: list[int]) -> list[Answer] | None:
         """The answers from one call of the model; None when it does not take the batch, or cannot be parted."""
-        joined = {name: np.concatenate([one.inputs[name] for one in batch]) for name in batch[0].inputs}
+        joined = {name: np.concatenate([one[name] for one in inputs]) for name in inputs[0]}
         try:
             answer = self._predictor.predict(joined, self._features)
         except Exception:  # noqa: BLE001  one bad request: each is asked alone, and gets what is its own
             return None
-        return _part(answer, [one.rows for one in batch])
+        return _part(answer, rows)
 
     def _alone(self, inputs: Arrays) -> Answer | BedplateError:
         return _guarded(lambda: self._predictor.predict(inputs, self._features))
@@ -234,13 +294,9 @@ def _guarded(ask: Callable[[], T]) -> T | BedplateError:
     except BedplateError as error:
         return error
     except Exception as error:  # noqa: BLE001  a model may raise anything
-        failure = _failure(error)
+        failure = ModelError(f"the model failed: {type(error).__name__}")
         failure.__cause__ = error
         return failure
-
-
-def _failure(error: Exception) -> ModelError:
-    return ModelError(f"the model failed: {type(error).__name__}")
 
 
 def _step(pieces: Iterator[Answer]) -> Answer | BedplateError | None:
@@ -316,12 +372,19 @@ def sweep(predictor: Predictor, features: FeatureReader, signature: ModelSignatu
         return Plan(rows=1, reason=f"the model refuses made-up inputs: {error.message}", seconds=seconds)
     except Exception as error:  # noqa: BLE001  whatever it is, it answers requests one by one as well as it can
         return Plan(rows=1, reason=f"the model fails on made-up inputs: {type(error).__name__}", seconds=seconds)
-    saved = seconds[1] - seconds[best] / best
-    handover = _handover()
-    if saved < _HANDOVERS * handover:
-        told = f"{saved * 1e6:.0f} µs saved of a row, {handover * 1e6:.0f} µs to hand it to a thread"
-        return Plan(rows=1, reason=f"it does not pay: {told}", seconds=seconds)
-    return Plan(rows=best, reason=f"{best} rows together save {saved * 1e6:.0f} µs of each", seconds=seconds)
+    saved, handover = _saved(seconds, best), _handover()
+    if saved >= _HANDOVERS * handover:
+        return Plan(rows=best, reason=f"{best} rows together save {saved * 1e6:.0f} µs of each", seconds=seconds)
+    told = f"{saved * 1e6:.0f} µs saved of a row, {handover * 1e6:.0f} µs to hand it to a thread"
+    most = max((count for count in seconds if count <= best and seconds[count] <= _TURN_SECONDS), default=1)
+    if (quick := _saved(seconds, most)) > _JOINING:
+        reason = f"{most} rows together save {quick * 1e6:.0f} µs of each; no thread: {told}"
+        return Plan(rows=most, reason=reason, seconds=seconds, thread=False)
+    return Plan(rows=1, reason=f"it does not pay: {told}", seconds=seconds)
+
+
+def _saved(seconds: dict[int, float], rows: int) -> float:
+    return seconds[1] - seconds[rows] / rows
 
 
 def _cost(predictor: Predictor, features: FeatureReader, inputs: Arrays) -> float:

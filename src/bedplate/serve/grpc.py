@@ -191,7 +191,7 @@ class GrpcServer:
                 except (AuthenticationError, DeniedError):
                     raise
                 except Exception as error:  # noqa: BLE001  the last line of defence
-                    known = error if isinstance(error, BedplateError) else unforeseen()
+                    known = error if isinstance(error, BedplateError) else unforeseen(error)
                     reply, status = messages.streamed_error(_text(known), message), _status(known)
                 finally:
                     metrics.in_flight -= 1
@@ -235,7 +235,7 @@ class GrpcServer:
 
     def _fail(self, rpc: Rpc, error: Exception) -> None:
         """End a call with the status of an error."""
-        known = error if isinstance(error, BedplateError) else unforeseen()
+        known = error if isinstance(error, BedplateError) else unforeseen(error)
         status = _status(known)
         self._inference.metrics.request(status)
         retry = known.retry if isinstance(known, OverloadedError) else 1.0

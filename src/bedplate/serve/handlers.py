@@ -9,9 +9,9 @@ protocol's.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -68,6 +68,19 @@ class _Pieces(_Own):
     """The same of an answer in pieces."""
 
     ended: str
+
+
+Outcome = Answered | Exception
+"""What comes of a request."""
+
+
+class Caller(Protocol):
+    """Who asks: on which connection, and the way to say which record is about the request that it is answered now."""
+
+    @property
+    def connection(self) -> object: ...
+
+    def claim(self, record: str) -> None: ...
 
 
 class Inference:
@@ -154,16 +167,41 @@ class Inference:
         """Whether an answer has to wait for nothing now: no thread, no other process, no disk."""
         return not (self.queues or self._durable) and self.router.route is None
 
-    def at_once(self, call: Call, admitted: Admitted, arrival: Arrival) -> Answered:
-        """:meth:`answer` while :attr:`immediate`: the same in a third of the steps."""
+    def soon(
+        self, call: Call, admitted: Admitted, arrival: Arrival, caller: Caller, settle: Callable[[Outcome], None]
+    ) -> None:
+        """:meth:`answer` while :attr:`immediate`, in a third of the steps: ``settle`` gets what comes of it.
+
+        That is before this returns, or at the end of this turn of the event loop.
+        """
         decoded = perf_counter()
-        try:
-            answer = self._batcher.at_once(call.arrays, self._until(call, arrival))
-        except DeadlineError:
-            self.metrics.drop("deadline")
-            raise
+
+        def settled(answer: Answer | BedplateError) -> None:
+            outcome: Outcome
+            try:
+                outcome = self._finished(call, admitted, arrival, decoded, caller, answer)
+            except Exception as error:  # noqa: BLE001  the last line of defence: every outcome becomes an answer
+                outcome = error
+            settle(outcome)
+
+        self._batcher.soon(call.arrays, self._until(call, arrival), caller.connection, settled)
+
+    def _finished(
+        self,
+        call: Call,
+        admitted: Admitted,
+        arrival: Arrival,
+        decoded: float,
+        caller: Caller,
+        answer: Answer | BedplateError,
+    ) -> Answered:
+        if isinstance(answer, BedplateError):
+            if isinstance(answer, DeadlineError):
+                self.metrics.drop("deadline")
+            raise answer
         check(answer.outputs, self.signature)
         prediction, record = self._record(call, admitted, arrival, decoded, self._own(answer))
+        caller.claim(prediction)
         self._keep(record)
         self.metrics.prediction(perf_counter() - arrival.started)
         return Answered(prediction, self.version, answer.outputs)
@@ -182,6 +220,7 @@ class Inference:
                 route, call.arrays, split_key(route, call), lambda: self._predict(call.arrays, until)
             )
         prediction, record = self._record(call, admitted, arrival, decoded, routed)
+        places.claim(prediction)
         await self._log(record)
         self.metrics.prediction(perf_counter() - arrival.started)
         return Answered(prediction, routed.version, routed.answer.outputs)
@@ -212,7 +251,6 @@ class Inference:
         if arrival.traceparent:
             model = min(computed - decoded, self._batcher.took) if self.queues else computed - decoded
             record = _traced(record, arrival, decoded, computed, model, answer.steps)
-        places.claim(prediction)
         return prediction, record
 
     async def stream(self, prediction: str, call: Call, admitted: Admitted, arrival: Arrival) -> AsyncGenerator[Arrays]:
@@ -343,8 +381,8 @@ def _traced(
     return record[:-1] + b',"trace":' + _encode(trace) + b"}"
 
 
-def unforeseen() -> InternalError:
+def unforeseen(error: BaseException) -> InternalError:
     """What a caller is told of an exception that nobody foresaw: it is logged, under an id."""
     reference = ids.new_id("err")
-    _log.exception("unexpected error %s", reference)
+    _log.error("unexpected error %s", reference, exc_info=error)
     return InternalError(f"something failed: {reference}", fix="see the log")

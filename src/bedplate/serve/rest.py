@@ -42,7 +42,7 @@ from bedplate.serve import arrival as arrivals
 from bedplate.serve.access import Admitted
 from bedplate.serve.arrival import Arrival
 from bedplate.serve.codecs import HEADER_LENGTH, Codec, RestCall, metadata, server
-from bedplate.serve.handlers import ENTITY, Inference, unforeseen
+from bedplate.serve.handlers import ENTITY, Inference, Outcome, unforeseen
 from bedplate.serve.pressure import OverloadedError
 from bedplate.serve.tensors import Answered
 
@@ -194,16 +194,25 @@ class RestApplication:
             arrival, admitted = self._admitted(scope, started)
             if (scope.length or 0) > self._limits.body:
                 raise too_large(self._limits.body)
-            json_length = scope.headers.get(HEADER_LENGTH)
-            call = self._codec.decode(protocol.here() or b"", json_length)
-            headers, body = self._encoded(call, inference.at_once(call, admitted, arrival))
-            status = 200
-        except Exception as error:  # noqa: BLE001  the last line of defence: every outcome becomes an answer
-            status, headers, body = _refused(error)
-        finally:
-            inference.metrics.in_flight -= 1
-        self._reply(protocol, status, headers, body)
+            call = self._codec.decode(protocol.here() or b"", scope.headers.get(HEADER_LENGTH))
+        except Exception as error:  # noqa: BLE001  as above
+            self._settle(protocol, None, error)
+        else:
+            inference.soon(call, admitted, arrival, protocol, partial(self._settle, protocol, call))
         return True
+
+    def _settle(self, protocol: Exchange, call: RestCall | None, outcome: Outcome) -> None:
+        """Answer with what came of a request; without a ``call`` it is an error."""
+        self._inference.metrics.in_flight -= 1
+        try:
+            if isinstance(outcome, Exception):
+                status, headers, body = _refused(outcome)
+            else:
+                assert call is not None
+                status, (headers, body) = 200, self._encoded(call, outcome)
+        except Exception as error:  # noqa: BLE001  as above
+            status, headers, body = _refused(error)
+        self._reply(protocol, status, headers, body)
 
     def _reply(self, protocol: Any, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
         self._inference.metrics.request(status)
@@ -250,8 +259,8 @@ class RestApplication:
 
 
 def _refused(error: Exception) -> tuple[int, list[tuple[str, str]], bytes]:
-    """Status, headers and body of the answer that an error is; called while it is handled."""
-    refused = failure(error if isinstance(error, BedplateError) else unforeseen())
+    """Status, headers and body of the answer that an error is."""
+    refused = failure(error if isinstance(error, BedplateError) else unforeseen(error))
     return refused.status, refused.headers, refused.body
 
 
