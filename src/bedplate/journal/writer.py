@@ -41,7 +41,7 @@ class Writer:
         *,
         seal_bytes: int = 64 << 20,
         seal_seconds: float = 60.0,
-        flush_seconds: float = 0.25,
+        flush_seconds: float = 0.02,
         backlog: Backlog | None = None,
     ) -> None:
         if mode not in ("buffered", "durable"):
