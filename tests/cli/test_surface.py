@@ -20,6 +20,9 @@ completion SHELL
 contract diff PATH --home --json
 contract infer FILE --home --name --out
 contract test PATH --home --json
+erasure hold USE_CASE --home --json --reason
+erasure lift USE_CASE --home --json --reason
+erasure subject USE_CASE SUBJECT --home --json --reason
 export kubernetes ENDPOINT --as --gateway --home --host --image --json --namespace --out
 gc --dry-run --home --json --older-than
 init FOLDER --home --json --name

@@ -142,3 +142,17 @@ def test_a_store_that_cannot_be_opened_says_so(tmp_path: Path) -> None:
 
     with pytest.raises(StorageError, match="cannot be opened"):
         online.open(tmp_path)
+
+
+def test_what_is_erased_leaves_no_byte_in_any_file(tmp_path: Path) -> None:
+    store = online.open(tmp_path / "online")
+    keys = [f"person-{number:06d}-{'x' * 40}".encode() for number in range(500)]
+    store.put_many("view", [(key, b"v" * 200) for key in keys])
+    store.put_many("view", [(key, b"w" * 300) for key in keys[:50]])
+    before = store.version("view")
+    store.erase("view", keys[::7])
+    assert store.version("view") > before
+    for number, key in enumerate(keys):
+        assert (store.get("view", key) is None) == (number % 7 == 0)
+        assert any(key in path.read_bytes() for path in (tmp_path / "online").iterdir()) == (number % 7 != 0)
+    store.close()

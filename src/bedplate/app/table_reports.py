@@ -90,6 +90,29 @@ class ContractDiffReport(msgspec.Struct, frozen=True, kw_only=True):
     contracts: tuple[ContractDiff, ...]
 
 
+class ErasureReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What was taken of one person: rows by table, over all versions, and views of online features.
+
+    ``models`` were trained on them, ``sources`` are data sets whose source still holds them; ``entry`` is the proof.
+    """
+
+    use_case: str
+    tables: dict[str, int]
+    online: int
+    models: tuple[str, ...]
+    sources: tuple[str, ...]
+    entry: int
+
+
+class HoldReport(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether a use case is on hold, so that nothing of it is erased; why, and who said so."""
+
+    use_case: str
+    on: bool
+    reason: str
+    by: str
+
+
 class AccessChange(msgspec.Struct, frozen=True, kw_only=True):
     """What somebody would see of a table otherwise than now.
 

@@ -19,6 +19,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.fs as pafs
+import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction
 from deltalake import Schema as DeltaSchema
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
@@ -26,6 +27,7 @@ from deltalake.fs import DeltaStorageHandler
 from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
 
 from bedplate import clock
+from bedplate.data import erase
 from bedplate.data import log as delta_log
 from bedplate.data.arrow import table_schema
 from bedplate.data.folder import Folder, open_folder, storage_error
@@ -77,7 +79,7 @@ class Staged:
 
     def dataset(self) -> ds.Dataset:
         """The staged rows, to be scanned as often as needed."""
-        return self._tables._dataset(self.name, self.schema, self.files)
+        return self._tables.dataset_of(self.name, self.schema, self.files)
 
     def commit(
         self, *, mode: Mode, key: str | None = None, after: TableVersion | None = None, what: str = "write"
@@ -141,7 +143,7 @@ class Tables:
         ``schema`` is what the rows become; what they are where it is not given.
         """
         schema, batches = columns_and_rows(data) if schema is None else (table_schema(schema), data)
-        folder = self._folder(name)
+        folder = self.folder_of(name)
         self._remember(folder, name)
         prefix = new_id("part")
         files: list[DataFile] = []
@@ -158,7 +160,7 @@ class Tables:
         """The version that a write with ``key`` made, None where there was none."""
         if key is None:
             return None
-        folder = self._folder(name)
+        folder = self.folder_of(name)
         delta = self._open(folder)
         if delta is None:
             return None
@@ -178,7 +180,7 @@ class Tables:
         Raises:
             NotFoundError: there is no such table.
         """
-        delta = self._open(self._folder(name))
+        delta = self._open(self.folder_of(name))
         if delta is None:
             raise NotFoundError(f"there is no table {name!r}", where=self._root.url)
         return self._describe(name, delta)
@@ -189,7 +191,7 @@ class Tables:
         Raises:
             NotFoundError: there is no such table or version.
         """
-        return self._describe(name, self._at(self._folder(name), version))
+        return self._describe(name, self._at(self.folder_of(name), version))
 
     def schema(self, version: TableVersion) -> pa.Schema:
         """The Arrow schema of a version.
@@ -207,14 +209,14 @@ class Tables:
             NotFoundError: there is no such table.
         """
         self.current(name)
-        delta = self._open(self._folder(name))
+        delta = self._open(self.folder_of(name))
         return [] if delta is None else list(delta.history(limit))
 
     @contextmanager
     def staged(self, version: TableVersion) -> Iterator[Staged]:
         """The files of an older version, to be committed again."""
         schema, files = self._checked(version)
-        yield Staged(self, version.name, schema, files)
+        yield Staged(self, version.name, schema, self._present(version, files))
 
     def files(self, version: TableVersion) -> list[DataFile]:
         """The data files of a version, in the order they were written.
@@ -232,15 +234,7 @@ class Tables:
             IntegrityError: the log or a file is not what the version's digest covers.
         """
         schema, files = self._checked(version)
-        folder = self._folder(version.name)
-        for file in files:
-            if folder.size(file.path) != file.size:
-                raise IntegrityError(
-                    f"data file {file.path} is missing or has another size",
-                    where=f"table {version.name}, version {version.version}",
-                    fix="restore the home from a backup",
-                )
-        return self._dataset(version.name, schema, files)
+        return self.dataset_of(version.name, schema, self._present(version, files))
 
     def scan(
         self,
@@ -276,7 +270,7 @@ class Tables:
             NotFoundError: there is no such table.
             IntegrityError: the table's log is damaged.
         """
-        folder = self._folder(name)
+        folder = self.folder_of(name)
         current = self.current(name)
         needed = {file.path for file in self.files(current)}
         there = [path for path in folder.files("") if path.endswith(".parquet")]
@@ -291,9 +285,10 @@ class Tables:
 
     def collect(self, name: str) -> int:
         """Remove data files that no version holds: what killed writes left. Call it only when no write is running."""
-        folder = self._folder(name)
+        folder = self.folder_of(name)
         delta = self._open(folder)
         held = set() if delta is None else delta_log.paths(folder)
+        held |= {file.path for became in erase.replaced(folder).values() for file in became}
         orphans = [path for path in folder.files("") if path.startswith((".tmp_", "part_")) and path not in held]
         for path in orphans:
             folder.delete(path)
@@ -301,7 +296,12 @@ class Tables:
 
     # ------------------------------------------------------------------------------------------------------- internal
 
-    def _folder(self, name: str) -> Folder:
+    def _present(self, version: TableVersion, files: list[DataFile]) -> list[DataFile]:
+        where = f"table {version.name}, version {version.version}"
+        return erase.present(self.folder_of(version.name), files, where)
+
+    def folder_of(self, name: str) -> Folder:
+        """Where a table lies."""
         if not name or len(name) > 400:
             raise InputError("a table name has 1 to 400 characters", where=repr(name[:40]))
         return self._root.child(hashlib.sha256(name.encode()).hexdigest())
@@ -365,7 +365,7 @@ class Tables:
         return found
 
     def _from_log(self, version: TableVersion) -> tuple[pa.Schema, list[DataFile]]:
-        delta = self._at(self._folder(version.name), version.version)
+        delta = self._at(self.folder_of(version.name), version.version)
         schema, files = _arrow_schema(delta), _files(delta)
         if _version_digest(schema, files) != version.digest:
             raise IntegrityError(
@@ -375,12 +375,28 @@ class Tables:
             )
         return schema, files
 
-    def _dataset(self, name: str, schema: pa.Schema, files: list[DataFile]) -> ds.Dataset:
-        folder = self._folder(name)
+    def _files_of(self, name: str) -> pafs.FileSystem:
+        folder = self.folder_of(name)
         if folder.local:
-            system: pafs.FileSystem = pafs.SubTreeFileSystem(folder.url, pafs.LocalFileSystem())
-        else:
-            system = pafs.PyFileSystem(DeltaStorageHandler(folder.url, options=self._options))
+            return pafs.SubTreeFileSystem(folder.url, pafs.LocalFileSystem())
+        return pafs.PyFileSystem(DeltaStorageHandler(folder.url, options=self._options))
+
+    def file_schema(self, name: str, path: str) -> pa.Schema:
+        """The columns of one data file of a table.
+
+        Raises:
+            IntegrityError: it is damaged.
+        """
+        try:
+            return pq.read_schema(path, filesystem=self._files_of(name))
+        except (OSError, pa.ArrowInvalid) as error:
+            raise IntegrityError(
+                f"data file {path} cannot be read: {error}", where=f"table {name}", fix="restore the home from a backup"
+            ) from error
+
+    def dataset_of(self, name: str, schema: pa.Schema, files: list[DataFile]) -> ds.Dataset:
+        """Data files of a table, whichever version they are of."""
+        folder, system = self.folder_of(name), self._files_of(name)
         kind = ds.ParquetFileFormat(
             default_fragment_scan_options=ds.ParquetFragmentScanOptions(
                 page_checksum_verification=True, pre_buffer=not folder.local
@@ -392,7 +408,7 @@ class Tables:
     def _commit(
         self, staged: Staged, mode: Mode, key: str | None, *, after: TableVersion | None, what: str
     ) -> TableVersion:
-        folder = self._folder(staged.name)
+        folder = self.folder_of(staged.name)
         token = new_id("commit")
         with folder.lock():
             for _ in range(_RETRIES):

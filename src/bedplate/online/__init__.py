@@ -32,6 +32,9 @@ class Online(Protocol):
     def delete(self, namespace: str, keys: Iterable[bytes]) -> int:
         """Forget ``keys``; gives the namespace's new version."""
 
+    def erase(self, namespace: str, keys: Iterable[bytes]) -> int:
+        """Forget ``keys``, and leave no byte of theirs on the disk; gives the namespace's new version."""
+
     def version(self, namespace: str) -> int:
         """How many batches changed the namespace; 0 when it was never written."""
 

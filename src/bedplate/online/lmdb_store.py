@@ -2,8 +2,9 @@
 
 import hashlib
 import struct
+import tempfile
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import lmdb
@@ -14,6 +15,8 @@ MAX_KEY = 400
 _INITIAL_MAP = 64 << 20
 _VERSION = struct.Struct("<Q")
 _META = b"\x00"
+_FILLING = b"\x02"
+_ROUNDS = 10
 
 
 class _Shared:
@@ -121,23 +124,73 @@ class LmdbOnline:
         prefix = self._prefix(namespace)
         return self._write(prefix, [(prefix + key, None) for key in keys], None)
 
+    def erase(self, namespace: str, keys: Iterable[bytes]) -> int:
+        """Forget ``keys``, and leave no byte of theirs on the disk; gives the namespace's new version.
+
+        A page keeps, beside what is in it, what was in it before. So everything else is written anew, onto pages that
+        held nothing, in one transaction that readers see whole; then the pages that became free are used once more.
+
+        Raises:
+            StorageError: opened for reading only, or a reader holds on to an old state: ask again.
+        """
+        wanted = [self._prefix(namespace) + key for key in keys]
+        version = self._write(self._prefix(namespace), [(key, None) for key in wanted], None)
+        if self._on_disk(wanted):
+            self._fill()  # pages of earlier changes that this process still has at hand hold zeros from here on
+            self._write_anew()
+        for _ in range(_ROUNDS):
+            if not self._on_disk(wanted):
+                return version
+            self._fill()
+        raise StorageError(
+            "bytes of erased features are still on the disk", where=str(self._location), fix="run it again in a moment"
+        )
+
+    def _write_anew(self) -> None:
+        with tempfile.TemporaryDirectory(prefix="anew-", dir=self._location) as scratch:
+            size = self._environment.info()["map_size"]
+            with lmdb.open(scratch, map_size=size, sync=False) as copy:
+                with self._begin() as source, copy.begin(write=True) as target:
+                    for key, value in source.cursor():
+                        target.put(key, value, append=True)
+                self._growing(lambda transaction: _refill(transaction, copy, self._environment))
+
+    def _fill(self) -> None:
+        info, used = self._environment.info(), self._environment.stat()
+        pages = info["last_pgno"] - used["leaf_pages"] - used["branch_pages"] - used["overflow_pages"] + 16
+        filling = [_FILLING + number.to_bytes(8, "big") for number in range(pages)]
+        for value in (bytes(used["psize"] - 200), None):
+            self._write(_FILLING, [(key, value) for key in filling], set())
+
+    def _on_disk(self, keys: Sequence[bytes]) -> bool:
+        self._environment.sync(True)
+        data = (self._location / "data.mdb").read_bytes()
+        return any(key in data for key in keys)
+
     def _write(self, prefix: bytes, pairs: Sequence[tuple[bytes, bytes | None]], keep: set[bytes] | None) -> int:
+        def change(transaction: lmdb.Transaction) -> int:
+            if keep is not None:
+                _drop_others(transaction, prefix, keep)
+            for key, value in pairs:
+                if value is None:
+                    transaction.delete(key)
+                else:
+                    transaction.put(key, value)
+            stamp = _META + prefix
+            version = _version_of(transaction.get(stamp)) + 1
+            transaction.put(stamp, _VERSION.pack(version))
+            return version
+
+        return self._growing(change)
+
+    def _growing(self, change: Callable[[lmdb.Transaction], int]) -> int:
+        """Make one change, in a larger map if it does not fit."""
         if self._read_only:
             raise StorageError("online features are open for reading only here", where=str(self._location))
         while True:
             try:
                 with self._environment.begin(write=True) as transaction:
-                    if keep is not None:
-                        _drop_others(transaction, prefix, keep)
-                    for key, value in pairs:
-                        if value is None:
-                            transaction.delete(key)
-                        else:
-                            transaction.put(key, value)
-                    stamp = _META + prefix
-                    version = _version_of(transaction.get(stamp)) + 1
-                    transaction.put(stamp, _VERSION.pack(version))
-                return version
+                    return change(transaction)
             except lmdb.MapFullError:
                 self._environment.set_mapsize(self._environment.info()["map_size"] * 2)
             except lmdb.MapResizedError:
@@ -160,6 +213,15 @@ class LmdbOnline:
         if not self._closed:
             self._closed = True
             _shared.release(self._location)
+
+
+def _refill(transaction: lmdb.Transaction, copy: lmdb.Environment, environment: lmdb.Environment) -> int:
+    """Put all of ``copy`` in the place of everything. Dropping, unlike deleting, copies no page that held something."""
+    transaction.drop(environment.open_db(None, txn=transaction), delete=False)
+    with copy.begin() as source:
+        for key, value in source.cursor():
+            transaction.put(key, value, append=True)
+    return 0
 
 
 def _bytes(value: bytes | memoryview | None) -> bytes | None:
