@@ -9,7 +9,10 @@ from bedplate.api.use_cases import LONG, LOOKS, SMALL
 from bedplate.app import session
 from bedplate.app.serving_models import RolloutReport
 from bedplate.app.site import Site
-from bedplate.http import CHANGE, Request, Response, Route, from_path
+from bedplate.http import CHANGE, Limits, Request, Response, Route, from_path
+
+OUTCOMES = Limits(body=8 << 20, depth=LONG.depth, receipt=15.0, deadline=LONG.deadline)
+"""As many outcomes as a message may have, with the longest keys, fit."""
 
 
 class RollBackRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -70,7 +73,7 @@ def routes(site: Site) -> Iterator[Route]:
         request_type=RollBackRequest, response_type=RolloutReport,
     )  # fmt: skip
     yield Route(
-        "POST", f"{base}/outcomes", "operate", one, CHANGE, LONG, report,
+        "POST", f"{base}/outcomes", "operate", one, CHANGE, OUTCOMES, report,
         name="take_outcomes", summary="Report what came of answers",
         request_type=OutcomesRequest, response_type=RolloutReport,
     )  # fmt: skip
