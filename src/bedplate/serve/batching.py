@@ -101,6 +101,11 @@ class Batcher:
         self._lone = 0
 
     @property
+    def yields(self) -> bool:
+        """Whether the predictor also answers in pieces."""
+        return isinstance(self._predictor, Streams)
+
+    @property
     def queues(self) -> bool:
         """Whether requests wait for the model while the loop goes on."""
         return self._thread is not None

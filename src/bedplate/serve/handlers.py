@@ -253,29 +253,33 @@ class Inference:
             record = _traced(record, arrival, decoded, computed, model, answer.steps)
         return prediction, record
 
-    async def stream(self, prediction: str, call: Call, admitted: Admitted, arrival: Arrival) -> AsyncGenerator[Arrays]:
-        """The checked pieces of an answer under the id ``prediction``, by the model of this process.
+    async def stream(
+        self, prediction: str, call: Call, admitted: Admitted, arrival: Arrival
+    ) -> AsyncGenerator[Answered]:
+        """The checked pieces of an answer under the id ``prediction``: by the model of this process, which must be one
+        that yields, or by the release being rolled out.
 
-        The predictor must be one that yields. One record says what was sent, at the end, whatever brought it about.
+        One record says what was sent, at the end, whatever brought it about.
 
         Raises:
             InputError: the model refuses the values, before the first piece.
             ModelError: the model failed, or a piece cannot be one.
+            CandidateError: the release being rolled out broke off what it had begun.
             DeadlineError: the answer was not whole in the time that its caller waits, or that the replica allows.
             UnavailableError: it cannot be logged.
         """
         spec, started, decoded = self.spec, arrival.started, perf_counter()
         seconds = min(arrival.seconds, call.seconds, spec.streaming) - (perf_counter() - started)
         sent: dict[str, list[Any]] = {name: [] for name in self._outputs}
-        answer, ended = None, "the client left"
-        pieces = self._batcher.stream(call.arrays, asyncio.get_running_loop().time() + seconds)
+        routed, ended = None, "the client left"
+        pieces = self._routed(call, seconds)
         self.pressure.answering += 1
         try:
-            async for answer in pieces:
-                check(answer.outputs, self.signature)
+            async for routed in pieces:
+                outputs = routed.answer.outputs
                 for name, values in sent.items():
-                    values.extend(plain(answer.outputs[name]))
-                yield answer.outputs
+                    values.extend(plain(outputs[name]))
+                yield Answered(prediction, routed.version, outputs)
             ended = ""
         except BedplateError as error:
             ended = error.message
@@ -283,12 +287,12 @@ class Inference:
         finally:
             self.pressure.answering -= 1
             await pieces.aclose()
-            if answer is not None:
+            if routed is not None:
                 own = _Pieces(
                     ended=ended,
-                    entity=answer.entity,
-                    exposure=None,
-                    features=answer.features,
+                    entity=routed.answer.entity,
+                    exposure=routed.exposure,
+                    features=routed.answer.features,
                     id=prediction,
                     inputs=call.values,
                     latency_ms=round((perf_counter() - started) * 1000, 3),
@@ -297,12 +301,40 @@ class Inference:
                     request_id=call.id or "",
                     time=clock.timestamp(),
                 )
-                record = self._head(admitted, spec.digest, spec.evidence) + _encode(own)[1:]
+                record = self._head(admitted, routed.bundle, routed.evidence) + _encode(own)[1:]
                 if arrival.traceparent:
                     computed = perf_counter()
-                    record = _traced(record, arrival, decoded, computed, computed - decoded, answer.steps)
+                    record = _traced(record, arrival, decoded, computed, computed - decoded, routed.answer.steps)
                 await self._log(record)
                 self.metrics.prediction(perf_counter() - started)
+
+    async def _routed(self, call: Call, seconds: float) -> AsyncGenerator[Routed]:
+        """The pieces of an answer that has so many seconds, and who gives them."""
+
+        async def stable() -> AsyncGenerator[Answer]:
+            pieces = self._batcher.stream(call.arrays, asyncio.get_running_loop().time() + seconds)
+            try:
+                async for piece in pieces:
+                    check(piece.outputs, self.signature)
+                    yield piece
+            finally:
+                await pieces.aclose()
+
+        route = self.router.route
+        if route is not None:
+            routed = self.router.stream(route, call.arrays, split_key(route, call), seconds, stable)
+            try:
+                async for one in routed:
+                    yield one
+            finally:
+                await routed.aclose()
+            return
+        pieces = stable()
+        try:
+            async for piece in pieces:
+                yield self._own(piece)
+        finally:
+            await pieces.aclose()
 
     async def _predict(self, arrays: Arrays, until: float) -> Answer:
         """The checked answer of the model of this process."""

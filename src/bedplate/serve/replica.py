@@ -78,6 +78,7 @@ class CandidateReplica:
         manifest, predictor, self.features, _computed = _load(spec)
         self._batcher = _batcher(spec, manifest, predictor, self.features)
         self._candidate = Candidate(self._batcher)
+        self._drain = spec.drain
 
     async def serve(self, descriptors: Sequence[int], say: Say) -> None:
         """Answer on the socket until told to end."""
@@ -92,6 +93,10 @@ class CandidateReplica:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(ending.wait(), _TICK)
         server.close()
+        end = asyncio.get_running_loop().time() + self._drain
+        while self._candidate.busy and asyncio.get_running_loop().time() < end:
+            await asyncio.sleep(0.02)
+        await self._candidate.close()
         self._batcher.close()
         self.features.close()
 

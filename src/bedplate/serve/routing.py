@@ -9,15 +9,15 @@ import asyncio
 import hashlib
 import math
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from time import perf_counter
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 import numpy as np
 
 from bedplate import clock, files, ids
-from bedplate.errors import InputError
+from bedplate.errors import BedplateError, InputError
 from bedplate.ids import Digest
 from bedplate.records import Exposure, ModelSignature
 from bedplate.serve.candidate import CandidateError, Line
@@ -26,6 +26,7 @@ from bedplate.serve.snapshot import Route
 from bedplate.serve.tensors import Arrays, Call
 from bedplate.stats.canary import Rows, Tally
 
+T = TypeVar("T")
 _SHADOWS = 16
 """Shadow copies under way at once; more are dropped and counted, so that a slow candidate never becomes a queue."""
 _ALIKE = 1.25
@@ -128,11 +129,8 @@ class Router:
             InputError: the stable release refuses the inputs.
             BedplateError: the stable release failed, on a request that no candidate answered.
         """
-        split = position(route.salt, key)
-        assigned: Literal["stable", "candidate"] = "candidate" if split < route.share else "stable"
-        exposure = Exposure(
-            rollout=route.rollout, step=route.step, mode=route.mode, share=route.share, split=split, assigned=assigned
-        )
+        exposure = _exposed(route, key)
+        assigned = exposure.assigned
         if assigned == "candidate" and route.mode == "split":
             answer, failure = await self._ask(route, arrays)
             if answer is not None:
@@ -143,6 +141,48 @@ class Router:
             if assigned == "candidate":
                 self._copy(route, arrays, answer.outputs)
         return Routed(answer, *self._stable, exposure)
+
+    async def stream(
+        self, route: Route, arrays: Arrays, key: str, seconds: float, stable: Callable[[], AsyncGenerator[Answer]]
+    ) -> AsyncGenerator[Routed]:
+        """The same for an answer in pieces, which has ``seconds``: whichever release begins goes on to the end.
+
+        What counts as its time is that until the first piece. A shadow gets no copy of it.
+
+        Raises:
+            InputError: the stable release refuses the inputs, before the first piece.
+            BedplateError: the release that began did not come to the end.
+        """
+        exposure, tally = _exposed(route, key), self.tally
+        failure = ""
+        if exposure.assigned == "candidate" and route.mode == "split":
+            begun, pieces = False, self._pieces(route, arrays, seconds)
+            try:
+                async for piece in pieces:
+                    begun = True
+                    yield Routed(piece, route.bundle, route.version, route.evidence, exposure)
+                return
+            except CandidateError as error:
+                failure = error.reason
+                if begun:  # what was sent cannot be taken back: the caller sees this one
+                    self._blame(tally, failure)
+                    raise
+            finally:
+                await pieces.aclose()
+        stayed = _First(stable())
+        try:
+            await (self._fall_back(stayed.begin, failure) if failure else self._stay(route, stayed.begin))
+            async for piece in stayed.all():
+                yield Routed(piece, *self._stable, exposure)
+        except InputError:
+            raise
+        except BedplateError:
+            if stayed.begun and not failure:
+                tally.stable.errors += 1
+                self._errors[0] += 1
+            raise
+        finally:
+            await stayed.pieces.aclose()
 
     # -------------------------------------------------------------------------------------------- the two releases
 
@@ -156,13 +196,33 @@ class Router:
             answer, seconds = await line.ask(arrays, route.patience)
         except CandidateError as error:
             return None, error.reason
+        self._took(tally, route, seconds)
+        return answer, ""
+
+    async def _pieces(self, route: Route, arrays: Arrays, seconds: float) -> AsyncGenerator[Answer]:
+        """The candidate's answer in pieces."""
+        line, tally = self._line, self.tally
+        assert line is not None, "a route in force has a line"
+        self._requests += 1
+        tally.candidate.requests += 1
+        first, pieces = True, line.stream(arrays, route.patience, seconds)
+        try:
+            async for piece, took in pieces:
+                if first:
+                    self._took(tally, route, took)
+                    first = False
+                yield piece
+        finally:
+            await pieces.aclose()
+
+    def _took(self, tally: Tally, route: Route, seconds: float) -> None:
+        """The candidate answered in this time."""
         tally.candidate.seconds += seconds
         if seconds > self._limit * _ALIKE + route.slack:
             tally.candidate.slow += 1
             self._slow[1] += 1
-        return answer, ""
 
-    async def _fall_back(self, stable: Callable[[], Awaitable[Answer]], failure: str) -> Answer:
+    async def _fall_back(self, stable: Callable[[], Awaitable[T]], failure: str) -> T:
         tally = self.tally
         try:
             answer = await stable()
@@ -181,7 +241,7 @@ class Router:
         tally.reasons[failure] = tally.reasons.get(failure, 0) + 1
         self._errors[1] += 1
 
-    async def _stay(self, route: Route, stable: Callable[[], Awaitable[Answer]]) -> Answer:
+    async def _stay(self, route: Route, stable: Callable[[], Awaitable[T]]) -> T:
         tally = self.tally
         tally.stable.requests += 1
         self._requests += 1
@@ -236,6 +296,36 @@ class Router:
             temporary.replace(path)
         except OSError:
             files.discard(temporary)
+
+
+class _First:
+    """An answer in pieces whose first one is waited for apart."""
+
+    def __init__(self, pieces: AsyncGenerator[Answer]) -> None:
+        self.pieces = pieces
+        self.begun = False
+        self._first: Answer | None = None
+
+    async def begin(self) -> None:
+        """Wait for the first piece, if there is one."""
+        self._first = await anext(self.pieces, None)
+        self.begun = True
+
+    async def all(self) -> AsyncGenerator[Answer]:
+        """Every piece."""
+        if self._first is not None:
+            yield self._first
+            async for piece in self.pieces:
+                yield piece
+
+
+def _exposed(route: Route, key: str) -> Exposure:
+    """To which release a request of this split key is assigned."""
+    split = position(route.salt, key)
+    assigned: Literal["stable", "candidate"] = "candidate" if split < route.share else "stable"
+    return Exposure(
+        rollout=route.rollout, step=route.step, mode=route.mode, share=route.share, split=split, assigned=assigned
+    )
 
 
 def split_key(route: Route, call: Call) -> str:

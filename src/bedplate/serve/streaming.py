@@ -17,7 +17,7 @@ from bedplate.http.messages import decode_json
 from bedplate.serve.handlers import ENTITY, Inference
 from bedplate.serve.rest import failure
 from bedplate.serve.rows import Rows
-from bedplate.serve.tensors import Arrays, Call
+from bedplate.serve.tensors import Answered, Call
 
 EVENTS = "text/event-stream"
 _encode = msgspec.json.Encoder().encode
@@ -27,7 +27,7 @@ async def stream(
     inference: Inference,
     call: Call,
     request: Request,
-    event: Callable[[Arrays], Any],
+    event: Callable[[Answered], Any],
     fault: Callable[[BedplateError], Any],
 ) -> Response:
     """The events of one call; ``event`` and ``fault`` are what a piece and an error are in them.
@@ -74,17 +74,17 @@ class Generate:
 
     async def _stream(self, request: Request) -> Response:
         call = self._call(request)
-        return await stream(self._inference, call, request, self._said(self._inference.version), _fault)
+        return await stream(self._inference, call, request, self._said, _fault)
 
     async def _whole(self, request: Request) -> Response:
         call = self._call(request)
-        answered = await self._inference.answer(call, request.decision, request.state["arrival"], pinned=True)
+        answered = await self._inference.answer(call, request.decision, request.state["arrival"])
         headers = (("x-prediction-id", answered.prediction),)
-        return Response.json(self._said(answered.version)(answered.outputs), headers=headers)
+        return Response.json(self._said(answered), headers=headers)
 
-    def _said(self, version: str) -> Callable[[Arrays], dict[str, Any]]:
-        about = {"model_name": self._inference.spec.name, "model_version": version}
-        return lambda outputs: {**about, **self._rows.answers(outputs, 1)[0]}
+    def _said(self, answered: Answered) -> dict[str, Any]:
+        about = {"model_name": self._inference.spec.name, "model_version": answered.version}
+        return {**about, **self._rows.answers(answered.outputs, 1)[0]}
 
     def _call(self, request: Request) -> Call:
         if request.params["model"] != self._inference.spec.name:

@@ -11,7 +11,7 @@ from bedplate.serve import streaming
 from bedplate.serve.handlers import ENTITY, Inference
 from bedplate.serve.rest import outcome
 from bedplate.serve.rows import Rows
-from bedplate.serve.tensors import Arrays, Call
+from bedplate.serve.tensors import Answered, Call
 
 
 class Typed:
@@ -52,8 +52,8 @@ class Typed:
                 f"this model {reason}", fix="send one object" if self._yields else "accept application/json"
             )
 
-        def piece(outputs: Arrays) -> object:
-            return self._rows.answers(outputs, 1)[0]
+        def piece(answered: Answered) -> object:
+            return self._rows.answers(answered.outputs, 1)[0]
 
         return await streaming.stream(self._inference, call, request, piece, BedplateError.to_dict)
 
