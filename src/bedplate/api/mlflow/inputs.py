@@ -194,7 +194,7 @@ def routes(site: Site) -> Iterator[Route]:
     # MLflow's own description of this route lacks a slash, so other clients look for it where that leads.
     for path, prefixes in (
         ("/mlflow/experiments/search-datasets", wire.PREFIXES),
-        ("mlflow/experiments/search-datasets", wire.PREFIXES[:2]),
+        ("mlflow/experiments/search-datasets", wire.PREFIXES[::2]),
     ):
         yield from wire.routes(
             "POST", path, "list", wire.SHOWS, search_datasets,
