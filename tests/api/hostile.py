@@ -36,10 +36,10 @@ _TEXTS = (
     "source_run_id", "text", "trace_archival_config", "upload_id", "user_id", "username", "file", "level", "p0",
     "p1", "p2", "p3", "before", "column", "order", "page", "after", "limit", "other", "seen", "steps",
     "model_id", "decision", "what", "comparison", "id", "at", "view", "left", "under", "axis", "scale",
-    "smooth", "value",
+    "smooth", "value", "scoring", "table", "to",
 )  # fmt: skip
 _LISTS = (
-    "groups", "order_by", "readers", "stages", "writers", "outcomes",
+    "groups", "order_by", "readers", "stages", "writers", "outcomes", "columns", "keep",
 )  # fmt: skip
 _NUMBERS = (
     "end_step", "start_step", "max_results", "number", "num_parts", "start_time", "step", "timestamp",

@@ -1,17 +1,22 @@
 """A table through the released model of the starter: as its endpoint answers, governed, traced, whole or not at all."""
 
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from bedplate import bundle, settings, store
-from bedplate.app import access, endpoints, scoring
+from bedplate.api.server import ControlPlane
+from bedplate.app import access, endpoints, owned, scoring
 from bedplate.app.operations import Bedplate
 from bedplate.app.read_models import ScoreReport
+from bedplate.app.site import Site
 from bedplate.app.system import System
 from bedplate.data.scoring import Scorer
 from bedplate.errors import DeniedError, InputError, NotFoundError
@@ -21,6 +26,7 @@ from bedplate.serve import predictors
 from bedplate.serve.predictors import NO_FEATURES, Answer
 from bedplate.settings import Home
 from tests.governed import govern
+from tests.serve.support import eventually
 
 pytestmark = pytest.mark.slow
 
@@ -127,7 +133,8 @@ def test_what_cannot_be_scored_leaves_nothing(bedplate: Bedplate, scored: tuple[
         with pytest.raises(error, match=match):
             bedplate.score(**given)  # type: ignore[arg-type]
     with System(bedplate.settings) as system:
-        assert [name for name in system.tables.names() if "/scores/" in name] == ["starter/scores/all"]
+        assert "starter/scores/all" in system.tables.names()
+        assert "starter/scores/nothing" not in system.tables.names()
 
 
 def test_a_scoring_that_breaks_leaves_the_table_as_it_was(
@@ -240,3 +247,112 @@ def test_a_model_is_not_asked_about_values_that_are_hidden_from_who_asks(bedplat
             govern(system, "starter", before)
         with pytest.raises(InputError, match="no table of starter"):
             scoring.score(system, who, lambda event: None, endpoint="starter", table="other.people", to="theirs")
+
+
+class Served:
+    """The owner of the home with its control plane, and somebody who may only ask endpoints."""
+
+    def __init__(self, bedplate: Bedplate) -> None:
+        self.home = owned.open_home(bedplate.settings)
+        self.system = self.home.system
+        self.server = ControlPlane(Site(self.system, self.home.carry_out))
+
+    def client(self, token: str) -> httpx.Client:
+        return httpx.Client(base_url=self.server.address, headers={"authorization": f"Bearer {token}"}, timeout=30)
+
+    def member(self, name: str, *groups: str) -> str:
+        def do(operation: str, **arguments: Any) -> Any:
+            return self.home.carry_out(operation, arguments, self.system.token, lambda event: None)
+
+        do("add_user", name=name, groups=groups)
+        key: str = do("create_key", name=name).key
+        return key
+
+    def close(self) -> None:
+        self.server.stop()
+        self.home.close()
+
+
+@pytest.fixture
+def served(bedplate: Bedplate, scored: tuple[ScoreReport, list[Event]]) -> Iterator[Served]:
+    made = Served(bedplate)
+    yield made
+    made.close()
+
+
+URL = "/api/v1/use-cases/starter/scorings"
+
+
+def ended(client: httpx.Client, scoring_id: str) -> dict[str, Any]:
+    def look() -> dict[str, Any]:
+        now: dict[str, Any] = client.get(f"{URL}/{scoring_id}").raise_for_status().json()
+        return now if now["state"] not in ("waiting", "running") else {}
+
+    found: dict[str, Any] = eventually(look, 30)
+    return found
+
+
+def test_over_http_it_is_asked_for_and_looked_at(served: Served, scored: tuple[ScoreReport, list[Event]]) -> None:
+    with served.client(served.system.token) as client:
+        asked = client.post(URL, json={"table": TABLE, "to": "http", "keep": ["invoice_id"]})
+        assert asked.status_code == 202, asked.text
+        done = ended(client, asked.json()["id"])
+        again = client.post(URL, json={"table": TABLE, "to": "all", "keep": ["invoice_id"]}).json()
+        again = ended(client, again["id"])
+        wrong = [
+            client.post(URL, json=body).status_code
+            for body in (
+                {"table": "starter.none", "to": "x"},
+                {"table": TABLE, "to": "../x"},
+                {"table": TABLE, "to": "x", "purpose": "advertising"},
+                {"table": TABLE, "to": "x", "rows": 3},
+            )
+        ]
+        assert wrong == [404, 400, 403, 400]
+        assert client.get(f"{URL}/score_none").status_code == 404
+    assert (done["state"], done["done"], done["total"]) == ("finished", scored[0].table.rows, scored[0].source.rows)
+    assert done["report"]["table"]["name"] == "starter/scores/http"
+    assert done["report"]["scoring"] == done["scoring"]
+    assert again["report"]["table"]["digest"] == scored[0].table.digest  # done once, whoever asks and how
+
+
+def test_over_http_policy_is_that_of_the_command(served: Served) -> None:
+    caller, other, viewer = (
+        served.member(name, group) for name, group in (("c", "callers"), ("o", "callers"), ("v", "viewers"))
+    )
+    with served.client(caller) as client:
+        assert client.post(URL, json={"table": TABLE, "to": "theirs"}).status_code == 403  # it may not read the table
+    with served.client(viewer) as client:
+        assert client.post(URL, json={"table": TABLE, "to": "theirs"}).status_code == 403
+    with served.client(served.system.token) as client:
+        mine = client.post(URL, json={"table": TABLE, "to": "mine"}).json()["id"]
+        ended(client, mine)
+    with served.client(other) as client:
+        assert client.get(f"{URL}/{mine}").status_code == 404
+        assert client.post(f"{URL}/{mine}/cancel").status_code == 404
+    assert "starter/scores/theirs" not in served.system.tables.names()
+
+
+def test_a_cancelled_one_ends_without_a_table(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bedplate.data.scoring.ROWS", 100)
+    true, going, go_on = predictors.OnnxPredictor.predict, threading.Event(), threading.Event()
+
+    def held(self: Any, inputs: Any, features: Any) -> Answer:
+        going.set()
+        assert go_on.wait(30)
+        return true(self, inputs, features)
+
+    monkeypatch.setattr(predictors.OnnxPredictor, "predict", held)
+    with served.client(served.system.token) as client:
+        running = client.post(URL, json={"table": TABLE, "to": "never"}).json()["id"]
+        assert going.wait(30)
+        queued = [client.post(URL, json={"table": TABLE, "to": f"never{i}"}).json()["id"] for i in range(2)]
+        assert client.post(f"{URL}/{queued[1]}/cancel").json()["state"] == "cancelled"  # it had not begun
+        assert client.post(f"{URL}/{running}/cancel").status_code == 200
+        client.post(f"{URL}/{queued[0]}/cancel")
+        go_on.set()
+        assert [ended(client, one)["state"] for one in (running, *queued)] == ["cancelled"] * 3
+        assert client.post(f"{URL}/{running}/cancel").json()["state"] == "cancelled"
+    for name in ("never", "never0", "never1"):
+        with pytest.raises(NotFoundError):
+            served.system.tables.current(f"starter/scores/{name}")

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from bedplate.api import audit, models, people, policies, quotas, releases, rollouts, use_cases, workspaces
+from bedplate.api import audit, models, people, policies, quotas, releases, rollouts, scorings, use_cases, workspaces
 from bedplate.app.site import Site
 from bedplate.http import Route
 
@@ -13,6 +13,7 @@ def routes(site: Site) -> Iterator[Route]:
     yield from releases.routes(site)
     yield from rollouts.routes(site)
     yield from quotas.routes(site)
+    yield from scorings.routes(site)
     yield from models.routes(site)
     yield from audit.routes(site)
     yield from people.routes(site)

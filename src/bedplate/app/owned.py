@@ -185,6 +185,24 @@ class OwnedHome:
 
         return scoring.score(self.system, principal, emit, **asked)
 
+    def start_scoring(self, principal: Principal, emit: Emit, **asked: Any) -> Any:
+        """Score a table while nobody waits for it."""
+        from bedplate.app import scorings
+
+        return scorings.start(self.system, principal, **asked)
+
+    def show_scoring(self, principal: Principal, emit: Emit, **which: Any) -> Any:
+        """How far a scoring is."""
+        from bedplate.app import scorings
+
+        return scorings.show(self.system, principal, **which)
+
+    def cancel_scoring(self, principal: Principal, emit: Emit, **which: Any) -> Any:
+        """End a scoring."""
+        from bedplate.app import scorings
+
+        return scorings.cancel(self.system, principal, **which)
+
     def stop(self, principal: Principal, emit: Emit) -> Any:
         """Ask this owner to end."""
         from bedplate.app import endpoints
@@ -236,6 +254,9 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
         OwnedHome.load_target,
         OwnedHome.export_kubernetes,
         OwnedHome.score,
+        OwnedHome.start_scoring,
+        OwnedHome.show_scoring,
+        OwnedHome.cancel_scoring,
         OwnedHome.stop,
     )
 } | {

@@ -326,6 +326,30 @@ class ScoreReport(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
 
 
+ScoringState = Literal["waiting", "running", "finished", "failed", "cancelled"]
+
+
+class Scoring(msgspec.Struct, frozen=True, kw_only=True):
+    """A scoring that was asked for over HTTP: ``done`` of ``total`` rows of ``source`` go into the table ``to``.
+
+    ``scoring`` is the digest to trace it by. ``report`` is there once it has finished, ``error`` once it has failed.
+    """
+
+    id: str
+    endpoint: str
+    source: str
+    to: str
+    purpose: str
+    scoring: Digest
+    state: ScoringState
+    by: str
+    asked: str
+    done: int
+    total: int
+    report: ScoreReport | None = None
+    error: dict[str, Any] | None = None
+
+
 # --------------------------------------------------------------------------------------------------------- trace, audit
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 
 from bedplate import bundle as bundles
@@ -32,6 +33,18 @@ _MARKS = ("bundle", "evidence", "source", "scoring")
 """The columns that say of each row where it is from."""
 
 
+class Asked(msgspec.Struct, frozen=True):
+    """A scoring that was let in: what it reads, and how each row is answered; ``made``, where it was done before."""
+
+    row: EndpointRow
+    source: TableVersion
+    evidence: Digest
+    scorer: Scorer
+    fact: Fact
+    stream: pa.RecordBatchReader | None
+    made: TableVersion | None
+
+
 def score(
     system: System,
     principal: Principal,
@@ -46,11 +59,42 @@ def score(
 ) -> ScoreReport:
     """Score the newest version of ``table`` with the release that ``endpoint`` serves, into ``<use case>/scores/<to>``.
 
+    Raises as :func:`ask` and :func:`carry_out`.
+    """
+    asked = ask(
+        system, principal, endpoint=endpoint, table=table, to=to, purpose=purpose, columns=columns, keep=keep
+    )  # fmt: skip
+    last = time.monotonic()
+
+    def told(done: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= _EVERY:
+            last = time.monotonic()
+            message = f"{done:,} of {asked.source.rows:,} rows"
+            emit(Event(stage="score", state="progress", message=message, done=done, total=asked.source.rows))
+
+    report = carry_out(system, principal, asked, told)
+    emit(Event(stage="score", state="finished", message=f"{report.table.rows:,} rows in {report.table.name}"))
+    return report
+
+
+def ask(
+    system: System,
+    principal: Principal,
+    *,
+    endpoint: str,
+    table: str,
+    to: str,
+    purpose: str | None = None,
+    columns: Sequence[str] = (),
+    keep: Sequence[str] = (),
+) -> Asked:
+    """Let a scoring in: what is asked is a fact and an entry of the ledger, and nothing was read yet.
+
     Raises:
         DeniedError: policy does not let the principal ask the endpoint, or read the table for that purpose.
         NotFoundError: there is no such endpoint or table.
         InputError: the table does not fit the model, or is of another use case.
-        StorageError: the disk is full or refuses; there is no new table, nor a version of it.
     """
     with system.store.read() as tx:
         row = tx.endpoints.get(endpoint)
@@ -77,59 +121,54 @@ def score(
             payload={"scoring": fact.digest, **asked}, policies=decision.policies, auth=principal.auth,
             purpose=asked["purpose"],
         )  # fmt: skip
-    began = time.monotonic()
     made = system.tables.made_by(asked["to"], fact.digest)
+    stream = None
     if made is None:
-        made = _write(system, principal, row, governance, source, spec.evidence, scorer, fact, emit)
+        rows = access.reader_for(system, row.use_case, governance, policy_principal(principal), asked["purpose"])
+        stream = rows.read(source, scorer.read)
+    return Asked(row, source, spec.evidence, scorer, fact, stream, made)
+
+
+def carry_out(system: System, principal: Principal, asked: Asked, told: Callable[[int], None]) -> ScoreReport:
+    """Score what was let in; ``told`` gets the number of rows that are done, now and then.
+
+    What ``told`` raises ends it, and leaves no table.
+
+    Raises:
+        StorageError: the disk is full or refuses; there is no new table, nor a version of it.
+    """
+    began = time.monotonic()
+    body, made = asked.fact.body, asked.made
+    if made is None:
+        made = _write(system, asked, told)
         with system.store.transaction() as tx:
             system.ledger.record(
                 tx, actor=principal.id, action="table.scored", resource=f"table/{made.name}@{made.version}",
-                payload={"scoring": fact.digest, "rows": made.rows, "table": made.digest}, auth=principal.auth,
+                payload={"scoring": asked.fact.digest, "rows": made.rows, "table": made.digest}, auth=principal.auth,
             )  # fmt: skip
     return ScoreReport(
-        endpoint=endpoint, bundle=spec.digest, source=source, table=made, scoring=fact.digest,
-        purpose=asked["purpose"], seconds=time.monotonic() - began,
+        endpoint=body["endpoint"], bundle=body["bundle"], source=asked.source, table=made, scoring=asked.fact.digest,
+        purpose=body["purpose"], seconds=time.monotonic() - began,
     )  # fmt: skip
 
 
-def _write(
-    system: System,
-    principal: Principal,
-    row: EndpointRow,
-    governance: Governance,
-    source: TableVersion,
-    evidence: Digest,
-    scorer: Scorer,
-    fact: Fact,
-    emit: Callable[[Event], None],
-) -> TableVersion:
-    asked = fact.body
-    rows = access.reader_for(system, row.use_case, governance, policy_principal(principal), asked["purpose"])
-    stream = rows.read(source, scorer.read)
-    values = (asked["bundle"], evidence, f"{source.name}@{source.version}", fact.digest)
-    schema = pa.schema([*scorer.schema, *(pa.field(name, pa.string(), nullable=False) for name in _MARKS)])
-    last = time.monotonic()
-
-    def told(done: int) -> None:
-        nonlocal last
-        if time.monotonic() - last >= _EVERY:
-            last = time.monotonic()
-            message = f"{done:,} of {source.rows:,} rows"
-            emit(Event(stage="score", state="progress", message=message, done=done, total=source.rows))
+def _write(system: System, asked: Asked, told: Callable[[int], None]) -> TableVersion:
+    body, source, stream = asked.fact.body, asked.source, asked.stream
+    assert stream is not None, "what was not made is read"
+    values = (body["bundle"], asked.evidence, f"{source.name}@{source.version}", asked.fact.digest)
+    schema = pa.schema([*asked.scorer.schema, *(pa.field(name, pa.string(), nullable=False) for name in _MARKS)])
 
     def scored(features: online.Online) -> Iterator[pa.RecordBatch]:
-        for batch in scorer.score(stream, features, told):
+        for batch in asked.scorer.score(stream, features, told):
             marks = [pa.repeat(value, batch.num_rows) for value in values]
             yield pa.RecordBatch.from_arrays([*batch.columns, *marks], schema=schema)
 
     features = online.open(system.home.online, read_only=True)
     try:
         reader = pa.RecordBatchReader.from_batches(schema, scored(features))
-        made = system.tables.write(asked["to"], reader, mode="overwrite", key=fact.digest)
+        return system.tables.write(body["to"], reader, mode="overwrite", key=asked.fact.digest)
     finally:
         features.close()
-    emit(Event(stage="score", state="finished", message=f"{made.rows:,} rows in {made.name}"))
-    return made
 
 
 def _own(table: str, row: EndpointRow) -> str:

@@ -107,6 +107,8 @@ class Site:
 def _resource(reference: ResourceRef) -> Resource:
     if reference.type == "UseCase":
         return policy.use_case(reference.id)
+    if reference.type == "Endpoint":  # it has the name of its use case
+        return policy.endpoint(reference.id, use_case=reference.id)
     if reference.type == "Ledger":
         return policy.LEDGER
     if reference.type == "Home":

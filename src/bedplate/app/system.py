@@ -21,6 +21,7 @@ from bedplate.workflow import lease as leases
 from bedplate.workflow.owner import Owner
 
 if TYPE_CHECKING:
+    from bedplate.app.scorings import Scorings
     from bedplate.compute.sandbox import Declared
     from bedplate.data.tables import Tables
     from bedplate.observe.spans import Exporter
@@ -151,6 +152,15 @@ class System:
 
         location = f"{self.settings.storage}/tables" if self.settings.storage else self.home.tables
         return Tables(location, self._storage_options, before_commit=self.store.check_fence)
+
+    @cached_property
+    def scorings(self) -> "Scorings":
+        """Scorings that go on by themselves."""
+        from bedplate.app.scorings import Scorings
+
+        scorings = Scorings(self)
+        self._exit.callback(scorings.close)
+        return scorings
 
     @property
     def _storage_options(self) -> dict[str, str]:
