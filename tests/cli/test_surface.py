@@ -20,6 +20,7 @@ completion SHELL
 contract diff PATH --home --json
 contract infer FILE --home --name --out
 contract test PATH --home --json
+erasure expire USE_CASE --home --json
 erasure hold USE_CASE --home --json --reason
 erasure lift USE_CASE --home --json --reason
 erasure subject USE_CASE SUBJECT --home --json --reason

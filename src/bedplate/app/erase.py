@@ -8,14 +8,16 @@ home, sources and backups, is named and not touched.
 
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from bedplate import journal, usecase
+from bedplate import clock, journal, usecase
 from bedplate.app import access, endpoints
-from bedplate.app.table_reports import ErasureReport, HoldReport
+from bedplate.app.table_reports import ErasureReport, ExpiryReport, HoldReport
 from bedplate.errors import BedplateError, InputError, NotFoundError, StateError, UnavailableError
 from bedplate.identity import Principal
 from bedplate.records import Bundle, FeatureSet, IngestResult
@@ -96,6 +98,87 @@ def subject(system: "System", principal: Principal, use_case: str, value: str, r
     return ErasureReport(use_case=use_case, tables=tables, online=online, models=models, sources=sources, entry=entry)
 
 
+def expire(system: "System", principal: Principal, use_case: str) -> ExpiryReport:
+    """Take out what is older than it may be kept: logged predictions by ``governance.retention``, rows of data sets by
+    the SLA property ``retention`` of their contract.
+
+    Raises:
+        ContractError: a contract cannot be used.
+        DeniedError: policy does not let this person operate the use case.
+        InputError: neither the file nor a contract says how long anything is kept.
+        NotFoundError: there is no such use case.
+        StateError: it is on hold.
+    """
+    from bedplate.data.erase import erase as erase_rows
+
+    case, folder = _loaded(system, use_case)
+    decision = access.demand(system, principal, "operate", access.use_case_resource(case))
+    _not_on_hold(system, use_case)
+    limits = _limits(case, folder)
+    if not limits:
+        raise InputError(
+            f"nothing says how long rows of {use_case} are kept",
+            where=str(folder),
+            fix="write governance.retention, or slaProperties: - {property: retention, ...} in a contract",
+        )
+    rows: dict[str, int] = {}
+    with system.lock(use_case):
+        for table, (column, before) in limits.items():
+            if table not in system.tables.names():
+                continue
+            erased = erase_rows(system.tables, table, partial(_older, column=column, before=before))
+            if erased.rows:
+                rows[table] = erased.rows
+    cuts = {table: before.isoformat() for table, (_, before) in limits.items()}
+    with system.store.transaction() as tx:
+        entry = system.ledger.record(
+            tx,
+            actor=principal.id,
+            action="retention.expire",
+            resource=f"use_case/{use_case}",
+            decision="allow",
+            payload={"rows": rows, "kept from": cuts},
+            auth=principal.auth,
+            policies=decision.policies,
+        )
+    return ExpiryReport(use_case=use_case, tables=rows, kept_from=cuts, entry=entry)
+
+
+def _limits(case: UseCase, folder: Path) -> dict[str, tuple[str, datetime]]:
+    """By table, the column that says how old a row is, and the oldest time that is kept."""
+    from bedplate.data import contracts, ingest
+
+    now, found = clock.now(), dict[str, tuple[str, datetime]]()
+    if case.governance.retention is not None:
+        before = now - timedelta(seconds=case.governance.retention)
+        found[access.predictions_table(case.name)] = ("time", before)
+    for name, data in case.data.items():
+        contract = contracts.load(folder / data.contract)
+        for kept in contract.retention:
+            if kept.table in ("", contract.model(name).name):
+                table = ingest.table_name(case.name, name)
+                limit = (kept.column, now - timedelta(days=kept.days))
+                found |= {table: limit, f"{table}.quarantine": limit}
+    return found
+
+
+def _older(schema: "pa.Schema", column: str, before: datetime) -> "pc.Expression | None":
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if column not in schema.names:
+        return None
+    kind, field, plain = schema.field(column).type, pc.field((column,)), before.astimezone(UTC).replace(tzinfo=None)
+    if pa.types.is_date(kind):
+        return field < pa.scalar(plain.date(), kind)
+    if pa.types.is_timestamp(kind):
+        return field < pa.scalar(before if kind.tz else plain, kind)
+    if pa.types.is_string(kind):  # rows that were set aside are kept as they stood
+        day = pc.strptime(pc.utf8_slice_codeunits(field, 0, 10), format="%Y-%m-%d", unit="s", error_is_null=True)
+        return day < pa.scalar(plain.replace(hour=0, minute=0, second=0, microsecond=0), pa.timestamp("s"))
+    return None
+
+
 def hold(system: "System", principal: Principal, use_case: str, reason: str, *, on: bool) -> HoldReport:
     """Forbid to erase anything of a use case, or allow it again.
 
@@ -103,8 +186,6 @@ def hold(system: "System", principal: Principal, use_case: str, reason: str, *, 
         DeniedError: policy does not let this person administer the use case.
         NotFoundError: there is no such use case.
     """
-    from bedplate import clock
-
     loaded = _loaded(system, use_case)[0]
     decision = access.demand(system, principal, "administer", access.use_case_resource(loaded))
     body = Hold(on=on, reason=_said(reason), by=principal.name, time=clock.timestamp())
@@ -194,7 +275,7 @@ def _ship(system: "System", asked: _Asked) -> None:
 
 def _tables(system: "System", asked: _Asked) -> dict[str, int]:
     """Take the rows out of every table of the use case; how many, by table that had any."""
-    from bedplate.data.erase import erase
+    from bedplate.data.erase import erase as erase_rows
 
     name, found = asked.use_case.name, {}
     for table in system.tables.names():
@@ -204,7 +285,7 @@ def _tables(system: "System", asked: _Asked) -> dict[str, int]:
             system.tables.current(table)
         except NotFoundError:
             continue  # its first write has not ended, or never will
-        erased = erase(system.tables, table, _marked(system, asked, table))
+        erased = erase_rows(system.tables, table, _marked(system, asked, table))
         if erased.rows:
             found[table] = erased.rows
     return found

@@ -1,7 +1,7 @@
 """Erasure as a program or a command asks about it: ``Bedplate.erasure``."""
 
 from bedplate.app.nouns import CarryOut
-from bedplate.app.table_reports import ErasureReport, HoldReport
+from bedplate.app.table_reports import ErasureReport, ExpiryReport, HoldReport
 
 
 class Erasure:
@@ -13,6 +13,10 @@ class Erasure:
     def subject(self, use_case: str, subject: str, reason: str) -> ErasureReport:
         """Take everything of one person out of a use case; ``subject`` is the value of the columns that name them."""
         return self._carry_out("erase_subject", ErasureReport, use_case=use_case, value=subject, reason=reason)
+
+    def expire(self, use_case: str) -> ExpiryReport:
+        """Take out what is older than the file and the contracts let it be kept."""
+        return self._carry_out("expire", ExpiryReport, use_case=use_case)
 
     def hold(self, use_case: str, reason: str) -> HoldReport:
         """Forbid to erase anything of a use case."""

@@ -297,6 +297,7 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
     "restore_table": _of(tables.restore),
     "explain_access": _of(tables.explain),
     "erase_subject": _of(erase.subject),
+    "expire": _of(erase.expire),
     "hold_erasure": _of(erase.hold),
     "diff_contracts": _of(contract_changes.diff),
     "diff_policies": _of(access_diff.of_policies),

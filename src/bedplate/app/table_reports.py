@@ -104,6 +104,15 @@ class ErasureReport(msgspec.Struct, frozen=True, kw_only=True):
     entry: int
 
 
+class ExpiryReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What was older than it may be kept: rows by table, over all versions. ``kept_from`` is the oldest time left."""
+
+    use_case: str
+    tables: dict[str, int]
+    kept_from: dict[str, str]
+    entry: int
+
+
 class HoldReport(msgspec.Struct, frozen=True, kw_only=True):
     """Whether a use case is on hold, so that nothing of it is erased; why, and who said so."""
 

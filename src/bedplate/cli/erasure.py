@@ -1,4 +1,4 @@
-"""``erasure``: take a person out of a use case, or forbid that for a while."""
+"""``erasure``: take a person or what is too old out of a use case, or forbid that for a while."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ import typer
 from bedplate.cli.options import HomeOption, JsonOption, ReasonOption, UseCaseName, noun
 from bedplate.cli.output import emit
 from bedplate.cli.session import connect
-from bedplate.cli.words import listed, number
+from bedplate.cli.words import listed, moment, number
 
 if TYPE_CHECKING:
-    from bedplate.app.table_reports import ErasureReport, HoldReport
+    from bedplate.app.table_reports import ErasureReport, ExpiryReport, HoldReport
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
-    group = noun("Erasure: everything of one person, out of a use case.")
+    group = noun("Erasure: what is of one person, or too old, out of a use case.")
     group.command("subject")(subject)
+    group.command("expire")(expire)
     group.command("hold")(hold)
     group.command("lift")(lift)
     app.add_typer(group, name="erasure")
@@ -48,6 +49,17 @@ def _erased(report: ErasureReport) -> Iterator[str]:
     if report.sources:
         yield f"Their source still holds them, remove them there: {listed(report.sources)}"
     yield f"Proof: entry {report.entry} of the ledger. Backups made before this still hold them."
+
+
+def expire(use_case: UseCaseName, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Erase what is older than the file and the contracts let it be kept."""
+    emit(connect(home).erasure.expire(use_case), as_json=as_json, text=_expired)
+
+
+def _expired(report: ExpiryReport) -> Iterator[str]:
+    for name, since in report.kept_from.items():
+        yield f"{name}: {number(report.tables.get(name, 0))} rows from before {moment(since)}, over all versions"
+    yield f"Proof: entry {report.entry} of the ledger."
 
 
 def hold(use_case: UseCaseName, reason: ReasonOption, home: HomeOption = None, as_json: JsonOption = False) -> None:

@@ -22,6 +22,7 @@ from bedplate.data.model import (
     Metric,
     Model,
     Operator,
+    Retention,
     RowCheck,
     RowRule,
     SetRule,
@@ -74,6 +75,12 @@ _QUALITY = _COMMON | {
     "name", "description", "type", "metric", "rule", "arguments", "unit", "query", "engine", "implementation", "method",
     "dimension", "severity", "businessImpact", "scheduler", "schedule", *get_args(Operator),
 }  # fmt: skip
+_SLA = _COMMON | {"property", "value", "valueExt", "unit", "element", "driver", "description", "scheduler", "schedule"}
+_DAYS = {
+    "d": 1.0, "day": 1.0, "days": 1.0, "m": 30.0, "month": 30.0, "months": 30.0,
+    "y": 365.0, "yr": 365.0, "year": 365.0, "years": 365.0,
+}  # fmt: skip
+"""Days in each unit that a retention may be written in."""
 _DIMENSIONS = ("accuracy", "completeness", "conformity", "consistency", "coverage", "timeliness", "uniqueness")
 _BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 _OPTIONS: dict[str, set[str]] = {
@@ -111,6 +118,7 @@ class _Parser:
         models = [self.model(item, ("schema", index)) for index, item in self.items(value, "schema", ())]
         if not models:
             self.problem(("schema",), "schema names no object")
+        retention = [self.retention(item, ("slaProperties", i)) for i, item in self.items(value, "slaProperties", ())]
         if self.problems:
             lines = [f"line {line}: {text}" for line, text in sorted(set(self.problems))]
             raise ContractError(
@@ -127,7 +135,40 @@ class _Parser:
             data=self.data,
             digest=digest_bytes(self.data),
             models=tuple(model for model in models if model is not None),
+            retention=tuple(kept for kept in retention if kept is not None),
         )
+
+    def retention(self, value: Any, place: Place) -> Retention | None:
+        """What an SLA property says on how long rows are kept; the others are for people and other tools."""
+        if not self.mapping(value, place):
+            return None
+        self.keys(value, _SLA, place)
+        if str(value.get("property")).lower() not in ("retention", "re"):
+            return None
+        amount, unit = value.get("value"), _DAYS.get(str(value.get("unit", "d")).lower())
+        table, _, column = str(value.get("element") or self.document.value.get("slaDefaultElement") or "").rpartition(
+            "."
+        )
+        if isinstance(amount, bool) or not isinstance(amount, int | float) or not amount > 0:
+            self.problem((*place, "value"), "a retention is a number above 0")
+        elif unit is None:
+            self.problem((*place, "unit"), f"unit is {value.get('unit')!r}; use one of {', '.join(_DAYS)}")
+        elif not column:
+            self.problem(place, "a retention needs the element whose time it counts from, as in table.column")
+        else:
+            if self.kind_of(table, column) not in ("date", "timestamp"):
+                self.problem((*place, "element"), f"{column} is no date or timestamp of {table or 'the schema'}")
+            return Retention(table=table, column=column, days=amount * unit)
+        return None
+
+    def kind_of(self, table: str, column: str) -> Any:
+        """The logical type that the document gives a column of an object, of any where ``table`` is empty."""
+        for _, model in self.items(self.document.value, "schema", ()):
+            if isinstance(model, dict) and table in ("", model.get("name")):
+                for _, item in self.items(model, "properties", ()):
+                    if isinstance(item, dict) and item.get("name") == column:
+                        return item.get("logicalType")
+        return None
 
     def model(self, value: Any, place: Place) -> Model | None:
         if not self.mapping(value, place):

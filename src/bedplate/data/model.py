@@ -131,6 +131,14 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
         return bool(counts) and all(rule.holds(0) for rule in counts)
 
 
+class Retention(msgspec.Struct, frozen=True, kw_only=True):
+    """How long rows of ``table`` are kept, in days, counted from the time in ``column``."""
+
+    table: str
+    column: str
+    days: float
+
+
 class Contract(msgspec.Struct, frozen=True, kw_only=True):
     """A whole contract. ``data`` is the file as it was written, ``digest`` that of its bytes."""
 
@@ -142,6 +150,7 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
     data: bytes
     digest: Digest
     models: tuple[Model, ...]
+    retention: tuple[Retention, ...] = ()
 
     def model(self, name: str) -> Model:
         """The schema object called ``name``, or the only one.

@@ -1,0 +1,114 @@
+"""What is older than it may be kept goes, by the times that the file and the contracts name."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from bedplate import clock, settings
+from bedplate.app import erase
+from bedplate.app.system import System
+from bedplate.data import contracts
+from bedplate.data.ingest import ingest
+from bedplate.errors import ContractError, DeniedError, InputError, StateError
+from bedplate.records import Governance
+from bedplate.usecase.starter import starter
+from bedplate.usecase.types import DataSet, Source
+from tests.app.test_erase import _somebody
+from tests.governed import govern
+
+NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
+CONTRACT = """
+apiVersion: v3.1.0
+kind: DataContract
+id: invoices
+version: 1.0.0
+status: active
+slaProperties:
+  - {property: latency, value: 4, unit: d}
+  - {property: retention, value: 30, unit: d, element: invoices.seen}
+schema:
+  - name: invoices
+    properties:
+      - {name: id, logicalType: integer, required: true}
+      - {name: seen, logicalType: date}
+"""
+LINES = "id,seen\n1,2026-05-31\n2,2026-05-01\n3,2026-05-03\n4,\n,2026-01-01\n,2026-05-31\n6,soon\n"
+
+
+@pytest.fixture
+def system(tmp_path: Path) -> Iterator[System]:
+    folder = tmp_path / "shop"
+    starter(folder, "shop")
+    (folder / "contracts" / "invoices.odcs.yaml").write_text(CONTRACT)
+    (folder / "data" / "invoices.csv").write_text(LINES)
+    with System(settings.load({"BEDPLATE_HOME": str(tmp_path / "home")})) as opened, clock.frozen(NOW):
+        govern(opened, "shop", Governance(purpose="care", sensitive=()))
+        spec = DataSet(contract="contracts/invoices.odcs.yaml", source=Source(kind="csv", path="data/invoices.csv"))
+        for key in ("a", "b"):
+            ingest(opened.tables, use_case="shop", dataset="invoices", spec=spec, folder=folder, key=key)
+        with opened.store.transaction() as tx:
+            row = tx.use_cases.get("shop")
+            tx.use_cases.put(
+                "shop", folder=str(folder), file="usecase.yaml", file_digest=row.file_digest, objective=row.objective
+            )
+        yield opened
+
+
+def test_old_rows_go_from_every_version_and_from_what_was_set_aside(system: System) -> None:
+    administrator = system.identity.authenticate(system.token)
+    report = erase.expire(system, administrator, "shop")
+    assert report.tables == {"shop.invoices": 2, "shop.invoices.quarantine": 2}  # each row in two versions
+    for version in (0, 1):
+        rows = system.tables.scan(system.tables.version("shop.invoices", version)).read_all()
+        assert rows["id"].to_pylist() == [1, 3, 4]  # a row without a time is no older than any
+    aside = system.tables.scan(system.tables.current("shop.invoices.quarantine")).read_all()
+    assert aside["seen"].to_pylist() == ["2026-05-31", "soon"]
+    assert report.kept_from["shop.invoices"] == (NOW - timedelta(days=30)).isoformat()
+    with system.store.read() as tx:
+        entry, payload = system.ledger.entry(tx, report.entry)
+    assert payload is not None
+    assert (entry.action, payload["rows"]) == ("retention.expire", report.tables)
+    assert erase.expire(system, administrator, "shop").tables == {}
+    with clock.frozen(NOW + timedelta(days=5)):
+        assert erase.expire(system, administrator, "shop").tables == {"shop.invoices": 2}
+
+
+def test_a_hold_and_policy_stand_before_it(system: System) -> None:
+    administrator = system.identity.authenticate(system.token)
+    with pytest.raises(DeniedError):
+        erase.expire(system, _somebody(system, "viewers"), "shop")
+    erase.hold(system, administrator, "shop", "audit", on=True)
+    with pytest.raises(StateError, match="audit"):
+        erase.expire(system, administrator, "shop")
+    erase.hold(system, administrator, "shop", "over", on=False)
+    assert erase.expire(system, _somebody(system, "engineers"), "shop").tables
+
+
+def test_where_nothing_says_how_long_nothing_goes(system: System, tmp_path: Path) -> None:
+    file = tmp_path / "shop" / "usecase.yaml"
+    file.write_text(file.read_text().replace("  retention: 400 d\n", ""))
+    contract = tmp_path / "shop" / "contracts" / "invoices.odcs.yaml"
+    contract.write_text(CONTRACT.replace("property: retention", "property: other"))
+    with pytest.raises(InputError, match="how long"):
+        erase.expire(system, system.identity.authenticate(system.token), "shop")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "match"),
+    [
+        ("element: invoices.seen", "element: invoices.id", "no date or timestamp"),
+        ("element: invoices.seen", "element: other.seen", "no date or timestamp"),
+        (", element: invoices.seen", "", "needs the element"),
+        ("value: 30", "value: soon", "number above 0"),
+        ("value: 30", "value: 0", "number above 0"),
+        ("30, unit: d", "30, unit: fortnight", "unit is 'fortnight'"),
+        ("value: 30", "valu: 30", "did you mean value"),
+    ],
+)
+def test_a_retention_that_cannot_be_counted_is_refused_with_its_line(old: str, new: str, match: str) -> None:
+    assert old in CONTRACT
+    with pytest.raises(ContractError, match=match) as raised:
+        contracts.parse_contract(CONTRACT.replace(old, new).encode(), "c")
+    assert "line 9" in str(raised.value)
