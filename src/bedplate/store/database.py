@@ -41,6 +41,7 @@ from bedplate.store.runs import Runs
 from bedplate.store.schema import HEAD
 from bedplate.store.search import Search
 from bedplate.store.segments import Segments
+from bedplate.store.sql import driver
 from bedplate.store.stages import Stages
 from bedplate.store.use_cases import UseCases
 from bedplate.store.workspaces import Workspaces
@@ -325,7 +326,7 @@ class Store:
             with contextlib.nullcontext(connection) if connection is not None else self._engine.connect() as used:
                 if _WRITE not in used.get_execution_options():
                     used.execution_options(**{_WRITE: True})
-                with used.begin():
+                with self._begun(used):
                     transaction = Transaction(used)
                     if self._fence is not None:
                         self._fence(transaction)
@@ -337,6 +338,27 @@ class Store:
                 self._one.release()
         for action in transaction._after:
             action()
+
+    @contextmanager
+    def _begun(self, connection: sa.Connection) -> Iterator[None]:
+        """A transaction on a connection for writes.
+
+        SQLAlchemy begins one of its own with its first statement, and need not when all go straight to the driver:
+        that, its commit and the events of both are as long as a small write.
+        """
+        if self.postgresql:
+            with connection.begin():
+                yield
+            return
+        raw = driver(connection)
+        _begin(connection, raw)
+        try:
+            yield
+            (connection if connection.in_transaction() else raw).commit()
+        except BaseException:
+            with contextlib.suppress(sa.exc.SQLAlchemyError, sqlite3.Error):  # the database may have undone it already
+                (connection if connection.in_transaction() else raw).rollback()
+            raise
 
     @contextmanager
     def read(self) -> Iterator[Transaction]:
@@ -418,16 +440,21 @@ def _sqlite_engine(path: Path, wait: float, *, read_only: bool) -> sa.Engine:
             connection.execute("PRAGMA journal_mode=WAL").close()
 
     @sa.event.listens_for(engine, "begin")
-    def _begin(connection: sa.Connection) -> None:
-        # A write takes its lock first, so it can wait for it; a read that turned into a write could only fail.
-        write = connection.get_execution_options().get(_WRITE, False)
-        raw: Any = connection.connection.dbapi_connection
-        if connection.info.get(_WRITE) is not write:
-            raw.execute("PRAGMA query_only=OFF" if write else "PRAGMA query_only=ON").close()
-            connection.info[_WRITE] = write
-        raw.execute("BEGIN IMMEDIATE" if write else "BEGIN").close()
+    def _begins(connection: sa.Connection) -> None:
+        raw = driver(connection)
+        if not raw.in_transaction:
+            _begin(connection, raw)
 
     return engine
+
+
+def _begin(connection: sa.Connection, raw: sqlite3.Connection) -> None:
+    # A write takes its lock first, so it can wait for it; a read that turned into a write could only fail.
+    write = connection.get_execution_options().get(_WRITE, False)
+    if connection.info.get(_WRITE) is not write:
+        raw.execute("PRAGMA query_only=OFF" if write else "PRAGMA query_only=ON").close()
+        connection.info[_WRITE] = write
+    raw.execute("BEGIN IMMEDIATE" if write else "BEGIN").close()
 
 
 def _postgresql_engine(address: str, wait: float) -> tuple[sa.Engine, str]:

@@ -65,7 +65,7 @@ class Upsert:
             return 0
         if connection.dialect.name == "postgresql":
             return connection.exec_driver_sql(self._texts[1], list(rows)).rowcount
-        cursor = _sqlite_of(connection).executemany(self._texts[0], rows)
+        cursor = driver(connection).executemany(self._texts[0], rows)
         cursor.close()
         return cursor.rowcount
 
@@ -96,7 +96,7 @@ class Direct:
         """Run it with these values bound, and return how many rows it changed."""
         if connection.dialect.name == "postgresql":
             return connection.exec_driver_sql(*self._bound(1, values)).rowcount
-        cursor = _sqlite_of(connection).execute(*self._bound(0, values))
+        cursor = driver(connection).execute(*self._bound(0, values))
         cursor.close()
         return cursor.rowcount
 
@@ -105,7 +105,7 @@ class Direct:
         if connection.dialect.name == "postgresql":
             rows = plain(connection.exec_driver_sql(*self._bound(1, values)))
             return rows[0] if rows else None
-        cursor = _sqlite_of(connection).execute(*self._bound(0, values))
+        cursor = driver(connection).execute(*self._bound(0, values))
         row: tuple[Any, ...] | None = cursor.fetchone()
         cursor.close()
         return row
@@ -116,8 +116,8 @@ class Direct:
         return text, tuple([values[name] for name in order])
 
 
-def _sqlite_of(connection: sa.Connection) -> sqlite3.Connection:
-    """The driver's own connection: it shares the transaction, and its errors are translated like the others."""
+def driver(connection: sa.Connection) -> sqlite3.Connection:
+    """SQLite's own connection: it shares the transaction, and its errors are translated like the others."""
     own: Any = connection.connection.dbapi_connection
     assert isinstance(own, sqlite3.Connection)
     return own
