@@ -1,5 +1,6 @@
 """Runs without the value that is ordered by are known without a look at every run, whatever changed since the last."""
 
+import ast
 import random
 from collections.abc import Iterator
 from contextlib import closing
@@ -17,6 +18,7 @@ from bedplate.tracking.actors import Actor
 from bedplate.tracking.appends import Appended, Appends
 from bedplate.tracking.validation import Metric, Param, Tag
 
+SOURCE = Path(lacking.__file__).parents[1]
 WORKSPACE, EXPERIMENT = "default", "0"
 ORDERS = ("metrics.m DESC", "params.p", "tags.t")
 
@@ -148,6 +150,21 @@ def test_what_is_known_is_bounded(tracked: Tracked, monkeypatch: pytest.MonkeyPa
         assert tracked.tail(what) == set()
 
     assert len(lacking._known[tracked.store._engine]) == 2
+
+
+def test_whoever_begins_a_run_or_takes_a_tag_has_it_recorded() -> None:
+    """That the ledger names every such run is what remembering rests on."""
+    found = []
+    for path in sorted(SOURCE.rglob("*.py")):
+        for function in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(function, ast.FunctionDef):
+                continue
+            calls = {ast.unparse(call.func) for call in ast.walk(function) if isinstance(call, ast.Call)}
+            if calls & {"tx.runs.add", "tx.runs.delete_tag"}:
+                found.append(f"{path.stem}.{function.name}")
+                assert "by.record" in calls, found[-1]
+
+    assert found == ["runs.create", "runs.delete_tag", "training.save"]
 
 
 # ------------------------------------------------------------------------------------------------------------- its cost

@@ -25,7 +25,6 @@ NAMED = 10_000
 KEPT = 128
 """Of so many values per database it is known who lacks them."""
 
-_MORE_MEMORY = sa.text("SET LOCAL work_mem = '64MB'")
 _WRITES = "bedplate_write"  # what marks the connection of a write transaction
 _SIZE = sa.select(ledger_head.c.size).where(ledger_head.c.id == 0)
 
@@ -93,12 +92,7 @@ class Lacking(Repository):
 
     def _looked(self, experiment: int, table: Any, key: str) -> list[int] | None:
         """Those among all runs that lack it."""
-        if self._postgresql:
-            self._connection.execute(_MORE_MEMORY)
-            having = sa.select(table.c.run).where(table.c.experiment == experiment, table.c.key == key)
-            apart: sa.ColumnElement[bool] = runs.c.key.not_in(having)
-        else:
-            apart = ~sa.exists().where(table.c.run == runs.c.key, table.c.key == key)
+        apart = ~sa.exists().where(table.c.run == runs.c.key, table.c.key == key)
         few = self._rows(sa.select(runs.c.key).where(runs.c.experiment == experiment, apart).limit(LISTED + 1))
         return None if len(few) > LISTED else [row[0] for row in few]
 
