@@ -323,6 +323,10 @@ class GuardFinding(msgspec.Struct, frozen=True, kw_only=True):
     text: str
 
 
+Unit = Literal["requests", "rows", "elements"]
+"""What quotas of an endpoint count: requests, rows of their inputs, or elements of all their input tensors."""
+
+
 class Quota(msgspec.Struct, frozen=True, kw_only=True):
     """What one principal may ask of an endpoint: ``rate`` requests a second on average and ``burst`` at once, and so
     many in a ``day`` and a ``month`` of UTC. None bounds nothing; a burst of None is what the rate allows in a second.

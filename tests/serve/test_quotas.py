@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bedplate import clock
-from bedplate.errors import QuotaError
+from bedplate.errors import InputError, QuotaError
 from bedplate.policy.values import Principal
-from bedplate.records import Quota
+from bedplate.records import Quota, Unit
 from bedplate.serve import quotas
 from bedplate.serve.quotas import Counts, Meter, Meters, Used
 from bedplate.serve.snapshot import Quotas
@@ -247,3 +247,49 @@ def test_refusals_are_counted(world: World, http: httpx.Client) -> None:
     assert float(found[0].rpartition(" ")[2]) >= 1
     world.keys[KEY] = ("callers",)
     world.publish()
+
+
+def test_a_request_is_charged_for_what_it_holds(tmp_path: Path) -> None:
+    watch = Watch()
+    meter = Meter(WHO, Quota(rate=10.0, burst=100), Counts(tmp_path / "c", watch), set(), "rows")
+    meter.take()
+    meter.charge(60)
+    meter.take()
+    with pytest.raises(QuotaError, match="10 rows a second") as refused:
+        meter.charge(60)
+    assert 1.9 <= refused.value.retry <= 2.1  # 20 are missing
+    meter.charge(30)  # a smaller one is not kept waiting by that
+    with pytest.raises(InputError, match="101 rows in one request"):
+        meter.charge(101)
+    watch.now += 10
+    meter.take()
+    meter.charge(100)
+    assert meter.granted == 1 + 59 + 1 + 29 + 1 + 99
+
+
+@given(st.lists(st.tuples(st.integers(0, 1), st.integers(1, 50)), max_size=60))
+def test_together_replicas_never_grant_more_rows_than_there_are(
+    tmp_path_factory: pytest.TempPathFactory, asked: list[tuple[int, int]]
+) -> None:
+    quota, path = Quota(day=300), tmp_path_factory.mktemp("rows") / "c"
+    both = [Meter(WHO, quota, Counts(path, Watch()), set(), "rows") for _ in range(2)]
+    got = 0
+    for which, count in asked:
+        try:
+            both[which].take(count)
+            got += count
+        except QuotaError:
+            pass
+    assert got <= 300
+    assert got == sum(meter.granted for meter in both)
+
+
+@pytest.mark.parametrize(("unit", "batching"), [("rows", True), ("elements", False)])
+def test_an_endpoint_counts_rows_or_elements_where_its_file_says_so(tmp_path: Path, unit: Unit, batching: bool) -> None:
+    world, of_row = World(tmp_path), 1 if unit == "rows" else 3
+    spec = world.spec(quota=Quota(rate=0.001, burst=10 * of_row), unit=unit, batching=batching)
+    with Supervisor(world.home) as supervisor, client(supervisor.start(spec)) as http:
+        answers = [http.post(INFER, json=body([1.0] * 3 * rows)) for rows in (11, 6, 4, 4)]  # each refused is one less
+        assert [answer.status_code for answer in answers] == [400, 200, 429, 429]
+        assert f"send {10 * of_row} at most" in answers[0].json()["error"]
+        assert f"0.001 {unit} a second" in answers[2].json()["error"]

@@ -97,6 +97,7 @@ class Inference:
         self.metrics = Metrics(spec.name, self.version, access.meters, spec.price, spec.budget)
         self.metrics.router = router
         self.resource = ResourceRef(ENTITY, spec.name)
+        self._unit = spec.unit
         self._outputs = [output.name for output in manifest.signature.outputs]
         self.pressure = Pressure(spec, batcher, self.metrics)
         self.queues = batcher.queues
@@ -146,11 +147,13 @@ class Inference:
 
         Raises:
             DeadlineError: the time that the caller waits, or that the endpoint allows, was over before it was begun.
-            InputError: the model refuses the values.
+            InputError: the model refuses the values, or they are more than a quota ever grants at once.
             ModelError: the model failed, or gave what cannot be an answer, on a request that no candidate answered.
+            QuotaError: they are more than the principal may ask now.
             StorageError: the prediction is not on disk, and the mode is durable.
             UnavailableError: the prediction cannot be logged, and the mode is buffered.
         """
+        self._charge(call, admitted)
         until = self._until(call, arrival)
         pressure = self.pressure
         pressure.answering += 1
@@ -175,6 +178,11 @@ class Inference:
         That is before this returns, or at the end of this turn of the event loop.
         """
         decoded = perf_counter()
+        try:
+            self._charge(call, admitted)
+        except BedplateError as error:
+            settle(error)
+            return
 
         def settled(answer: Answer | BedplateError) -> None:
             outcome: Outcome
@@ -266,8 +274,10 @@ class Inference:
             ModelError: the model failed, or a piece cannot be one.
             CandidateError: the release being rolled out broke off what it had begun.
             DeadlineError: the answer was not whole in the time that its caller waits, or that the replica allows.
+            QuotaError: it is more than the principal may ask now.
             UnavailableError: it cannot be logged.
         """
+        self._charge(call, admitted)
         spec, started, decoded = self.spec, arrival.started, perf_counter()
         seconds = min(arrival.seconds, call.seconds, spec.streaming) - (perf_counter() - started)
         sent: dict[str, list[Any]] = {name: [] for name in self._outputs}
@@ -341,6 +351,16 @@ class Inference:
         answer = await self._batcher.predict(arrays, until)
         check(answer.outputs, self.signature)
         return answer
+
+    def _charge(self, call: Call, admitted: Admitted) -> None:
+        """Count what a request holds, where quotas do that."""
+        if self._unit == "requests" or admitted.meter is None:
+            return
+        arrays = call.arrays.values()
+        if self._unit == "rows":
+            admitted.meter.charge(max((len(array) for array in arrays if array.ndim), default=1))
+        else:
+            admitted.meter.charge(sum(array.size for array in arrays))
 
     def _head(self, admitted: Admitted, bundle: Digest, evidence: Digest) -> bytes:
         """The start of a record: what is the same for all that one caller gets from one release."""

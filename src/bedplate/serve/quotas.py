@@ -21,9 +21,9 @@ from typing import TypeVar
 import msgspec
 
 from bedplate import clock, files
-from bedplate.errors import QuotaError, StorageError, UnavailableError
+from bedplate.errors import InputError, QuotaError, StorageError, UnavailableError
 from bedplate.policy.values import Principal
-from bedplate.records import Quota
+from bedplate.records import Quota, Unit
 from bedplate.serve.snapshot import Quotas
 
 N = TypeVar("N", int, float)
@@ -78,10 +78,11 @@ class Counts:
         self._map.close()
         os.close(self._file)
 
-    def take(self, who: bytes, slot: int, quota: Quota) -> tuple[int, int, str, float]:
-        """Take some requests out, as many as are worth a lock. ``slot`` is where it was found last, -1 at first.
+    def take(self, who: bytes, slot: int, quota: Quota, least: int = 1) -> tuple[int, int, str, float]:
+        """Take some out, as many as are worth a lock, but ``least`` or none.
 
-        Gives the slot and how many there are; if none, the window that is used up and the seconds until it is not.
+        ``slot`` is where it was found last, -1 at first. Gives the slot and how many there are; if none, the window
+        that is used up and the seconds until it is not.
         """
         with _Lock(self._file):  # the time as well: who waited for the lock would refill what was refilled already
             now, (day, month) = self.monotonic(), _numbers()
@@ -90,12 +91,12 @@ class Counts:
             left = {"rate": tokens, "day": _left(quota.day, today), "month": _left(quota.month, this_month)}
             window = min(left, key=left.__getitem__)
             count = 0
-            if left[window] >= 1:
-                count = int(max(1, min(left[window] // _PART, _MOST)))
+            if left[window] >= least:
+                count = int(max(least, min(left[window] // _PART, _MOST)))
             self._write(slot, who, tokens - count, now, day, today + count, month, this_month + count)
         if count:
             return slot, count, "", 0.0
-        wait = (1 - tokens) / quota.rate if window == "rate" and quota.rate else _until_next(window)
+        wait = (least - tokens) / quota.rate if window == "rate" and quota.rate else _until_next(window)
         return slot, 0, window, wait
 
     def give_back(self, who: bytes, slot: int, quota: Quota, count: int) -> None:
@@ -156,9 +157,10 @@ class Counts:
 
 
 class Meter:
-    """What one principal may still ask. :meth:`take` costs a comparison, and a lock now and then."""
+    """What one principal may still ask, in ``unit``. :meth:`take` costs a comparison, and a lock now and then."""
 
     __slots__ = (
+        "_closed_for",
         "_closed_until",
         "_counts",
         "_held",
@@ -170,43 +172,63 @@ class Meter:
         "name",
         "quota",
         "refused",
+        "unit",
     )
 
-    def __init__(self, principal: Principal, quota: Quota, counts: Counts, held: set["Meter"]) -> None:
-        self.name, self.quota = principal.name, quota
+    def __init__(
+        self, principal: Principal, quota: Quota, counts: Counts, held: set["Meter"], unit: Unit = "requests"
+    ) -> None:
+        self.name, self.quota, self.unit = principal.name, quota, unit
         self.left = 0
         self.refused = dict.fromkeys(WINDOWS, 0)
         self._who, self._slot = name(principal.id), -1
         self._counts, self._held = counts, held
-        self._closed_until, self._refusal = 0.0, ("", 0.0)
+        self._closed_until, self._closed_for, self._refusal = 0.0, 1, ("", 0.0)
         self._taken = 0
 
     @property
     def granted(self) -> int:
-        """Requests that were granted here."""
+        """What was granted here."""
         return self._taken - self.left
 
-    def take(self) -> None:
-        """Grant one request.
+    def take(self, count: int = 1) -> None:
+        """Grant one request, or so many more of what is counted.
 
         Raises:
-            QuotaError: it is one too many.
+            QuotaError: it is more than there is now.
             UnavailableError: it cannot be counted.
         """
-        if self.left > 0:
-            self.left -= 1
+        if self.left >= count:
+            self.left -= count
             return
         now = self._counts.monotonic()
-        if now < self._closed_until:  # whoever goes on asking costs no lock
+        if now < self._closed_until and count >= self._closed_for:  # whoever goes on asking costs no lock
             self._refuse(self._refusal[0], self._closed_until - now)
-        self._slot, count, window, wait = self._counts.take(self._who, self._slot, self.quota)
-        if not count:
-            self._closed_until, self._refusal = now + min(wait, 1.0), (window, wait)
+        self._slot, taken, window, wait = self._counts.take(self._who, self._slot, self.quota, count - self.left)
+        if not taken:
+            self._closed_until, self._closed_for, self._refusal = now + min(wait, 1.0), count, (window, wait)
             self._refuse(window, wait)
-        self._taken += count
-        self.left = count - 1
+        self._taken += taken
+        self.left += taken - count
         if self.left:
             self._held.add(self)
+
+    def charge(self, count: int) -> None:
+        """Grant the rest of a request that holds ``count`` of what is counted; one was granted when it was let in.
+
+        Raises:
+            InputError: it is more than is ever granted at once.
+            QuotaError, UnavailableError: as :meth:`take`.
+        """
+        quota = self.quota
+        most = min(_burst(quota), *(math.inf if part is None else part for part in (quota.day, quota.month)))
+        if count > most:
+            raise InputError(
+                f"{count:,} {self.unit} in one request are more than the quota of {self.name} grants at once",
+                fix=f"send {most:,.0f} at most",
+            )
+        if count > 1:
+            self.take(count - 1)
 
     def follow(self, quota: Quota) -> None:
         """Go by another quota from the next request on."""
@@ -224,10 +246,10 @@ class Meter:
     def _refuse(self, window: str, wait: float) -> None:
         self.refused[window] += 1
         quota = self.quota
-        most, seconds, words = int(min(_burst(quota), sys.maxsize)), 1, f"{quota.rate or 0:g} requests a second"
+        most, seconds, words = int(min(_burst(quota), sys.maxsize)), 1, f"{quota.rate or 0:g} {self.unit} a second"
         if window != "rate":
             most = (quota.day if window == "day" else quota.month) or 0
-            seconds, words = _SECONDS[window], f"{most:,} requests a {window}"
+            seconds, words = _SECONDS[window], f"{most:,} {self.unit} a {window}"
             wait = _until_next(window)
         raise QuotaError(
             f"{self.name} asks for more than {words}",
@@ -242,11 +264,12 @@ class Meter:
 class Meters:
     """The meters of one endpoint in one replica. ``default`` is the quota of its file, for whom no other one is given.
 
-    The file is made when the first principal with a quota comes: an endpoint without quotas has none.
+    All count ``unit``. The file is made when the first principal with a quota comes: an endpoint without quotas has
+    none.
     """
 
-    def __init__(self, path: Path, default: Quota) -> None:
-        self._path, self._default = path, default
+    def __init__(self, path: Path, default: Quota, unit: Unit = "requests") -> None:
+        self._path, self._default, self.unit = path, default, unit
         self._quotas = Quotas()
         self._counts: Counts | None = None
         self._meters: dict[str, Meter] = {}
@@ -272,7 +295,7 @@ class Meters:
                     self._counts = Counts(self._path)
                 except StorageError as error:
                     raise UnavailableError(error.message, where=error.where, fix="ask the operator") from error
-            meter = self._meters[principal.id] = Meter(principal, quota, self._counts, self._held)
+            meter = self._meters[principal.id] = Meter(principal, quota, self._counts, self._held, self.unit)
         meter.follow(quota)
         return meter
 

@@ -111,7 +111,7 @@ class Replica:
     def __init__(self, spec: ReplicaSpec, wishes: Wishes, held: Held | None = None) -> None:
         self.spec, self.held = spec, held
         manifest, predictor, self.features, computed = _load(spec)
-        self.meters = Meters(spec.journal / quotas.FILE, spec.quota)
+        self.meters = Meters(spec.journal / quotas.FILE, spec.quota, spec.unit)
         self.access = Access(spec.snapshot, spec.snapshot_key, spec.use_case, spec.name, self.meters)
         self.journal = Writer(
             spec.journal, spec.mode, seal_seconds=spec.seal, backlog=None if held is None else held.backlog

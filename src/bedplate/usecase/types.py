@@ -260,8 +260,10 @@ class QuotaSection(_Section, frozen=True, kw_only=True):
     """What each principal may ask: so many requests a second on average, ``burst`` at once, and in a day and a month.
 
     What is not given bounds nothing; ``burst`` is what the rate allows in a second. Single principals and groups get
-    other quotas by ``bedplate quota set``.
+    other quotas by ``bedplate quota set``. ``count`` is what all of them count: requests, rows, or elements of tensors.
     """
+
+    count: Literal["requests", "rows", "elements"] = "requests"
 
     rate: PerSecond | None = None
     burst: Count | None = None

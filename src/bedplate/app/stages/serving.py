@@ -109,7 +109,8 @@ def _spec(context: Context) -> ReplicaSpec:
         grpc=(use_case.serve.grpc_port or 0) if "grpc" in use_case.serve.protocol else None,
         budget=use_case.requirements.latency.p99,
         price=_price(context.body("plan", Plan)),
-        quota=Quota(**msgspec.structs.asdict(use_case.serve.quota)),
+        quota=msgspec.convert(msgspec.to_builtins(use_case.serve.quota), Quota),
+        unit=use_case.serve.quota.count,
         scale=msgspec.convert(msgspec.to_builtins(use_case.serve.replicas), Scale),
     )
 
