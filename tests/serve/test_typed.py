@@ -18,10 +18,11 @@ from bedplate import journal
 from bedplate.errors import AuthenticationError, BedplateError, DeadlineError, QuotaError
 from bedplate.http import ProtocolError, Response
 from bedplate.records import ModelSignature, TensorSpec
-from bedplate.serve import invocations, openai, rest, typed
+from bedplate.serve import generation, invocations, openai, rest, typed
 from bedplate.serve.pressure import OverloadedError
 from bedplate.serve.supervisor import Supervisor
 from tests.serve.support import KEY, World, all_types, client
+from tests.serve.test_streaming import LETTERS, writer
 
 COLUMNS = ModelSignature(
     predictor="onnx",
@@ -149,16 +150,44 @@ def test_schemathesis_finds_nothing(url: str, tmp_path: Path) -> None:
     assert described["openapi"] == "3.1.0"
     assert operation["x-audit"] == "append"
     assert set(described["components"]["schemas"]["Row"]["properties"]) == set(ROW)
-    (tmp_path / "openapi.json").write_text(json.dumps(described))
+    schemathesis(url, described, tmp_path, "--include-path", "/predict", checks="positive_data_acceptance")
+
+
+@pytest.mark.long
+def test_schemathesis_finds_nothing_on_any_route(
+    world: World, supervisor: Supervisor, url: str, tmp_path: Path
+) -> None:
+    """Of a model of rows and of one that yields: no fault of ours, and nothing but what is described.
+
+    That what fits is accepted is asked of ``/predict`` alone: of the other bodies the description says less than they
+    have to be. A model's name in the path is that of the endpoint, or there is nothing to find.
+    """
+    files = writer(LETTERS, {0: 1, 1: 2, 2: 3})
+    made = world.bundle(files, generation.SIGNATURE)
+    for address in (url, supervisor.start(world.spec(made, name="writer"))):
+        with client(address) as http:
+            described = http.get("/openapi.json").json()
+        name = described["info"]["title"]
+        for operations in described["paths"].values():
+            for operation in operations.values():
+                for parameter in operation["parameters"]:
+                    if parameter["in"] == "path":
+                        parameter["schema"] = {"enum": [{"model": name, "version": "1"}[parameter["name"]]]}
+        schemathesis(address, described, tmp_path)
+
+
+def schemathesis(url: str, described: Any, folder: Path, *options: str, checks: str = "not_a_server_error") -> None:
+    """Send what a description allows, and more; what it finds fails the test."""
+    (folder / "openapi.json").write_text(json.dumps(described))
     command = [
         *(str(Path(sys.executable).with_name("schemathesis")), "run", "openapi.json", "--url", url),
         *("--header", f"Authorization: Bearer {KEY}", "--max-examples", "10", "--seed", "1"),
-        *("--checks", "not_a_server_error,positive_data_acceptance,negative_data_rejection,ignored_auth"),
+        *("--checks", f"{checks},not_a_server_error,negative_data_rejection,ignored_auth"),
         *("--checks", "status_code_conformance,content_type_conformance,response_schema_conformance"),
-        *("--include-path", "/predict", "--no-color", "--continue-on-failure", "--warnings", "off"),
+        *("--no-color", "--continue-on-failure", "--warnings", "off", *options),
     ]
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "HYPOTHESIS_"))}
-    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=100)
 
     assert done.returncode == 0, done.stdout[:6000] + done.stderr[-2000:]
     assert " passed" in done.stdout

@@ -9,7 +9,7 @@ from bedplate.serve import openai
 from bedplate.serve.handlers import Inference
 from bedplate.serve.invocations import Invocations
 from bedplate.serve.predictors import Predictor, Streams
-from bedplate.serve.rows import readable
+from bedplate.serve.rows import Rows, readable
 from bedplate.serve.streaming import Generate
 from bedplate.serve.typed import Typed
 
@@ -27,7 +27,8 @@ def routes(inference: Inference, predictor: Predictor, manifest: Manifest) -> It
         _log.warning("no rows are answered: a tensor has a name that JSON has to escape")
         return
     yields = isinstance(predictor, Streams)
-    yield from Typed(inference, yields=yields).routes(infer)
+    rows = Rows(inference.signature)
+    yield from Typed(inference, rows, yields=yields).routes(infer)
     yield from Invocations(inference).routes(none, infer)
     if yields:
-        yield from Generate(inference).routes(infer)
+        yield from Generate(inference, rows).routes(infer)

@@ -14,7 +14,7 @@ from bedplate.errors import InputError
 from bedplate.http import CHANGE, Limits, Request, Response, Route, fixed, from_path, unaudited
 from bedplate.records import TensorSpec
 from bedplate.serve.handlers import ENTITY, Inference
-from bedplate.serve.rest import failure
+from bedplate.serve.rest import Failure, failure
 from bedplate.serve.wishes import Wish, Wishes
 
 _LOOK = unaudited("what the model is and how often it was asked, for callers who may ask it")
@@ -97,7 +97,7 @@ def routes(inference: Inference, wishes: Wishes) -> Iterator[Route]:
     own, named = fixed(ENTITY, inference.spec.name), from_path(ENTITY, "model")
     none = Limits(body=0, depth=1, receipt=inference.spec.receipt)
     small = Limits(body=4096, depth=4, receipt=inference.spec.receipt)
-    route = partial(Route, render=failure)
+    route = partial(Route, render=failure, error_type=Failure)
 
     async def index(request: Request) -> Response:
         asked = request.json(_Asked) if request.body else _Asked()

@@ -12,6 +12,8 @@ from functools import partial
 from time import perf_counter
 from typing import Any
 
+import msgspec
+
 from bedplate.errors import (
     BedplateError,
     DeadlineError,
@@ -41,7 +43,7 @@ from bedplate.http.wire import Head
 from bedplate.serve import arrival as arrivals
 from bedplate.serve.access import Admitted
 from bedplate.serve.arrival import Arrival
-from bedplate.serve.codecs import HEADER_LENGTH, Codec, RestCall, metadata, server
+from bedplate.serve.codecs import HEADER_LENGTH, Codec, InferResponse, RestCall, metadata, server
 from bedplate.serve.handlers import ENTITY, Inference, Outcome, unforeseen
 from bedplate.serve.pressure import OverloadedError
 from bedplate.serve.tensors import Answered
@@ -92,7 +94,7 @@ class RestApplication:
         none = Limits(body=0, depth=1, receipt=self._spec.receipt)
         probe = unaudited("a probe that tells nothing but whether the process answers")
         look = unaudited("metadata of a model the caller may ask anyway")
-        route = partial(Route, render=failure)
+        route = partial(Route, render=failure, error_type=Failure)
         table = RouteTable(
             [
                 route("GET", "/v2/health/live", "predict", own, probe, none, self._live, public=True),
@@ -105,7 +107,10 @@ class RestApplication:
         for base in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
             table.mount(route("GET", base, "predict", named, look, none, self._model))
             table.mount(route("GET", f"{base}/ready", "predict", named, look, none, self._model_ready))
-            table.mount(route("POST", f"{base}/infer", "predict", named, APPEND, self._limits, self._infer))
+            table.mount(
+                route("POST", f"{base}/infer", "predict", named, APPEND, self._limits, self._infer,
+                      response_type=InferResponse)
+            )  # fmt: skip
         return table
 
     async def _live(self, request: Request) -> Response:
@@ -264,10 +269,17 @@ def _refused(error: Exception) -> tuple[int, list[tuple[str, str]], bytes]:
     return refused.status, refused.headers, refused.body
 
 
+class Failure(msgspec.Struct):
+    """An error as the protocol says it."""
+
+    error: str
+
+
 def failure(error: BedplateError) -> Response:
     """An error in the protocol's form: ``{"error": text}``."""
     status, headers = outcome(error)
-    return Response.json({"error": f"{error.message}; {error.fix}" if error.fix else error.message}, status, headers)
+    text = f"{error.message}; {error.fix}" if error.fix else error.message
+    return Response.json(msgspec.to_builtins(Failure(text)), status, headers)
 
 
 def outcome(error: BedplateError) -> tuple[int, tuple[tuple[str, str], ...]]:

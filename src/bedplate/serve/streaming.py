@@ -15,7 +15,7 @@ from bedplate.errors import BedplateError, InputError, NotFoundError
 from bedplate.http import APPEND, Limits, Request, Response, Route, from_path
 from bedplate.http.messages import decode_json
 from bedplate.serve.handlers import ENTITY, Inference
-from bedplate.serve.rest import failure
+from bedplate.serve.rest import Failure, failure
 from bedplate.serve.rows import Rows
 from bedplate.serve.tensors import Answered, Call
 
@@ -57,9 +57,9 @@ async def stream(
 class Generate:
     """The generate extension of one replica whose predictor yields."""
 
-    def __init__(self, inference: Inference) -> None:
+    def __init__(self, inference: Inference, rows: Rows) -> None:
         self._inference = inference
-        self._rows = Rows(inference.signature)
+        self._rows = rows
 
     def routes(self, infer: Limits) -> list[Route]:
         """What is mounted; ``infer`` limits a request for a prediction."""
@@ -67,8 +67,10 @@ class Generate:
         base = "/v2/models/{model}"
         return [
             Route("POST", f"{base}/generate_stream", "predict", named, APPEND, infer, self._stream, render=failure,
+                  error_type=Failure, request_type=self._rows.row_type,
                   name="generate_stream", summary="An answer in pieces, as server-sent events"),
             Route("POST", f"{base}/generate", "predict", named, APPEND, infer, self._whole, render=failure,
+                  error_type=Failure, request_type=self._rows.row_type,
                   name="generate", summary="The same answer at once"),
         ]  # fmt: skip
 

@@ -15,12 +15,12 @@ from bedplate.serve.tensors import Answered, Call
 
 
 class Typed:
-    """The edge of one replica; ``yields`` says whether its predictor answers in pieces as well."""
+    """The edge of one replica, whose model is a function of ``rows``; ``yields`` says whether it answers in pieces."""
 
-    def __init__(self, inference: Inference, *, yields: bool = False) -> None:
+    def __init__(self, inference: Inference, rows: Rows, *, yields: bool = False) -> None:
         self._inference = inference
         self._yields = yields
-        self._rows = Rows(inference.signature)
+        self._rows = rows
         self._request = self._rows.request_type
 
     def routes(self, infer: Limits) -> list[Route]:
