@@ -19,6 +19,7 @@ check PATH --home --json
 completion SHELL
 contract diff PATH --home --json
 contract infer FILE --home --name --out
+contract sla PATH --home --json
 contract test PATH --home --json
 erasure expire USE_CASE --home --json
 erasure hold USE_CASE --home --json --reason

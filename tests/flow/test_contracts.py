@@ -32,12 +32,12 @@ def test_a_break_lists_the_features_models_and_endpoints_that_it_hits(done: Done
         folder,
         contract,
         "name: household_id\n        logicalType: integer",
-        "name: household_id\n        logicalType: string",
+        "name: household_id\n        logicalType: number",
     )
     report = done.bedplate.contract_diff(folder)
     (found,) = (each for each in report.contracts if each.changes)
     assert not report.accepted
-    assert ("household_id", "the type was integer and is string") in {(c.column, c.what) for c in found.changes}
+    assert ("household_id", "the type was integer and is number") in {(c.column, c.what) for c in found.changes}
     assert "household_recent" in found.features
     assert len(found.models) == len(found.endpoints) == 1
     with pytest.raises(ContractError) as raised:

@@ -35,7 +35,7 @@ from bedplate.app.read_models import (
     Trace,
     UpInfo,
 )
-from bedplate.app.table_reports import ContractDiffReport
+from bedplate.app.table_reports import ContractDiffReport, PromiseReport
 from bedplate.errors import HomeError, UnavailableError
 from bedplate.records import Event
 from bedplate.settings import Home, Settings
@@ -119,6 +119,10 @@ class Bedplate:
     def contract_diff(self, path: str | Path) -> ContractDiffReport:
         """What the contracts of a use case change against those in force, for whom that breaks, and what it hits."""
         return self._effect("diff_contracts", ContractDiffReport, path=str(Path(path).absolute()))
+
+    def contract_sla(self, path: str | Path) -> PromiseReport:
+        """Whether the newest tables of a use case are as fresh and complete as its contracts promise."""
+        return self._effect("check_promises", PromiseReport, path=str(Path(path).absolute()))
 
     def status(self) -> Status:
         """What this home is doing now; a running owner is asked, because only it sees its endpoints."""

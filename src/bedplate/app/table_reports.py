@@ -90,6 +90,24 @@ class ContractDiffReport(msgspec.Struct, frozen=True, kw_only=True):
     contracts: tuple[ContractDiff, ...]
 
 
+class Promise(msgspec.Struct, frozen=True, kw_only=True):
+    """One promise of a contract about a data set, and what is found now. Where nothing came in it is not ``kept``."""
+
+    dataset: str
+    promise: str
+    wanted: str
+    found: str
+    kept: bool
+
+
+class PromiseReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What the contracts of a use case promise of its tables, and whether it holds now."""
+
+    use_case: str
+    kept: bool
+    promises: tuple[Promise, ...]
+
+
 class ErasureReport(msgspec.Struct, frozen=True, kw_only=True):
     """What was taken of one person: rows by table, over all versions, and views of online features.
 

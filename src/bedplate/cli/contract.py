@@ -15,7 +15,7 @@ from bedplate.errors import InputError
 
 if TYPE_CHECKING:
     from bedplate.app.read_models import ContractTestReport
-    from bedplate.app.table_reports import ContractDiffReport
+    from bedplate.app.table_reports import ContractDiffReport, PromiseReport
 
 
 def register(app: typer.Typer) -> None:
@@ -23,6 +23,7 @@ def register(app: typer.Typer) -> None:
     group = noun("Data contracts.")
     group.command("infer")(infer)
     group.command("diff")(diff)
+    group.command("sla")(sla)
     group.command("test")(examine)
     app.add_typer(group, name="contract")
 
@@ -72,6 +73,23 @@ def _differs(report: ContractDiffReport) -> Iterator[str]:
             yield "  accept it by a higher first number of its version"
     if not any(contract.changes for contract in report.contracts):
         yield "Nothing that matters to anybody."
+
+
+def sla(path: UseCasePath = Path(), home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Check whether tables are as fresh and complete as their contracts promise. Exit code 2 if one is not."""
+    report = connect(home).contract_sla(path)
+    emit(report, as_json=as_json, text=_promised)
+    if not report.kept:
+        raise typer.Exit(2)
+
+
+def _promised(report: PromiseReport) -> Iterator[str]:
+    for promise in report.promises:
+        yield f"{promise.dataset}: {promise.promise}, {promise.wanted}: {promise.found}" + (
+            "" if promise.kept else "  BROKEN"
+        )
+    if not report.promises:
+        yield "No contract promises freshness or completeness (slaProperties)."
 
 
 def examine(path: UseCasePath = Path(), home: HomeOption = None, as_json: JsonOption = False) -> None:

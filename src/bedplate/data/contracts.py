@@ -17,6 +17,7 @@ from bedplate.data.duck import check_select
 from bedplate.data.model import (
     Column,
     Contract,
+    Freshness,
     KeyRule,
     LogicalType,
     Metric,
@@ -76,11 +77,13 @@ _QUALITY = _COMMON | {
     "dimension", "severity", "businessImpact", "scheduler", "schedule", *get_args(Operator),
 }  # fmt: skip
 _SLA = _COMMON | {"property", "value", "valueExt", "unit", "element", "driver", "description", "scheduler", "schedule"}
-_DAYS = {
-    "d": 1.0, "day": 1.0, "days": 1.0, "m": 30.0, "month": 30.0, "months": 30.0,
-    "y": 365.0, "yr": 365.0, "year": 365.0, "years": 365.0,
+_SECONDS = {
+    "s": 1.0, "second": 1.0, "seconds": 1.0, "min": 60.0, "minute": 60.0, "minutes": 60.0, "h": 3600.0, "hour": 3600.0,
+    "hours": 3600.0, "d": 86_400.0, "day": 86_400.0, "days": 86_400.0, "month": 30 * 86_400.0, "months": 30 * 86_400.0,
+    "y": 365 * 86_400.0, "yr": 365 * 86_400.0, "year": 365 * 86_400.0, "years": 365 * 86_400.0,
 }  # fmt: skip
-"""Days in each unit that a retention may be written in."""
+"""Seconds in each unit that a time may be written in."""
+_SHARES = {"percent": 0.01, "%": 0.01}
 _DIMENSIONS = ("accuracy", "completeness", "conformity", "consistency", "coverage", "timeliness", "uniqueness")
 _BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 _OPTIONS: dict[str, set[str]] = {
@@ -118,7 +121,7 @@ class _Parser:
         models = [self.model(item, ("schema", index)) for index, item in self.items(value, "schema", ())]
         if not models:
             self.problem(("schema",), "schema names no object")
-        retention = [self.retention(item, ("slaProperties", i)) for i, item in self.items(value, "slaProperties", ())]
+        promised = [self.sla(item, ("slaProperties", i)) for i, item in self.items(value, "slaProperties", ())]
         if self.problems:
             lines = [f"line {line}: {text}" for line, text in sorted(set(self.problems))]
             raise ContractError(
@@ -135,31 +138,45 @@ class _Parser:
             data=self.data,
             digest=digest_bytes(self.data),
             models=tuple(model for model in models if model is not None),
-            retention=tuple(kept for kept in retention if kept is not None),
+            retention=tuple(each for each in promised if isinstance(each, Retention)),
+            freshness=tuple(each for each in promised if isinstance(each, Freshness)),
+            completeness=min((each for each in promised if isinstance(each, float)), default=None),
         )
 
-    def retention(self, value: Any, place: Place) -> Retention | None:
-        """What an SLA property says on how long rows are kept; the others are for people and other tools."""
+    def sla(self, value: Any, place: Place) -> Retention | Freshness | float | None:
+        """What an SLA property promises, where something here keeps or watches it; the others are for people."""
         if not self.mapping(value, place):
             return None
         self.keys(value, _SLA, place)
-        if str(value.get("property")).lower() not in ("retention", "re"):
+        promise, amount = str(value.get("property")).lower(), value.get("value")
+        units = _SHARES if promise == "completeness" else _SECONDS
+        if promise not in ("retention", "re", "freshness", "completeness"):
             return None
-        amount, unit = value.get("value"), _DAYS.get(str(value.get("unit", "d")).lower())
-        table, _, column = str(value.get("element") or self.document.value.get("slaDefaultElement") or "").rpartition(
-            "."
-        )
+        factor = units.get(str(value.get("unit", "d" if units is _SECONDS else "percent")).lower())
         if isinstance(amount, bool) or not isinstance(amount, int | float) or not amount > 0:
-            self.problem((*place, "value"), "a retention is a number above 0")
-        elif unit is None:
-            self.problem((*place, "unit"), f"unit is {value.get('unit')!r}; use one of {', '.join(_DAYS)}")
-        elif not column:
-            self.problem(place, "a retention needs the element whose time it counts from, as in table.column")
+            self.problem((*place, "value"), f"a {promise} is a number above 0")
+        elif factor is None:
+            self.problem((*place, "unit"), f"unit is {value.get('unit')!r}; use one of {', '.join(units)}")
+        elif promise == "completeness":
+            if amount * factor > 1:
+                self.problem((*place, "value"), "a completeness is 100 percent at most")
+            return float(amount * factor)
         else:
-            if self.kind_of(table, column) not in ("date", "timestamp"):
-                self.problem((*place, "element"), f"{column} is no date or timestamp of {table or 'the schema'}")
-            return Retention(table=table, column=column, days=amount * unit)
+            return self.timed(promise, value, amount * factor, place)
         return None
+
+    def timed(self, promise: str, value: dict[str, Any], seconds: float, place: Place) -> Retention | Freshness | None:
+        """A promise that is counted from the time in a column."""
+        element = value.get("element") or self.document.value.get("slaDefaultElement") or ""
+        table, _, column = str(element).rpartition(".")
+        if not column:
+            self.problem(place, f"a {promise} needs the element whose time it counts from, as in table.column")
+            return None
+        if self.kind_of(table, column) not in ("date", "timestamp"):
+            self.problem((*place, "element"), f"{column} is no date or timestamp of {table or 'the schema'}")
+        if promise == "freshness":
+            return Freshness(table=table, column=column, seconds=seconds)
+        return Retention(table=table, column=column, days=seconds / 86_400)
 
     def kind_of(self, table: str, column: str) -> Any:
         """The logical type that the document gives a column of an object, of any where ``table`` is empty."""

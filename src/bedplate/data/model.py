@@ -139,6 +139,14 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True):
     days: float
 
 
+class Freshness(msgspec.Struct, frozen=True, kw_only=True):
+    """How old the newest time in ``column`` of ``table`` may be, in seconds."""
+
+    table: str
+    column: str
+    seconds: float
+
+
 class Contract(msgspec.Struct, frozen=True, kw_only=True):
     """A whole contract. ``data`` is the file as it was written, ``digest`` that of its bytes."""
 
@@ -151,6 +159,9 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
     digest: Digest
     models: tuple[Model, ...]
     retention: tuple[Retention, ...] = ()
+    freshness: tuple[Freshness, ...] = ()
+    completeness: float | None = None
+    """The least share of the rows read that must be accepted."""
 
     def model(self, name: str) -> Model:
         """The schema object called ``name``, or the only one.

@@ -1,0 +1,100 @@
+"""What contracts promise of tables over time, freshness and completeness, and whether that holds now."""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime, time, timedelta
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from bedplate import clock, usecase
+from bedplate.app import access
+from bedplate.app.table_reports import Promise, PromiseReport
+from bedplate.identity import Principal, policy_principal
+from bedplate.records import IngestResult
+
+if TYPE_CHECKING:
+    from bedplate.app.system import System
+    from bedplate.data.model import Contract
+
+
+def check(system: "System", principal: Principal, path: str) -> PromiseReport:
+    """Hold the newest tables of a use case against the SLA properties of its contracts.
+
+    Times are read as this person may see them: a masked one, or rows that are kept in, make nothing look fresher.
+
+    Raises:
+        DeniedError: policy does not let this person plan the use case.
+        UseCaseError, ContractError: the use case or a contract cannot be used.
+    """
+    from bedplate.data import contracts
+
+    loaded = usecase.load(Path(path), check_files=False)
+    access.demand(system, principal, "plan", access.use_case_resource(loaded.use_case))
+    found: list[Promise] = []
+    for name, data in loaded.use_case.data.items():
+        contract = contracts.load(loaded.folder / data.contract)
+        came_in = _newest(system, loaded.use_case.name, name)
+        found += _promises(name, contract, came_in, partial(_age, system, principal, came_in))
+    return PromiseReport(
+        use_case=loaded.use_case.name, kept=all(promise.kept for promise in found), promises=tuple(found)
+    )
+
+
+def _newest(system: "System", use_case: str, dataset: str) -> IngestResult | None:
+    """What came in last; None where nothing did."""
+    with system.store.read() as tx:
+        latest = tx.stages.latest(use_case, "ingest")
+        fact = None if latest is None else tx.facts.get(latest.output).body["datasets"].get(dataset)
+        return None if fact is None else msgspec.convert(tx.facts.get(fact).body, IngestResult)
+
+
+def _promises(
+    dataset: str, contract: "Contract", came_in: IngestResult | None, age_of: Callable[[str], timedelta | None]
+) -> Iterator[Promise]:
+    for promised in contract.freshness:
+        if promised.table not in ("", contract.model(dataset).name):
+            continue
+        age = age_of(promised.column)
+        yield Promise(
+            dataset=dataset,
+            promise=f"freshness of {promised.column}",
+            wanted=f"at most {timedelta(seconds=promised.seconds)} old",
+            found="nothing" if age is None else f"{timedelta(seconds=round(age.total_seconds()))} old",
+            kept=age is not None and age.total_seconds() <= promised.seconds,
+        )
+    if contract.completeness is not None:
+        share = None if came_in is None or not came_in.read else came_in.accepted / came_in.read
+        yield Promise(
+            dataset=dataset,
+            promise="completeness",
+            wanted=f"at least {contract.completeness:.2%} of the rows",
+            found="nothing" if share is None else f"{share:.2%}",
+            kept=share is not None and share >= contract.completeness,
+        )
+
+
+def _age(system: "System", principal: Principal, came_in: IngestResult | None, column: str) -> timedelta | None:
+    """How long ago the newest time in a column was; None where this person sees none."""
+    import pyarrow.compute as pc
+
+    if came_in is None:
+        return None
+    use_case = access.use_case_of(came_in.table.name)
+    with system.store.read() as tx:
+        governance = access.governance(tx, use_case)
+    newest: datetime | None = None
+    rows = access.reader_for(system, use_case, governance, policy_principal(principal))
+    for batch in rows.read(came_in.table, [column]):
+        value = _moment(pc.max(batch.column(0)).as_py())
+        if value is not None and (newest is None or value > newest):
+            newest = value
+    return None if newest is None else clock.now() - newest
+
+
+def _moment(value: Any) -> datetime | None:
+    """A time as one that knows its zone: UTC where it says none; a date as its end, until which it may grow."""
+    if isinstance(value, datetime):
+        return value if value.tzinfo else value.replace(tzinfo=UTC)
+    return datetime.combine(value + timedelta(days=1), time(), UTC) if isinstance(value, date) else None

@@ -1,0 +1,121 @@
+"""What contracts promise over time is held against the newest tables."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from bedplate import clock, settings
+from bedplate.app import promises
+from bedplate.app.stages.data import Ingested
+from bedplate.app.system import System
+from bedplate.app.table_reports import PromiseReport
+from bedplate.cli import root
+from bedplate.data import contracts
+from bedplate.data.ingest import ingest
+from bedplate.errors import ContractError, DeniedError
+from bedplate.ids import digest_of
+from bedplate.records import Governance
+from bedplate.usecase.starter import starter
+from bedplate.usecase.types import DataSet, Source
+from tests.app.test_erase import _somebody
+from tests.governed import govern
+
+NOW = datetime(2026, 6, 3, 12, tzinfo=UTC)
+CONTRACT = """
+apiVersion: v3.1.0
+kind: DataContract
+id: invoices
+version: 1.0.0
+status: active
+slaProperties:
+  - {property: freshness, value: 2, unit: d, element: invoices.day}
+  - {property: freshness, value: 90, unit: min, element: invoices.at}
+  - {property: completeness, value: 75, unit: percent}
+schema:
+  - name: invoices
+    properties:
+      - {name: id, logicalType: integer, required: true}
+      - {name: day, logicalType: date}
+      - {name: at, logicalType: timestamp}
+"""
+LINES = "id,day,at\n1,2026-06-01,2026-06-03 11:00:00\n2,2026-05-01,\n3,,2026-01-01 00:00:00\n,2026-06-03,\n"
+
+
+@pytest.fixture
+def system(tmp_path: Path) -> Iterator[System]:
+    folder = tmp_path / "shop"
+    starter(folder, "shop")
+    (folder / "contracts" / "invoices.odcs.yaml").write_text(CONTRACT)
+    (folder / "data" / "invoices.csv").write_text(LINES)
+    with System(settings.load({"BEDPLATE_HOME": str(tmp_path / "home")})) as opened, clock.frozen(NOW):
+        govern(opened, "shop", Governance(purpose="care", sensitive=()))
+        yield opened
+
+
+def _take_in(system: System, folder: Path) -> None:
+    spec = DataSet(contract="contracts/invoices.odcs.yaml", source=Source(kind="csv", path="data/invoices.csv"))
+    result = ingest(system.tables, use_case="shop", dataset="invoices", spec=spec, folder=folder, key="k")
+    with system.store.transaction() as tx:
+        dataset = tx.facts.put("dataset", "shop", result)
+        whole = tx.facts.put("data", "shop", Ingested(datasets={"invoices": dataset.digest}), (dataset.digest,))
+        tx.stages.finish("shop", "ingest", digest_of({}), {}, whole.digest, 0.1)
+
+
+def _checked(system: System, folder: Path) -> PromiseReport:
+    return promises.check(system, system.identity.authenticate(system.token), str(folder))
+
+
+def test_tables_are_held_against_what_their_contracts_promise(system: System, tmp_path: Path) -> None:
+    folder = tmp_path / "shop"
+    assert not _checked(system, folder).kept, "nothing came in"
+    _take_in(system, folder)
+    report = _checked(system, folder)
+    assert report.kept
+    assert [(p.promise, p.found) for p in report.promises] == [
+        ("freshness of day", "1 day, 12:00:00 old"),  # a day may grow until it ends
+        ("freshness of at", "1:00:00 old"),
+        ("completeness", "75.00%"),
+    ]
+    with clock.frozen(NOW + timedelta(hours=1)):
+        late = _checked(system, folder)
+    assert [p.kept for p in late.promises] == [True, False, True]
+    contract = folder / "contracts" / "invoices.odcs.yaml"
+    contract.write_text(CONTRACT.replace("value: 75", "value: 75.1"))
+    assert [p.kept for p in _checked(system, folder).promises] == [True, True, False]
+
+
+def test_times_are_seen_as_whoever_asks_may_see_them(system: System, tmp_path: Path) -> None:
+    _take_in(system, tmp_path / "shop")
+    govern(system, "shop", Governance(purpose="care", sensitive=("at",)))
+    engineer = _somebody(system, "engineers")
+    found = promises.check(system, engineer, str(tmp_path / "shop"))
+    assert [p.found for p in found.promises][1] == "nothing"
+    for groups in ((), ("viewers",)):
+        with pytest.raises(DeniedError):
+            promises.check(system, _somebody(system, *groups), str(tmp_path / "shop"))
+
+
+def test_by_command(system: System, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    system.close()
+    place = [str(tmp_path / "shop"), "--home", str(tmp_path / "home")]
+    assert root.execute(["contract", "sla", *place]) == 2
+    assert "at most 2 days, 0:00:00 old: nothing  BROKEN" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "match"),
+    [
+        ("element: invoices.day", "element: invoices.id", "no date or timestamp"),
+        (", element: invoices.day", "", "needs the element"),
+        ("value: 2,", "value: -2,", "number above 0"),
+        ("unit: min", "unit: lustra", "unit is 'lustra'"),
+        ("value: 75", "value: 101", "100 percent at most"),
+        ("unit: percent", "unit: h", "unit is 'h'"),
+    ],
+)
+def test_a_promise_that_cannot_be_watched_is_refused(old: str, new: str, match: str) -> None:
+    assert old in CONTRACT
+    with pytest.raises(ContractError, match=match):
+        contracts.parse_contract(CONTRACT.replace(old, new).encode(), "c")
