@@ -41,14 +41,13 @@ from bedplate.store.runs import Runs
 from bedplate.store.schema import HEAD
 from bedplate.store.search import Search
 from bedplate.store.segments import Segments
-from bedplate.store.sql import driver
+from bedplate.store.sql import WRITE, driver
 from bedplate.store.stages import Stages
 from bedplate.store.use_cases import UseCases
 from bedplate.store.workspaces import Workspaces
 from bedplate.store.writer import Writer
 
 _VERSION = sa.text("SELECT version_num FROM alembic_version")
-_WRITE = "bedplate_write"
 
 
 class Transaction:
@@ -324,8 +323,8 @@ class Store:
             raise UnavailableError("another write takes too long", where=self.where, fix="try again")
         try:
             with contextlib.nullcontext(connection) if connection is not None else self._engine.connect() as used:
-                if _WRITE not in used.get_execution_options():
-                    used.execution_options(**{_WRITE: True})
+                if WRITE not in used.get_execution_options():
+                    used.execution_options(**{WRITE: True})
                 with self._begun(used):
                     transaction = Transaction(used)
                     if self._fence is not None:
@@ -450,10 +449,10 @@ def _sqlite_engine(path: Path, wait: float, *, read_only: bool) -> sa.Engine:
 
 def _begin(connection: sa.Connection, raw: sqlite3.Connection) -> None:
     # A write takes its lock first, so it can wait for it; a read that turned into a write could only fail.
-    write = connection.get_execution_options().get(_WRITE, False)
-    if connection.info.get(_WRITE) is not write:
+    write = connection.get_execution_options().get(WRITE, False)
+    if connection.info.get(WRITE) is not write:
         raw.execute("PRAGMA query_only=OFF" if write else "PRAGMA query_only=ON").close()
-        connection.info[_WRITE] = write
+        connection.info[WRITE] = write
     raw.execute("BEGIN IMMEDIATE" if write else "BEGIN").close()
 
 
@@ -481,7 +480,7 @@ def _bring_to_head(store: Store, *, read_only: bool) -> None:
     from bedplate.store import migrate
 
     with store.translated():
-        migrate.upgrade(store._engine.connect().execution_options(**{_WRITE: True}), _refuse_foreign, store.where)
+        migrate.upgrade(store._engine.connect().execution_options(**{WRITE: True}), _refuse_foreign, store.where)
 
 
 def _version(store: Store) -> str | None:

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from bedplate.store import matching
 from bedplate.store.schema import ledger_entries, ledger_head, runs
-from bedplate.store.sql import Repository, plain
+from bedplate.store.sql import WRITE, Repository, plain
 
 RUN = "run/"
 """What the ledger calls a run begins so, and goes on with its id."""
@@ -25,7 +25,6 @@ NAMED = 10_000
 KEPT = 128
 """Of so many values per database it is known who lacks them."""
 
-_WRITES = "bedplate_write"  # what marks the connection of a write transaction
 _SIZE = sa.select(ledger_head.c.size).where(ledger_head.c.id == 0)
 
 
@@ -68,7 +67,7 @@ class Lacking(Repository):
 
     def _size(self) -> int:
         """The size of the ledger that this reader sees; 0 where nothing may be remembered."""
-        if self._connection.get_execution_options().get(_WRITES, False):
+        if self._connection.get_execution_options().get(WRITE, False):
             return 0
         return self._connection.execute(_SIZE).scalar() or 0
 

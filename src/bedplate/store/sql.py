@@ -14,6 +14,8 @@ from bedplate import ids
 Row = sa.Row[Any]
 _SQLITE: Any = sqlite.dialect
 _PSYCOPG: Any = psycopg.dialect
+WRITE = "bedplate_write"
+"""The execution option that marks the connection of a write transaction."""
 
 
 def param(name: str) -> sa.BindParameter[Any]:
