@@ -41,7 +41,7 @@ def test_a_break_lists_the_features_models_and_endpoints_that_it_hits(done: Done
     assert "household_recent" in found.features
     assert len(found.models) == len(found.endpoints) == 1
     with pytest.raises(ContractError) as raised:
-        done.bedplate.run(folder, only="ingest")
+        done.bedplate.run(folder)
     for named in (*found.features, *found.models, *found.endpoints):
         assert named in str(raised.value)
 

@@ -12,7 +12,7 @@ import msgspec
 
 from bedplate import bundle as bundles
 from bedplate import clock, ids
-from bedplate.app import access, endpoints, load, measure, rollouts
+from bedplate.app import access, endpoints, load, measure, planning, rollouts
 from bedplate.app.inputs import section
 from bedplate.app.stage import Context, Evidence, Halt, Outcome, Stage
 from bedplate.app.stages import data
@@ -68,8 +68,15 @@ def _serve_inputs(context: Context) -> dict[str, str]:
         "serve": section(context, "serve"),
         "latency": ids.digest_of(context.use_case.requirements.latency),
         "features": context.output("features").digest,
-        "price": ids.digest_of(_price(context.body("plan", Plan))),
+        "price": ids.digest_of(_price(_plan(context))),
     }
+
+
+def _plan(context: Context) -> Plan:
+    """The plan, or the one that will be made where a run is only explained: it is derived the same way."""
+    if "plan" in context.outputs:
+        return context.body("plan", Plan)
+    return planning.derive(context.loaded, planning.probe(context.system.home, keep=True))[1]
 
 
 def _price(plan: Plan) -> ReplicaPrice | None:
