@@ -9,8 +9,6 @@ from bedplate.app.read_models import (
     AuditReport,
     BackupReport,
     CheckReport,
-    ContractResult,
-    ContractTestReport,
     DecisionReport,
     Gain,
     InitReport,
@@ -27,6 +25,7 @@ from bedplate.app.read_models import (
     User,
     Workspace,
 )
+from bedplate.app.table_reports import ContractResult, ContractTestReport
 from bedplate.cli import root
 from bedplate.records import Event
 from tests import sample

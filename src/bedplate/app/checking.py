@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from bedplate import usecase
-from bedplate.app.read_models import CheckReport, ContractResult, ContractTestReport
+from bedplate.app.read_models import CheckReport
+from bedplate.app.table_reports import ContractResult, ContractTestReport
 from bedplate.errors import InputError, NotFoundError
 from bedplate.retrain.conditions import parse, parse_worth
 from bedplate.usecase import Loaded

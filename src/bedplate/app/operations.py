@@ -19,7 +19,6 @@ from bedplate.app.read_models import (
     AuditReport,
     BackupReport,
     CheckReport,
-    ContractTestReport,
     DecisionReport,
     GcReport,
     InitReport,
@@ -35,7 +34,7 @@ from bedplate.app.read_models import (
     Trace,
     UpInfo,
 )
-from bedplate.app.table_reports import ContractDiffReport, PromiseReport
+from bedplate.app.table_reports import ContractDiffReport, ContractTestReport, PromiseReport
 from bedplate.errors import HomeError, UnavailableError
 from bedplate.records import Event
 from bedplate.settings import Home, Settings

@@ -21,7 +21,6 @@ from bedplate.records import (
     Observation,
     ReplicaPrice,
     RetrainDecision,
-    RuleOutcome,
     TableVersion,
     TrainResult,
 )
@@ -467,22 +466,6 @@ class DecisionReport(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     ledger_index: int
     approval: Approval | None = None
-
-
-class ContractResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What one contract found in its source."""
-
-    dataset: str
-    contract: str
-    outcomes: tuple[RuleOutcome, ...]
-
-
-class ContractTestReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What the contracts of a use case found in its sources, without keeping a row."""
-
-    use_case: str
-    passed: bool
-    results: tuple[ContractResult, ...]
 
 
 # --------------------------------------------------------------------------------------------------------------- people

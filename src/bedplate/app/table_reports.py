@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from bedplate.ids import Digest
-from bedplate.records import ContractChange
+from bedplate.records import ContractChange, RuleOutcome
 
 
 class TableLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +63,22 @@ class TableScrub(msgspec.Struct, frozen=True, kw_only=True):
     damaged: tuple[str, ...]
     missing: tuple[str, ...]
     sound: bool
+
+
+class ContractResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What one contract found in its source."""
+
+    dataset: str
+    contract: str
+    outcomes: tuple[RuleOutcome, ...]
+
+
+class ContractTestReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What the contracts of a use case found in its sources, without keeping a row."""
+
+    use_case: str
+    passed: bool
+    results: tuple[ContractResult, ...]
 
 
 class ContractDiff(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,8 +14,7 @@ from bedplate.cli.session import connect
 from bedplate.errors import InputError
 
 if TYPE_CHECKING:
-    from bedplate.app.read_models import ContractTestReport
-    from bedplate.app.table_reports import ContractDiffReport, PromiseReport
+    from bedplate.app.table_reports import ContractDiffReport, ContractTestReport, PromiseReport
 
 
 def register(app: typer.Typer) -> None:
