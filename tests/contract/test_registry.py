@@ -422,7 +422,8 @@ def test_a_model_made_twice_at_once_is_made_once(home: Home) -> None:
 def test_versions_of_the_first_schema_are_carried_over(location: Path | str, tmp_path: Path) -> None:
     """Each use case with versions gets its model; numbers, bundles and times stay, and the history begins there."""
     from bedplate.store import migrate
-    from bedplate.store.database import _WRITE, _postgresql_engine, _sqlite_engine
+    from bedplate.store.database import _postgresql_engine, _sqlite_engine
+    from bedplate.store.sql import WRITE
 
     engine = (
         _postgresql_engine(location, 5)[0]
@@ -431,13 +432,13 @@ def test_versions_of_the_first_schema_are_carried_over(location: Path | str, tmp
     )
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(migrate, "HEAD", "f1_0001")
-        migrate.upgrade(engine.connect().execution_options(**{_WRITE: True}), lambda *_: None, "test")
+        migrate.upgrade(engine.connect().execution_options(**{WRITE: True}), lambda *_: None, "test")
     rows = [
         ("shop", 1, "sha256:a", "sha256:b", 1),
         ("shop", 2, "sha256:c", None, 2),
         ("clinic", 1, "sha256:a", "sha256:d", 3),
     ]
-    with engine.connect().execution_options(**{_WRITE: True}) as connection, connection.begin():
+    with engine.connect().execution_options(**{WRITE: True}) as connection, connection.begin():
         for use_case, number, source, bundle, minute in rows:
             connection.execute(
                 sa.text("INSERT INTO versions VALUES (:u, :n, :s, :b, :c)"),

@@ -16,6 +16,7 @@ from bedplate.errors import InputError
 
 MOST_ROWS = 1_000_000
 """Rows that are looked at; a source with more is judged by its first ones, and the contract says so."""
+_TAKEN = "CREATE TEMP TABLE rows AS FROM source LIMIT ?"
 _MOST_KEYS = 10_000
 _FEW = 12
 """A text column of at most so many values, each there often, is taken for a list of choices."""
@@ -52,7 +53,7 @@ def infer(path: Path, kind: str, name: str) -> str:
     if len(set(names)) != len(names):
         raise InputError("two columns have the same name", where=str(path), fix="give each its own")
     with duck.connect({"source": _rows(files, names)}) as connection:
-        connection.execute(f"CREATE TEMP TABLE rows AS FROM source LIMIT {MOST_ROWS + 1}")
+        connection.execute(_TAKEN, [MOST_ROWS + 1])
         (count,) = connection.execute("SELECT count(*) FROM rows").fetchone() or (0,)
         if not count:
             raise InputError("the source holds no rows", where=str(path), fix="name one that does")
@@ -96,7 +97,8 @@ def _look(connection: duck.Connection, name: str) -> _Seen:
     column = duck.quote(name)
 
     def one(expression: str) -> Any:
-        row = connection.execute(f"SELECT {expression} FROM rows").fetchone()  # noqa: S608  identifiers are quoted
+        sql = f"SELECT {expression} FROM rows"  # noqa: S608  identifiers are quoted
+        row = connection.execute(sql).fetchone()
         return row[0] if row else None
 
     given = str(one(f"any_value(typeof({column}))"))
@@ -106,10 +108,8 @@ def _look(connection: duck.Connection, name: str) -> _Seen:
     distinct = one(f"count(DISTINCT {column})") if flat else 0
     choices: list[str] = []
     if kind == "string" and 1 < distinct <= _FEW and present >= 20 * distinct:
-        listed = connection.execute(
-            f"SELECT DISTINCT {column} FROM rows WHERE {column} IS NOT NULL ORDER BY 1"  # noqa: S608  identifiers are quoted
-        ).fetchall()
-        choices = [text for (text,) in listed]
+        sql = f"SELECT DISTINCT {column} FROM rows WHERE {column} IS NOT NULL ORDER BY 1"  # noqa: S608  as above
+        choices = [text for (text,) in connection.execute(sql).fetchall()]
     return _Seen(
         name=name,
         kind=kind,

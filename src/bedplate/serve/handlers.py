@@ -105,7 +105,7 @@ class Inference:
         self._journal = journal
         self._durable = spec.mode == "durable"
         self._heads: dict[tuple[str, str, Digest, Digest], bytes] = {}
-        self._settled: deque[tuple[asyncio.Future[StorageError | None], StorageError | None]] = deque()
+        self._settled: deque[tuple[Callable[[StorageError | None], None], StorageError | None]] = deque()
         self._waking = False
 
     def admit(self, authorization: str | None, resource: ResourceRef, arrival: Arrival) -> Admitted:
@@ -167,15 +167,15 @@ class Inference:
 
     @property
     def immediate(self) -> bool:
-        """Whether an answer has to wait for nothing now: no thread, no other process, no disk."""
-        return not (self.queues or self._durable) and self.router.route is None
+        """Whether an answer has to wait for no computing elsewhere now: no thread, no other process."""
+        return not self.queues and self.router.route is None
 
     def soon(
         self, call: Call, admitted: Admitted, arrival: Arrival, caller: Caller, settle: Callable[[Outcome], None]
     ) -> None:
         """:meth:`answer` while :attr:`immediate`, in a third of the steps: ``settle`` gets what comes of it.
 
-        That is before this returns, or at the end of this turn of the event loop.
+        That is before this returns, or at the end of this turn of the event loop; in durable mode, once it is on disk.
         """
         decoded = perf_counter()
         try:
@@ -185,12 +185,16 @@ class Inference:
             return
 
         def settled(answer: Answer | BedplateError) -> None:
-            outcome: Outcome
             try:
-                outcome = self._finished(call, admitted, arrival, decoded, caller, answer)
+                answered, record = self._finished(call, admitted, arrival, decoded, caller, answer)
+                if self._durable:
+                    self._keep_durably(record, lambda failure: settle(failure or self._counted(answered, arrival)))
+                    return
+                self._keep(record)
             except Exception as error:  # noqa: BLE001  the last line of defence: every outcome becomes an answer
-                outcome = error
-            settle(outcome)
+                settle(error)
+            else:
+                settle(self._counted(answered, arrival))
 
         self._batcher.soon(call.arrays, self._until(call, arrival), caller.connection, settled)
 
@@ -202,7 +206,8 @@ class Inference:
         decoded: float,
         caller: Caller,
         answer: Answer | BedplateError,
-    ) -> Answered:
+    ) -> tuple[Answered, bytes]:
+        """What a request is answered with, and the record of it."""
         if isinstance(answer, BedplateError):
             if isinstance(answer, DeadlineError):
                 self.metrics.drop("deadline")
@@ -210,9 +215,11 @@ class Inference:
         check(answer.outputs, self.signature)
         prediction, record = self._record(call, admitted, arrival, decoded, self._own(answer))
         caller.claim(prediction)
-        self._keep(record)
+        return Answered(prediction, self.version, answer.outputs), record
+
+    def _counted(self, answered: Answered, arrival: Arrival) -> Answered:
         self.metrics.prediction(perf_counter() - arrival.started)
-        return Answered(prediction, self.version, answer.outputs)
+        return answered
 
     def _until(self, call: Call, arrival: Arrival) -> float:
         return arrival.started + min(arrival.seconds, call.seconds, self.pressure.patience)
@@ -398,24 +405,33 @@ class Inference:
     async def _kept(self, record: bytes) -> None:
         """Hand a record to the journal, and return when it is on disk."""
         written: asyncio.Future[StorageError | None] = asyncio.get_running_loop().create_future()
-        self._journal.submit(record, lambda error: self._wake(written, error))
+        self._keep_durably(record, lambda failure: None if written.done() else written.set_result(failure))
         failure = await written
         if failure is not None:
             raise failure
 
-    def _wake(self, written: "asyncio.Future[StorageError | None]", error: StorageError | None) -> None:
-        """Called from the journal's thread: have the loop settle ``written``. One call serves all of a group commit."""
-        self._settled.append((written, error))
+    def _keep_durably(self, record: bytes, written: Callable[[StorageError | None], None]) -> None:
+        """Hand a record to the journal; the loop calls ``written`` when it is on disk, or cannot be."""
+        loop = asyncio.get_running_loop()
+        self._journal.submit(record, lambda failure: self._wake(loop, written, failure))
+
+    def _wake(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        written: Callable[[StorageError | None], None],
+        failure: StorageError | None,
+    ) -> None:
+        """Called from the journal's thread. One call of the loop serves all of a group commit."""
+        self._settled.append((written, failure))
         if not self._waking:
             self._waking = True
-            written.get_loop().call_soon_threadsafe(self._settle)
+            loop.call_soon_threadsafe(self._settle)
 
     def _settle(self) -> None:
         self._waking = False  # first: what comes from now on asks for another call
         while self._settled:
-            written, error = self._settled.popleft()
-            if not written.done():
-                written.set_result(error)
+            written, failure = self._settled.popleft()
+            written(failure)
 
 
 def _traced(
