@@ -218,9 +218,10 @@ class FencedError(UnavailableError):
 
 
 class MissingExtraError(BedplateError):
-    """An optional dependency is not installed."""
+    """An optional dependency is not installed: no fault of ours, and none of the request."""
 
     code = "missing_extra"
+    http_status = 409
 
 
 class InternalError(BedplateError):

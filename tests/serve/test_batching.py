@@ -171,6 +171,13 @@ def test_in_one_turn_of_the_loop_everybody_gets_what_they_would_get_alone(asked:
     assert predictor.threads <= {threading.get_ident()}
 
 
+@pytest.fixture
+def near(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long this machine pauses, what is asked here is asked one shortly after the other."""
+    monkeypatch.setattr(batching, "_NEAR", math.inf)
+
+
+@pytest.mark.usefixtures("near")
 def test_those_of_several_callers_in_one_turn_are_one_batch_and_a_lone_caller_never_waits() -> None:
     predictor, answered = Rows(), list[Any]()
     inputs = {"x0": np.ones((1, 2))}
@@ -191,6 +198,7 @@ def test_those_of_several_callers_in_one_turn_are_one_batch_and_a_lone_caller_ne
     asyncio.run(run())
 
 
+@pytest.mark.usefixtures("near")
 def test_turns_that_nobody_shares_are_not_waited_for_but_now_and_then() -> None:
     predictor, answered = Rows(), list[Any]()
 

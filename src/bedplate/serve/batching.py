@@ -96,7 +96,7 @@ class Batcher:
         waits = isinstance(predictor, Streams) or getattr(predictor, "waits", False)
         self._thread = ThreadPoolExecutor(1, "model") if waits or (plan.rows > 1 and plan.thread) else None
         self._turn: list[_Turn] = []
-        self._last: tuple[object, float] = (None, 0.0)  # who asked last, and when
+        self._last: tuple[object, float] = (None, -math.inf)  # who asked last, and when
         self._meet = _MEET  # how many requests a turn had, in the mean of the last ones
         self._lone = 0
 
