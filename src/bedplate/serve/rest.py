@@ -189,7 +189,7 @@ class RestApplication:
         self._reply(protocol, status, headers, body)
 
     def at_once(self, scope: Head, protocol: Exchange) -> bool:
-        """:meth:`__rsgi__` for an inference whose body is here, while its answer has to wait for nothing."""
+        """Answer an inference whose body is here without a task; False where :attr:`Inference.immediate` says no."""
         inference = self._inference
         if scope.path != self._hot or scope.method != "POST" or not inference.immediate:
             return False
