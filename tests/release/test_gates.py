@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bedplate.records import Estimate, GateReport, GateResult
-from bedplate.release.gates import MINIMUM_GROUP, Security, evaluate
+from bedplate.release.gates import MINIMUM_GROUP, Latency, Security, evaluate
 from tests.release import sample
 
 SAFE = Security(isolated=True, formats={"model.onnx": "onnx"})
-FAST = sample.estimate(9.0, 1.0)
+FAST = Latency(p99=sample.estimate(9.0, 1.0))
 
 
 class Waived(NamedTuple):
@@ -107,8 +107,22 @@ def test_people_are_affected_and_nothing_sensitive_is_named(tmp_path):
 
 
 def test_latency_is_judged_by_its_upper_bound(tmp_path):
-    assert not judge(tmp_path, latency=sample.estimate(19.5, 1.0)).passed
+    assert not judge(tmp_path, latency=Latency(p99=sample.estimate(19.5, 1.0))).passed
     assert of(judge(tmp_path, latency=None), "latency")[0].verdict == "insufficient_evidence"
+
+
+@pytest.mark.parametrize(
+    ("stalls", "verdict"),
+    [(0.0, "fail"), (1.9, "fail"), (2.1, "insufficient_evidence"), (30.0, "insufficient_evidence")],
+)
+def test_a_machine_that_stalls_shows_nothing_about_latency_and_passes_nothing(tmp_path, stalls, verdict):
+    over = Latency(p99=sample.estimate(21.0, 1.0), stalls=stalls)  # at most 22 ms, where 20 ms are allowed
+
+    report = judge(tmp_path, latency=over)
+
+    assert of(report, "latency")[0].verdict == verdict
+    assert not report.passed
+    assert of(judge(tmp_path, latency=Latency(p99=FAST.p99, stalls=stalls)), "latency")[0].verdict == "pass"
 
 
 def test_a_bundle_that_is_too_large_fails(tmp_path):
