@@ -1,5 +1,6 @@
 """Segments: what was acknowledged stays, what was torn is told apart, and a seal means what it says."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from bedplate.errors import InputError, IntegrityError, StorageError
 from bedplate.ids import digest_bytes
 from bedplate.journal import Writer, read, recover, segments
+from tests.serve.support import eventually
 
 
 def everything(folder: Path) -> list[bytes]:
@@ -214,3 +216,102 @@ print([r.decode() for s in segments(folder) for r in read(s)])
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
 
     assert done.stdout.split("\n")[:2] == ["free disk space", "['one', 'three']"]
+
+
+def appending(folder: Path, code: str) -> "subprocess.Popen[bytes]":
+    """A process with a buffered ``writer`` that writes all the time and never syncs by itself; it is to be killed."""
+    start = (
+        "import os, pathlib, sys; from bedplate.journal import Writer, read, segments\n"
+        "folder = pathlib.Path(sys.argv[1])\n"
+        "writer = Writer(folder, 'buffered', flush_seconds=0.001, sync_seconds=1e9)\n"
+        "writer.append(b'0'); writer.flush()\n"
+    )
+    return subprocess.Popen([sys.executable, "-c", start + code, str(folder)], stdout=subprocess.PIPE)
+
+
+def test_what_was_written_and_not_synced_outlives_its_process(tmp_path: Path) -> None:
+    code = """
+for number in range(1, 1000):
+    writer.append(b'%d' % number)
+while sum(1 for segment in segments(folder) for _ in read(segment)) < 1000:
+    pass
+os.kill(os.getpid(), 9)
+"""
+    with appending(tmp_path, code) as process:
+        assert process.wait(30) == -signal.SIGKILL
+    recover(tmp_path)
+
+    assert everything(tmp_path) == [b"%d" % number for number in range(1000)]
+
+
+def test_what_nobody_waits_for_is_synced_seldom_and_what_somebody_waits_for_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    sync = os.fdatasync
+
+    def counted(descriptor: int) -> None:
+        sync(descriptor)
+        synced.append(len(everything(tmp_path)))
+
+    monkeypatch.setattr(os, "fdatasync", counted)
+    with Writer(tmp_path, "buffered", flush_seconds=0.001, sync_seconds=1e9) as writer:
+        writer.append(b"first")
+        eventually(lambda: synced == [1])
+        for number in range(20):
+            writer.append(b"%d" % number)
+            eventually(lambda: everything(tmp_path)[-1] == b"%d" % number)  # noqa: B023  it is asked in this turn
+        assert synced == [1]
+
+        on_disk = threading.Event()
+        writer.submit(b"waited for", lambda error: on_disk.set() if error is None else None)
+        assert on_disk.wait(10)
+        assert synced == [1, 22]
+        writer.append(b"asked for")
+        writer.flush()
+        assert synced == [1, 22, 23]
+        writer.append(b"last")
+    assert synced[-1] == 24
+
+
+def test_after_a_sync_that_failed_everything_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = Writer(tmp_path, "buffered", flush_seconds=0.001, sync_seconds=1e9)
+    writer.append(b"good")
+    writer.flush()
+    monkeypatch.setattr(os, "fdatasync", _failing)
+    writer.append(b"written, and perhaps dropped")
+
+    with pytest.raises(StorageError, match="could not be written"):
+        writer.flush()
+    with pytest.raises(StorageError, match="could not be written"):
+        writer.append(b"another")
+    writer.close()
+
+    assert everything(tmp_path)[0] == b"good"
+
+
+def _failing(descriptor: int) -> None:
+    raise OSError(errno.EIO, "Input/output error")
+
+
+def test_buffered_records_wait_for_room_and_keep_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pwrite, full = os.pwrite, threading.Event()
+
+    def limited(descriptor: int, data: bytes, offset: int) -> int:
+        if full.is_set():
+            pwrite(descriptor, bytes(data)[:3], offset)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return pwrite(descriptor, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", limited)
+    with Writer(tmp_path, "buffered", flush_seconds=0.001, sync_seconds=1e9) as writer:
+        writer.append(b"before")
+        eventually(lambda: everything(tmp_path) == [b"before"])
+        full.set()
+        for number in range(5):
+            writer.append(b"%d" % number)
+        full.clear()
+        writer.append(b"after")
+        writer.flush()
+
+    assert everything(tmp_path) == [b"before", *(b"%d" % number for number in range(5)), b"after"]

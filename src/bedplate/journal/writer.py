@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import hashlib
+import math
 import os
 import threading
 from collections.abc import Callable
@@ -27,9 +28,13 @@ class Writer:
     """Appends records to a folder of segments. Safe to use from several threads.
 
     Opening recovers what earlier writers left behind. One background thread writes and syncs; whoever waits for a
-    durable append waits for it, so one fsync serves all of them. After a failed fsync the writer refuses everything:
-    the kernel may have dropped the pages, and a second fsync would lie. A full disk is different: what did not fit is
-    taken back, its callers are told, and the writer works again once there is room.
+    durable append waits for it, so one sync serves all of them. What nobody waits for is given to the system every
+    ``flush_seconds``, and outlives this process from then on; it is synced every ``sync_seconds``, and outlives the
+    machine: a sync takes many times what a write takes, on the core that answers requests.
+
+    After a failed sync the writer refuses everything: the kernel may have dropped the pages, and a second sync would
+    lie. A disk that is too full to write to is different: what did not fit is taken back, its callers are told, and
+    the writer works again once there is room.
 
     With a ``backlog``, whoever has its descriptor can write what this process was given, had it to end at once.
     """
@@ -42,6 +47,7 @@ class Writer:
         seal_bytes: int = 64 << 20,
         seal_seconds: float = 60.0,
         flush_seconds: float = 0.02,
+        sync_seconds: float = 0.25,
         backlog: Backlog | None = None,
     ) -> None:
         if mode not in ("buffered", "durable"):
@@ -53,14 +59,17 @@ class Writer:
             raise StorageError(f"the journal cannot be opened: {error.strerror}", where=str(folder)) from error
         self.mode = mode
         self._folder = folder
-        self._seal_bytes, self._seal_seconds, self._flush_seconds = seal_bytes, seal_seconds, flush_seconds
+        self._seal_bytes, self._seal_seconds = seal_bytes, seal_seconds
+        self._flush_seconds, self._sync_seconds = flush_seconds, sync_seconds
         self._lock = threading.Lock()  # taken as it is where nobody waits: a third of what the condition takes
         self._work = threading.Condition(self._lock)
         self._waiting: list[tuple[bytes, Done | None]] = []
         self._waiting_bytes = 0
         self._appended = 0  # records handed to submit, ever
         self._settled = 0  # records that are on disk or were refused, ever
-        self._seal_asked = self._closing = self._refusing = False
+        self._unsynced = 0  # records that are written and may not be on disk
+        self._synced = -math.inf  # when the last sync ended
+        self._sync_asked = self._seal_asked = self._closing = self._refusing = False
         self._failed: StorageError | None = None
         self._backlog = backlog
         self._segment: OpenSegment | None = None
@@ -140,6 +149,7 @@ class Writer:
             while self._failed is None and (self._settled < until or (seal and self._seal_asked)):
                 if not self._thread.is_alive():
                     return
+                self._sync_asked = True
                 self._work.notify_all()
                 self._work.wait(0.1)
                 tried += 1
@@ -170,10 +180,13 @@ class Writer:
                     self._work.wait(self._flush_seconds)
                 batch, self._waiting, self._waiting_bytes = self._waiting, [], 0
                 sealing, closing = self._seal_asked or self._closing, self._closing
+                syncing, self._sync_asked = self._sync_asked, False
                 if self._backlog is not None:
                     self._backlog.taken()
             if batch:
                 self._write(batch)
+            if self._unsynced and (syncing or clock.monotonic() - self._synced >= self._sync_seconds):
+                self._sync()
             self._maybe_seal(sealing)
             with self._work:
                 if closing and (not self._waiting or self._failed):
@@ -182,10 +195,25 @@ class Writer:
 
     def _due(self) -> bool:
         waited_for = any(done is not None for _, done in self._waiting)
-        return waited_for or self._seal_asked or self._closing
+        return waited_for or self._sync_asked or self._seal_asked or self._closing
 
     def _write(self, batch: list[tuple[bytes, Done | None]]) -> None:
-        error: StorageError | None = None
+        error = self._written([record for record, _ in batch])
+        if error is None:
+            self._unsynced += len(batch)
+            if any(done is not None for _, done in batch):
+                error = self._sync()
+        else:
+            if self._failed is None and not self._closing:
+                self._keep(batch)
+                batch = [entry for entry in batch if entry[1] is not None]
+            self._settle_more(len(batch))
+        for _, done in batch:
+            if done is not None:
+                done(error)
+
+    def _written(self, records: list[bytes]) -> StorageError | None:
+        """Give records to the system; why not, if it does not take them."""
         self._refusing = False
         try:
             if self._segment is None:
@@ -193,20 +221,30 @@ class Writer:
             if self._backlog is not None:
                 with self._work:
                     self._backlog.into(self._segment.id, self._segment.count)
-            self._segment.write([record for record, _ in batch])
+            self._segment.write(records)
         except OSError as cause:
-            error = self._refused(cause)
-        if error is not None and self._failed is None and not self._closing:
-            self._keep(batch)
-            batch = [entry for entry in batch if entry[1] is not None]
-        with self._work:
-            if error is None and self._backlog is not None:
+            return self._refused(cause)
+        if self._backlog is not None:
+            with self._work:
                 self._backlog.written()
-            self._settled += len(batch)
+        return None
+
+    def _sync(self) -> StorageError | None:
+        """Put on disk what the system was given; a failure is final."""
+        assert self._segment is not None, "what is not synced is in a segment"
+        try:
+            self._segment.sync()
+        except OSError as cause:
+            return self._fail(cause)
+        self._synced = clock.monotonic()
+        done, self._unsynced = self._unsynced, 0
+        self._settle_more(done)
+        return None
+
+    def _settle_more(self, count: int) -> None:
+        with self._work:
+            self._settled += count
             self._work.notify_all()
-        for _, done in batch:
-            if done is not None:
-                done(error)
 
     def _keep(self, batch: list[tuple[bytes, Done | None]]) -> None:
         """Nobody waits for these, so nobody can be told: they are tried again."""
@@ -216,30 +254,38 @@ class Writer:
             self._waiting_bytes += sum(len(record) for record, _ in kept)
 
     def _refused(self, cause: OSError) -> StorageError:
+        """Take back what was not written as a whole, to try again; a failure where that makes no sense."""
         self._refusing = True
-        error = StorageError(
+        if cause.errno not in (errno.ENOSPC, errno.EDQUOT):
+            return self._fail(cause)
+        try:
+            if self._segment is not None:
+                self._segment.take_back()
+        except OSError as worse:
+            return self._fail(worse)
+        return self._error(cause)
+
+    def _fail(self, cause: OSError) -> StorageError:
+        """Refuse everything from now on."""
+        error = self._error(cause)
+        with self._work:
+            self._failed = error
+            self._work.notify_all()
+        return error
+
+    def _error(self, cause: OSError) -> StorageError:
+        return StorageError(
             f"the journal could not be written: {cause.strerror or cause}",
             where=str(self._folder),
             fix="free disk space" if cause.errno in (errno.ENOSPC, errno.EDQUOT) else None,
         )
-        try:
-            recoverable = cause.errno in (errno.ENOSPC, errno.EDQUOT)
-            if recoverable and self._segment is not None:
-                self._segment.take_back()
-        except OSError:
-            recoverable = False
-        if not recoverable:
-            with self._work:
-                self._failed = error
-                self._work.notify_all()
-        return error
 
     def _maybe_seal(self, asked: bool) -> None:
         segment = self._segment
         if segment is not None and self._failed is None:
             full = segment.size >= self._seal_bytes
             old = clock.monotonic() - segment.opened >= self._seal_seconds
-            if asked or full or old:
+            if (asked or full or old) and not (self._unsynced and self._sync()):
                 try:
                     segment.seal()
                     self._segment = None
@@ -278,7 +324,7 @@ class OpenSegment:
         self._sha = hashlib.sha256(start)
 
     def write(self, records: list[bytes]) -> None:
-        """Write and sync ``records``; on an error the caller decides between :meth:`take_back` and giving up."""
+        """Give ``records`` to the system; on an error the caller decides between :meth:`take_back` and giving up."""
         pieces: list[bytes] = []
         crc = self._crc
         for record in records:
@@ -286,11 +332,14 @@ class OpenSegment:
             pieces += (start, record)
         data = b"".join(pieces)
         _write_all(self._fd, data, self.size)
-        os.fdatasync(self._fd)
         self.size += len(data)
         self.count += len(records)
         self._crc = crc
         self._sha.update(data)
+
+    def sync(self) -> None:
+        """Put what was written on disk."""
+        os.fdatasync(self._fd)
 
     def take_back(self) -> None:
         """Drop what was written after the last successful :meth:`write`."""
