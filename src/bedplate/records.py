@@ -350,17 +350,6 @@ class ReplicaPrice(msgspec.Struct, frozen=True, kw_only=True):
         return self.hour * seconds / 3600 / predictions if predictions else None
 
 
-class Packed(msgspec.Struct, frozen=True):
-    """Many numbers of one array in the journal, where they came as bytes; ``dtype`` as NumPy writes it, row by row.
-
-    In JSON ``data`` is base64. The prediction table holds them as nested lists.
-    """
-
-    dtype: str
-    shape: tuple[int, ...]
-    data: bytes
-
-
 class TraceContext(msgspec.Struct, frozen=True, kw_only=True):
     """The trace that a request is a part of, as W3C writes it, and how long its parts took in the replica.
 

@@ -16,6 +16,7 @@ from bedplate.data.tables import Tables
 from bedplate.errors import InputError, IntegrityError, NotFoundError, UnavailableError
 from bedplate.ids import Digest, digest_bytes
 from bedplate.journal import Writer, read, segments
+from bedplate.journal.predictions import Encoder, Packed, decode
 from bedplate.observe import (
     ReplayPlan,
     ReplayRequest,
@@ -32,7 +33,7 @@ from bedplate.observe.ship import SCHEMA
 from bedplate.policy import values as policy
 from bedplate.policy.policies import Policies
 from bedplate.policy.values import FLOW, Resource
-from bedplate.records import Packed, Prediction
+from bedplate.records import Prediction
 
 BUNDLE = digest_bytes(b"bundle")
 MOMENTS = ("2017-12-04T00:00:00+00:00", "2017-12-11T00:00:00+00:00")
@@ -76,23 +77,24 @@ class Endpoint:
             latency_ms=2.0,
             replayed=True,
         )
-        self.writer.append(msgspec.json.encode(prediction))
+        self.writer.append(Encoder().record(b"{", prediction))
         return {}
 
 
 def test_what_the_journal_holds_packed_is_plain_in_the_table(tmp_path: Path) -> None:
     rows = np.arange(300, dtype=np.float32).reshape(100, 3)
-    record = {
-        **dict.fromkeys(("id", "request_id", "use_case", "endpoint", "bundle", "evidence"), ""),
-        **dict.fromkeys(("principal", "decision", "entity"), ""),
-        "time": clock.timestamp(),
-        "inputs": {"X": Packed(rows.dtype.str, rows.shape, rows.tobytes()), "id": [7]},
-        "features": {},
-        "outputs": {"Y": Packed("<f4", (100,), rows[:, 0].tobytes())},
-        "latency_ms": 1.0,
-    }
+    prediction = Prediction(
+        **dict.fromkeys(("id", "request_id", "use_case", "endpoint", "principal", "decision", "entity"), ""),
+        bundle=BUNDLE,
+        evidence=BUNDLE,
+        time=clock.timestamp(),
+        inputs={"X": Packed(rows.dtype.str, rows.shape, rows.tobytes()), "id": [7]},
+        features={},
+        outputs={"Y": Packed("<f4", (100,), rows[:, 0].tobytes())},
+        latency_ms=1.0,
+    )
     with Writer(tmp_path / "journal") as writer:
-        writer.append(msgspec.json.encode(record))
+        writer.append(Encoder().record(b"{", prediction))
     tables = Tables(tmp_path / "tables")
 
     version = ship(tmp_path / "journal", tables, "predictions").table
@@ -103,13 +105,21 @@ def test_what_the_journal_holds_packed_is_plain_in_the_table(tmp_path: Path) -> 
     assert msgspec.json.decode(row["outputs"]) == {"Y": rows[:, 0].tolist()}
 
 
-@pytest.mark.parametrize("value", [{"dtype": "<f4"}, {"dtype": "?!", "shape": [1], "data": "AAAA"}])
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"dtype": "<f4"},
+        {"dtype": "?!", "shape": [1], "at": 0},
+        {"dtype": "<f4", "shape": [1], "at": 0},
+        {"dtype": "<f4", "shape": [-1], "at": 0},
+    ],
+)
 def test_a_packed_value_that_is_none_is_refused(tmp_path: Path, value: dict[str, Any]) -> None:
     endpoint = Endpoint(tmp_path / "journal")
     endpoint(next(iter(plan(1).requests(plan(1).windows[0]))))
     (segment,) = segments(tmp_path / "journal")
-    record = msgspec.json.decode(next(read(segment)))
-    endpoint.writer.append(msgspec.json.encode({**record, "inputs": {"X": value}}))
+    prediction = msgspec.structs.replace(decode(next(read(segment))), inputs={"X": value})
+    endpoint.writer.append(Encoder().record(b"{", prediction))
     endpoint.writer.close()
 
     with pytest.raises(IntegrityError, match="no array"):

@@ -22,6 +22,7 @@ from bedplate.data.tables import Tables
 from bedplate.errors import InputError
 from bedplate.ids import digest_bytes
 from bedplate.journal import Writer, segments
+from bedplate.journal.predictions import Encoder
 from bedplate.observe import ship
 from bedplate.observe.spans import Exporter, of
 from bedplate.records import Prediction, TraceContext
@@ -203,7 +204,7 @@ def test_an_address_that_is_none_is_refused() -> None:
 
 def test_the_trace_stays_with_the_prediction(tmp_path: Path) -> None:
     writer = Writer(tmp_path / "journal", "durable")
-    writer.submit(msgspec.json.encode(prediction()), None)
+    writer.submit(Encoder().record(b"{", prediction()), None)
     writer.close()
     tables = Tables(tmp_path / "tables")
     report = ship(tmp_path / "journal", tables, "t")

@@ -11,9 +11,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from bedplate import bundle
+from bedplate import bundle, journal
 from bedplate.bundle import Manifest
 from bedplate.ids import Digest, digest_bytes
+from bedplate.journal import predictions
 from bedplate.policy.values import Principal
 from bedplate.records import ModelSignature, TensorSpec
 from bedplate.serve import snapshot
@@ -194,6 +195,15 @@ class World:
             drain=3.0,
         )
         return msgspec.structs.replace(spec, **changes)
+
+
+def log_of(world: World) -> list[dict[str, Any]]:
+    """What stands in the prediction log, in no order, as the JSON of each record says it."""
+    return [
+        predictions.part(record, dict[str, Any])
+        for segment in journal.segments(world.home.journal)
+        for record in journal.read(segment)
+    ]
 
 
 def client(url: str, key: str | None = KEY) -> httpx.Client:

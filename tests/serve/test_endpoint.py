@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 import tritonclient.http as triton
 
-from bedplate import journal
 from bedplate.app import load
 from bedplate.serve.supervisor import Supervisor
-from tests.serve.support import EVIDENCE, KEY, STRANGER, World, body, client, eventually
+from tests.serve.support import EVIDENCE, KEY, STRANGER, World, body, client, eventually, log_of
 
 INFER = "/v2/models/linear/infer"
 
@@ -74,7 +73,7 @@ def test_the_stock_client_works(url: str) -> None:
 def test_a_durable_prediction_is_in_the_log_when_it_is_answered(world: World, http: httpx.Client) -> None:
     answer = http.post(INFER, json=body((7, 8, 9)) | {"parameters": {"replayed": True}})
 
-    records = [json.loads(r) for s in journal.segments(world.home.journal) for r in journal.read(s)]
+    records = log_of(world)
     (record,) = [r for r in records if r["id"] == answer.headers["x-prediction-id"]]
     assert (record["inputs"], record["outputs"]) == ({"X": [7.0, 8.0, 9.0]}, {"Y": [7.0, 8.0, 9.0]})
     assert (record["evidence"], record["principal"], record["decision"]) == (EVIDENCE, "svc-0", "callers")

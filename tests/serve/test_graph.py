@@ -1,6 +1,5 @@
 """Several models as one release: what the graph answers is what its models say one after the other, by hand."""
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +16,6 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from bedplate import graph as graphs
-from bedplate import journal
 from bedplate.bundle import Manifest
 from bedplate.errors import InputError, IntegrityError
 from bedplate.graph import Graph, Step, Tensor
@@ -26,7 +24,7 @@ from bedplate.serve import graph as wiring
 from bedplate.serve.predictors import NO_FEATURES, load
 from bedplate.serve.supervisor import Supervisor
 from bedplate.serve.tensors import ModelError
-from tests.serve.support import KEY, World, client, linear
+from tests.serve.support import KEY, World, client, linear, log_of
 
 WIDE = Tensor(datatype="FP32", shape=(-1, 3))
 
@@ -325,7 +323,7 @@ def test_each_step_is_in_the_trace_and_what_it_refuses_is_told(world: World, htt
     parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     done = http.post("/predict", json={"raw": [1, 2, 3]}, headers={"traceparent": parent})
     assert done.json()["said"] == "small"
-    records = [json.loads(r) for s in journal.segments(world.home.journal) for r in journal.read(s)]
+    records = log_of(world)
     (trace,) = [r["trace"] for r in records if r["id"] == done.headers["x-prediction-id"]]
     assert list(trace["steps_ms"]) == ["tidy", "double", "third", "blend", "words"]
     assert 0 < sum(trace["steps_ms"].values()) <= trace["model_ms"] * 1.01

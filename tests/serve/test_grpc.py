@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import msgspec
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
@@ -19,10 +18,9 @@ import tritonclient.http as http_triton
 from tritonclient.grpc import service_pb2 as real
 from tritonclient.utils import InferenceServerException
 
-from bedplate import journal
 from bedplate.errors import ConflictError, UnavailableError
 from bedplate.serve.supervisor import Supervisor
-from tests.serve.support import KEY, STRANGER, World, all_types, body, client, eventually, linear
+from tests.serve.support import KEY, STRANGER, World, all_types, body, client, eventually, linear, log_of
 
 Code = grpc.StatusCode
 INFERENCE = Path(sys.prefix) / "inference" / "bin" / "python"
@@ -95,7 +93,7 @@ def test_the_protocol_is_answered(world: World, caller: triton.InferenceServerCl
     response = answer.get_response()
     assert (response.model_name, response.model_version, response.id) == ("linear", "1", "one")
     prediction = response.parameters["prediction_id"].string_param
-    logged = [one for one in predictions(world) if one["id"] == prediction]
+    logged = [one for one in log_of(world) if one["id"] == prediction]
     assert [(one["request_id"], one["inputs"]["X"], one["principal"]) for one in logged] == [
         ("one", [1, 2, 3, 4, 5, 6], "svc-0")
     ]
@@ -124,14 +122,6 @@ def test_the_model_is_described_and_counted_the_same_over_both(
     assert stats.inference_stats.success.ns > 0
 
 
-def predictions(world: World) -> list[dict[str, Any]]:
-    return [
-        msgspec.json.decode(record)
-        for segment in journal.segments(world.home.journal)
-        for record in journal.read(segment)
-    ]
-
-
 def test_the_log_is_the_same_as_over_rest(
     world: World, addresses: tuple[str, str], caller: triton.InferenceServerClient
 ) -> None:
@@ -139,7 +129,7 @@ def test_the_log_is_the_same_as_over_rest(
         over_rest = http.post("/v2/models/linear/infer", json=body((1.5, 2, 3))).headers["x-prediction-id"]
     answer = caller.infer("linear", [rows(1.5, 2, 3)], request_id="r1", headers=CALLER)
     over_grpc = answer.get_response().parameters["prediction_id"].string_param
-    records = {one.pop("id"): one for one in predictions(world) if one["id"] in (over_rest, over_grpc)}
+    records = {one.pop("id"): one for one in log_of(world) if one["id"] in (over_rest, over_grpc)}
     for record in records.values():
         del record["time"], record["latency_ms"]
     assert records[over_rest] == records[over_grpc]
@@ -403,6 +393,6 @@ def test_swaps_under_load_fail_no_request(tmp_path: Path) -> None:
     assert asking.failed == []
     assert asking.again == 4
     # Each answer was logged once, and what was not answered was not computed.
-    assert sorted(one["id"] for one in predictions(world)) == sorted(asking.answered)
+    assert sorted(one["id"] for one in log_of(world)) == sorted(asking.answered)
     log = "".join(path.read_text() for path in world.home.logs.iterdir())
     assert "Traceback" not in log, log

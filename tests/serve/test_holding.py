@@ -14,13 +14,12 @@ from typing import Any
 
 import pytest
 
-from bedplate import journal
 from bedplate.serve.holding import Holder, Orphan
 from bedplate.serve.scaling import Scale
 from bedplate.serve.sockets import listen
 from bedplate.serve.supervisor import Supervisor
 from tests.serve.held import LARGE, TOO_LARGE
-from tests.serve.support import KEY, World, body, eventually
+from tests.serve.support import KEY, World, body, eventually, log_of
 
 INFER = "/v2/models/linear/infer"
 
@@ -95,10 +94,6 @@ class Load:
             thread.join()
 
 
-def records(world: World) -> list[dict[str, Any]]:
-    return [json.loads(record) for one in journal.segments(world.home.journal) for record in journal.read(one)]
-
-
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
     return World(tmp_path)
@@ -120,7 +115,7 @@ def test_replicas_are_killed_under_load_and_every_request_is_answered_once(
             load.more(100)
             assert supervisor.status()[0].restarts == 3
     assert load.failed == []
-    logged = [(record["request_id"], record["id"]) for record in records(world)]
+    logged = [(record["request_id"], record["id"]) for record in log_of(world)]
     assert sorted(logged) == sorted(load.answers.items())
 
 

@@ -1,6 +1,5 @@
 """Entity keys in a request are joined with online features: trained on what is served, defaults and stale ones told."""
 
-import json
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -15,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from bedplate import journal, online
+from bedplate import online
 from bedplate.compute.task import Result, Task
 from bedplate.errors import InputError, IntegrityError
 from bedplate.features import materialise
@@ -27,7 +26,7 @@ from bedplate.serve.state import View, key_of, pack_row
 from bedplate.serve.supervisor import Supervisor
 from bedplate.train import tabular
 from bedplate.train.joined import Join, config_of, join
-from tests.serve.support import World, client
+from tests.serve.support import World, client, log_of
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 HOURS = [NOW - timedelta(hours=h) for h in (30, 20, 1)]
@@ -99,7 +98,7 @@ def old() -> int:
 
 
 def logged(world: World, answer: httpx.Response) -> dict[str, Any]:
-    records = [json.loads(r) for s in journal.segments(world.home.journal) for r in journal.read(s)]
+    records = log_of(world)
     (record,) = [r for r in records if r["id"] == answer.headers["x-prediction-id"]]
     found: dict[str, Any] = record
     return found

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from bedplate import ids, journal
+from bedplate.journal import predictions
 from bedplate.records import ModelSignature, Prediction
 from bedplate.serve import snapshot
 from bedplate.serve.routing import Latencies, compare, position
@@ -73,7 +74,7 @@ class Rolling:
     def records(self) -> list[Prediction]:
         """Every prediction logged in this step."""
         found = [
-            msgspec.json.decode(record, type=Prediction)
+            predictions.decode(record)
             for segment in journal.segments(self.world.home.journal)
             for record in journal.read(segment)
         ]

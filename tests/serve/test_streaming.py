@@ -14,13 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from bedplate import journal
 from bedplate.errors import InputError, IntegrityError
 from bedplate.serve import generation
 from bedplate.serve.generation import Config
 from bedplate.serve.predictors import NO_FEATURES
 from bedplate.serve.supervisor import Supervisor
-from tests.serve.support import KEY, World, client, eventually
+from tests.serve.support import KEY, World, client, eventually, log_of
 
 LETTERS = ["a", "b", "c", "d", "é", "."]
 STREAM = "/v2/models/writer/generate_stream"
@@ -95,8 +94,7 @@ def record(world: World, prediction: str) -> Any:
     """The one record of a prediction, when it is there."""
 
     def look() -> Any:
-        records = [json.loads(r) for s in journal.segments(world.home.journal) for r in journal.read(s)]
-        found = [r for r in records if r["id"] == prediction]
+        found = [r for r in log_of(world) if r["id"] == prediction]
         assert len(found) < 2
         return found[0] if found else None
 

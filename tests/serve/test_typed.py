@@ -14,14 +14,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from bedplate import journal
 from bedplate.errors import AuthenticationError, BedplateError, DeadlineError, QuotaError
 from bedplate.http import ProtocolError, Response
 from bedplate.records import ModelSignature, TensorSpec
 from bedplate.serve import generation, invocations, openai, rest, typed
 from bedplate.serve.pressure import OverloadedError
 from bedplate.serve.supervisor import Supervisor
-from tests.serve.support import KEY, World, all_types, client
+from tests.serve.support import KEY, World, all_types, client, log_of
 from tests.serve.test_streaming import LETTERS, writer
 
 COLUMNS = ModelSignature(
@@ -97,7 +96,7 @@ def test_an_object_is_answered_by_an_object_and_a_list_by_a_list(http: httpx.Cli
 def test_the_log_has_what_was_sent_and_said(world: World, http: httpx.Client) -> None:
     answer = http.post("/predict", json=[ROW, ROW], headers={"x-request-id": "mine"})
 
-    records = [json.loads(r) for s in journal.segments(world.home.journal) for r in journal.read(s)]
+    records = log_of(world)
     (record,) = [r for r in records if r["id"] == answer.headers["x-prediction-id"]]
     assert record["request_id"] == "mine"
     assert (record["inputs"]["the town"], record["inputs"]["place"]) == (["Évora"] * 2, [1.0, 2.0] * 2)

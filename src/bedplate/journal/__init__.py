@@ -6,7 +6,8 @@ second, and is not acknowledged as recorded. Every writer has its own segment, s
 is sealed by size, by age and on close; only then has it a digest.
 
 :mod:`.format` says what the bytes mean, :mod:`.writer` writes them, :mod:`.segments` finds, reads and recovers them.
-:mod:`.backlog` outlives a writer that is killed, and :mod:`.rescue` writes what was left in it.
+:mod:`.predictions` says what a record of the prediction log holds. :mod:`.backlog` outlives a writer that is killed,
+and :mod:`.rescue` writes what was left in it.
 """
 
 from bedplate.journal.backlog import Backlog

@@ -14,7 +14,6 @@ _PAGE = 4096
 _STATE = struct.Struct("<Q48s")
 _STATES = 64, 192
 _LENGTH = struct.Struct("<I")
-_END = bytes(_LENGTH.size)
 
 
 class Backlog:
@@ -39,7 +38,8 @@ class Backlog:
         if half is None or self._filled[half] + size + _LENGTH.size > _HALF:
             return
         at = _start(half) + self._filled[half]
-        self._memory[at + _LENGTH.size : at + size + _LENGTH.size] = record + _END
+        self._memory[at + _LENGTH.size : at + size] = record
+        _LENGTH.pack_into(self._memory, at + size, 0)
         _LENGTH.pack_into(self._memory, at, len(record))
         self._filled[half] += size
 

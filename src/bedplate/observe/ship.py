@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -14,8 +13,8 @@ from bedplate import clock, journal
 from bedplate.data.reads import Reader
 from bedplate.data.tables import Tables
 from bedplate.errors import IntegrityError, NotFoundError
-from bedplate.journal import Segment
-from bedplate.records import Packed, Prediction, TableVersion
+from bedplate.journal import Segment, predictions
+from bedplate.records import Prediction, TableVersion
 
 SCHEMA = pa.schema(
     [
@@ -48,8 +47,6 @@ SCHEMA = pa.schema(
 """The prediction table. Inputs, features and outputs are JSON text: their names differ from model to model."""
 
 _JSON_COLUMNS = ("inputs", "features", "outputs", "exposure", "trace")
-_decoder = msgspec.json.Decoder(Prediction)
-_packed = msgspec.msgpack.Decoder(Prediction)
 
 
 class ShipReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,13 +79,13 @@ def ship(
     for segment in journal.segments(folder, sealed_only=True):
         if not count:
             _upgrade(tables, name)
-        predictions = [_prediction(segment, record) for record in journal.read(segment)]
-        table = pa.Table.from_pylist([_row(segment, prediction) for prediction in predictions], schema=SCHEMA)
+        shipped = [_prediction(segment, record) for record in journal.read(segment)]
+        table = pa.Table.from_pylist([_row(segment, prediction) for prediction in shipped], schema=SCHEMA)
         version = tables.write(name, table, mode="append", key=f"segment:{segment.id}")
         if on_segment is not None:
             on_segment(segment, version)
         if on_predictions is not None:
-            on_predictions(predictions)
+            on_predictions(shipped)
         segment.path.unlink()
         _sync(folder)
         count, rows = count + 1, rows + table.num_rows
@@ -179,8 +176,6 @@ def _upgrade(tables: Tables, name: str) -> None:
 
 def _row(segment: Segment, prediction: Prediction) -> dict[str, object]:
     row: dict[str, Any] = msgspec.structs.asdict(prediction)
-    for column in ("inputs", "outputs"):
-        row[column] = {name: _unpacked(segment, value) for name, value in row[column].items()}
     for column in _JSON_COLUMNS:
         row[column] = msgspec.json.encode(row[column]).decode()
     return {**row, "time": clock.parse(prediction.time), "segment": segment.id}
@@ -188,20 +183,9 @@ def _row(segment: Segment, prediction: Prediction) -> dict[str, object]:
 
 def _prediction(segment: Segment, record: bytes) -> Prediction:
     try:
-        return _decoder.decode(record) if record[:1] == b"{" else _packed.decode(record)
-    except msgspec.DecodeError as error:
-        raise IntegrityError(f"a journal record is no prediction: {error}", where=str(segment.path)) from error
-
-
-def _unpacked(segment: Segment, value: Any) -> Any:
-    """What a journal record holds packed as the table has it: nested lists."""
-    if not isinstance(value, dict):
-        return value
-    try:
-        packed = msgspec.convert(value, Packed)
-        return np.frombuffer(packed.data, packed.dtype).reshape(packed.shape).tolist()
-    except (msgspec.ValidationError, TypeError, ValueError) as error:
-        raise IntegrityError(f"a journal record holds no array: {error}", where=str(segment.path)) from error
+        return predictions.decode(record)
+    except IntegrityError as error:
+        raise IntegrityError(error.message, where=str(segment.path)) from error
 
 
 def _restore(row: dict[str, object]) -> Prediction:

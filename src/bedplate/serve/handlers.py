@@ -27,7 +27,7 @@ from bedplate.errors import (
 )
 from bedplate.http import ResourceRef, places
 from bedplate.ids import Digest
-from bedplate.journal import Writer
+from bedplate.journal import Writer, predictions
 from bedplate.records import Exposure, TraceContext
 from bedplate.serve.access import Access, Admitted
 from bedplate.serve.arrival import Arrival
@@ -42,7 +42,6 @@ from bedplate.serve.tensors import Answered, Arrays, Call, check, logged, plain
 
 _log = logging.getLogger(__name__)
 ENTITY = "Endpoint"
-_encode = msgspec.json.Encoder().encode
 _MOST_HEADS = 1000
 
 
@@ -104,6 +103,7 @@ class Inference:
         self._batcher = batcher
         self._journal = journal
         self._durable = spec.mode == "durable"
+        self._records = predictions.Encoder()
         self._heads: dict[tuple[str, str, Digest, Digest], bytes] = {}
         self._settled: deque[tuple[Callable[[StorageError | None], None], StorageError | None]] = deque()
         self._waking = False
@@ -262,11 +262,11 @@ class Inference:
             request_id=call.id or "",
             time=clock.timestamp(),
         )
-        record = self._head(admitted, routed.bundle, routed.evidence) + _encode(own)[1:]
+        trace = None
         if arrival.traceparent:
             model = min(computed - decoded, self._batcher.took) if self.queues else computed - decoded
-            record = _traced(record, arrival, decoded, computed, model, answer.steps)
-        return prediction, record
+            trace = _trace(arrival, decoded, computed, model, answer.steps)
+        return prediction, self._records.record(self._head(admitted, routed.bundle, routed.evidence), own, trace)
 
     async def stream(
         self, prediction: str, call: Call, admitted: Admitted, arrival: Arrival
@@ -318,11 +318,12 @@ class Inference:
                     request_id=call.id or "",
                     time=clock.timestamp(),
                 )
-                record = self._head(admitted, routed.bundle, routed.evidence) + _encode(own)[1:]
+                trace = None
                 if arrival.traceparent:
                     computed = perf_counter()
-                    record = _traced(record, arrival, decoded, computed, computed - decoded, routed.answer.steps)
-                await self._log(record)
+                    trace = _trace(arrival, decoded, computed, computed - decoded, routed.answer.steps)
+                head = self._head(admitted, routed.bundle, routed.evidence)
+                await self._log(self._records.record(head, own, trace))
                 self.metrics.prediction(perf_counter() - started)
 
     async def _routed(self, call: Call, seconds: float) -> AsyncGenerator[Routed]:
@@ -382,7 +383,7 @@ class Inference:
                 "principal": admitted.principal.id,
                 "use_case": self.spec.use_case,
             }
-            head = _encode(constant)[:-1] + b","
+            head = self._records.head(constant)
             if len(self._heads) >= _MOST_HEADS:
                 self._heads.clear()
             self._heads[key] = head
@@ -434,11 +435,9 @@ class Inference:
             written(failure)
 
 
-def _traced(
-    record: bytes, arrival: Arrival, decoded: float, computed: float, model: float, steps: Mapping[str, float]
-) -> bytes:
-    """A record with the trace that its request is a part of, decoded and computed at those times."""
-    trace = TraceContext(
+def _trace(arrival: Arrival, decoded: float, computed: float, model: float, steps: Mapping[str, float]) -> TraceContext:
+    """The trace that a request is a part of, which was decoded and computed at those times."""
+    return TraceContext(
         parent=arrival.traceparent,
         state=arrival.tracestate,
         receive_ms=round((decoded - arrival.started) * 1000, 3),
@@ -446,7 +445,6 @@ def _traced(
         model_ms=round(model * 1000, 3),
         steps_ms={name: round(seconds * 1000, 3) for name, seconds in steps.items()},
     )
-    return record[:-1] + b',"trace":' + _encode(trace) + b"}"
 
 
 def unforeseen(error: BaseException) -> InternalError:

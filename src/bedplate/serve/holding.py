@@ -18,11 +18,11 @@ from pathlib import Path
 import msgspec
 
 from bedplate import journal
-from bedplate.errors import BedplateError
+from bedplate.errors import BedplateError, IntegrityError
 from bedplate.http import places
 from bedplate.http.places import Left, Places
 from bedplate.http.server import Server
-from bedplate.journal import Backlog
+from bedplate.journal import Backlog, predictions
 
 _log = logging.getLogger(__name__)
 _WORD = struct.Struct("<cII")
@@ -133,8 +133,8 @@ class _Identified(msgspec.Struct):
 
 def _id_of(record: bytes) -> str:
     try:
-        return msgspec.json.decode(record, type=_Identified).id
-    except msgspec.DecodeError:  # kept in another form, by somebody who claims nothing
+        return predictions.part(record, _Identified).id
+    except IntegrityError:  # kept in another form, by somebody who claims nothing
         return ""
 
 

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bedplate.errors import BedplateError, InputError
-from bedplate.records import ModelSignature, Packed, TensorSpec
+from bedplate.journal.predictions import Packed
+from bedplate.records import ModelSignature, TensorSpec
 
 DTYPES: dict[str, Any] = {
     "BOOL": np.bool_,
