@@ -46,6 +46,7 @@ policy check FILE --home --json
 policy list --home --json
 policy remove ID --home --json
 policy test --action --environment --gates-passed --home --json --principal --purpose --resource
+probe --home --json --model --shape
 quota list ENDPOINT --home --json
 quota remove ENDPOINT NAME --group --home --json
 quota set ENDPOINT NAME --burst --day --group --home --json --month --rate

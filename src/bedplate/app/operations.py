@@ -36,6 +36,7 @@ from bedplate.app.read_models import (
 )
 from bedplate.app.table_reports import ContractDiffReport, ContractTestReport, PromiseReport
 from bedplate.errors import HomeError, UnavailableError
+from bedplate.plan.types import Probe
 from bedplate.records import Event
 from bedplate.settings import Home, Settings
 from bedplate.workflow.owner import HeldError
@@ -114,6 +115,21 @@ class Bedplate:
         from bedplate.app import planning
 
         return planning.preview(self.settings, usecase.load(Path(path)))
+
+    def probe(
+        self, model: str | Path | None = None, *, shapes: Sequence[str] = (), on_event: OnEvent = _quiet
+    ) -> Probe:
+        """Measure this machine anew, in seconds, and keep it as what plans scale from.
+
+        ``model`` is an ONNX file to be timed as well; ``shapes`` (``NAME=1x3x224x224``) fills in its open dimensions.
+
+        Raises:
+            InputError: the model cannot be read, opened or fed.
+        """
+        from bedplate.app import planning
+
+        found = planning.measure_anew(self.home, Path(model) if model is not None else None, shapes, on_event)
+        return self._effect("keep_probe", Probe, measured=msgspec.to_builtins(found))
 
     def contract_diff(self, path: str | Path) -> ContractDiffReport:
         """What the contracts of a use case change against those in force, for whom that breaks, and what it hits."""

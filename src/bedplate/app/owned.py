@@ -27,6 +27,7 @@ from bedplate.app.read_models import StopReport, UpInfo
 from bedplate.app.system import System
 from bedplate.errors import AuthenticationError, NotFoundError, UnavailableError
 from bedplate.identity import Principal
+from bedplate.plan.types import Probe
 from bedplate.policy import values as policy
 from bedplate.records import Event
 from bedplate.settings import Home, Settings
@@ -152,6 +153,12 @@ class OwnedHome:
             )
         return backup.backup(self.system.home, Path(destination))
 
+    def keep_probe(self, principal: Principal, emit: Emit, measured: dict[str, Any]) -> Any:
+        """Keep a measurement of this machine."""
+        from bedplate.app import planning
+
+        return planning.keep(self.system, principal, msgspec.convert(measured, Probe))
+
     def gc(self, principal: Principal, emit: Emit, older_than: str, dry_run: bool) -> Any:
         """Delete for good what was deleted long enough ago."""
         from bedplate.app import collecting
@@ -254,6 +261,7 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
         OwnedHome.status,
         OwnedHome.load_target,
         OwnedHome.export_kubernetes,
+        OwnedHome.keep_probe,
         OwnedHome.score,
         OwnedHome.start_scoring,
         OwnedHome.show_scoring,

@@ -1,19 +1,23 @@
 """From a loaded file to a plan: what the planner needs from this machine and this data, and how its answer is shown."""
 
-import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import msgspec
 
-from bedplate import ids, store
-from bedplate.app import inputs, policies
+from bedplate import files, ids, store
+from bedplate.app import access, inputs, policies
 from bedplate.app.read_models import PlanOption, PlanReport, Requirement
 from bedplate.app.stage import Context
 from bedplate.app.system import System
+from bedplate.errors import InputError
+from bedplate.identity import Principal
 from bedplate.ids import Digest
 from bedplate.plan import catalogue, choose, requirements
 from bedplate.plan.types import DataFacts, Option, Plan, Probe, Requirements, TableFacts
+from bedplate.policy import values as policy
+from bedplate.records import Event
 from bedplate.settings import Home, Settings
 from bedplate.usecase import Loaded
 
@@ -30,31 +34,70 @@ def probe(home: Home, *, keep: bool) -> Probe:
     """What a short measurement found on this machine; measured once and kept in the home if ``keep``."""
     from bedplate.compute import probe as probing  # NumPy and ONNX Runtime: only when there is something to measure
 
-    if home.probe.is_file():
-        try:
-            kept = msgspec.json.decode(home.probe.read_bytes(), type=Probe)
-        except msgspec.DecodeError:
-            kept = None  # of an older probe, which measured other things
-        if kept is not None and kept.code == ids.digest_file(Path(probing.__file__)):
-            return kept
+    kept = _kept(home)
+    if kept is not None and kept.code == probing.code():
+        return kept
     measured = probing.measure(folder=home.root if home.root.is_dir() else None)
     if keep:
-        _keep(home.probe, msgspec.json.encode(measured))
+        files.write(home.probe, msgspec.json.encode(measured))
     return measured
+
+
+def measure_anew(home: Home, model: Path | None, shapes: Sequence[str], emit: Callable[[Event], None]) -> Probe:
+    """Measure this machine again, and a model if one is named; nothing is kept.
+
+    What earlier probes found of other models stays: an anchor holds as long as its machine.
+
+    Raises:
+        InputError: the model cannot be read, opened or fed.
+    """
+    from bedplate.compute import probe as probing
+    from bedplate.compute.onnx_model import OnnxModel, parse_shapes
+
+    given = parse_shapes(shapes)
+    opened = OnnxModel(model, given) if model is not None else None
+    if opened is None and given:
+        raise InputError("a shape without a model", where="--shape", fix="name the model: --model FILE")
+
+    def on_step(what: str, done: int, total: int) -> None:
+        emit(Event(stage="probe", state="progress", message=what, done=float(done), total=float(total)))
+
+    before = _kept(home)
+    found = probing.measure(folder=home.root if home.root.is_dir() else None, model=opened, on_step=on_step)
+    emit(Event(stage="probe", state="finished", message=found.cpu, seconds=found.seconds))
+    if before is None or before.cpu != found.cpu:
+        return found
+    known = {item.digest for item in found.models}
+    return msgspec.structs.replace(
+        found, models=(*found.models, *(item for item in before.models if item.digest not in known))
+    )
+
+
+def keep(system: System, principal: Principal, measured: Probe) -> Probe:
+    """Keep what was measured as the anchor of every plan from now on, and record it.
+
+    Raises:
+        DeniedError: policy does not let the principal administer the home.
+    """
+    access.demand(system, principal, "administer", policy.HOME)
+    files.write(system.home.probe, msgspec.json.encode(measured))
+    with system.store.transaction() as tx:
+        system.ledger.record(
+            tx, actor=principal.id, action="home.probe", resource="home", payload={"probe": probe_digest(measured)}
+        )
+    return measured
+
+
+def _kept(home: Home) -> Probe | None:
+    try:
+        return msgspec.json.decode(home.probe.read_bytes(), type=Probe)
+    except (OSError, msgspec.DecodeError):
+        return None  # there is none, or one of an older version, which measured other things
 
 
 def probe_digest(measured: Probe) -> Digest:
     """The digest of what a measurement found."""
     return ids.digest_of(measured)
-
-
-def _keep(path: Path, data: bytes) -> None:
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def facts(loaded: Loaded) -> DataFacts:

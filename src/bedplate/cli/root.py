@@ -26,6 +26,7 @@ from bedplate.cli import (
     models,
     plan,
     policy,
+    probe,
     quota,
     release,
     rollout,
@@ -55,6 +56,7 @@ app = typer.Typer(
 for module in (
     usecase,
     plan,
+    probe,
     run,
     server,
     trace,

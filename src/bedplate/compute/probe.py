@@ -6,6 +6,7 @@ import struct
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -15,45 +16,99 @@ import threadpoolctl
 
 from bedplate import clock, ids
 from bedplate.bundle.protobuf import field, varint
-from bedplate.plan.types import Probe
+from bedplate.compute import accelerator
+from bedplate.compute.onnx_model import OnnxModel
+from bedplate.plan.types import BatchTime, MatrixRate, ModelProbe, Probe
 
 _TREES, _DEPTH, _FEATURES = 50, 6, 30
+_SIZES = (64, 256, 384, 1024)
+_ROWS = (1, 8, 64)
+_FILE_BYTES = 32 << 20
+
+OnStep = Callable[[str, int, int], None]
+"""Told what is measured next, how many steps are done, and of how many."""
+
+_STEPS = ("models of trees", "vectors", "requests", "matrix products", "memory", "steadiness", "disk", "accelerators")
 
 
-def measure(seconds: float = 2.0, folder: Path | None = None) -> Probe:
-    """Measure for about ``seconds``; ``fsync`` in ``folder``, or where temporary files go.
+def _untold(what: str, done: int, total: int) -> None:
+    """Show no progress."""
+
+
+def measure(
+    seconds: float = 2.0, folder: Path | None = None, *, model: OnnxModel | None = None, on_step: OnStep = _untold
+) -> Probe:
+    """Measure for about ``seconds``, and ``model`` if there is one; files are written in ``folder``, or where temporary
+    ones go.
 
     What else runs meanwhile is kept out as far as it can be: the quieter tenth of each measurement counts, and
     numerical libraries get one thread, so that none waits for another.
+
+    Raises:
+        InputError: the model cannot be opened or fed.
     """
     with threadpoolctl.threadpool_limits(1):
-        return _measure(seconds, folder)
+        return _measure(seconds, folder, model, on_step)
 
 
-def _measure(seconds: float, folder: Path | None) -> Probe:
+def code() -> ids.Digest:
+    """The digest of what measures: figures of another version are not the same figures."""
+    return ids.digest_of([ids.digest_file(Path(path)) for path in (__file__, accelerator.__file__)])
+
+
+def _measure(seconds: float, folder: Path | None, model: OnnxModel | None, on_step: OnStep) -> Probe:
     began = time.perf_counter()
-    part = seconds / 8
+    part = seconds / len(_STEPS)
     random = np.random.default_rng(7)
+    steps = (*_STEPS, model.name) if model is not None else _STEPS
+
+    def step(number: int) -> None:
+        on_step(steps[number], number, len(steps))
+
+    step(0)
     onnx = _onnx(part, random)
+    step(1)
     score, select = _score(part, random)
+    step(2)
     request = _quiet(_request(), part)
+    step(3)
+    rates = tuple(MatrixRate(rows=n, gflops=_matmul(n, part / 6, random)) for n in _SIZES)
+    every = _everywhere(lambda: _matmul(_SIZES[-1], part / 6, np.random.default_rng(7)))
+    step(4)
+    copied, copied_by_all = _copy(part / 2), _everywhere(lambda: _copy(part / 2))
+    step(5)
+    unsteady = _unsteadiness(part, random)
+    step(6)
+    written, read = _disk(folder)
+    synced = _fsync(part, folder)
+    step(7)
+    devices = accelerator.measure(part)
+    if model is not None:
+        step(8)
     return Probe(
         cpu=_cpu_name(),
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        cores=_cores(),
         memory=_memory(),
         clock_ghz=_clock_ghz(),
-        matmul_gflops=_matmul(part, random),
-        copy_gbps=_copy(part),
+        matmul_gflops=next(rate.gflops for rate in rates if rate.rows == 384),
+        copy_gbps=copied,
         score_gbps=score,
         select_ns=select * 1e9,
         request_us=request * 1e6,
-        service_cs2=_unsteadiness(part, random),
+        service_cs2=unsteady,
         onnx_call_us=onnx[0] * 1e6 if onnx else None,
         onnx_tree_ns=onnx[1] * 1e9 if onnx else None,
-        fsync_ms=_fsync(part, folder) * 1e3,
+        fsync_ms=synced * 1e3,
+        matmul_sizes=rates,
+        matmul_all_gflops=every,
+        copy_all_gbps=copied_by_all,
+        disk_write_gbps=written,
+        disk_read_gbps=read,
+        accelerators=devices,
+        models=(model_times(model, seconds),) if model is not None else (),
         made=clock.timestamp(),
         seconds=time.perf_counter() - began,
-        code=ids.digest_file(Path(__file__)),
+        code=code(),
     )
 
 
@@ -74,9 +129,48 @@ def _quiet(work: Callable[[], object], seconds: float) -> float:
     return float(np.quantile(_times(work, seconds), 0.1))
 
 
-def _matmul(seconds: float, random: np.random.Generator) -> float:
+def model_times(model: OnnxModel, seconds: float) -> ModelProbe:
+    """What one call of a model takes on one thread, for 1, 8 and 64 rows where it takes rows together.
+
+    Raises:
+        InputError: it cannot be opened or fed.
+    """
+    session = model.session()
+    times = []
+    for rows in _ROWS if model.batches(session) else _ROWS[:1]:
+        feed = model.feed(session, rows)
+        taken = _quiet(lambda feed=feed: session.run(None, feed), seconds / len(_ROWS))  # type: ignore[misc]
+        times.append(BatchTime(rows=rows, seconds=taken))
+    return ModelProbe(name=model.name, digest=model.digest, times=tuple(times))
+
+
+def _everywhere(rate: Callable[[], float]) -> float:
+    """The sum of the rates of one thread for each core, all at once; NumPy lets go of the interpreter's lock."""
+    cores = _cores()
+    with ThreadPoolExecutor(cores) as pool:
+        return sum(pool.map(lambda _: rate(), range(cores)))
+
+
+def _disk(folder: Path | None) -> tuple[float, float]:
+    """10^9 bytes a second of a file written and synced, then read again."""
+    block = np.random.default_rng(7).bytes(1 << 20)
+    with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+        start = time.perf_counter()
+        for _ in range(_FILE_BYTES >> 20):
+            file.write(block)
+        os.fsync(file.fileno())
+        written = time.perf_counter() - start
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        file.seek(0)
+        start = time.perf_counter()
+        while file.read(1 << 20):
+            pass
+        return _FILE_BYTES / written / 1e9, _FILE_BYTES / (time.perf_counter() - start) / 1e9
+
+
+def _matmul(n: int, seconds: float, random: np.random.Generator) -> float:
     """GFLOP/s of one core in NumPy's product."""
-    n = 384
     a, b = random.random((2, n, n), dtype=np.float32)
     return 2 * n**3 / _quiet(lambda: a @ b, seconds) / 1e9
 
@@ -156,6 +250,10 @@ def _onnx(seconds: float, random: np.random.Generator) -> tuple[float, float] | 
     one, many = timed(1), timed(256)
     tree = max(0.0, (many - one) / (255 * _TREES))
     return max(0.0, one - _TREES * tree), tree
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cpu_name() -> str:

@@ -22,6 +22,45 @@ class DataFacts(msgspec.Struct, frozen=True, kw_only=True):
     tables: dict[str, TableFacts] = {}
 
 
+class MatrixRate(msgspec.Struct, frozen=True, kw_only=True):
+    """Products of square matrices of 32-bit floats, one thread: rows of a matrix, and 10^9 operations a second."""
+
+    rows: int
+    gflops: float
+
+
+class AcceleratorProbe(msgspec.Struct, frozen=True, kw_only=True):
+    """What a short measurement found on one accelerator. None: the library that measured cannot tell."""
+
+    name: str
+    library: str
+    memory: int | None
+    """Bytes."""
+    matmul_tflops: dict[str, float]
+    """10^12 operations a second, by the type of the numbers."""
+    copy_gbps: float | None
+    """10^9 bytes a second, read and written, in its own memory."""
+    upload_gbps: float
+    """10^9 bytes a second from the memory of the host."""
+    launch_us: float | None
+    """The smallest piece of work, from the host's call to its end."""
+
+
+class BatchTime(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds of one call with so many rows, the quieter tenth of many."""
+
+    rows: int
+    seconds: float
+
+
+class ModelProbe(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model of the user took on this machine, on one thread: an anchor for what is like it."""
+
+    name: str
+    digest: Digest
+    times: tuple[BatchTime, ...]
+
+
 class Probe(msgspec.Struct, frozen=True, kw_only=True):
     """What a short measurement found on this machine. None: could not be measured here.
 
@@ -51,6 +90,18 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True):
     onnx_tree_ns: float | None
     """One row through one tree of depth 6 in ONNX Runtime, one thread."""
     fsync_ms: float
+    matmul_sizes: tuple[MatrixRate, ...] = ()
+    matmul_all_gflops: float | None = None
+    """All cores together, the largest of ``matmul_sizes``."""
+    copy_all_gbps: float | None = None
+    """All cores together."""
+    disk_write_gbps: float | None = None
+    """One file written from its start to its end, synced."""
+    disk_read_gbps: float | None = None
+    """The same file read again, not from memory where the system lets go of it."""
+    accelerators: tuple[AcceleratorProbe, ...] = ()
+    models: tuple[ModelProbe, ...] = ()
+    """The user's own, if any was given."""
     made: str
     """RFC 3339."""
     seconds: float
