@@ -329,3 +329,46 @@ def test_a_replica_joins_what_comes_together_and_answers_each_its_own(tmp_path: 
     np.testing.assert_allclose(together, one_by_one * 4, rtol=1e-4, atol=1e-5)
     (log,) = world.home.logs.glob("replica-*.log")
     assert "rows together save" in log.read_text()
+
+
+class Where(Rows):
+    """Notes in which thread it computes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def predict(self, inputs: dict[str, Any], features: Any) -> Answer:
+        self.names.append(threading.current_thread().name.split("_")[0])
+        return super().predict(inputs, features)
+
+
+def test_a_caller_that_is_alone_has_no_thread_between_until_another_one_comes() -> None:
+    predictor = Where()
+
+    async def asked(batcher: Batcher, caller: str) -> None:
+        inputs = {"x0": np.ones((1, 2))}
+        if not batcher.lone(caller):
+            await batcher.predict(inputs)
+            return
+        answers: list[Any] = []
+        batcher.soon(inputs, math.inf, caller, answers.append)
+        assert isinstance(answers[0], Answer)
+
+    async def run(seconds: float) -> list[str]:
+        predictor.names.clear()
+        batcher = Batcher(predictor, ANY, Plan(rows=8, reason="for the test", seconds={1: seconds}))
+        for _ in range(20):
+            await asked(batcher, "one")
+        alone = predictor.names[-3:]
+        await asked(batcher, "another")
+        await asked(batcher, "one")
+        two = predictor.names[-2:]
+        for _ in range(20):
+            await asyncio.gather(*(asked(batcher, "one") for _ in range(3)))
+        together = predictor.names[-1]
+        batcher.close()
+        return [*alone, *two, together]
+
+    assert asyncio.run(run(0.002)) == ["MainThread"] * 3 + ["model"] * 3
+    assert asyncio.run(run(0.5)) == ["model"] * 6  # who comes meanwhile would wait for too long

@@ -33,6 +33,8 @@ _WORTH = 0.05  # a doubling that makes a row cheaper by less than this is not wo
 _HANDOVERS = 10  # batching has to save so many times what handing a request to the thread and back costs
 _JOINING = 4e-6  # seconds that joining requests and parting answers takes for each of them, at most
 _TURN_SECONDS = 0.0005  # how long the loop may compute for one batch: others wait for it
+_LONE = 16  # so many requests in a row of one connection, none while another was computed, and it is alone
+_LONE_SECONDS = 0.01  # how long the loop may compute for one that is alone: one that comes meanwhile waits for it
 _NEAR = 0.001  # seconds within which requests of different callers are likely to meet in one turn
 _MEET = 1.2  # requests of a turn, in the mean, from which on it is worth to wait for its end
 _RETRY = 64  # after so many requests that did not wait for the end of their turn, one does
@@ -95,6 +97,8 @@ class Batcher:
         # A step of a stream may take long, and so may another process; the loop does other things meanwhile.
         waits = isinstance(predictor, Streams) or getattr(predictor, "waits", False)
         self._thread = ThreadPoolExecutor(1, "model") if waits or (plan.rows > 1 and plan.thread) else None
+        self._quick = not waits and plan.seconds.get(1, math.inf) <= _LONE_SECONDS
+        self._alike = 0  # requests of one caller after each other
         self._turn: list[_Turn] = []
         self._last: tuple[object, float] = (None, -math.inf)  # who asked last, and when
         self._meet = _MEET  # how many requests a turn had, in the mean of the last ones
@@ -150,11 +154,21 @@ class Batcher:
         except TimeoutError as error:
             raise too_late() from error
 
-    def soon(self, inputs: Arrays, until: float, caller: object, settle: Settle) -> None:
-        """:meth:`predict` where :attr:`queues` is false: ``settle`` gets the answer before this returns.
+    def lone(self, caller: object) -> bool:
+        """Whether the next request is computed in the loop although there is a thread: nobody but this caller asks.
 
-        Or at the end of this turn of the loop, where others are likely to ask in it as well: requests of one ``caller``
-        come one after the other, those of several together.
+        A hand-over to the thread and back would be for nothing. To be asked once for each request, before :meth:`soon`.
+        """
+        who, _ = self._last
+        self._last = caller, perf_counter()
+        self._alike = self._alike + 1 if who is caller and not self._busy else 0
+        return self._quick and self._alike >= _LONE
+
+    def soon(self, inputs: Arrays, until: float, caller: object, settle: Settle) -> None:
+        """:meth:`predict` where :attr:`queues` is false, or the caller :meth:`lone`. ``settle`` gets the answer.
+
+        That is before this returns, or at the end of this turn of the loop, where others are likely to ask in it as
+        well: requests of one ``caller`` come one after the other, those of several together.
         """
         now = perf_counter()
         who, when = self._last
@@ -166,7 +180,9 @@ class Batcher:
             if len(self._turn) == 1:
                 asyncio.get_running_loop().call_soon(self._end_turn)
         else:
-            settle(self._alone(inputs))
+            answer = self._alone(inputs)
+            self.took = perf_counter() - now
+            settle(answer)
 
     def _worth(self) -> bool:
         """Whether to wait for the end of a turn; now and then, to find out."""

@@ -20,12 +20,11 @@ from bedplate.http import ProtocolError
 from bedplate.http.streams import NoRoomError, Room
 from bedplate.serve import arrival as arrivals
 from bedplate.serve import codecs, messages, repository
-from bedplate.serve.access import Admitted
 from bedplate.serve.arrival import Arrival
-from bedplate.serve.handlers import Inference, unforeseen
+from bedplate.serve.handlers import Inference, Outcome, unforeseen
 from bedplate.serve.hpack import literal
 from bedplate.serve.http2 import Http2Server
-from bedplate.serve.messages import Messages
+from bedplate.serve.messages import Asked, Messages
 from bedplate.serve.pressure import OverloadedError
 from bedplate.serve.repository import Repository
 from bedplate.serve.rpc import Rpc
@@ -115,7 +114,7 @@ class GrpcServer:
             if path == _INFER:
                 inference.metrics.in_flight += 1
                 inference.pressure.arriving[rpc] = rpc.started
-                rpc.handler = self._infer
+                rpc.handler, rpc.at_once = self._infer, self._infer_at_once
                 rpc.caller = inference.admit(caller, inference.resource, _arrival(rpc, rpc.started))
             elif path == _STREAM:
                 self._open += 1
@@ -159,23 +158,51 @@ class GrpcServer:
 
     # ------------------------------------------------------------------------------------------------------ inference
 
-    async def _infer(self, rpc: Rpc) -> None:
+    def _infer_at_once(self, rpc: Rpc) -> bool:
+        """Answer a call without a task; False where :meth:`Inference.immediate` says no."""
+        inference = self._inference
+        if not inference.immediate(rpc):
+            return False
+        inference.pressure.arriving.pop(rpc, None)
         try:
-            self._inference.pressure.arriving.pop(rpc, None)
-            answer, prediction = await self._answer(rpc.take(), rpc.caller, _arrival(rpc, rpc.started))
+            asked, arrival = self._request(rpc), _arrival(rpc, rpc.started)
         except Exception as error:  # noqa: BLE001  the last line of defence: every outcome becomes a status
+            self._fail(rpc, error)
+        else:
+            inference.soon(asked.call, rpc.caller, arrival, rpc, partial(self._settle, rpc, asked))
+        return True
+
+    async def _infer(self, rpc: Rpc) -> None:
+        self._inference.pressure.arriving.pop(rpc, None)
+        try:
+            asked = self._request(rpc)
+            arrival = _arrival(rpc, rpc.started)
+            answered = await self._inference.answer(asked.call, rpc.caller, arrival, pinned=asked.pinned)
+        except Exception as error:  # noqa: BLE001  as above
+            self._fail(rpc, error)
+        else:
+            self._settle(rpc, asked, answered)
+
+    def _request(self, rpc: Rpc) -> Asked:
+        message = rpc.take()
+        if message is None:
+            raise InputError("the request holds no message")
+        return self._messages.decode(message)
+
+    def _settle(self, rpc: Rpc, asked: Asked, outcome: Outcome) -> None:
+        """Answer with what came of a call, unless its client does not wait any more."""
+        if rpc.closed:
+            return
+        if isinstance(outcome, Exception):
+            self._fail(rpc, outcome)
+            return
+        try:
+            answer = self._messages.encode(asked, outcome)
+        except Exception as error:  # noqa: BLE001  as above
             self._fail(rpc, error)
             return
         self._inference.metrics.request(200)
-        rpc.reply(answer, literal(b"x-prediction-id", prediction.encode()))
-
-    async def _answer(self, message: bytes | None, caller: Admitted, arrival: Arrival) -> tuple[bytes, str]:
-        """The answer to one request, and the id of the prediction."""
-        if message is None:
-            raise InputError("the request holds no message")
-        asked = self._messages.decode(message)
-        answered = await self._inference.answer(asked.call, caller, arrival, pinned=asked.pinned)
-        return self._messages.encode(asked, answered), answered.prediction
+        rpc.reply(answer, literal(b"x-prediction-id", outcome.prediction.encode()))
 
     async def _stream(self, rpc: Rpc) -> None:
         """Answer the requests of a stream one after the other; what is wrong with one is told in its answer."""
@@ -187,7 +214,9 @@ class GrpcServer:
                 try:
                     arrival = _arrival(rpc, perf_counter())
                     caller = inference.admit(authorization.decode("latin-1"), inference.resource, arrival)
-                    reply, status = messages.streamed((await self._answer(message, caller, arrival))[0]), 200
+                    asked = self._messages.decode(message)
+                    answered = await inference.answer(asked.call, caller, arrival, pinned=asked.pinned)
+                    reply, status = messages.streamed(self._messages.encode(asked, answered)), 200
                 except (AuthenticationError, DeniedError):
                     raise
                 except Exception as error:  # noqa: BLE001  the last line of defence

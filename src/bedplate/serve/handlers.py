@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping
+from functools import partial
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -74,7 +75,10 @@ Outcome = Answered | Exception
 
 
 class Caller(Protocol):
-    """Who asks: on which connection, and the way to say which record is about the request that it is answered now."""
+    """Who asks, and the way to say which record is about the request that it is answered now.
+
+    Requests of one ``connection`` come one after the other.
+    """
 
     @property
     def connection(self) -> object: ...
@@ -105,7 +109,7 @@ class Inference:
         self._durable = spec.mode == "durable"
         self._records = predictions.Encoder()
         self._heads: dict[tuple[str, str, Digest, Digest], bytes] = {}
-        self._settled: deque[tuple[Callable[[StorageError | None], None], StorageError | None]] = deque()
+        self._settled: deque[tuple[Callable[[BedplateError | None], None], StorageError | None]] = deque()
         self._waking = False
 
     def admit(self, authorization: str | None, resource: ResourceRef, arrival: Arrival) -> Admitted:
@@ -165,15 +169,14 @@ class Inference:
         finally:
             pressure.answering -= 1
 
-    @property
-    def immediate(self) -> bool:
-        """Whether an answer has to wait for no computing elsewhere now: no thread, no other process."""
-        return not self.queues and self.router.route is None
+    def immediate(self, connection: object) -> bool:
+        """Whether an answer to a request on this connection has to wait for no thread and no other process now."""
+        return self.router.route is None and (not self.queues or self._batcher.lone(connection))
 
     def soon(
         self, call: Call, admitted: Admitted, arrival: Arrival, caller: Caller, settle: Callable[[Outcome], None]
     ) -> None:
-        """:meth:`answer` while :attr:`immediate`, in a third of the steps: ``settle`` gets what comes of it.
+        """:meth:`answer` where it is :meth:`immediate`, in a third of the steps: ``settle`` gets what comes of it.
 
         That is before this returns, or at the end of this turn of the event loop; in durable mode, once it is on disk.
         """
@@ -185,41 +188,44 @@ class Inference:
             return
 
         def settled(answer: Answer | BedplateError) -> None:
+            if isinstance(answer, BedplateError):
+                if isinstance(answer, DeadlineError):
+                    self.metrics.drop("deadline")
+                settle(answer)
+                return
             try:
-                answered, record = self._finished(call, admitted, arrival, decoded, caller, answer)
-                if self._durable:
-                    self._keep_durably(record, lambda failure: settle(failure or self._counted(answered, arrival)))
-                    return
-                self._keep(record)
+                check(answer.outputs, self.signature)
+                self._finish(call, admitted, arrival, decoded, self._own(answer), caller.claim, settle)
             except Exception as error:  # noqa: BLE001  the last line of defence: every outcome becomes an answer
                 settle(error)
-            else:
-                settle(self._counted(answered, arrival))
 
         self._batcher.soon(call.arrays, self._until(call, arrival), caller.connection, settled)
 
-    def _finished(
+    def _finish(
         self,
         call: Call,
         admitted: Admitted,
         arrival: Arrival,
         decoded: float,
-        caller: Caller,
-        answer: Answer | BedplateError,
-    ) -> tuple[Answered, bytes]:
-        """What a request is answered with, and the record of it."""
-        if isinstance(answer, BedplateError):
-            if isinstance(answer, DeadlineError):
-                self.metrics.drop("deadline")
-            raise answer
-        check(answer.outputs, self.signature)
-        prediction, record = self._record(call, admitted, arrival, decoded, self._own(answer))
-        caller.claim(prediction)
-        return Answered(prediction, self.version, answer.outputs), record
+        routed: Routed,
+        claim: Callable[[str], None],
+        settle: Callable[[Outcome], None],
+    ) -> None:
+        """Record and count what was computed just now from a request that was decoded at that time, and ``settle``.
 
-    def _counted(self, answered: Answered, arrival: Arrival) -> Answered:
-        self.metrics.prediction(perf_counter() - arrival.started)
-        return answered
+        That is before this returns; in durable mode, once it is on disk.
+        """
+        prediction, record = self._record(call, admitted, arrival, decoded, routed)
+        claim(prediction)
+
+        def kept(failure: BedplateError | None) -> None:
+            if failure is not None:
+                settle(failure)
+                return
+            self.metrics.prediction(perf_counter() - arrival.started)
+            settle(Answered(prediction, routed.version, routed.answer.outputs))
+
+        self._keep(record, kept)
 
     def _until(self, call: Call, arrival: Arrival) -> float:
         return arrival.started + min(arrival.seconds, call.seconds, self.pressure.patience)
@@ -234,11 +240,9 @@ class Inference:
             routed = await self.router.answer(
                 route, call.arrays, split_key(route, call), lambda: self._predict(call.arrays, until)
             )
-        prediction, record = self._record(call, admitted, arrival, decoded, routed)
-        places.claim(prediction)
-        await self._log(record)
-        self.metrics.prediction(perf_counter() - arrival.started)
-        return Answered(prediction, routed.version, routed.answer.outputs)
+        outcome: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
+        self._finish(call, admitted, arrival, decoded, routed, places.claim, partial(_tell, outcome))
+        return await outcome
 
     def _own(self, answer: Answer) -> Routed:
         return Routed(answer, self.spec.digest, self.version, self.spec.evidence, None)
@@ -322,8 +326,10 @@ class Inference:
                 if arrival.traceparent:
                     computed = perf_counter()
                     trace = _trace(arrival, decoded, computed, computed - decoded, routed.answer.steps)
-                head = self._head(admitted, routed.bundle, routed.evidence)
-                await self._log(self._records.record(head, own, trace))
+                record = self._records.record(self._head(admitted, routed.bundle, routed.evidence), own, trace)
+                kept = asyncio.get_running_loop().create_future()
+                self._keep(record, partial(_tell, kept))
+                await kept
                 self.metrics.prediction(perf_counter() - started)
 
     async def _routed(self, call: Call, seconds: float) -> AsyncGenerator[Routed]:
@@ -389,37 +395,27 @@ class Inference:
             self._heads[key] = head
         return head
 
-    async def _log(self, record: bytes) -> None:
+    def _keep(self, record: bytes, kept: Callable[[BedplateError | None], None]) -> None:
+        """Hand a record to the journal. ``kept`` is called with what prevents that: at once; in durable mode by the
+        loop, when the record is on disk or cannot be."""
         if self._durable:
-            await self._kept(record)
-        else:
-            self._keep(record)
-
-    def _keep(self, record: bytes) -> None:
-        """Hand a record to the journal."""
+            loop = asyncio.get_running_loop()
+            self._journal.submit(record, lambda failure: self._wake(loop, kept, failure))
+            return
         try:
             self._journal.submit(record, None)
         except StorageError as error:
             self.metrics.unlogged += 1
-            raise UnavailableError("predictions cannot be logged", fix="try again later") from error
-
-    async def _kept(self, record: bytes) -> None:
-        """Hand a record to the journal, and return when it is on disk."""
-        written: asyncio.Future[StorageError | None] = asyncio.get_running_loop().create_future()
-        self._keep_durably(record, lambda failure: None if written.done() else written.set_result(failure))
-        failure = await written
-        if failure is not None:
-            raise failure
-
-    def _keep_durably(self, record: bytes, written: Callable[[StorageError | None], None]) -> None:
-        """Hand a record to the journal; the loop calls ``written`` when it is on disk, or cannot be."""
-        loop = asyncio.get_running_loop()
-        self._journal.submit(record, lambda failure: self._wake(loop, written, failure))
+            unlogged = UnavailableError("predictions cannot be logged", fix="try again later")
+            unlogged.__cause__ = error
+            kept(unlogged)
+        else:
+            kept(None)
 
     def _wake(
         self,
         loop: asyncio.AbstractEventLoop,
-        written: Callable[[StorageError | None], None],
+        written: Callable[[BedplateError | None], None],
         failure: StorageError | None,
     ) -> None:
         """Called from the journal's thread. One call of the loop serves all of a group commit."""
@@ -433,6 +429,16 @@ class Inference:
         while self._settled:
             written, failure = self._settled.popleft()
             written(failure)
+
+
+def _tell(waiting: "asyncio.Future[Any]", outcome: Any) -> None:
+    """Tell who waits how something ended, if somebody still does."""
+    if waiting.done():
+        return
+    if isinstance(outcome, Exception):
+        waiting.set_exception(outcome)
+    else:
+        waiting.set_result(outcome)
 
 
 def _trace(arrival: Arrival, decoded: float, computed: float, model: float, steps: Mapping[str, float]) -> TraceContext:

@@ -189,9 +189,9 @@ class RestApplication:
         self._reply(protocol, status, headers, body)
 
     def at_once(self, scope: Head, protocol: Exchange) -> bool:
-        """Answer an inference whose body is here without a task; False where :attr:`Inference.immediate` says no."""
+        """Answer an inference whose body is here without a task; False where :meth:`Inference.immediate` says no."""
         inference = self._inference
-        if scope.path != self._hot or scope.method != "POST" or not inference.immediate:
+        if scope.path != self._hot or scope.method != "POST" or not inference.immediate(protocol.connection):
             return False
         started = perf_counter()
         inference.metrics.in_flight += 1

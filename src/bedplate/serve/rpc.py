@@ -29,6 +29,8 @@ class Rpc:
     def __init__(self, connection: "Connection", number: int, path: bytes, metadata: Headers) -> None:
         self.path, self.metadata = path, metadata
         self.handler: Callable[[Rpc], Coroutine[Any, Any, None]] | None = None
+        self.at_once: Callable[[Rpc], bool] | None = None
+        """Answers without a task, now or later, when the message is there; what it leaves is for the handler."""
         self.streams = False
         """Whether the handler begins before a message is there, and may get several."""
         self.caller: Any = None
@@ -40,6 +42,7 @@ class Rpc:
         """Whether the client has sent everything."""
         self.closed = False
         self._connection, self._number = connection, number
+        self._begun = False
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._part = bytearray()
@@ -60,6 +63,14 @@ class Rpc:
             if one == name:
                 found = value
         return found
+
+    @property
+    def connection(self) -> object:
+        """What asks one request after the other: the call itself, for those of one connection come together."""
+        return self
+
+    def claim(self, record: str) -> None:
+        """Say that a record of this id is about this call: it ends with this process, so nobody has to know."""
 
     # -------------------------------------------------------------------------------------------- what the handler does
 
@@ -118,13 +129,16 @@ class Rpc:
     # ----------------------------------------------------------------------------------------- what the connection does
 
     def start(self) -> None:
-        """Run the handler."""
+        """Have the call answered."""
+        self._begun = True
+        if self.at_once is not None and self.at_once(self):
+            return
         assert self.handler is not None, "a call that goes on has a handler"
         self._task = self._connection.loop.create_task(self.handler(self))
 
     def begun(self) -> bool:
-        """Whether the handler runs."""
-        return self._task is not None
+        """Whether somebody answers it."""
+        return self._begun
 
     def arm(self, seconds: float) -> None:
         """End the call when its client no longer waits for it."""
@@ -184,7 +198,7 @@ class Rpc:
 
     def incomplete(self) -> bool:
         """Whether a message has begun, or must come, and is not there."""
-        return bool(self._part) or (not self.streams and not self._messages and self._task is None)
+        return bool(self._part) or (not self.streams and not self._messages and not self._begun)
 
     def waits(self) -> bool:
         """Whether a message is there that nobody has taken."""
