@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import jsonschema
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
 from bedplate.records import ModelSignature, TensorSpec
+from bedplate.serve.invocations import FORMS
 from bedplate.serve.supervisor import Supervisor
 from tests.mlflow import environment
 from tests.serve.support import World, client
@@ -238,6 +240,42 @@ def test_what_does_not_fit_is_refused_in_mlflows_form(urls: dict[str, str], kind
 def test_what_is_not_built_says_so(urls: dict[str, str], kind: str, body: Any) -> None:
     answer = _ask(urls["columns"], kind, body)
     assert (answer.status_code, answer.json()["error_code"]) == (501, "NOT_IMPLEMENTED")
+
+
+SPLIT = {"columns": NAMES, "data": ROWS}
+
+
+@pytest.mark.parametrize(
+    ("body", "fits"),
+    [
+        ({"dataframe_split": SPLIT}, True),
+        ({"dataframe_records": RECORDS, "params": None}, True),
+        ({"inputs": {"size": [1.0], "rooms": [2]}, "more": 1}, True),
+        ({}, False),
+        ({"params": {}}, False),
+        *(({form: None}, False) for form in FORMS),
+        (dict.fromkeys(FORMS), False),
+        ({"dataframe_split": SPLIT, "inputs": None}, False),
+        ({"dataframe_split": SPLIT, "dataframe_records": RECORDS}, False),
+        ({"dataframe_records": RECORDS, "params": 3}, False),
+        ({"dataframe_records": []}, False),
+        ({"dataframe_split": {"columns": NAMES, "data": []}}, False),
+    ],
+)
+def test_what_the_description_allows_of_a_body_is_answered_and_nothing_else(
+    urls: dict[str, str], described: Any, body: dict[str, Any], fits: bool
+) -> None:
+    operation = described["paths"]["/invocations"]["post"]
+    schema = operation["requestBody"]["content"][JSON]["schema"] | {"components": described["components"]}
+
+    assert jsonschema.Draft202012Validator(schema).is_valid(body) == fits
+    assert _ask(urls["columns"], JSON, body).status_code == (200 if fits else 400)
+
+
+@pytest.fixture(scope="module")
+def described(urls: dict[str, str]) -> Any:
+    with client(urls["columns"]) as http:
+        return http.get("/openapi.json").json()
 
 
 def test_parameters_are_not_dropped_in_silence(urls: dict[str, str]) -> None:

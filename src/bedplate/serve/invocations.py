@@ -8,9 +8,10 @@ the answer says so. Parquet and the fields of chat models are 501, for nothing h
 """
 
 import csv
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from bedplate.errors import BedplateError, InputError
 from bedplate.http import APPEND, Limits, ProtocolError, Request, Response, Route, fixed, unaudited
@@ -57,7 +58,7 @@ class Invocations:
             Route(
                 "POST", "/invocations", "predict", own, APPEND, infer, self._invoke, name="invocations",
                 summary="Predictions in MLflow's scoring protocol", render=render, error_type=Failure,
-                request_type=Body, response_type=Predictions,
+                request_type=BODY, response_type=Predictions,
             ),
         ]  # fmt: skip
 
@@ -166,19 +167,26 @@ class Failure(msgspec.Struct):
 class Split(msgspec.Struct, omit_defaults=True):
     """A frame as ``to_dict(orient="split")`` writes it."""
 
-    data: list[list[Any]]
+    data: Annotated[list[list[Any]], msgspec.Meta(min_length=1)]
     columns: list[str | int] | None = None
     index: list[Any] | None = None
 
 
-class Body(msgspec.Struct, omit_defaults=True):
-    """What ``/invocations`` takes as JSON: exactly one of the four."""
+Tensors = dict[str, Any] | list[Any] | str | float | bool
 
-    dataframe_split: Split | None = None
-    dataframe_records: list[dict[str, Any]] | None = None
-    instances: Any = None
-    inputs: Any = None
+
+class Body(msgspec.Struct):
+    """What ``/invocations`` takes as JSON; none of the four may be null."""
+
+    dataframe_split: Split | UnsetType = UNSET
+    dataframe_records: Annotated[list[dict[str, Any]], msgspec.Meta(min_length=1)] | UnsetType = UNSET
+    instances: Tensors | UnsetType = UNSET
+    inputs: Tensors | UnsetType = UNSET
     params: dict[str, Any] | None = None
+
+
+BODY = Annotated[Body, msgspec.Meta(extra_json_schema={"oneOf": [{"required": [form]} for form in FORMS]})]
+"""A body has exactly one of the four, which a type alone does not say."""
 
 
 class Predictions(msgspec.Struct):
