@@ -6,7 +6,7 @@ TORCH ?= 2.13.0
 PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test long crash clients check fix docs lock bench clean
+.PHONY: help demo test long crash clients check fix docs lock bench peers clean
 
 help: ## List the recipes
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -42,6 +42,10 @@ docs: $(VENV)/.test ## Write the generated reference pages anew
 
 bench: $(VENV)/.test $(VENV)/.mlflow ## Run the benchmarks that docs/benchmarks.md reports
 	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file; done
+
+peers: $(VENV)/.test $(VENV)/.mlserver ## Measure serving beside MLServer, over HTTP and gRPC
+	$(BIN)/python benchmarks/serving.py --peer $(VENV)/mlserver/bin/python
+	$(BIN)/python benchmarks/serving_grpc.py --peer $(VENV)/mlserver/bin/python
 
 lock: $(VENV)/.uv ## Pin the newest versions that fit pyproject.toml
 	sh scripts/lock.sh $(BIN)/uv
@@ -81,6 +85,13 @@ $(VENV)/.inference: $(VENV)/.uv requirements/inference.txt
 	@echo "Setting up: installing the inference clients that the tests call a replica with"
 	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)/inference
 	@$(BIN)/uv pip install --quiet --compile-bytecode --no-deps --require-hashes --python $(VENV)/inference -r requirements/inference.txt
+	@touch $@
+
+# MLServer, which the benchmarks of serving are measured beside, likewise.
+$(VENV)/.mlserver: $(VENV)/.uv requirements/mlserver.txt
+	@echo "Setting up: installing the MLServer that serving is measured beside"
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)/mlserver
+	@$(BIN)/uv pip install --quiet --compile-bytecode --no-deps --require-hashes --python $(VENV)/mlserver -r requirements/mlserver.txt
 	@touch $@
 
 # The same as .mlflow with PyTorch and Lightning. pip chooses the build of torch: the one it was told of, or the registry's.

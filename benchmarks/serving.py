@@ -4,8 +4,8 @@ Run: ``python benchmarks/serving.py [--seconds 1.4] [--rounds 4] [--peer PYTHON]
 All servers answer the Open Inference Protocol for the same gradient-boosted trees (30 features) on 127.0.0.1, one
 process each. The one by hand is Granian, msgspec and ONNX Runtime and nothing else; ours also checks the key, decides
 by Cedar policy, checks the request against the model's signature, logs every prediction to the journal, and counts.
-``--peer`` is an interpreter that has MLServer and ONNX Runtime: MLServer is measured then as well, with its workers
-within the process of its server, which serves it best on one core.
+``--peer`` is an interpreter that has MLServer and ONNX Runtime, as ``make peers`` sets one up: MLServer is measured
+then as well, with its workers within the process of its server, which serves it best on one core.
 
 Servers are held to one core and the client to another. The two are measured in turns, in pairs: only the ratio inside
 a pair says something on a machine that others use too, and beside it the processor time that a request costs, which

@@ -1,7 +1,8 @@
 """What governance costs a prediction over gRPC: our replica against a bare grpcio server, and against MLServer.
 
-Run: ``python benchmarks/serving_grpc.py [seconds] [rounds] [--peer PYTHON]``; a minute with the defaults. ``PYTHON`` is
-one that has ``mlserver`` and ``onnxruntime``: MLServer is started with the same model and a runtime of ten lines.
+Run: ``python benchmarks/serving_grpc.py [seconds] [rounds] [--peer PYTHON]``; a minute with the defaults. ``PYTHON``
+is one that has ``mlserver`` and ``onnxruntime``, as ``make peers`` sets one up: MLServer is started with the same
+model and a runtime of ten lines.
 
 All answer ModelInfer for the model of ``benchmarks/serving.py``, one row of 30 features in raw contents. The bare
 server is grpcio as fast as it goes: its asyncio server on uvloop, generic handlers that get and give bytes, the tensor

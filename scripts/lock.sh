@@ -11,3 +11,4 @@ echo uv | ours - -o requirements/uv.txt
 compile requirements/mlflow.in -o requirements/mlflow.txt
 compile --override requirements/torch-overrides.in requirements/torch.in -c requirements/mlflow.txt -o requirements/torch.txt
 compile requirements/inference.in -o requirements/inference.txt
+compile requirements/mlserver.in -o requirements/mlserver.txt
