@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import entry_points
 from types import ModuleType
 from typing import Any
@@ -22,8 +23,14 @@ def plugins(group: str) -> list[Any]:
     for target in BUILT_IN.get(group, ()):
         module, _, name = target.partition(":")
         found.append(getattr(importlib.import_module(module), name))
-    installed = sorted(entry_points(group=group), key=lambda entry: entry.name)
+    installed = sorted(_installed().select(group=group), key=lambda entry: entry.name)
     return [*found, *(entry.load() for entry in installed)]
+
+
+@cache
+def _installed() -> Any:  # the class of it differs between versions of Python
+    """Read once in a process: it takes a look at every installed package."""
+    return entry_points()
 
 
 def require(module: str, extra: str) -> ModuleType:

@@ -1,5 +1,6 @@
 """Running a home: API, pages and endpoints in one owner process, in the foreground or detached."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -66,11 +67,14 @@ def serve_forever(
                 sys.stderr.write(f"{problem}\n")
             watching = rollout_steps.Watcher(home.system)
             on_ready(UpInfo(address=plane.address, link=home.link(), pid=os.getpid()))
+            gc.freeze()  # what serves stays: the collector need not walk it again and again
+            gc.enable()
             _until_stopped(home)
             home.system.check_owner()
         finally:
             if watching is not None:
                 watching.close()
+            gc.unfreeze()
             address.unlink(missing_ok=True)
             plane.stop()
             home.system.spans = None

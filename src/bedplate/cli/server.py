@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
@@ -82,6 +83,7 @@ def up(
     as_json: JsonOption = False,
 ) -> None:
     """Serve the API, the pages and the approved endpoints until stopped."""
+    gc.disable()  # what is loaded stays: looking through it for garbage is a fifth of the start; serving enables it
     bedplate = connect(home)
     if detach:
         emit(bedplate.up_detached(), as_json=as_json, text=_up)

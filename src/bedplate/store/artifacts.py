@@ -10,14 +10,13 @@ from typing import Any
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from bedplate import clock, ids
 from bedplate.errors import ConflictError, NotFoundError
 from bedplate.ids import Digest
 from bedplate.store.registry_schema import model_versions
 from bedplate.store.schema import artifacts, condemned, facts, upload_parts, uploads
-from bedplate.store.sql import Repository, Row, Upsert, fields, param
+from bedplate.store.sql import PerDialect, Repository, Row, Upsert, fields, insert, param
 
 _workspace, _folder, _name = param("workspace_"), param("folder_"), param("name_")
 _digest, _now, _id = param("digest_"), param("now_"), param("id_")
@@ -94,29 +93,21 @@ _TEXTS = (
 _MENTION = re.compile(r"sha256:[0-9a-f]{64}")
 
 
-class _CondemnAll:
-    """Condemn what a query of digests gives, built once per dialect."""
+def _condemn_all(column: sa.ColumnElement[str | None], *where: sa.ColumnElement[bool]) -> PerDialect[Any]:
+    """Condemn what a query of digests gives."""
+    query = sa.select(column, _now).where(*where).distinct()
 
-    def __init__(self, column: sa.ColumnElement[str | None], *where: sa.ColumnElement[bool]) -> None:
-        query = sa.select(column, _now).where(*where).distinct()
-        names = ("digest", "since")
-        self._sqlite, self._postgresql = (
-            statement.on_conflict_do_update(
-                index_elements=[condemned.c.digest], set_={"since": statement.excluded["since"]}
-            )
-            for statement in (
-                sqlite.insert(condemned).from_select(names, query),
-                postgresql.insert(condemned).from_select(names, query),
-            )
+    def made(dialect: sa.Dialect) -> Any:
+        statement = insert(dialect, condemned).from_select(("digest", "since"), query)
+        return statement.on_conflict_do_update(
+            index_elements=[condemned.c.digest], set_={"since": statement.excluded["since"]}
         )
 
-    def on(self, connection: sa.Connection) -> sa.Executable:
-        """The statement for the database of this connection."""
-        return self._postgresql if connection.dialect.name == "postgresql" else self._sqlite
+    return PerDialect(made)
 
 
-_CONDEMN_BELOW = _CondemnAll(artifacts.c.digest, _FILES)
-_CONDEMN_PARTS = _CondemnAll(upload_parts.c.digest, upload_parts.c.upload == _id)
+_CONDEMN_BELOW = _condemn_all(artifacts.c.digest, _FILES)
+_CONDEMN_PARTS = _condemn_all(upload_parts.c.digest, upload_parts.c.upload == _id)
 
 
 class ArtifactRow(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.sql.elements import ColumnElement
 
 from bedplate.store.filters import Comparator
@@ -39,7 +38,7 @@ def text(column: ColumnElement[Any], comparator: Comparator, value: Any, *, post
 def among(column: ColumnElement[Any], values: Sequence[str] | Sequence[int], *, postgresql: bool) -> Condition:
     """Whether a column has one of these values. They are bound as one: a database takes so many values, and no more."""
     if postgresql:
-        return column == sa.any_(sa.literal(list(values), ARRAY(column.type)))
+        return column == sa.any_(sa.literal(list(values), sa.ARRAY(column.type)))
     listed = sa.func.json_each(json.dumps(list(values))).table_valued("value")
     return column.in_(sa.select(listed.c.value))
 

@@ -1,19 +1,17 @@
 """What every repository shares: a connection, JSON columns, and statements that both databases understand."""
 
+import importlib
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.dialects.postgresql import psycopg
 
 from bedplate import ids
 
+T = TypeVar("T")
 Row = sa.Row[Any]
-_SQLITE: Any = sqlite.dialect
-_PSYCOPG: Any = psycopg.dialect
 WRITE = "bedplate_write"
 """The execution option that marks the connection of a write transaction."""
 
@@ -35,27 +33,52 @@ class Repository:
         return self._connection.execute(statement, values)
 
 
+class PerDialect(Generic[T]):
+    """What is made for a database when it is first used with it: a home on one needs no statement for the other."""
+
+    def __init__(self, make: Callable[[sa.Dialect], T]) -> None:
+        self._make = make
+        self._made: dict[str, T] = {}
+
+    def on(self, connection: sa.Connection) -> T:
+        """The one for the database of this connection."""
+        dialect = connection.dialect
+        made = self._made.get(dialect.name)
+        if made is None:
+            made = self._made[dialect.name] = self._make(dialect)
+        return made
+
+
+def insert(dialect: sa.Dialect, table: sa.Table) -> Any:
+    """The database's own INSERT, which knows ON CONFLICT; SQLAlchemy has a class of it for each."""
+    return importlib.import_module(f"sqlalchemy.dialects.{dialect.name}").insert(table)
+
+
+def compiled(dialect: sa.Dialect, statement: Any) -> Any:
+    """A statement as text with its parameters by position, as the drivers take it."""
+    kind: Any = type(dialect)
+    return statement.compile(dialect=kind(paramstyle="format" if dialect.name == "postgresql" else "qmark"))
+
+
 Set = Callable[[Any], Any]
 """Makes the condition under which a row in the way is changed, from the columns of the row that was to be inserted."""
 
 
 class Upsert:
-    """``INSERT .. ON CONFLICT`` of one table, built once per dialect (their classes differ, their text does not).
+    """``INSERT .. ON CONFLICT`` of one table.
 
     A row with the same primary key is left alone, or gets the columns in ``update``, where ``when`` holds.
     """
 
     def __init__(self, table: sa.Table, *, update: tuple[str, ...] = (), when: Set | None = None) -> None:
-        self._sqlite = _upsert(sqlite.insert(table), table, update, when)
-        self._postgresql = _upsert(postgresql.insert(table), table, update, when)
-        self._texts = (
-            str(self._sqlite.compile(dialect=_SQLITE(paramstyle="qmark"))),
-            str(self._postgresql.compile(dialect=_PSYCOPG(paramstyle="format"))),
+        self._statement = PerDialect(lambda dialect: _upsert(insert(dialect, table), table, update, when))
+        self._text = PerDialect(
+            lambda dialect: str(compiled(dialect, _upsert(insert(dialect, table), table, update, when)))
         )
 
     def on(self, connection: sa.Connection) -> sa.Executable:
         """The statement for the database of this connection."""
-        statement: sa.Executable = self._postgresql if connection.dialect.name == "postgresql" else self._sqlite
+        statement: sa.Executable = self._statement.on(connection)
         return statement
 
     def many(self, connection: sa.Connection, rows: Sequence[tuple[Any, ...]]) -> int:
@@ -66,8 +89,8 @@ class Upsert:
         if not rows:
             return 0
         if connection.dialect.name == "postgresql":
-            return connection.exec_driver_sql(self._texts[1], list(rows)).rowcount
-        cursor = driver(connection).executemany(self._texts[0], rows)
+            return connection.exec_driver_sql(self._text.on(connection), list(rows)).rowcount
+        cursor = driver(connection).executemany(self._text.on(connection), rows)
         cursor.close()
         return cursor.rowcount
 
@@ -87,35 +110,36 @@ class Direct:
     """A statement that goes to the driver as it is, for those that run thousands of times a second."""
 
     def __init__(self, statement: "sa.UpdateBase | sa.Select[Any]") -> None:
-        forms = [
-            statement.compile(dialect=sqlite.dialect(paramstyle="qmark")),
-            statement.compile(dialect=_PSYCOPG(paramstyle="format")),
-        ]
-        self._forms = [(str(form), tuple(form.positiontup or ())) for form in forms]
-        self._constants = {name: value for name, value in forms[0].params.items() if value is not None}
+        self._form = PerDialect(lambda dialect: _form(compiled(dialect, statement)))
 
     def run(self, connection: sa.Connection, **values: Any) -> int:
         """Run it with these values bound, and return how many rows it changed."""
         if connection.dialect.name == "postgresql":
-            return connection.exec_driver_sql(*self._bound(1, values)).rowcount
-        cursor = driver(connection).execute(*self._bound(0, values))
+            return connection.exec_driver_sql(*self._bound(connection, values)).rowcount
+        cursor = driver(connection).execute(*self._bound(connection, values))
         cursor.close()
         return cursor.rowcount
 
     def first(self, connection: sa.Connection, **values: Any) -> tuple[Any, ...] | None:
         """Run it with these values bound; the first row of what it finds or returns, as the driver gives it."""
         if connection.dialect.name == "postgresql":
-            rows = plain(connection.exec_driver_sql(*self._bound(1, values)))
+            rows = plain(connection.exec_driver_sql(*self._bound(connection, values)))
             return rows[0] if rows else None
-        cursor = driver(connection).execute(*self._bound(0, values))
+        cursor = driver(connection).execute(*self._bound(connection, values))
         row: tuple[Any, ...] | None = cursor.fetchone()
         cursor.close()
         return row
 
-    def _bound(self, form: int, values: dict[str, Any]) -> tuple[str, tuple[Any, ...]]:
-        text, order = self._forms[form]
-        values |= self._constants
+    def _bound(self, connection: sa.Connection, values: dict[str, Any]) -> tuple[str, tuple[Any, ...]]:
+        text, order, constants = self._form.on(connection)
+        values |= constants
         return text, tuple([values[name] for name in order])
+
+
+def _form(made: Any) -> tuple[str, tuple[str, ...], dict[str, Any]]:
+    """The text, its parameters in order, and those whose values the statement holds itself."""
+    constants = {name: value for name, value in made.params.items() if value is not None}
+    return str(made), tuple(made.positiontup or ()), constants
 
 
 def driver(connection: sa.Connection) -> sqlite3.Connection:
@@ -131,7 +155,7 @@ class Among:
     def __init__(self, statement: "sa.Select[Any]", column: sa.Column[int]) -> None:
         listed = sa.func.json_each(param("keys_")).table_valued("value")
         self._sqlite = statement.where(column.in_(sa.select(listed.c.value)))
-        array = sa.bindparam("keys_", type_=postgresql.ARRAY(sa.BigInteger))
+        array = sa.bindparam("keys_", type_=sa.ARRAY(sa.BigInteger))
         self._postgresql = statement.where(column == sa.any_(array))
 
     def rows(self, connection: sa.Connection, keys: Iterable[int], **values: Any) -> list[tuple[Any, ...]]:

@@ -5,16 +5,18 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from bedplate import clock
 from bedplate.records import Estimate
 from bedplate.ui import charts
 from bedplate.ui.curves import CONTROLS
 from bedplate.ui.frame import model_address, part
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 STAGE_TITLES = {
     "check": "Checked",
@@ -64,7 +66,9 @@ def render(template: str, context: Mapping[str, Any]) -> str:
 
 
 @lru_cache(maxsize=1)
-def _environment() -> Environment:
+def _environment() -> "Environment":
+    from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape  # the first page, not the start
+
     environment = Environment(
         loader=PackageLoader("bedplate.ui"),
         autoescape=select_autoescape(default=True, default_for_string=True),
