@@ -354,7 +354,8 @@ class TraceContext(msgspec.Struct, frozen=True, kw_only=True):
     """The trace that a request is a part of, as W3C writes it, and how long its parts took in the replica.
 
     ``receive_ms`` is from its arrival until it was decoded, ``queue_ms`` until the model began, ``model_ms`` what the
-    model took; ``steps_ms`` what each step of it took, in their order, if it is a graph.
+    model took; ``steps_ms`` what each step of it took, in their order, if it is a graph, and ``starts_ms`` when it
+    began after the model did; without that one began when the one before it ended.
     """
 
     parent: str
@@ -363,6 +364,7 @@ class TraceContext(msgspec.Struct, frozen=True, kw_only=True):
     queue_ms: float = 0.0
     model_ms: float = 0.0
     steps_ms: dict[str, float] = {}
+    starts_ms: dict[str, float] = {}
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True):

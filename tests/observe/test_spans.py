@@ -156,6 +156,23 @@ def test_steps_of_a_graph_are_spans_below_the_model_s() -> None:
     assert children[1].start_time_unix_nano - children[0].start_time_unix_nano == 1_500_000
 
 
+def test_steps_that_ran_side_by_side_begin_when_they_began() -> None:
+    one = prediction()
+    assert one.trace is not None
+    took = msgspec.structs.replace(
+        one.trace, steps_ms={"one": 1.5, "other": 1.25, "last": 1.0}, starts_ms={"one": 0.0, "other": 0.25, "last": 2.0}
+    )
+    spans = [item.span for item in of(msgspec.structs.replace(one, trace=took))]
+    model, *children = spans[3:]
+    starts = [child.start_time_unix_nano - model.start_time_unix_nano for child in children]
+    assert starts == [0, 250_000, 2_000_000]
+    assert [child.end_time_unix_nano - child.start_time_unix_nano for child in children] == [
+        1_500_000,
+        1_250_000,
+        1_000_000,
+    ]
+
+
 @pytest.mark.parametrize("parent", [None, PARENT[:-1] + "0"])
 def test_who_traces_nothing_or_did_not_sample_it_gets_no_spans(parent: str | None) -> None:
     assert not list(of(prediction(parent=parent)))

@@ -93,10 +93,11 @@ def random_graphs(draw: Any) -> tuple[Graph, list[tuple[str, Step]]]:
 
 
 @settings(max_examples=60)
-@given(random_graphs(), st.integers(0, 4), st.integers(0, 2**32 - 1))
+@given(random_graphs(), st.integers(0, 4), st.integers(0, 2**32 - 1), st.sets(st.integers(0, 9)))
 def test_any_graph_says_what_its_models_say_by_hand(
-    made: tuple[Graph, list[tuple[str, Step]]], rows: int, seed: int
+    made: tuple[Graph, list[tuple[str, Step]]], rows: int, seed: int, elsewhere: set[int]
 ) -> None:
+    """Whichever of its steps are computed beside others."""
     graph, steps = made
     random = np.random.default_rng(seed)
     inputs = {name: random.normal(size=(rows, 3)).astype(np.float32) for name in graph.inputs}
@@ -109,8 +110,13 @@ def test_any_graph_says_what_its_models_say_by_hand(
             stacked = np.stack([held[source] for source in step.of]).astype(np.float64)
             held[f"{name}.value"] = np.average(stacked, 0, step.weights or [1] * len(step.of)).astype(np.float32)
 
-    outputs = answer(graph, **inputs)
+    predictor = wiring.assemble(files(graph))
+    predictor._elsewhere = frozenset(f"s{number}" for number in elsewhere)
+    answered = predictor.predict(inputs, NO_FEATURES)
+    outputs = answered.outputs
 
+    assert list(answered.steps) == list(graphs.order(graph))
+    assert {step.count for step in predictor.steps.values()} == {1}
     assert outputs.keys() == graph.outputs.keys()
     for name, source in graph.outputs.items():
         assert outputs[name].dtype == np.float32
@@ -282,7 +288,7 @@ isolated = pytest.mark.skipif(not confine.available().isolated, reason="this mac
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return World(tmp_path_factory.mktemp("home"))
+    return World(tmp_path_factory.mktemp("home"), keys={KEY: ("callers", "administrators")})
 
 
 @pytest.fixture(scope="module")
@@ -330,3 +336,64 @@ def test_each_step_is_in_the_trace_and_what_it_refuses_is_told(world: World, htt
 
     refused = http.post("/predict", json={"raw": [-200, 2, 3]})
     assert (refused.status_code, refused.json()["message"]) == (400, "step 'tidy': a size below -100")
+
+    counts = http.get("/metrics").text
+    name = '{model="linear",step="%s",version="1"}'
+    assert f"bedplate_step_failures_total{name % 'tidy'} 1.0" in counts
+    assert f"bedplate_step_failures_total{name % 'blend'} 0.0" in counts
+    assert f"bedplate_step_seconds_count{name % 'words'}" in counts
+
+
+BESIDE = """
+inputs: {X: {datatype: FP32, shape: [-1, 3]}}
+steps:
+  left: {function: left, inputs: {X: request.X}, outputs: {Y: {datatype: FP32, shape: [-1, 3]}}}
+  right: {function: right, inputs: {X: request.X}, outputs: {Y: {datatype: FP32, shape: [-1, 3]}}}
+  double: {model: double.onnx, inputs: {X: request.X}}
+  blend: {combine: mean, of: [left.Y, right.Y, double.Y]}
+outputs: {said: blend.value}
+"""
+SLEEPING = b"""
+import time
+
+from bedplate import pipeline
+
+
+@pipeline.predictor
+def left(inputs):
+    if (inputs["X"] < 0).any():
+        raise ValueError("left")
+    time.sleep(0.3)
+    return {"Y": inputs["X"]}
+
+
+@pipeline.predictor
+def right(inputs):
+    time.sleep(0.3)
+    return {"Y": inputs["X"] * 6}
+"""
+
+
+@isolated
+def test_functions_that_do_not_wait_for_each_other_run_side_by_side() -> None:
+    graph = msgspec.yaml.decode(BESIDE.encode(), type=Graph)
+    predictor = wiring.assemble({**files(graph), "pipeline.py": SLEEPING})
+    x = np.ones((2, 3), np.float32)
+    predictor.predict({"X": x}, NO_FEATURES)  # the processes are started by then
+
+    answered = predictor.predict({"X": x}, NO_FEATURES)
+
+    np.testing.assert_allclose(answered.outputs["said"], x * 3)
+    (left, left_took), (right, right_took), (double, _), (blend, _) = answered.steps.values()
+    assert max(left, right, double) < min(left + left_took, right + right_took)
+    assert blend >= max(left + left_took, right + right_took)
+
+    with pytest.raises(ModelError, match=r"step 'left': the model failed: ValueError"):
+        predictor.predict({"X": -x}, NO_FEATURES)
+    np.testing.assert_allclose(predictor.predict({"X": x}, NO_FEATURES).outputs["said"], x * 3)
+    assert {name: (step.count, step.failures) for name, step in predictor.steps.items()} == {
+        "left": (3, 1),
+        "right": (3, 0),
+        "double": (4, 0),
+        "blend": (3, 0),
+    }

@@ -11,7 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from bedplate.ids import digest_bytes
 from bedplate.policy.values import Principal
 from bedplate.records import Quota, ReplicaPrice
-from bedplate.serve.metrics import BUCKETS, Metrics
+from bedplate.serve.durations import BUCKETS
+from bedplate.serve.metrics import Metrics
 from bedplate.serve.quotas import FILE, Meters
 from bedplate.serve.routing import Router
 from bedplate.serve.snapshot import Route

@@ -93,6 +93,8 @@ def of(prediction: Prediction) -> Iterator[Item]:
     ):
         begin = first
         for name, took in named:
+            if parent != server and name in trace.starts_ms:
+                begin = min(end, first + _long(trace.starts_ms[name]))
             ends = min(end, begin + _long(took))
             span = _id(prediction.id, name if parent == server else f"step {name}")
             yield made(name, begin, ends, span_id=span, parent_span_id=parent, kind=Span.SPAN_KIND_INTERNAL)

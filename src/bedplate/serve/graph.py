@@ -1,11 +1,13 @@
 """Several models as one: each step takes tensors of the request or of steps before it; the answer is made of theirs.
 
 A bundle of this kind holds ``graph.json`` (:class:`bedplate.graph.Graph`) beside the files that its steps name. ONNX
-models run in this process, functions and programs each in a limited one. Steps run one after the other, in an order
-that the graph gives: models compute on the same threads, so side by side they would only share them.
+models run in this process, functions and programs each in a limited one. Models compute on the same threads, so they
+run one after the other, in an order that the graph gives; what is computed elsewhere runs beside them and each other,
+as far as the graph allows.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -18,6 +20,7 @@ from bedplate.bundle.formats import PIPELINE
 from bedplate.errors import InputError, IntegrityError
 from bedplate.graph import COMBINED, FILE, REQUEST, Graph, Keys, Step
 from bedplate.records import ModelSignature, TensorSpec
+from bedplate.serve.durations import Durations
 from bedplate.serve.limited import LimitedPredictor, arrays_of
 from bedplate.serve.predictors import NO_FEATURES, ONNX_TYPES, Answer, FeatureReader
 from bedplate.serve.sessions import Session, open_session, run
@@ -47,6 +50,20 @@ class Wired(NamedTuple):
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     session: Session | None
+
+    @property
+    def code(self) -> bool:
+        """Whether it is a function or a program, which another process runs."""
+        return self.session is None and self.step.combine is None
+
+
+class Found(NamedTuple):
+    """What a step gave, or why it gave nothing; when it began, and the seconds it took."""
+
+    outputs: Arrays
+    error: Exception | None
+    began: float
+    seconds: float
 
 
 def signature(graph: Graph, files: Mapping[str, bytes]) -> ModelSignature:
@@ -203,34 +220,84 @@ def _joined(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...] | N
 
 
 class GraphPredictor:
-    """Answers with a graph. ``runs`` computes each step by its name: named arrays in, its outputs by name."""
+    """Answers with a graph. ``runs`` computes each step by its name: named arrays in, its outputs by name.
 
-    def __init__(self, graph: Graph, wired: tuple[Wired, ...], runs: Mapping[str, Run]) -> None:
+    Those of the steps ``elsewhere`` spend their time waiting for a process of their own.
+    """
+
+    def __init__(
+        self, graph: Graph, wired: tuple[Wired, ...], runs: Mapping[str, Run], elsewhere: frozenset[str] = frozenset()
+    ) -> None:
         self.signature = _signature(graph, wired)
         self.waits = graph.runs_code
         """Whether it spends its time waiting for other processes, so that it must not be called from an event loop."""
-        self._steps = [(one, runs[one.name]) for one in wired]
+        self.steps = {one.name: Durations() for one in wired}
+        self._wired, self._runs = wired, runs
         self._outputs = graph.outputs
+        self._elsewhere = elsewhere
+        self._threads = ThreadPoolExecutor(max(1, len(elsewhere)), "step")
 
     def predict(self, inputs: Arrays, features: FeatureReader) -> Answer:
-        """The answer, and the seconds that each step took. No step reads online features.
+        """The answer, and when each step began and what it took. No step reads online features.
 
         Raises:
             InputError: a step refuses the values.
             ModelError: a step failed, or gave what it does not promise.
         """
+        begun = perf_counter()
         held = {f"{REQUEST}.{name}": array for name, array in inputs.items()}
-        took: dict[str, float] = {}
-        for one, compute in self._steps:
-            started = perf_counter()
-            try:
-                found = compute({name: held[source] for name, source in one.takes.items()})
-                for spec in one.outputs:
-                    held[f"{one.name}.{spec.name}"] = _checked(found, spec)
-            except (InputError, ModelError) as error:
-                raise type(error)(f"step {one.name!r}: {error.message}", fix=error.fix) from error
-            took[one.name] = perf_counter() - started
-        return Answer(outputs={name: held[source] for name, source in self._outputs.items()}, steps=took)
+        found: dict[str, Found] = {}
+        to_do, running = list(self._wired), dict[Future[Found], Wired]()
+        try:
+            while to_do or running:
+                for one, given in self._next(to_do, running, held):
+                    found[one.name] = self._counted(one.name, given)
+                    held |= {f"{one.name}.{name}": array for name, array in given.outputs.items()}
+        finally:
+            wait(running)  # where a step failed: a process answers one at a time
+        return Answer(
+            outputs={name: held[source] for name, source in self._outputs.items()},
+            steps={one.name: (found[one.name].began - begun, found[one.name].seconds) for one in self._wired},
+        )
+
+    def _next(self, to_do: list[Wired], running: dict[Future[Found], Wired], held: Arrays) -> list[tuple[Wired, Found]]:
+        """Begin what can be begun, and give what is done first: at least one step."""
+        ready = [one for one in to_do if held.keys() >= set(one.takes.values())]
+        here = next((one for one in ready if one.name not in self._elsewhere), None)
+        if len(ready) == 1 and not running:  # nothing can be beside it
+            here = ready[0]
+        for one in ready:
+            if one is not here and one.name in self._elsewhere:
+                running[self._threads.submit(self._compute, one, _taken(one, held))] = one
+                to_do.remove(one)
+        if here is not None:
+            to_do.remove(here)
+            return [(here, self._compute(here, _taken(here, held)))]
+        done, _ = wait(running, return_when=FIRST_COMPLETED)
+        return [(running.pop(one), one.result()) for one in done]
+
+    def _compute(self, one: Wired, taken: Arrays) -> Found:
+        started = perf_counter()
+        try:
+            given = self._runs[one.name](taken)
+            outputs = {spec.name: _checked(given, spec) for spec in one.outputs}
+        except Exception as error:  # noqa: BLE001  it is raised where the step is counted
+            return Found({}, error, started, perf_counter() - started)
+        return Found(outputs, None, started, perf_counter() - started)
+
+    def _counted(self, name: str, given: Found) -> Found:
+        error = given.error
+        if error is None:
+            self.steps[name].add(given.seconds)
+            return given
+        self.steps[name].failures += 1
+        if isinstance(error, InputError | ModelError):
+            raise type(error)(f"step {name!r}: {error.message}", fix=error.fix) from error
+        raise error
+
+
+def _taken(one: Wired, held: Arrays) -> Arrays:
+    return {name: held[source] for name, source in one.takes.items()}
 
 
 def _checked(found: Mapping[str, npt.NDArray[Any]], spec: TensorSpec) -> npt.NDArray[Any]:
@@ -270,7 +337,9 @@ def assemble(
         raise IntegrityError(f"the graph cannot answer: {error.message}", where=error.where) from error
     if promised is not None and promised != found:
         raise IntegrityError("the graph is not what the signature says", where=FILE)
-    return GraphPredictor(graph, wired, {one.name: _run(one, files, threads, functions) for one in wired})
+    runs = {one.name: _run(one, files, threads, functions) for one in wired}
+    elsewhere = frozenset(one.name for one in wired if one.code and functions is None)
+    return GraphPredictor(graph, wired, runs, elsewhere)
 
 
 def _run(

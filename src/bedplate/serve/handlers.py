@@ -441,7 +441,9 @@ def _tell(waiting: "asyncio.Future[Any]", outcome: Any) -> None:
         waiting.set_result(outcome)
 
 
-def _trace(arrival: Arrival, decoded: float, computed: float, model: float, steps: Mapping[str, float]) -> TraceContext:
+def _trace(
+    arrival: Arrival, decoded: float, computed: float, model: float, steps: Mapping[str, tuple[float, float]]
+) -> TraceContext:
     """The trace that a request is a part of, which was decoded and computed at those times."""
     return TraceContext(
         parent=arrival.traceparent,
@@ -449,7 +451,8 @@ def _trace(arrival: Arrival, decoded: float, computed: float, model: float, step
         receive_ms=round((decoded - arrival.started) * 1000, 3),
         queue_ms=round((computed - decoded - model) * 1000, 3),
         model_ms=round(model * 1000, 3),
-        steps_ms={name: round(seconds * 1000, 3) for name, seconds in steps.items()},
+        steps_ms={name: round(seconds * 1000, 3) for name, (_, seconds) in steps.items()},
+        starts_ms={name: round(began * 1000, 3) for name, (began, _) in steps.items()},
     )
 
 

@@ -1,7 +1,6 @@
 """Counts and latencies of one replica, kept as plain numbers in the path and given to Prometheus when it asks."""
 
 import math
-from bisect import bisect_left
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -12,10 +11,9 @@ from bedplate import clock
 from bedplate.http.streams import Room
 from bedplate.records import ReplicaPrice
 from bedplate.serve import costs, rollout_metrics
+from bedplate.serve.durations import Durations
 from bedplate.serve.quotas import Meters
 from bedplate.serve.routing import Router
-
-BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
 class Metrics(Collector):
@@ -36,8 +34,9 @@ class Metrics(Collector):
         self.late = 0
         """Predictions that took longer than ``limit`` seconds, the budget of the endpoint."""
         self._statuses: dict[int, int] = {}
-        self._buckets = [0] * (len(BUCKETS) + 1)
-        self._seconds = 0.0
+        self._answers = Durations()
+        self.steps: dict[str, Durations] = {}
+        """What the steps of a graph took, by their names."""
         self._dropped: dict[str, int] = {}
         self.room: Room | None = None
         self.router: Router | None = None
@@ -59,20 +58,19 @@ class Metrics(Collector):
 
     def prediction(self, seconds: float) -> None:
         """Count one prediction and the time it took inside the server."""
-        self._buckets[bisect_left(BUCKETS, seconds)] += 1
-        self._seconds += seconds
+        self._answers.add(seconds)
         if seconds > self._limit:
             self.late += 1
 
     @property
     def predictions(self) -> int:
         """How many were made."""
-        return sum(self._buckets)
+        return self._answers.count
 
     @property
     def seconds(self) -> float:
         """The time that all of them took inside the server."""
-        return self._seconds
+        return self._answers.seconds
 
     @property
     def failures(self) -> int:
@@ -91,15 +89,13 @@ class Metrics(Collector):
         for status, count in sorted(self._statuses.items()):
             requests.add_metric((*self._labels, str(status)), count)
         yield requests
-        total, buckets = 0, []
-        for bound, count in zip((*map(str, BUCKETS), "+Inf"), self._buckets, strict=True):
-            total += count
-            buckets.append((bound, total))
         latency = HistogramMetricFamily(
             "bedplate_prediction_seconds", "Time from receipt to answer, in the server.", labels=names
         )
-        latency.add_metric(self._labels, buckets, self._seconds)
+        self._answers.give(latency, self._labels)
         yield latency
+        if self.steps:
+            yield from self._of_steps()
         in_flight = GaugeMetricFamily("bedplate_requests_in_flight", "Requests being answered now.", labels=names)
         in_flight.add_metric(self._labels, self.in_flight)
         yield in_flight
@@ -136,6 +132,16 @@ class Metrics(Collector):
             yield from rollout_metrics.series(
                 self._labels, self.router.route, self.router.tally, self.router.rolled_back
             )
+
+    def _of_steps(self) -> Iterator[Metric]:
+        names = ("model", "version", "step")
+        seconds = HistogramMetricFamily("bedplate_step_seconds", "Time that a step of the graph took.", labels=names)
+        failed = CounterMetricFamily("bedplate_step_failures", "Times that a step gave no answer.", labels=names)
+        for name, step in self.steps.items():
+            step.give(seconds, (*self._labels, name))
+            failed.add_metric((*self._labels, name), step.failures)
+        yield seconds
+        yield failed
 
     def exposition(self) -> bytes:
         """The Prometheus text format."""

@@ -16,6 +16,7 @@ from bedplate import bundle
 from bedplate.bundle import Manifest
 from bedplate.errors import IntegrityError, UnavailableError
 from bedplate.records import ModelSignature, TensorSpec
+from bedplate.serve.durations import Durations
 from bedplate.serve.sessions import Provider, open_session, run, run_bfloat
 
 __all__ = ["Answer", "FeatureReader", "Manifest", "OnnxPredictor", "Predictor", "load"]
@@ -50,13 +51,14 @@ class Answer(msgspec.Struct):
     """What a predictor gives: the outputs, the feature values it used (logged), and whom it is about.
 
     ``outputs`` holds one array per output of the signature; string outputs are arrays of ``object`` or ``str``.
-    ``features`` must be plain JSON values. ``steps`` are the seconds that each step of a graph took.
+    ``features`` must be plain JSON values. ``steps`` says of each step of a graph, in
+    their order, how many seconds after the first it began and how many it took.
     """
 
     outputs: dict[str, np.ndarray]
     features: dict[str, Any] = {}
     entity: str = ""
-    steps: dict[str, float] = {}
+    steps: dict[str, tuple[float, float]] = {}
 
 
 class Predictor(Protocol):
@@ -84,6 +86,13 @@ class Streams(Protocol):
         Raises:
             InputError: as ``predict``; before the first piece.
         """
+
+
+@runtime_checkable
+class Stepped(Protocol):
+    """A predictor that computes in steps; what each of them takes is added to the one of its name."""
+
+    steps: dict[str, Durations]
 
 
 Loader = Callable[[Path, Manifest, int], Predictor]

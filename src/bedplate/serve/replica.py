@@ -35,10 +35,11 @@ from bedplate.serve import spec as specs
 from bedplate.serve.access import Access
 from bedplate.serve.batching import Batcher
 from bedplate.serve.candidate import Candidate
+from bedplate.serve.durations import Durations
 from bedplate.serve.grpc import GrpcServer
 from bedplate.serve.handlers import Inference
 from bedplate.serve.holding import Held
-from bedplate.serve.predictors import FeatureReader, Predictor
+from bedplate.serve.predictors import FeatureReader, Predictor, Stepped
 from bedplate.serve.quotas import Meters
 from bedplate.serve.rest import RestApplication
 from bedplate.serve.routing import Router
@@ -121,6 +122,8 @@ class Replica:
         self.router.follow(self.access.routes.get(spec.name))
         self.inference = Inference(spec, manifest, self.access, self.batcher, self.journal, self.router)
         self.inference.metrics.settings = {"threads": computed.count, "batch_rows": self.batcher.plan.rows}
+        if isinstance(predictor, Stepped):  # anew: what was computed to warm up does not count
+            predictor.steps = self.inference.metrics.steps = {name: Durations() for name in predictor.steps}
         routes = [*edges.routes(self.inference, predictor, manifest), *repository.routes(self.inference, wishes)]
         self.app = RestApplication(self.inference, _release(), routes)
         self.grpc = GrpcServer(self.inference, _release(), wishes)
