@@ -30,7 +30,7 @@ CONFINED = {
     "ray": {"compute"},
     "rich": {"cli"},
     "sklearn": {"train", "stats"},
-    "sqlalchemy": {"store", "workflow"},
+    "sqlalchemy": {"data", "store", "workflow"},
     "tokenizers": {"serve"},
     "typer": {"cli"},
 }

@@ -1,5 +1,6 @@
 """The only reader of the environment: one table of settings, one layout of the home folder."""
 
+import ipaddress
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,6 +44,17 @@ SETTINGS = (
         "",
         "Address of an OTLP/HTTP collector for traces of predictions, such as http://127.0.0.1:4318; empty: none.",
     ),
+    Setting(
+        "BEDPLATE_CONNECTIONS",
+        "",
+        "Databases and programs that sources may name, as name=address apart by white space: "
+        "shop=postgresql://reader@db/shop crm=program:crm.export:customers.",
+    ),
+    Setting(
+        "BEDPLATE_NETWORKS",
+        "",
+        "Private networks that web servers of sources may lie in, apart by white space: 10.1.0.0/16; empty: none.",
+    ),
     Setting("BEDPLATE_LOG", "info", "Least severe log line that is written: debug, info, warning or error."),
 )
 
@@ -63,6 +75,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     memory: int | None = None
     """Bytes."""
     traces: str = ""
+    connections: Mapping[str, str] = {}
+    networks: tuple[str, ...] = ()
 
 
 def load(environ: Mapping[str, str] | None = None) -> Settings:
@@ -95,7 +109,31 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         aliases=values["BEDPLATE_ALIASES"],
         traces=values["BEDPLATE_TRACES"],
         memory=_memory(values["BEDPLATE_MEMORY"]),
+        connections=_connections(values["BEDPLATE_CONNECTIONS"]),
+        networks=_networks(values["BEDPLATE_NETWORKS"]),
     )
+
+
+def _connections(text: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for number, entry in enumerate(text.split(), 1):
+        name, _, address = entry.partition("=")
+        if not name.isidentifier() or not address or name in found:
+            raise InputError(  # without the entry: an address may hold a password
+                f"entry {number} is no name=address of its own", where="BEDPLATE_CONNECTIONS",
+                fix="write shop=postgresql://reader@db/shop",
+            )  # fmt: skip
+        found[name] = address
+    return found
+
+
+def _networks(text: str) -> tuple[str, ...]:
+    for network in text.split():
+        try:
+            ipaddress.ip_network(network)
+        except ValueError as error:
+            raise InputError(f"{error}", where="BEDPLATE_NETWORKS", fix="write 10.1.0.0/16") from error
+    return tuple(text.split())
 
 
 def _memory(text: str) -> int | None:
@@ -122,6 +160,8 @@ def child_environment(settings: Settings) -> dict[str, str]:
         "BEDPLATE_LOG": settings.log,
         "BEDPLATE_ALIASES": settings.aliases,
         "BEDPLATE_TRACES": settings.traces,
+        "BEDPLATE_CONNECTIONS": " ".join(f"{name}={address}" for name, address in settings.connections.items()),
+        "BEDPLATE_NETWORKS": " ".join(settings.networks),
         "BEDPLATE_MEMORY": "" if settings.memory is None else str(settings.memory >> 20),
     }
 

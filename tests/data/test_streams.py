@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bedplate.data import duck, parquet, rules, sources
+from bedplate.data import duck, parquet, rules
 from bedplate.data.model import RowRule
+from bedplate.data.sources import formats
 from bedplate.data.tables import Tables
 from bedplate.errors import ContractError, IntegrityError
 
@@ -39,20 +40,19 @@ def _numbered(path: Path, groups: list[int]) -> None:
 @pytest.mark.parametrize("groups", [[], [10], [3, 0, 400_000, 5, 300_000, 1], [400] * 30])
 def test_row_groups_are_decoded_side_by_side_and_come_in_order(tmp_path: Path, groups: list[int]) -> None:
     _numbered(tmp_path / "s.parquet", groups)
-    files = sources.Files("parquet", "s", (tmp_path / "s.parquet",))
-    chunks = [chunk for chunk in sources.read(files, ["t", "n"]) if isinstance(chunk, sources.Chunk)]
+    files = [tmp_path / "s.parquet"]
+    chunks = [chunk for chunk in formats.read("parquet", files, ["t", "n"]) if isinstance(chunk, formats.Chunk)]
     found = np.concatenate([c.table.column("n").to_numpy() for c in chunks]) if chunks else np.array([])
     assert np.array_equal(found, np.arange(sum(groups)))
     rows = np.concatenate([c.rows for c in chunks]) if chunks else np.array([])
     assert np.array_equal(rows, np.arange(1, sum(groups) + 1))
-    assert all(chunk.table.num_rows <= sources.CHUNK for chunk in chunks)
+    assert all(chunk.table.num_rows <= formats.CHUNK for chunk in chunks)
 
 
 def test_a_reader_that_leaves_early_ends_the_threads_and_damage_is_named(tmp_path: Path) -> None:
     path = tmp_path / "s.parquet"
     _numbered(path, [300_000] * 6)
-    files = sources.Files("parquet", "s", (path,))
-    rows = sources.read(files, ["n"])
+    rows = formats.read("parquet", [path], ["n"])
     next(rows)
     rows.close()  # type: ignore[attr-defined]
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("source-reader")]
@@ -60,7 +60,7 @@ def test_a_reader_that_leaves_early_ends_the_threads_and_damage_is_named(tmp_pat
     data[len(data) // 2 : len(data) // 2 + 64] = bytes(64)
     path.write_bytes(data)
     with pytest.raises(ContractError, match="cannot be read as parquet"):
-        for _ in sources.read(files, ["n", "t"]):
+        for _ in formats.read("parquet", [path], ["n", "t"]):
             pass
 
 

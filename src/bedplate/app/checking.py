@@ -3,10 +3,12 @@
 from pathlib import Path
 
 from bedplate import usecase
+from bedplate.app import inputs
 from bedplate.app.read_models import CheckReport
 from bedplate.app.table_reports import ContractResult, ContractTestReport
 from bedplate.errors import InputError, NotFoundError
 from bedplate.retrain.conditions import parse, parse_worth
+from bedplate.settings import Settings
 from bedplate.usecase import Loaded
 from bedplate.usecase.problems import nearest
 
@@ -88,15 +90,21 @@ def contract_infer(source: Path, name: str | None = None) -> str:
     """
     from bedplate.data import infer
 
-    kind = {".parquet": "parquet", ".csv": "csv", ".json": "json", ".jsonl": "json"}.get(source.suffix.lower())
+    kinds: dict[str, infer.FileKind] = {
+        ".parquet": "parquet", ".csv": "csv", ".json": "json", ".jsonl": "json", ".ndjson": "json", ".arrow": "arrow",
+        ".feather": "arrow", ".arrows": "arrow",
+    }  # fmt: skip
+    kind = kinds.get(source.suffix.lower())
     if not source.is_file():
         raise NotFoundError("there is no such file", where=str(source), fix="name a file of rows")
     if kind is None:
-        raise InputError("its kind cannot be told from its name", where=str(source), fix="use .parquet, .csv or .json")
+        raise InputError(
+            "its kind cannot be told from its name", where=str(source), fix="use .parquet, .csv, .json or .arrow"
+        )
     return infer.infer(source, kind, name or source.stem)
 
 
-def contract_test(path: Path) -> ContractTestReport:
+def contract_test(path: Path, settings: Settings) -> ContractTestReport:
     """Hold every source of a use case against its contract, keeping no row.
 
     Raises:
@@ -108,7 +116,7 @@ def contract_test(path: Path) -> ContractTestReport:
     results = []
     for name, data in loaded.use_case.data.items():
         contract = contracts.load(loaded.folder / data.contract)
-        outcomes = ingest.test(contract, name, data, loaded.folder)
+        outcomes = ingest.test(contract, name, data, loaded.folder, inputs.reach(settings))
         results.append(ContractResult(dataset=name, contract=contract.id, outcomes=outcomes))
     passed = not any(o.failed and o.severity == "error" for result in results for o in result.outcomes)
     return ContractTestReport(use_case=loaded.use_case.name, passed=passed, results=tuple(results))

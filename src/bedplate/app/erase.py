@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from bedplate import clock, journal, usecase
-from bedplate.app import access, endpoints
+from bedplate.app import access, endpoints, inputs
 from bedplate.app.table_reports import ErasureReport, ExpiryReport, HoldReport
 from bedplate.errors import BedplateError, InputError, NotFoundError, StateError, UnavailableError
 from bedplate.identity import Principal
@@ -76,7 +76,7 @@ def subject(system: "System", principal: Principal, use_case: str, value: str, r
         online = _online(system, asked)
         tables = _tables(system, asked)
         models = _models(system, use_case, tables)
-    sources = _sources(asked)
+    sources = _sources(system, asked)
     with system.store.transaction() as tx:
         entry = system.ledger.record(
             tx,
@@ -394,7 +394,7 @@ def _models(system: "System", use_case: str, tables: dict[str, int]) -> tuple[st
     return tuple(found)
 
 
-def _sources(asked: _Asked) -> tuple[str, ...]:
+def _sources(system: "System", asked: _Asked) -> tuple[str, ...]:
     """The data sets whose source still holds the person: the next ingestion would bring them back."""
     from bedplate.data import sources
 
@@ -403,12 +403,12 @@ def _sources(asked: _Asked) -> tuple[str, ...]:
         if data.subject is None:
             continue
         try:
-            files = sources.find(data.source, asked.folder)
-            for item in sources.read(files, [data.subject]):
-                lines = [item.text] if isinstance(item, sources.BadLine) else map(str, _column(item.table))
-                if asked.value in lines:
-                    found.append(name)
-                    break
+            with sources.opened(data.source, asked.folder, inputs.reach(system.settings)) as files:
+                for item in files.read([data.subject]):
+                    lines = [item.text] if isinstance(item, sources.BadLine) else map(str, _column(item.table))
+                    if asked.value in lines:
+                        found.append(name)
+                        break
         except BedplateError:
             continue  # a source that is gone holds nobody
     return tuple(found)

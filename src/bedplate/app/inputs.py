@@ -2,6 +2,7 @@
 
 import functools
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -9,9 +10,13 @@ from bedplate import ids
 from bedplate.app.stage import Context
 from bedplate.errors import NotFoundError
 from bedplate.ids import Digest
+from bedplate.settings import Settings
 from bedplate.usecase import Loaded
-from bedplate.usecase.files import source_file
+from bedplate.usecase.files import is_local, source_file
 from bedplate.usecase.types import DataSet
+
+if TYPE_CHECKING:
+    from bedplate.data.sources import Reach
 
 
 def section(context: Context, name: str) -> Digest:
@@ -47,9 +52,28 @@ def source_path(folder: Path, data: DataSet) -> Path:
     return path
 
 
-def source_digest(folder: Path, data: DataSet) -> Digest:
-    """The digest of a source's bytes."""
+def source_digest(folder: Path, data: DataSet, settings: Settings) -> Digest:
+    """The digest of a source: of its bytes, or of what a server says of them."""
+    if not is_local(data.source):
+        from bedplate.data.sources import places
+
+        return places.version(data.source, folder, reach(settings))
     path = source_path(folder, data)
+    if path.is_dir():
+        found = sorted(item for item in path.iterdir() if item.is_file() and not item.name.startswith("."))
+        return ids.digest_of([[item.name, _digest_of_file(item)] for item in found])
+    return _digest_of_file(path)
+
+
+def reach(settings: Settings) -> "Reach":
+    """What sources of rows may reach: what the settings of the home name, and nothing that a use case says."""
+    from bedplate.data.sources import Reach
+
+    storage = {"endpoint": settings.endpoint} if settings.endpoint else {}
+    return Reach(connections=settings.connections, networks=settings.networks, storage=storage)
+
+
+def _digest_of_file(path: Path) -> Digest:
     stat = path.stat()
     return _hashed(path, stat.st_size, stat.st_mtime_ns)
 

@@ -100,7 +100,7 @@ class Bedplate:
         """Hold the data of a use case against its contracts without keeping a row."""
         from bedplate.app import checking
 
-        return checking.contract_test(Path(path))
+        return checking.contract_test(Path(path), self.settings)
 
     def contract_infer(self, source: str | Path, *, name: str | None = None) -> str:
         """A first contract for a file of rows (``.parquet``, ``.csv``, ``.json``), which its rows keep."""

@@ -20,6 +20,7 @@ from bedplate.policy import values as policy
 from bedplate.records import Event
 from bedplate.settings import Home, Settings
 from bedplate.usecase import Loaded
+from bedplate.usecase.files import is_local
 
 if TYPE_CHECKING:
     from bedplate.app.system import System
@@ -102,13 +103,17 @@ def probe_digest(measured: Probe) -> Digest:
 
 def facts(loaded: Loaded) -> DataFacts:
     """Rows and bytes of each source, from file sizes and Parquet footers; no row is read."""
-    import pyarrow.parquet as pq  # only planning reads footers outside `data`, and no row
+    from bedplate.data import sources
 
     tables: dict[str, TableFacts] = {}
     for name, data in loaded.use_case.data.items():
-        path = inputs.source_path(loaded.folder, data)
-        rows = pq.read_metadata(path).num_rows if data.source.kind == "parquet" else None
-        tables[name] = TableFacts(rows=rows, size=path.stat().st_size)
+        if not is_local(data.source):
+            tables[name] = TableFacts()
+            continue
+        inputs.source_path(loaded.folder, data)  # says what to do where it is not there
+        with sources.opened(data.source, loaded.folder) as found:
+            rows = found.total() if data.source.kind == "parquet" else None
+            tables[name] = TableFacts(rows=rows, size=sum(path.stat().st_size for path in found.paths))
     return DataFacts(tables=tables)
 
 

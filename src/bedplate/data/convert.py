@@ -28,6 +28,8 @@ def schema(model: Model, found: pa.Schema) -> pa.Schema:
 
 
 def _target(column: Column, found: pa.Schema) -> pa.DataType:
+    if is_binary(column):
+        return pa.binary()
     if column.logical_type in _TYPES:
         given = found.field(column.name).type if column.name in found.names else None
         if column.logical_type == "timestamp" and given is not None and pa.types.is_timestamp(given) and given.tz:
@@ -38,8 +40,8 @@ def _target(column: Column, found: pa.Schema) -> pa.DataType:
     return pa.string()
 
 
-def compare(model: Model, found: pa.Schema, where: str, label: str, *, typed: bool) -> None:
-    """Refuse a source whose columns are not those of the contract, before a row is read.
+def compare(model: Model, found: pa.Schema, where: str, label: str, *, typed: bool, more: bool) -> None:
+    """Refuse a source whose columns are not those of the contract, before a row is read. ``more``: it may have others.
 
     Raises:
         ContractError: columns are missing, extra or of another type; lists all of them.
@@ -50,14 +52,14 @@ def compare(model: Model, found: pa.Schema, where: str, label: str, *, typed: bo
     problems = [
         f"column {name} (line {column.line}) is missing" for name, column in known.items() if name not in found.names
     ]
-    problems += [f"column {name} is not in the contract" for name in found.names if name not in known]
+    problems += [f"column {name} is not in the contract" for name in found.names if name not in known and not more]
     if len(set(found.names)) != len(found.names):
         problems.append("two columns have the same name")
     if typed and not problems:
         problems += [
             f"column {name} is {found.field(name).type}, the contract (line {column.line}) says {column.logical_type}"
             for name, column in known.items()
-            if not _fits(column.logical_type, found.field(name).type)
+            if not _fits(column, found.field(name).type)
         ]
     if problems:
         raise ContractError(
@@ -65,7 +67,7 @@ def compare(model: Model, found: pa.Schema, where: str, label: str, *, typed: bo
         )
 
 
-def _fits(kind: LogicalType, given: pa.DataType) -> bool:
+def _fits(column: Column, given: pa.DataType) -> bool:
     if pa.types.is_dictionary(given):
         given = given.value_type
     if pa.types.is_null(given):
@@ -81,7 +83,12 @@ def _fits(kind: LogicalType, given: pa.DataType) -> bool:
         "object": pa.types.is_struct(given),
         "time": False,
     }
-    return verdicts[kind]
+    return verdicts[column.logical_type] or (is_binary(column) and pa.types.is_binary(given))
+
+
+def is_binary(column: Column) -> bool:
+    """Whether the contract gives a column the format ``binary``: bytes instead of text."""
+    return column.logical_type == "string" and column.format == "binary"
 
 
 def convert(table: pa.Table, schema: pa.Schema) -> tuple[pa.Table, dict[str, np.ndarray]]:
@@ -126,6 +133,8 @@ def _convert(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
 
 
 def _parse(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    if pa.types.is_binary(kind):
+        return pa.chunked_array([pa.array(map(_bytes, column.to_pylist()), kind)])
     name = next(logical for logical, target in _TYPES.items() if target == kind)
     # TRY_CAST gives null for what cannot be read, and would round a fraction to an integer, so those are left out.
     whole = " WHERE regexp_full_match(trim(v), '[+-]?[0-9]+')" if name == "integer" else ""
@@ -141,6 +150,13 @@ def _parse(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     return pa.chunked_array([values.take(pa.array(places, mask=places < 0))])
 
 
+def _bytes(text: str | None) -> bytes | None:
+    try:
+        return None if text is None else bytes.fromhex(text)
+    except ValueError:
+        return None
+
+
 def plain(table: pa.Table) -> pa.Table:
     """The same rows with every column decoded."""
     columns = [
@@ -151,7 +167,10 @@ def plain(table: pa.Table) -> pa.Table:
 
 
 def text(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Any column as text, for people to read."""
+    """Any column as text, for people to read; bytes as hexadecimal digits."""
+    if pa.types.is_binary(column.type):
+        digits = [None if value is None else value.hex() for value in column.to_pylist()]
+        return pa.chunked_array([pa.array(digits, pa.string())])
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     try:

@@ -3,21 +3,22 @@
 import json
 import re
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pyarrow as pa
 
 from bedplate.data import convert, duck, sources
-from bedplate.data.sources import BadLine, Chunk, Files
+from bedplate.data.sources import BadLine, Chunk, Opened
 from bedplate.errors import InputError
+from bedplate.usecase.types import Source
+
+FileKind = Literal["parquet", "csv", "json", "arrow"]
 
 MOST_ROWS = 1_000_000
 """Rows that are looked at; a source with more is judged by its first ones, and the contract says so."""
 _TAKEN = "CREATE TEMP TABLE rows AS FROM source LIMIT ?"
-_MOST_KEYS = 10_000
 _FEW = 12
 """A text column of at most so many values, each there often, is taken for a list of choices."""
 _TRIALS = (
@@ -40,42 +41,29 @@ class _Seen(msgspec.Struct):
     choices: list[str]
 
 
-def infer(path: Path, kind: str, name: str) -> str:
+def infer(path: Path, kind: FileKind, name: str) -> str:
     """A contract (ODCS 3.1, YAML) that every row looked at keeps.
 
     Raises:
         ContractError: the file cannot be read as ``kind``.
         InputError: it has no rows, or two columns of one name.
     """
-    files = Files(kind, path.name, (path,))
-    given = sources.columns(files)
-    names = given.names or _keys(path)
-    if len(set(names)) != len(names):
-        raise InputError("two columns have the same name", where=str(path), fix="give each its own")
-    with duck.connect({"source": _rows(files, names)}) as connection:
-        connection.execute(_TAKEN, [MOST_ROWS + 1])
-        (count,) = connection.execute("SELECT count(*) FROM rows").fetchone() or (0,)
-        if not count:
-            raise InputError("the source holds no rows", where=str(path), fix="name one that does")
-        seen = [_look(connection, name) for name in names]
+    source = Source(kind=kind, path=str(path.absolute()))
+    with sources.opened(source, path.parent) as files:
+        names = files.columns(()).names or files.keys()
+        if len(set(names)) != len(names):
+            raise InputError("two columns have the same name", where=str(path), fix="give each its own")
+        with duck.connect({"source": _rows(files, names)}) as connection:
+            connection.execute(_TAKEN, [MOST_ROWS + 1])
+            (count,) = connection.execute("SELECT count(*) FROM rows").fetchone() or (0,)
+            if not count:
+                raise InputError("the source holds no rows", where=str(path), fix="name one that does")
+            seen = [_look(connection, name) for name in names]
     return "\n".join(_written(name, path.name, seen, whole=count <= MOST_ROWS)) + "\n"
 
 
-def _keys(path: Path) -> list[str]:
-    """The keys of JSON lines, in the order they are met."""
-    found: dict[str, None] = {}
-    with path.open("rb") as file:
-        for line in islice(file, _MOST_KEYS):
-            try:
-                value = msgspec.json.decode(line)
-            except (msgspec.DecodeError, RecursionError):
-                continue
-            found |= dict.fromkeys(value if isinstance(value, dict) else ())
-    return list(found)
-
-
-def _rows(files: Files, names: list[str]) -> pa.RecordBatchReader:
-    chunks = (item for item in sources.read(files, names) if not isinstance(item, BadLine))
+def _rows(files: Opened, names: list[str]) -> pa.RecordBatchReader:
+    chunks = (item for item in files.read(names) if not isinstance(item, BadLine))
     first = next(chunks, None)
     if first is None:
         return pa.RecordBatchReader.from_batches(pa.schema([pa.field(name, pa.string()) for name in names]), [])

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from bedplate.data import contracts, convert, duck, sources
 from bedplate.data.model import Contract, KeyRule, Model, RowRule, SetRule, metric_checks
 from bedplate.data.rules import broken
+from bedplate.data.sources import pictures
 from bedplate.data.tables import Tables
 from bedplate.errors import ContractError, UserCodeError
 from bedplate.records import IngestResult, RuleOutcome
@@ -49,6 +50,7 @@ def ingest(
     on_progress: OnProgress | None = None,
     clean: Clean | None = None,
     sensitive: Collection[str] = (),
+    reach: sources.Reach | None = None,
 ) -> IngestResult:
     """Bring one data set in, as a new version of its table. With the same ``key`` again, the same versions.
 
@@ -63,9 +65,10 @@ def ingest(
         StorageError: the disk is full.
     """
     contract = contracts.load(folder / spec.contract)
-    check = _Check(contract, dataset, sources.find(spec.source, folder), on_progress, clean, sensitive=sensitive)
     name = table_name(use_case, dataset)
     with ExitStack() as stack:
+        source = stack.enter_context(sources.opened(spec.source, folder, reach))
+        check = _Check(contract, dataset, source, on_progress, clean, sensitive=sensitive)
         stack.callback(check.close)
         staged = stack.enter_context(tables.stage(name, check.accepted_batches(), check.schema))
         if check.accepted or check.model.may_be_empty:
@@ -76,26 +79,33 @@ def ingest(
             quarantine = tables.write(aside, check.set_aside(), mode="overwrite", key=f"{key}/quarantine")
         check.stop_if_broken(None if quarantine is None else quarantine.name)
         table = staged.commit(mode="overwrite", key=f"{key}/rows")
-    return IngestResult(
-        dataset=dataset,
-        table=table,
-        quarantine=quarantine,
-        contract=contract.id,
-        contract_digest=contract.digest,
-        source=check.files.label,
-        source_digest=check.files.digest(),
-        read=check.read,
-        accepted=check.accepted,
-        rejected=check.rejected,
-        outcomes=check.outcomes(),
-    )
+        return IngestResult(
+            dataset=dataset,
+            table=table,
+            quarantine=quarantine,
+            contract=contract.id,
+            contract_digest=contract.digest,
+            source=source.label,
+            source_digest=source.digest(),
+            read=check.read,
+            accepted=check.accepted,
+            rejected=check.rejected,
+            outcomes=check.outcomes(),
+        )
 
 
-def test(contract: Contract, dataset: str, spec: DataSet, folder: Path) -> tuple[RuleOutcome, ...]:
+def test(
+    contract: Contract,
+    dataset: str,
+    spec: DataSet,
+    folder: Path,
+    reach: sources.Reach | None = None,  # noqa: PT028  it is no test of pytest's
+) -> tuple[RuleOutcome, ...]:
     """What every rule of the contract finds in the source, writing nothing. Raises as :func:`ingest`, but for rules."""
     has_sql = contract.model(dataset).has_sql
     with ExitStack() as stack:
-        check = _Check(contract, dataset, sources.find(spec.source, folder), None, None, keep=has_sql)
+        source = stack.enter_context(sources.opened(spec.source, folder, reach))
+        check = _Check(contract, dataset, source, None, None, keep=has_sql)
         stack.callback(check.close)
         if has_sql:
             # SQL may look at the rows more than once: they lie on the disk meanwhile, however many there are.
@@ -115,7 +125,7 @@ class _Check:
         self,
         contract: Contract,
         dataset: str,
-        files: sources.Files,
+        source: sources.Opened,
         on_progress: OnProgress | None,
         clean: Clean | None,
         *,
@@ -125,11 +135,15 @@ class _Check:
         """``keep``: the rows are wanted, not only what the rules say of them."""
         self.contract = contract
         self.model: Model = contract.model(dataset)
-        self.files = files
+        self.source = source
         self.clean = clean
-        given = sources.columns(files)
-        typed = files.kind == "parquet"
-        convert.compare(self.model, given, contract.path, files.label, typed=typed)
+        named = [column.name for column in self.model.columns]
+        given = source.columns(named)
+        typed = source.typed
+        convert.compare(self.model, given, contract.path, source.label, typed=typed, more=source.open_ended)
+        if source.kind == "dicom":
+            pictures.check_personal(self.model, contract.path)
+        self.known = named
         self.schema = convert.schema(self.model, given)
         if typed and clean is None and not keep:
             judged = self.model.judged()
@@ -137,7 +151,7 @@ class _Check:
             self.schema = pa.schema(fields or [self.schema.field(0)])
         self.names = self.schema.names
         self.sensitive = set(sensitive).intersection(self.names)
-        self.total = sources.total(files)
+        self.total = source.total()
         self.on_progress = on_progress
         self.read = self.accepted = self.rejected = 0
         self.failed: dict[str, int] = {}
@@ -156,7 +170,7 @@ class _Check:
     def accepted_batches(self) -> Iterator[pa.RecordBatch]:
         """The rows that keep the contract; the others are set aside on the way."""
         position = 0
-        for item in sources.read(self.files, self.names):
+        for item in self.source.read(self.names, self.known):
             if isinstance(item, sources.BadLine):
                 self._bad_line(item)
                 continue
@@ -297,7 +311,7 @@ class _Check:
 
         def batches() -> Iterator[pa.RecordBatch]:
             position = 0
-            for item in sources.read(self.files, columns if self.clean is None else self.names):
+            for item in self.source.read(columns if self.clean is None else self.names, self.known):
                 if isinstance(item, sources.BadLine):
                     continue
                 values, _ = convert.convert(self._cleaned(item).select(list(columns)), schema)
@@ -406,7 +420,7 @@ class _Check:
             what = "the source holds no rows" if self.read == 0 else f"all {self.read} rows break the contract"
             raise ContractError(
                 f"{self.model.name} would be empty: {what}.{aside}",
-                where=self.files.label,
+                where=self.source.label,
                 fix="correct the source, or allow it with a rowCount rule in the contract",
             )
 

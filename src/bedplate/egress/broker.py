@@ -12,6 +12,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
+from typing import IO
 from urllib.parse import urljoin
 
 import msgspec
@@ -27,6 +28,7 @@ Resolve = Callable[[str, int], Sequence[str]]
 _log = logging.getLogger(__name__)
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 _OURS = ("host", "content-length", "transfer-encoding", "connection", "accept-encoding", "expect", "upgrade")
+_TOLD = 1 << 16
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 
@@ -82,8 +84,19 @@ class Broker:
         self._calls = threading.BoundedSemaphore(self._limits.at_once)
         self._lookups = threading.BoundedSemaphore(self._limits.at_once)
 
-    def request(self, method: str, url: str, *, headers: Mapping[str, str] | None = None, body: bytes = b"") -> Answer:
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        into: IO[bytes] | None = None,
+    ) -> Answer:
         """Call ``url`` once. GET and HEAD follow redirects within their origin, on the address that was resolved first.
+
+        The body of an answer of status 200 is written ``into`` a file as it comes, where one is given, and is then not
+        in the :class:`Answer`.
 
         Raises:
             InputError: the method, URL or a header cannot be sent.
@@ -102,7 +115,7 @@ class Broker:
             if not self._calls.acquire(timeout=deadline.left()):
                 raise UnavailableError("too many outbound calls are under way", where=str(origin), fix="try again")
             try:
-                return self._follow(target, _Call(method, url, path, head, body), deadline)
+                return self._follow(target, _Call(method, url, path, head, body), deadline, into)
             finally:
                 self._calls.release()
         except BedplateError:
@@ -118,12 +131,12 @@ class Broker:
                 f"the call failed: {type(error).__name__}", where=str(origin), fix="try again later"
             ) from error
 
-    def _follow(self, target: Target, call: "_Call", deadline: "_Deadline") -> Answer:
+    def _follow(self, target: Target, call: "_Call", deadline: "_Deadline", into: IO[bytes] | None) -> Answer:
         resolved = self._resolve(target, deadline)
         for _ in range(self._limits.redirects + 1):
             with self._connect(target.origin, resolved, deadline) as connection:
                 address = str(connection.getpeername()[0])
-                answer = self._exchange(connection, target.origin, call, address, deadline)
+                answer = self._exchange(connection, target.origin, call, address, deadline, into)
             _log.info("%s %s at %s: %d, %d bytes", call.method, target.origin, address, answer.status, len(answer.body))
             location = answer.header("location")
             if answer.status not in _REDIRECTS or location is None or call.method not in ("GET", "HEAD"):
@@ -191,7 +204,13 @@ class Broker:
     # ----------------------------------------------------------------------------------------------- what goes across
 
     def _exchange(
-        self, connection: socket.socket, origin: Origin, call: "_Call", address: str, deadline: "_Deadline"
+        self,
+        connection: socket.socket,
+        origin: Origin,
+        call: "_Call",
+        address: str,
+        deadline: "_Deadline",
+        into: IO[bytes] | None,
     ) -> Answer:
         framing = http.client.HTTPConnection(origin.host, origin.port)
         framing.sock = _Wire(connection, deadline)
@@ -203,9 +222,14 @@ class Broker:
             most = self._limits.body
             if response.length is not None and response.length > most:
                 raise _too_large(origin, most)
-            body = response.read(most + 1)
+            if into is not None and response.status == 200:
+                body = _written(response, into, most, origin)
+            else:
+                body = response.read(most + 1) if into is None else response.read(_TOLD)
             if len(body) > most:
                 raise _too_large(origin, most)
+            if into is not None and response.status != 200:
+                response.length = None  # what an error says beyond that is of no use
             if response.length:  # what was promised and did not come
                 raise http.client.IncompleteRead(b"", response.length)
         finally:
@@ -295,6 +319,17 @@ def _redirected(call: _Call, origin: Origin, location: str) -> _Call:
             "it redirects to another origin, which is not followed", where=str(origin), fix="call the other one itself"
         )
     return msgspec.structs.replace(call, url=url, path=path)
+
+
+def _written(response: http.client.HTTPResponse, into: IO[bytes], most: int, origin: Origin) -> bytes:
+    """The body, written as it comes; nothing of it is given back."""
+    size = 0
+    while block := response.read(1 << 20):
+        size += len(block)
+        if size > most:
+            raise _too_large(origin, most)
+        into.write(block)
+    return b""
 
 
 def _too_large(origin: Origin, most: int) -> DeniedError:

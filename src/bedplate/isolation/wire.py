@@ -33,7 +33,7 @@ def head(kind: Kind, length: int) -> bytes:
     return _HEAD.pack(_CODES[kind], length)
 
 
-def parse_head(data: bytes, limits: dict[Kind, int]) -> tuple[Kind, int]:
+def parse_head(data: bytes | bytearray, limits: dict[Kind, int]) -> tuple[Kind, int]:
     """The kind and the length of the payload that :func:`head` announced.
 
     Raises:

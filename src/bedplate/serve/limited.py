@@ -5,22 +5,9 @@ Arrays go over a socket pair and what comes back is treated as written by an adv
 too much, answers nonsense or ends costs the requests that it had, and is started again; when that goes on, ever later.
 """
 
-import contextlib
-import json
 import logging
-import os
-import select
-import shutil
-import signal
-import socket
-import subprocess
-import sys
-import tempfile
-import threading
 import time
-import weakref
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
@@ -28,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from bedplate.errors import InputError, IntegrityError, UnavailableError
-from bedplate.isolation import processes, wire
-from bedplate.isolation.confine import Isolation, available
+from bedplate.isolation import wire
+from bedplate.isolation.confine import available
+from bedplate.isolation.worker import Worker
 from bedplate.records import ModelSignature
 from bedplate.serve.predictors import Answer, FeatureReader
 from bedplate.serve.tensors import DTYPES, ModelError
@@ -39,9 +27,7 @@ _log = logging.getLogger(__name__)
 Kind = Literal["python", "torch-export"]
 MEMORY, SECONDS, START_SECONDS = 2 << 30, 5.0, 60.0
 """Bytes that the process may hold, seconds that it may take for an answer, and for loading its model."""
-_ANSWER_LIMIT = 256 << 20
-_POLL, _PARTING = 0.05, 2.0
-_LOG_BYTES = 16 << 10
+_LIMITS: dict[wire.Kind, int] = {"result": 256 << 20, "error": 1 << 16}
 _FIRST_DELAY, _LONGEST_DELAY, _CALM = 0.1, 10.0, 30.0
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -101,7 +87,7 @@ def arrays_of(given: Mapping[str, Any], outputs: Mapping[str, str]) -> dict[str,
     return arrays
 
 
-def unpack(message: bytes) -> dict[str, npt.NDArray[Any]]:
+def unpack(message: bytes | bytearray) -> dict[str, npt.NDArray[Any]]:
     """The arrays of a message.
 
     Raises:
@@ -239,53 +225,30 @@ class _Process:
         memory: int,
         function: str,
     ) -> None:
-        scratch = Path(tempfile.mkdtemp(prefix="bedplate-"))
-        for name, data in files.items():
-            (scratch / name).write_bytes(data)
-        ours, theirs = socket.socketpair()
-        for end in (ours, theirs):
-            for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-                end.setsockopt(socket.SOL_SOCKET, option, 1 << 20)
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-s", "-B", "-m", "bedplate.serve.inside", str(os.getpid())],
-            stdin=theirs.fileno(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            cwd=scratch,
-            env=processes.environment(scratch, threads=threads),
-            start_new_session=True,
-        )
-        theirs.close()
-        self._socket, self._memory, self._killed, self._said = ours, memory, "", bytearray()
-        self._closed = False
-        self.pid = self._process.pid
-        # Also when nobody calls end(): a predictor that is no longer needed leaves no process behind.
-        self._finalizer = weakref.finalize(self, _clean_up, self._process, ours, scratch)
-        threading.Thread(target=_watch, args=(weakref.ref(self), self._process), daemon=True).start()
         header = {
             "kind": kind,
             "function": function,
-            "memory": memory,
-            "scratch": str(scratch),
             "inputs": [spec.name for spec in signature.inputs],
             "outputs": {spec.name: spec.datatype for spec in signature.outputs},
         }
-        deadline = time.monotonic() + START_SECONDS
+        worker: Worker | None = None
         try:
-            self._send("header", json.dumps(header).encode(), deadline)
-            confined, told = self._receive(deadline)
-            if confined != "confined" or not msgspec.json.decode(told, type=Isolation).isolated:
-                raise ValueError("it is not confined")
-            loaded, told = self._receive(deadline)
+            worker = Worker(
+                "bedplate.serve.inside", header, files=files, memory=memory, threads=threads, seconds=START_SECONDS
+            )
+            loaded, told = worker.receive(_LIMITS, time.monotonic() + START_SECONDS)
             if loaded == "error":
                 failure = _failure.decode(told)
                 at = f", pipeline.py line {failure.line}" if failure.line else ""
                 raise ValueError(f"{failure.type[:100]}: {failure.message[:500]}{at}")
         except (ValueError, OSError, msgspec.MsgspecError) as error:
-            reason = self.end(str(error))
+            reason = str(error) if worker is None else worker.end(str(error))
             raise IntegrityError(f"the model cannot be loaded: {reason}", fix="try the function with pytest") from error
+        self._worker = worker
+        self.pid = worker.pid
+        self.ended, self.end = worker.ended, worker.end
 
-    def ask(self, message: bytes, seconds: float) -> tuple[wire.Kind, bytes]:
+    def ask(self, message: bytes, seconds: float) -> tuple[wire.Kind, bytearray]:
         """The answer to a request.
 
         Raises:
@@ -293,95 +256,5 @@ class _Process:
             OSError: the process ended, or took longer than ``seconds``.
         """
         deadline = time.monotonic() + seconds
-        self._send("request", message, deadline)
-        return self._receive(deadline)
-
-    def ended(self) -> str | None:
-        """Why the process ended; None while it runs."""
-        return None if self._process.poll() is None else self._reason("")
-
-    def end(self, reason: str) -> str:
-        """End the process; gives why it ended by itself, or ``reason``."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            # One that closed its end is ending, and will have said why; one that is only late is not waited for.
-            self._process.wait(_PARTING if self._closed or self._killed else 0)
-        told = self._reason(reason)
-        self._finalizer()
-        if reason != "closed":
-            _log.warning(
-                "a limited process ended: %s; it printed: %s", told, bytes(self._said).decode(errors="replace")
-            )
-        return told
-
-    def kill(self, reason: str) -> None:
-        """Stop it from another thread; whoever waits for its answer learns of it by the closed socket."""
-        self._killed = self._killed or reason
-        self._process.kill()
-
-    def _reason(self, reason: str) -> str:
-        code = self._process.poll()
-        if self._killed:
-            return self._killed
-        if code in (None, 0) or reason == "closed":  # by itself it ends with 0 when the socket closed
-            return reason
-        assert code is not None
-        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"it left with status {code}"
-
-    def _send(self, kind: wire.Kind, payload: bytes, deadline: float) -> None:
-        self._socket.settimeout(max(deadline - time.monotonic(), 0.001))
-        self._socket.sendall(wire.head(kind, len(payload)) + payload)
-
-    def _receive(self, deadline: float) -> tuple[wire.Kind, bytes]:
-        limits: dict[wire.Kind, int] = {"confined": 1 << 16, "result": _ANSWER_LIMIT, "error": 1 << 16}
-        kind, length = wire.parse_head(self._exactly(wire.HEAD, deadline), limits)
-        return kind, self._exactly(length, deadline)
-
-    def _exactly(self, length: int, deadline: float) -> bytes:
-        blocks, missing = [], length
-        while missing:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise TimeoutError("it took longer than allowed")
-            self._socket.settimeout(left)
-            # Memory is spent on bytes that came: a length is only a claim.
-            try:
-                block = self._socket.recv(min(missing, 1 << 20))
-            except TimeoutError:
-                raise TimeoutError("it took longer than allowed") from None
-            if not block:
-                self._closed = True
-                raise ConnectionError("it closed the connection")
-            blocks.append(block)
-            missing -= len(block)
-        return b"".join(blocks)
-
-
-def _clean_up(process: "subprocess.Popen[bytes]", connection: socket.socket, scratch: Path) -> None:
-    if process.poll() is None:
-        process.kill()
-    process.wait()
-    connection.close()
-    shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _watch(owner: "weakref.ref[_Process]", process: "subprocess.Popen[bytes]") -> None:
-    """Kill the process when it holds too much memory or makes too many threads; keep the end of what it prints."""
-    assert process.stdout is not None
-    with process.stdout as printed:
-        while process.poll() is None:
-            ready = select.select([printed], [], [], _POLL)[0]
-            block = os.read(printed.fileno(), 1 << 16) if ready else b""
-            one = owner()
-            if one is None:
-                return
-            if block:
-                one._said += block
-                del one._said[:-_LOG_BYTES]
-            held, threads, _ = processes.usage(process.pid)
-            if held > one._memory:
-                one.kill(f"it held {processes.size_of(held)} of memory and may hold {processes.size_of(one._memory)}")
-            elif threads > processes.THREADS:
-                one.kill(f"it ran {threads} threads at once, and {processes.THREADS} are allowed")
-            del one
-            if ready and not block:  # it closed what it prints to
-                time.sleep(_POLL)
+        self._worker.send("request", message, deadline)
+        return self._worker.receive(_LIMITS, deadline)

@@ -26,9 +26,17 @@ def check(reading: Reading, folder: Path) -> None:
 
 
 def source_file(source: Source, folder: Path) -> Path | None:
-    """The file a source stands for, in ``folder`` or in its package; None if it is not there."""
+    """The file or folder a source stands for, in ``folder`` or in its package; None if it is not there."""
     root = package_folder(source.package) if source.package else folder
-    return root / source.path if root is not None and _is_file(root / source.path) else None
+    if root is None or not source.path:
+        return None
+    path = root / source.path
+    return path if _is_file(path) or (_is_folder(path) and source.kind != "sql") else None
+
+
+def is_local(source: Source) -> bool:
+    """Whether its rows lie in files of this machine."""
+    return bool(source.path) and "://" not in source.path
 
 
 def package_folder(package: str) -> Path | None:
@@ -78,6 +86,8 @@ def _below(reading: Reading, folder: Path, keys: Keys, what: str, like: str, all
 
 
 def _source(reading: Reading, folder: Path, keys: Keys, source: Source) -> None:
+    if not _complete(reading, keys, source) or not is_local(source):
+        return
     if source.package and package_folder(source.package) is None:
         reading.note(
             (*keys, "package"),
@@ -95,6 +105,22 @@ def _source(reading: Reading, folder: Path, keys: Keys, source: Source) -> None:
             allowed="an existing file",
             suggestion=_similar(source.path, package_folder(source.package) if source.package else folder),
         )
+
+
+def _complete(reading: Reading, keys: Keys, source: Source) -> bool:
+    """Note what this kind of source lacks, and what it has no use for."""
+    wants = {"sql": {"query"}, "rows": {"connection"}}.get(source.kind, {"path"})
+    either = {"path", "connection"} if source.kind == "sql" else set()
+    given = {name for name in ("path", "package", "connection", "query") if getattr(source, name)}
+    allowed = wants | either | ({"package"} if "path" in wants and "://" not in source.path else set())
+    for name in sorted(wants - given):
+        reading.note(keys, f"a source of kind {source.kind} needs {name!r}", allowed=listing(sorted(wants)), found="")
+    for name in sorted(given - allowed):
+        text = f"{name!r} has no meaning for this source"
+        reading.note((*keys, name), text, allowed=listing(sorted(allowed)))
+    if either and len(given & either) != 1:
+        reading.note(keys, "a source of kind sql has a path or a connection", allowed="one of them", found="")
+    return wants <= given <= allowed and (not either or len(given & either) == 1)
 
 
 def _similar(path: str, root: Path | None) -> str | None:
@@ -185,6 +211,13 @@ def _has_mark(function: ast.FunctionDef, kind: str) -> bool:
     return any(
         (isinstance(t, ast.Name) and t.id == kind) or (isinstance(t, ast.Attribute) and t.attr == kind) for t in targets
     )
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def _is_file(path: Path) -> bool:

@@ -145,11 +145,18 @@ class RequirementsSection(_Section, frozen=True, kw_only=True):
 
 
 class Source(_Section, frozen=True, kw_only=True):
-    """Where rows come from. ``package`` reads ``path`` inside an installed Python package."""
+    """Where rows come from.
 
-    kind: Literal["parquet", "csv", "json"]
-    path: str
+    ``path`` is a file or folder, or an address: ``https://``, ``s3://``. ``package`` reads it inside an installed
+    Python package. ``sql`` runs a ``query`` on a ``connection`` of the home, or on the file of SQLite at ``path``;
+    ``rows`` asks a program that the home names as a connection, such as a resource of dlt.
+    """
+
+    kind: Literal["parquet", "csv", "json", "arrow", "images", "dicom", "sql", "rows"]
+    path: str = ""
     package: str | None = None
+    connection: str = ""
+    query: str = ""
 
 
 class DataSet(_Section, frozen=True, kw_only=True):

@@ -34,7 +34,7 @@ def _ingest_inputs(context: Context) -> dict[str, str]:
     for name, data in context.use_case.data.items():
         found[f"data.{name}"] = ids.digest_of(data)
         found[f"contract of {name}"] = contracts[data.contract]
-        found[f"source of {name}"] = inputs.source_digest(context.loaded.folder, data)
+        found[f"source of {name}"] = inputs.source_digest(context.loaded.folder, data, context.system.settings)
     cleaning = [d for d in _described(context) if d.kind == "dataset"]
     if cleaning:
         found["cleaning in pipeline.py"] = inputs.pipeline_digest(context.loaded)
@@ -66,6 +66,7 @@ def _ingest(context: Context) -> Outcome:
             key=key,
             on_progress=progress,
             sensitive=context.use_case.governance.sensitive,
+            reach=inputs.reach(context.system.settings),
         )
         contract_changes.same(kept[position], result, data.contract)
         parents = (context.output("check").digest, _fact_digest(context, contract_changes.KIND, texts[position]))

@@ -1,0 +1,187 @@
+"""An open source: its files are on this disk, and a limited process parses them on request."""
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from bedplate import errors
+from bedplate.errors import ContractError
+from bedplate.ids import Digest, digest_file, digest_of
+from bedplate.isolation.worker import Worker
+
+MEMORY = 2 << 30
+"""Bytes that the process which parses a source may hold."""
+PATIENCE = 300.0
+"""Seconds that it may take for its next rows."""
+MAX_FRAME = 1 << 30
+ROW = "_bedplate_row"
+"""The column that carries row numbers which do not follow one another."""
+
+
+class Chunk(msgspec.Struct, frozen=True):
+    """Some rows of one file. ``rows`` are their numbers in it, from 1, a CSV header not counted."""
+
+    file: str
+    table: pa.Table
+    rows: np.ndarray
+
+
+class BadLine(msgspec.Struct, frozen=True):
+    """What stands in a file where a row should be, and is none."""
+
+    file: str
+    row: int
+    text: str
+    reason: str
+
+
+class Told(msgspec.Struct, frozen=True):
+    """What goes before a frame of rows: their file and the number of the first; or a bad line instead of rows."""
+
+    file: str = ""
+    first: int = 0
+    bad: BadLine | None = None
+
+
+T = TypeVar("T")
+_told = msgspec.json.Decoder(Told)
+_failed = msgspec.json.Decoder(dict[str, str | None])
+
+
+class Opened:
+    """The rows of one source. ``label`` names it to people; ``typed`` says that its columns have types of their own.
+
+    ``open_ended``: it offers more columns than anybody asks for, so those that a contract leaves out are not missed.
+
+    Every method but ``digest`` raises ContractError where a file is damaged, not of its kind, or takes more memory or
+    time to read than it may.
+    """
+
+    def __init__(
+        self, kind: str, label: str, paths: tuple[Path, ...], *, memory: int = MEMORY, typed: bool = True
+    ) -> None:
+        self.kind, self.label, self.paths = kind, label, paths
+        self.typed = typed and kind in ("parquet", "arrow", "images", "dicom")
+        self.open_ended = kind in ("images", "dicom")
+        self._memory = memory
+        self._worker: Worker | None = None
+
+    def close(self) -> None:
+        """End the process that reads it."""
+        if self._worker is not None:
+            self._worker.end("closed")
+            self._worker = None
+
+    def digest(self) -> Digest:
+        """Covers the content of every file."""
+        digests = [digest_file(path) for path in self.paths]
+        return digests[0] if len(digests) == 1 else digest_of(digests)
+
+    def columns(self, wanted: Sequence[str]) -> pa.Schema:
+        """The columns that there are, with types where the format has any (text otherwise).
+
+        Where nobody knows without reading all rows (JSON) there are none; ``wanted`` chooses where more can be had
+        than anybody asks for (DICOM).
+        """
+        self._ask("columns", wanted)
+        return pa.ipc.read_schema(pa.py_buffer(self._frame("file")[1]))
+
+    def keys(self) -> list[str]:
+        """The keys of the first rows, where each row names its own columns (JSON)."""
+        self._ask("keys", ())
+        return self._result(list[str])
+
+    def total(self) -> int | None:
+        """How many rows there are, where that is known without reading them."""
+        self._ask("total", ())
+        return self._result(int | None)  # type: ignore[arg-type]
+
+    def read(self, names: Sequence[str], known: Sequence[str] | None = None) -> Iterator[Chunk | BadLine]:
+        """Stream the rows, with the columns ``names`` in that order.
+
+        Where each row names its own columns (JSON), one with others than ``known`` is a bad line; None: they are left
+        out.
+        """
+        self._ask("read", names, known)
+        whole = False
+        try:
+            while True:
+                kind, payload = self._frame("name", "result")
+                if kind == "result":
+                    whole = True
+                    return
+                told = self._decoded(payload)
+                yield told.bad if told.bad is not None else self._chunk(told, names)
+        finally:
+            if not whole:  # what is still on its way belongs to nobody
+                self.close()
+
+    def _chunk(self, told: Told, names: Sequence[str]) -> Chunk:
+        _, payload = self._frame("file")
+        try:
+            table = pa.ipc.open_stream(pa.py_buffer(payload)).read_all()
+            table.validate(full=True)  # written by a process that an adversary may hold
+            if ROW in table.column_names:
+                rows = np.asarray(table.column(ROW).to_numpy())
+            else:
+                rows = np.arange(told.first, told.first + table.num_rows)
+            return Chunk(told.file, table.select(list(names)), rows)
+        except (pa.ArrowException, ValueError, KeyError) as error:
+            raise self._ended(f"its rows cannot be read: {error}") from error
+
+    def _result(self, kind: type[T]) -> T:
+        try:
+            return msgspec.json.decode(self._frame("result")[1], type=kind)
+        except msgspec.MsgspecError as error:
+            raise self._ended("its answer cannot be read") from error
+
+    def _decoded(self, payload: bytearray) -> Told:
+        try:
+            return _told.decode(payload)
+        except msgspec.MsgspecError as error:
+            raise self._ended("its answer cannot be read") from error
+
+    def _ask(self, what: str, names: Sequence[str], known: Sequence[str] | None = None) -> None:
+        deadline = time.monotonic() + PATIENCE
+        try:
+            if self._worker is None:
+                header = {"kind": self.kind, "paths": [str(path) for path in self.paths]}
+                self._worker = Worker(
+                    "bedplate.data.parser", header, files={}, memory=self._memory, threads=2,
+                    seconds=60.0, require_isolation=False,
+                )  # fmt: skip
+            self._worker.send("request", msgspec.json.encode([what, names, known]), deadline)
+        except (ValueError, OSError) as error:
+            raise self._ended(str(error)) from error
+
+    def _frame(self, *kinds: Any) -> tuple[str, bytearray]:
+        assert self._worker is not None
+        limits: Any = {"error": 1 << 16, **{kind: MAX_FRAME if kind == "file" else 1 << 26 for kind in kinds}}
+        try:
+            kind, payload = self._worker.receive(limits, time.monotonic() + PATIENCE)
+        except (ValueError, OSError) as error:
+            raise self._ended(str(error)) from error
+        if kind == "error":
+            raise self._raised(payload)
+        return kind, payload
+
+    def _raised(self, payload: bytearray) -> errors.BedplateError:
+        try:
+            return errors.of_dict(_failed.decode(payload))
+        except msgspec.MsgspecError:
+            return self._ended("its answer cannot be read")
+
+    def _ended(self, reason: str) -> ContractError:
+        if self._worker is not None:
+            reason = self._worker.end(reason)
+            self._worker = None
+        return ContractError(
+            f"the source cannot be read: {reason}",
+            where=self.label,
+            fix="look at who made it; split it if it is meant to be so large",
+        )
