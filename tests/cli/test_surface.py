@@ -47,6 +47,7 @@ policy list --home --json
 policy remove ID --home --json
 policy test --action --environment --gates-passed --home --json --principal --purpose --resource
 probe --home --json --model --shape
+profile TARGET --duration --home --json --out --rate --rows --shape
 quota list ENDPOINT --home --json
 quota remove ENDPOINT NAME --group --home --json
 quota set ENDPOINT NAME --burst --day --group --home --json --month --rate

@@ -5,40 +5,19 @@ from collections.abc import Sequence
 from html import escape
 
 from bedplate.app.read_models import LoadReport
+from bedplate.app.report_page import document
 from bedplate.records import Estimate
 
 _WIDTH, _HEIGHT = 860, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 16, 40
 _NINES = (0.0, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999)
-_STYLE = """
-:root { color-scheme: light dark; --page: #fff; --text: #1a1d21; --quiet: #667085; --line: #e2e5ea; --one: #1d5fd1;
-  --two: #b4540a; --good: #13723f; --bad: #b3261e; --open: #8a5a00 }
-@media (prefers-color-scheme: dark) { :root { --page: #14171b; --text: #e8eaed; --quiet: #9aa4b2; --line: #2c323a;
-  --one: #7fb0ff; --two: #f0a35e; --good: #5fd39a; --bad: #ff8a80; --open: #e6b65c } }
-body { background: var(--page); color: var(--text); font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto;
-  max-width: 60rem; padding: 0 1.25rem }
-h1 { font-size: 1.5rem; margin: 0 } h2 { font-size: 1.05rem; margin: 2rem 0 .5rem } p { margin: .25rem 0 }
-.quiet, figcaption { color: var(--quiet) } .met { color: var(--good) } .missed { color: var(--bad) }
-.open { color: var(--open) } .verdict { font-size: 1.15rem; font-weight: 600; margin-top: 1rem }
-table { border-collapse: collapse; width: 100% } td, th { border-bottom: 1px solid var(--line); padding: .3rem .6rem;
-  text-align: right; font-variant-numeric: tabular-nums }
-td:first-child, th:first-child { text-align: left; padding-left: 0 }
-th { color: var(--quiet); font-weight: 500 } figure { margin: 0; overflow-x: auto }
-svg { max-width: 100%; height: auto }
-svg text { fill: var(--quiet); font: 12px system-ui, sans-serif } .grid { stroke: var(--line) }
-.one { stroke: var(--one) } .two { stroke: var(--two) } .limit { stroke: var(--bad); stroke-dasharray: 5 4 }
-.curve { fill: none; stroke-width: 2 } text.one { fill: var(--one); stroke: none }
-text.two { fill: var(--two); stroke: none }
-text.limit { fill: var(--bad); stroke: none }
-"""
-
 Points = Sequence[tuple[float, float]]
 
 
 def page(report: LoadReport) -> str:
     """The report as HTML, light or dark as its reader has it."""
     test = report.test
-    title = f"Load on {escape(report.endpoint)}"
+    title = f"Load on {report.endpoint}"
     rows = [
         ("answered", f"{test.requests - test.failed:,}", f"{test.rate:,.1f}/s over {test.seconds:.1f} s"),
         ("failed", f"{test.failed:,}", f"share {_estimate(report.failures, 5)}"),
@@ -60,13 +39,10 @@ def page(report: LoadReport) -> str:
     step = max(1, math.ceil(seconds / 10))
     times = [(float(at), f"{at} s") for at in range(0, int(seconds) + 1, step)]
     limit = test.limit_p99_ms
-    return "\n".join(
+    return document(
+        title,
         (
-            "<!doctype html>",
-            f'<html lang="en"><head><meta charset="utf-8"><title>{title}</title>',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<style>{_STYLE}</style></head><body>",
-            f"<h1>{title}</h1>",
+            f"<h1>{escape(title)}</h1>",
             f'<p class="quiet">{escape(report.url)} at {report.rate:g} requests/s; {report.requests:,} different '
             f"requests; the use case expects {report.peak:g}/s at its peak</p>",
             f'<p class="verdict {report.verdict}">{report.verdict.upper()}: {escape("; ".join(report.because))}</p>',
@@ -80,9 +56,7 @@ def page(report: LoadReport) -> str:
             _table(("percentile", "latency", "95 % interval"), shares),
             "<h2>Requests</h2>",
             _table(("", "", ""), rows),
-            "</body></html>",
-            "",
-        )
+        ),
     )
 
 

@@ -15,6 +15,7 @@ from bedplate import settings as settings_module
 from bedplate import usecase
 from bedplate.app import erasure_noun, model_noun, nouns, owned, owner_socket, table_noun
 from bedplate.app.owner_socket import Request
+from bedplate.app.profile_models import ProfileReport
 from bedplate.app.read_models import (
     AuditReport,
     BackupReport,
@@ -130,6 +131,40 @@ class Bedplate:
 
         found = planning.measure_anew(self.home, Path(model) if model is not None else None, shapes, on_event)
         return self._effect("keep_probe", Probe, measured=msgspec.to_builtins(found))
+
+    def profile(
+        self,
+        target: str,
+        *,
+        shapes: Sequence[str] = (),
+        rows: int = 1,
+        rate: float | None = None,
+        seconds: float = 6.0,
+        on_event: OnEvent = _quiet,
+    ) -> ProfileReport:
+        """Find what holds an ONNX file, a Python program (``.py``) or a served endpoint back. Changes nothing.
+
+        ``rows`` is the size of a call of a model and ``shapes`` fills in its open dimensions; ``rate`` is the load on
+        an endpoint, by default the peak of its use case.
+
+        Raises:
+            InputError: the file cannot be read, opened or fed.
+            NotFoundError: there is no such endpoint.
+            UnavailableError: it is not served now.
+            UserCodeError: the program failed, or did too little to be seen.
+        """
+        from bedplate.app import planning, profiling
+
+        probe = planning.probe(self.home, keep=False)
+        if target.endswith(".onnx"):
+            return profiling.model(Path(target), probe, shapes, rows, seconds, on_event)
+        if target.endswith(".py"):
+            return profiling.program(Path(target), seconds, probe, on_event)
+
+        def load(rate: float | None) -> LoadReport:
+            return self.load(target, rate=rate, seconds=max(2.0, seconds / 2), on_event=on_event)
+
+        return profiling.endpoint(target, load, probe, rate, on_event)
 
     def contract_diff(self, path: str | Path) -> ContractDiffReport:
         """What the contracts of a use case change against those in force, for whom that breaks, and what it hits."""
