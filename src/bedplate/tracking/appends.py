@@ -250,10 +250,11 @@ def _numbered(position: int, accepted: Sequence[_Accepted]) -> _Rows:
     leaves: dict[int, bytes] = {}
     actors: dict[str, int] = {}
     for run, item, measured in accepted:
-        numbered = list(enumerate(item.metrics, position))
-        points += [(run.key, run.experiment, run.started, *metric, number) for number, metric in numbered]
-        leaves |= {number: metric_leaf(number, run.id, *metric) for number, metric in numbered}
-        position += len(numbered)
+        of, name = (run.key, run.experiment, run.started), run.id
+        points += [(*of, *metric, number) for number, metric in enumerate(item.metrics, position)]
+        for number, (key, value, timestamp, step) in enumerate(item.metrics, position):
+            leaves[number] = metric_leaf(number, name, key, value, timestamp, step)
+        position += len(item.metrics)
         if item.params:
             given = [(each.key, each.value, number) for number, each in enumerate(item.params, position)]
             params.append((run, given))

@@ -62,8 +62,8 @@ def batch(metrics: Sequence[Metric] = (), params: Sequence[Param] = (), tags: Se
     Raises:
         InputError: a name, number or count is out of bounds, or a param comes twice; the message says which.
     """
-    for index, each in enumerate(metrics):
-        if not _plain(each):
+    if not all(map(_plain, metrics)):
+        for index, each in enumerate(metrics):
             metric(each, f"metrics[{index}]")
     params = [param(each, f"params[{index}]") for index, each in enumerate(params)]
     tags = [tag(each, f"tags[{index}]") for index, each in enumerate(tags)]

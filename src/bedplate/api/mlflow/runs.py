@@ -15,7 +15,6 @@ from bedplate.api.mlflow.inputs import run_inputs, run_outputs
 from bedplate.app.site import Site
 from bedplate.errors import InputError
 from bedplate.http import APPEND, CHANGE, Request, Response, Route
-from bedplate.http.messages import too_deep
 from bedplate.store import Transaction
 from bedplate.store.runs import RunRow, RunStatus
 from bedplate.tracking import inputs, logged_models, runs, validation
@@ -120,9 +119,27 @@ class LogBatch(msgspec.Struct, kw_only=True):
     """Metrics, params and tags of one run."""
 
     run_id: str | None = None
-    metrics: list[BatchMetric] = []
-    params: list[BatchPair] = []
-    tags: list[BatchPair] = []
+    metrics: Sequence[BatchMetric] = ()
+    params: Sequence[BatchPair] = ()
+    tags: Sequence[BatchPair] = ()
+
+
+class _PlainLogMetric(LogMetric, forbid_unknown_fields=True):
+    pass
+
+
+class _PlainMetric(BatchMetric, forbid_unknown_fields=True):
+    pass
+
+
+class _PlainPair(BatchPair, forbid_unknown_fields=True):
+    pass
+
+
+class _PlainLogBatch(LogBatch, forbid_unknown_fields=True):
+    metrics: Sequence[_PlainMetric] = ()
+    params: Sequence[_PlainPair] = ()
+    tags: Sequence[_PlainPair] = ()
 
 
 class SearchRuns(msgspec.Struct, kw_only=True):
@@ -136,8 +153,9 @@ class SearchRuns(msgspec.Struct, kw_only=True):
     page_token: str = ""
 
 
-_log_metric = msgspec.json.Decoder(LogMetric).decode
-_log_batch = msgspec.json.Decoder(LogBatch).decode
+# With fields that are ours alone nothing can nest deeper than the type does, so its depth need not be looked at.
+_log_metric = msgspec.json.Decoder(_PlainLogMetric).decode
+_log_batch = msgspec.json.Decoder(_PlainLogBatch).decode
 _DONE = b"{}"
 
 
@@ -334,11 +352,9 @@ def _quick(request: Request, decode: Callable[[bytes], Any], of: type[Any]) -> A
     """The message of a call that comes often: read in one go where it is as it should be, else with every allowance."""
     wire.demand_json(request)
     try:
-        if not too_deep(request.body, request.depth):
-            return decode(request.body)
+        return decode(request.body)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        pass
-    return wire.decode(request, of)
+        return wire.decode(request, of)
 
 
 def _measured(metrics: Sequence[Metric], given: Sequence[LogMetric | BatchMetric]) -> Sequence[Measured]:
