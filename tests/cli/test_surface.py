@@ -25,7 +25,11 @@ erasure expire USE_CASE --home --json
 erasure hold USE_CASE --home --json --reason
 erasure lift USE_CASE --home --json --reason
 erasure subject USE_CASE SUBJECT --home --json --reason
+export kuberay USE_CASE --home --image --json --namespace --option --out
 export kubernetes ENDPOINT --as --gateway --home --host --image --json --namespace --out
+export ray USE_CASE --home --json --option --out
+export skypilot USE_CASE --home --json --option --out
+export terraform USE_CASE --home --json --option --out
 gc --dry-run --home --json --older-than
 init FOLDER --home --json --name
 key create NAME --expires --home --json --label

@@ -14,6 +14,7 @@ import msgspec
 from bedplate import settings as settings_module
 from bedplate import usecase
 from bedplate.app import erasure_noun, model_noun, nouns, owned, owner_socket, table_noun
+from bedplate.app.exports.launch import LaunchExport, Tool
 from bedplate.app.owner_socket import Request
 from bedplate.app.profile_models import ProfileReport
 from bedplate.app.read_models import (
@@ -275,6 +276,29 @@ class Bedplate:
             namespace=namespace,
             gateway=gateway,
             hosts=tuple(hosts),
+        )
+
+    def export_launch(
+        self,
+        use_case: str,
+        tool: Tool,
+        *,
+        option: str = "",
+        image: str = "",
+        namespace: str = "default",
+    ) -> LaunchExport:
+        """The option that the latest plan chose, or ``option`` (``PROVIDER/REGION/INSTANCE``), as the file of a tool.
+
+        ``image`` and ``namespace`` are for KubeRay.
+        """
+        return self._effect(
+            "export_launch",
+            LaunchExport,
+            use_case=use_case,
+            tool=tool,
+            option=option,
+            image=image,
+            namespace=namespace,
         )
 
     def score(

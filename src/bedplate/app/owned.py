@@ -187,6 +187,12 @@ class OwnedHome:
 
         return endpoint.kubernetes(self.system, principal, **asked)
 
+    def export_launch(self, principal: Principal, emit: Emit, **asked: Any) -> Any:
+        """The option of a plan for a tool that launches it."""
+        from bedplate.app.exports import planned
+
+        return planned.launch(self.system, principal, **asked)
+
     def score(self, principal: Principal, emit: Emit, **asked: Any) -> Any:
         """Score a table."""
         from bedplate.app import scoring
@@ -261,6 +267,7 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
         OwnedHome.status,
         OwnedHome.load_target,
         OwnedHome.export_kubernetes,
+        OwnedHome.export_launch,
         OwnedHome.keep_probe,
         OwnedHome.score,
         OwnedHome.start_scoring,

@@ -1,4 +1,4 @@
-"""``export``: an endpoint for another platform to serve."""
+"""``export``: an endpoint for another platform to serve, and a plan for a tool to launch."""
 
 from __future__ import annotations
 
@@ -9,14 +9,24 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bedplate.cli.options import HomeOption, JsonOption, noun
-from bedplate.cli.output import emit
+from bedplate.cli.options import HomeOption, JsonOption, UseCaseName, noun
+from bedplate.cli.output import emit, to_json
 from bedplate.cli.session import connect
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from bedplate.app.exports.launch import LaunchExport, Tool
     from bedplate.app.read_models import KubernetesExport
+
+
+OptionOption = Annotated[
+    str,
+    typer.Option("--option", help="Another option of the plan: PROVIDER/REGION/INSTANCE.", show_default="the chosen"),
+]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", help="File to write. Default: standard output.", show_default=False)
+]
 
 
 class As(enum.StrEnum):
@@ -28,10 +38,12 @@ class As(enum.StrEnum):
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
-    group = noun("Endpoints for other platforms to serve.")
+    group = noun("Endpoints for other platforms to serve, and plans for tools to launch.")
     group.command("kubernetes")(kubernetes)
-    # A callback keeps `export` a group: one command alone would lose its name.
-    group.callback()(lambda: None)
+    group.command("skypilot")(skypilot)
+    group.command("ray")(ray)
+    group.command("kuberay")(kuberay)
+    group.command("terraform")(terraform)
     app.add_typer(group, name="export")
 
 
@@ -50,9 +62,7 @@ def kubernetes(
     host: Annotated[
         list[str] | None, typer.Option("--host", help="Name that callers use; may be repeated.", show_default=False)
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="File to write. Default: standard output.", show_default=False)
-    ] = None,
+    out: OutOption = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -74,3 +84,72 @@ def _yaml(export: KubernetesExport) -> Iterator[str]:
 
     for made in export.objects:
         yield "---\n" + yaml.safe_dump(made, sort_keys=False, allow_unicode=True, width=120)
+
+
+def skypilot(
+    use_case: UseCaseName,
+    option: OptionOption = "",
+    out: OutOption = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the option that the plan chose as a task of SkyPilot."""
+    _launch(use_case, "skypilot", option, out, home, as_json)
+
+
+def ray(
+    use_case: UseCaseName,
+    option: OptionOption = "",
+    out: OutOption = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the option that the plan chose as a cluster of Ray's launcher."""
+    _launch(use_case, "ray", option, out, home, as_json)
+
+
+def kuberay(
+    use_case: UseCaseName,
+    option: OptionOption = "",
+    image: Annotated[str, typer.Option("--image", help="Image of its pods.", show_default="Ray's own")] = "",
+    namespace: Annotated[str, typer.Option("--namespace", help="Where the object lies.")] = "default",
+    out: OutOption = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the option that the plan chose as a RayCluster of KubeRay."""
+    _launch(use_case, "kuberay", option, out, home, as_json, image=image, namespace=namespace)
+
+
+def terraform(
+    use_case: UseCaseName,
+    option: OptionOption = "",
+    out: OutOption = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the option that the plan chose as variables of Terraform."""
+    _launch(use_case, "terraform", option, out, home, as_json)
+
+
+def _launch(
+    use_case: str, tool: Tool, option: str, out: Path | None, home: Path | None, as_json: bool, **more: str
+) -> None:
+    export = connect(home).export_launch(use_case, tool, option=option, **more)
+    if out is not None:
+        from bedplate import files
+
+        files.write(out, _document(export).encode(), 0o644)
+    if out is None or as_json:
+        emit(export, as_json=as_json, text=lambda export: (_document(export).rstrip("\n"),))
+    sys.stderr.writelines(f"needs {line}\n" for line in export.needs)
+
+
+def _document(export: LaunchExport) -> str:
+    """The file as its tool reads it, with the plan that it is from where the format lets one say so."""
+    if export.name.endswith(".json"):
+        return to_json(export.content) + "\n"
+    import yaml
+
+    written = yaml.safe_dump(export.content, sort_keys=False, allow_unicode=True, width=120)
+    return f"# from the plan {export.plan} of {export.use_case}\n{written}"
