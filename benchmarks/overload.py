@@ -1,8 +1,9 @@
 """What an attack costs those who ask honestly: their p99 with it and without it, in turns, and the replica's memory.
 
 The attack, all at once: connections on which nothing is asked and which are opened again when they are closed; senders
-of one byte a second, half of them of headers, half of a large body; and a burst of ten times the honest rate with a key
-that is as good as the honest one. All on 127.0.0.1: the replica on one core, everybody else on another.
+of one byte a second, half of them of headers, half of a large body; and a burst of ten times the honest rate by another
+principal, whose key is as good, in waves of 64 requests. All on 127.0.0.1: the replica on one core, everybody else on
+another.
 
 Run: python benchmarks/overload.py [--seconds 8] [--pairs 2] [--idle 10000] [--slow 200] [--rate 100]   (a minute)
 """
@@ -123,7 +124,7 @@ class Attack:
 
     async def _ask(self) -> None:
         body = serving.requests(self._port, 1)[0].partition(b"\r\n\r\n")[2]
-        ask = request(serving.KEY, len(body)) + body
+        ask = request(serving.OTHER, len(body)) + body
         reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
         due = time.monotonic()
         while True:

@@ -34,6 +34,8 @@ CONNECTIONS = 32
 TARGET = 0.85
 PEER_TARGET = 4.5
 KEY = "bp_bench_0123456789abcdef"
+OTHER = "bp_other_0123456789abcdef"
+"""Of another principal, with the same rights."""
 MODEL = "trees"
 
 # ------------------------------------------------------------------------------------------------------ the two servers
@@ -184,8 +186,13 @@ def bedplate(
     home.keys.mkdir(parents=True)
     bundle.make_key(home.keys / "bundle.pem", home.keys / "bundle.pub.pem")
     key = snapshot.make_key(home.keys / "access.pem", home.keys / "access.pub.pem")
-    caller = Principal(kind="Service", id="svc", name="svc", groups=("callers",))
-    names = {snapshot.name_of_token(KEY): snapshot.Key(principal=caller)}
+    callers = {KEY: "svc", OTHER: "other"}
+    names = {
+        snapshot.name_of_token(key): snapshot.Key(
+            principal=Principal(kind="Service", id=name, name=name, groups=("callers",))
+        )
+        for key, name in callers.items()
+    }
     snapshot.write(home.run / "access.json", snapshot.new(names), key)
     none = digest_bytes(b"")
     manifest = Manifest(

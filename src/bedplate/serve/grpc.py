@@ -164,13 +164,17 @@ class GrpcServer:
         if not inference.immediate(rpc):
             return False
         inference.pressure.arriving.pop(rpc, None)
+        inference.turns.take(rpc.caller.principal.id, perf_counter(), partial(self._answer_soon, rpc))
+        return True
+
+    def _answer_soon(self, rpc: Rpc) -> None:
+        if rpc.closed:  # while it waited for its turn
+            return
         try:
             asked, arrival = self._request(rpc), _arrival(rpc, rpc.started)
+            self._inference.soon(asked.call, rpc.caller, arrival, rpc, partial(self._settle, rpc, asked))
         except Exception as error:  # noqa: BLE001  the last line of defence: every outcome becomes a status
             self._fail(rpc, error)
-        else:
-            inference.soon(asked.call, rpc.caller, arrival, rpc, partial(self._settle, rpc, asked))
-        return True
 
     async def _infer(self, rpc: Rpc) -> None:
         self._inference.pressure.arriving.pop(rpc, None)

@@ -40,6 +40,7 @@ from bedplate.serve.routing import Routed, Router, split_key
 from bedplate.serve.snapshot import Route
 from bedplate.serve.spec import ReplicaSpec
 from bedplate.serve.tensors import Answered, Arrays, Call, check, logged, plain
+from bedplate.serve.turns import Turns
 
 _log = logging.getLogger(__name__)
 ENTITY = "Endpoint"
@@ -104,6 +105,7 @@ class Inference:
         self._outputs = [output.name for output in manifest.signature.outputs]
         self.pressure = Pressure(spec, batcher, self.metrics)
         self.queues = batcher.queues
+        self.turns = Turns()
         self._batcher = batcher
         self._journal = journal
         self._durable = spec.mode == "durable"

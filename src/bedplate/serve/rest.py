@@ -199,12 +199,19 @@ class RestApplication:
             arrival, admitted = self._admitted(scope, started)
             if (scope.length or 0) > self._limits.body:
                 raise too_large(self._limits.body)
-            call = self._codec.decode(protocol.here() or b"", scope.headers.get(HEADER_LENGTH))
+            answer = partial(self._answer_soon, scope, protocol, protocol.here() or b"", admitted, arrival)
         except Exception as error:  # noqa: BLE001  as above
             self._settle(protocol, None, error)
         else:
-            inference.soon(call, admitted, arrival, protocol, partial(self._settle, protocol, call))
+            inference.turns.take(admitted.principal.id, started, answer)
         return True
+
+    def _answer_soon(self, scope: Head, protocol: Exchange, body: bytes, admitted: Admitted, arrival: Arrival) -> None:
+        try:
+            call = self._codec.decode(body, scope.headers.get(HEADER_LENGTH))
+            self._inference.soon(call, admitted, arrival, protocol, partial(self._settle, protocol, call))
+        except Exception as error:  # noqa: BLE001  as above
+            self._settle(protocol, None, error)
 
     def _settle(self, protocol: Exchange, call: RestCall | None, outcome: Outcome) -> None:
         """Answer with what came of a request; without a ``call`` it is an error."""
