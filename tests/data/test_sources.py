@@ -350,3 +350,26 @@ def test_a_connection_is_one_that_the_home_names(tmp_path: Path, postgresql: ser
         opened(Source(kind="rows", connection="crm"), tmp_path, failing_reach),
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "DELETE FROM kept RETURNING a",
+        "SELECT 1; DELETE FROM kept",
+        "SELECT nextval('ticket')",  # a change that no rollback takes back
+    ],
+)
+def test_a_query_changes_nothing_in_the_database(tmp_path: Path, postgresql: servers.Postgresql, query: str) -> None:
+    address = postgresql.database()
+    with psycopg.connect(address, autocommit=True) as connection:
+        connection.execute("CREATE TABLE kept (a int)")
+        connection.execute("INSERT INTO kept VALUES (1)")
+        connection.execute("CREATE SEQUENCE ticket")
+
+        source, reach = Source(kind="sql", connection="shop", query=query), Reach(connections={"shop": address})
+        with pytest.raises((ContractError, UnavailableError)), opened(source, tmp_path, reach):
+            pass
+
+        assert connection.execute("SELECT count(*) FROM kept").fetchone() == (1,)
+        assert connection.execute("SELECT is_called FROM ticket").fetchone() == (False,)

@@ -104,6 +104,7 @@ def _adbc(address: str) -> Any:
 
 def _by_adbc(driver: Any, address: str, query: str) -> Iterator[pa.RecordBatch]:
     plain = "postgresql://" + address.partition("://")[2]
+    plain += ("&" if "?" in plain else "?") + "options=-c%20default_transaction_read_only%3Don"  # as below
     try:
         with driver.connect(plain) as connection, connection.cursor() as cursor:
             cursor.execute(query)
@@ -143,7 +144,9 @@ def _by_sqlalchemy(address: str, query: str, window: Window) -> Iterator[pa.Reco
     bound = {name: value for name, value in window.bound().items() if name in statement._bindparams}
     try:
         with engine.connect() as connection:
-            streamed = connection.execution_options(stream_results=True, max_row_buffer=_ROWS)
+            # The query is a use case's, the rights are the home's: it reads, whatever it says.
+            reading = {"postgresql_readonly": True} if url.get_backend_name() == "postgresql" else {}
+            streamed = connection.execution_options(stream_results=True, max_row_buffer=_ROWS, **reading)
             result = streamed.execute(statement, bound)
             names = list(result.keys())
             yield _batch([], names)
