@@ -142,6 +142,23 @@ def test_who_is_not_assigned_to_the_candidate_gets_the_stable_stream(rolling: Ro
     eventually(lambda: rolling.tally().stable.requests == 1)
 
 
+def test_a_shadow_is_asked_for_the_whole_stream_once_the_caller_has_it(rolling: Rolling, http: httpx.Client) -> None:
+    rolling.share(1.0, mode="shadow")
+    answer = http.post(STREAM, json={"text": "b", "max_tokens": 2})  # the candidate says bb
+    eventually(lambda: rolling.tally().rows.compared == 2)
+    one = rolling.tally()
+    longer = http.post(STREAM, json={"text": "d", "max_tokens": 3})  # it says bbb, which is more
+    eventually(lambda: rolling.tally().rows.compared == 4)
+    other = http.post(STREAM, json={"text": "a", "max_tokens": 9})  # it says c and é, and breaks off
+    eventually(lambda: rolling.tally().candidate.errors == 1)
+    tally = rolling.tally()
+
+    assert (said(answer), said(longer), said(other)) == ("cd", "é", "bcdé")
+    assert (one.rows.different, one.candidate.requests, one.candidate.errors) == (2, 1, 0)
+    assert (tally.rows.compared, tally.rows.different, tally.candidate.requests) == (4, 4, 3)
+    assert (tally.stable.requests, tally.stable.errors, rolling.logged(other).ended) == (3, 0, "")
+
+
 def test_a_stream_goes_on_when_the_rollout_ends(rolling: Rolling) -> None:
     rolling.share(1.0)
     headers, body = {"authorization": f"Bearer {KEY}"}, {"text": "d", "max_tokens": 1_000_000}

@@ -7,11 +7,13 @@ request was assigned stands in its log record. Counts are left in a small file e
 
 import asyncio
 import hashlib
+import itertools
 import math
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from functools import partial
 from time import perf_counter
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 import numpy as np
@@ -139,7 +141,7 @@ class Router:
         else:
             answer = await self._stay(route, stable)
             if assigned == "candidate":
-                self._copy(route, arrays, answer.outputs)
+                self._copy(partial(self._compare, route, arrays, answer.outputs))
         return Routed(answer, *self._stable, exposure)
 
     async def stream(
@@ -147,7 +149,8 @@ class Router:
     ) -> AsyncGenerator[Routed]:
         """The same for an answer in pieces, which has ``seconds``: whichever release begins goes on to the end.
 
-        What counts as its time is that until the first piece. A shadow gets no copy of it.
+        What counts as its time is that until the first piece. A shadow gets its copy when the stable release came to
+        the end: what it says in all is compared, piece by piece.
 
         Raises:
             InputError: the stable release refuses the inputs, before the first piece.
@@ -169,11 +172,15 @@ class Router:
                     raise
             finally:
                 await pieces.aclose()
-        stayed = _First(stable())
+        stayed, said = _First(stable()), list[Arrays]()
         try:
             await (self._fall_back(stayed.begin, failure) if failure else self._stay(route, stayed.begin))
             async for piece in stayed.all():
+                if exposure.assigned == "candidate" and not failure:
+                    said.append(piece.outputs)
                 yield Routed(piece, *self._stable, exposure)
+            if said:
+                self._copy(partial(self._compare_pieces, route, arrays, said, seconds))
         except InputError:
             raise
         except BedplateError:
@@ -265,12 +272,12 @@ class Router:
         self._latencies.add(seconds)
         return answer
 
-    def _copy(self, route: Route, arrays: Arrays, outputs: Arrays) -> None:
+    def _copy(self, copy: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Have the candidate answer as well, after the caller has its answer."""
         if len(self._shadows) >= _SHADOWS:
             self.tally.dropped += 1
             return
-        task = asyncio.create_task(self._compare(route, arrays, outputs))
+        task = asyncio.create_task(copy())
         self._shadows.add(task)
         task.add_done_callback(self._shadows.discard)
 
@@ -281,6 +288,24 @@ class Router:
             self._blame(tally, failure)
         else:
             compare(tally.rows, outputs, answer.outputs, route.tolerance)
+
+    async def _compare_pieces(self, route: Route, arrays: Arrays, said: list[Arrays], seconds: float) -> None:
+        tally, pieces, others = self.tally, self._pieces(route, arrays, seconds), list[Arrays]()
+        try:
+            async for piece in pieces:
+                others.append(piece.outputs)
+                if len(others) > len(said):  # it says more: how much more does not matter
+                    break
+        except CandidateError as error:
+            self._blame(tally, error.reason)
+            return
+        finally:
+            await pieces.aclose()
+        for mine, other in itertools.zip_longest(said, others[: len(said)], fillvalue=dict[str, Any]()):
+            compare(tally.rows, mine, other, route.tolerance)
+        if len(others) > len(said):
+            tally.rows.compared += 1
+            tally.rows.different += 1
 
     # ------------------------------------------------------------------------------------------------------- counts
 
