@@ -2,10 +2,14 @@
 
 import contextlib
 import os
+import secrets
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 from bedplate.errors import StorageError
+
+_MAKING = threading.Lock()
 
 
 def write(path: Path, data: bytes, mode: int = 0o600) -> None:
@@ -29,6 +33,14 @@ def write(path: Path, data: bytes, mode: int = 0o600) -> None:
         raise StorageError(
             f"cannot write: {error.strerror}", where=str(path), fix="free some space or mend the folder, then try again"
         ) from error
+
+
+def secret(path: Path) -> bytes:
+    """The 32 random bytes that this file keeps; made at the first call. Raises as :func:`write`."""
+    with _MAKING:
+        if not path.exists():
+            write(path, secrets.token_bytes(32))
+        return path.read_bytes()
 
 
 def make_folder(path: Path) -> None:

@@ -61,13 +61,46 @@ class RowAccess(msgspec.Struct, frozen=True, kw_only=True):
     required: tuple[str, ...] = ()
 
 
+MaskKind = Literal["drop", "null", "hash", "noise", "generalise", "redact", "truncate"]
+TimeUnit = Literal["day", "month", "quarter", "year"]
+
+
+class MaskRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What goes out instead of the values of columns that bear a tag; see :class:`bedplate.data.masks.Mask`.
+
+    ``truncate`` keeps the first ``keep`` characters, ``generalise`` rounds to ``step`` or to the ``unit`` of a time,
+    ``redact`` hides ``members`` of a JSON text, and ``noise`` hides differences up to ``scale`` for ``epsilon`` of the
+    privacy budget at each read.
+    """
+
+    kind: MaskKind
+    keep: int = 0
+    step: float = 0
+    unit: TimeUnit = "year"
+    members: tuple[str, ...] = ()
+    scale: float = 0
+    epsilon: float = 0
+
+
 class Governance(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Fact ``governance``: what rows of the use case are for, the columns hidden from who may not unmask them, and, by
-    data set, who may see which rows. A data set that is not in ``rows`` shows all."""
+    data set, who may see which rows. A data set that is not in ``rows`` shows all.
+
+    ``masks`` are by tag, and ``tagged`` are the tags that its contracts put on columns, as far as masks name them.
+    ``privacy_budget`` is the epsilon that each principal may spend for each purpose.
+    """
 
     purpose: str
     sensitive: tuple[str, ...]
     rows: dict[str, RowAccess] = {}
+    masks: dict[str, MaskRule] = {}
+    tagged: dict[str, tuple[str, ...]] = {}
+    privacy_budget: float = 0
+
+    @property
+    def hidden(self) -> tuple[str, ...]:
+        """Every column whose values are hidden from somebody."""
+        return tuple(dict.fromkeys((*self.sensitive, *self.tagged)))
 
 
 # --------------------------------------------------------------------------------------------------------------- data

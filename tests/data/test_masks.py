@@ -13,18 +13,20 @@ from bedplate.errors import InputError
 KEY = b"0123456789abcdef"
 MASK = st.builds(
     Mask,
-    kind=st.sampled_from(["drop", "null", "hash", "generalise", "redact", "truncate"]),
+    kind=st.sampled_from(["drop", "null", "hash", "noise", "generalise", "redact", "truncate"]),
     keep=st.integers(0, 5),
     step=st.sampled_from([0, 1, 5, 10, 2.5]),
     unit=st.sampled_from(["day", "month", "quarter", "year"]),
+    scale=st.sampled_from([0.5, 2]),
+    epsilon=st.sampled_from([0.25, 1]),
     members=st.lists(st.sampled_from(["a", "b", "c"]), unique=True).map(lambda names: tuple(sorted(names))),
 )
 
 
-def _masked(values: pa.Array, mask: Mask, key: bytes = KEY) -> pa.Table:
+def _masked(values: pa.Array, mask: Mask, key: bytes = KEY, batch: int = 2) -> pa.Table:
     table = pa.table({"a": values, "n": range(len(values))})
     masking = Masking(table.schema, table.column_names, {"a": mask}, key)
-    scan = ds.dataset(table).scanner(columns=masking.columns, batch_size=2)
+    scan = ds.dataset(table).scanner(columns=masking.columns, batch_size=batch)
     return masking.after(scan.to_reader()).read_all()
 
 
@@ -36,7 +38,7 @@ def test_the_strictest_mask_wins_in_any_order(masks: list[Mask]) -> None:
 
 @given(st.lists(MASK, min_size=1, max_size=4), MASK)
 def test_another_mask_never_shows_more(masks: list[Mask], more: Mask) -> None:
-    order = ["truncate", "redact", "generalise", "hash", "null", "drop"]
+    order = ["truncate", "redact", "generalise", "noise", "hash", "null", "drop"]
     before, after = strictest(masks), strictest([*masks, more])
     assert before is not None
     assert after is not None
@@ -44,6 +46,7 @@ def test_another_mask_never_shows_more(masks: list[Mask], more: Mask) -> None:
     if after.kind == before.kind:
         assert after.keep <= before.keep
         assert set(after.members) >= set(before.members)
+        assert after.scale / after.epsilon >= before.scale / before.epsilon
         assert after.step == 0 or after.step >= before.step > 0
     assert after.with_(before) == after
 
@@ -51,12 +54,19 @@ def test_another_mask_never_shows_more(masks: list[Mask], more: Mask) -> None:
 def test_masks_by_column_and_by_tag_meet() -> None:
     masks = Masks(
         columns={"age": [Mask(kind="generalise", step=10)]},
-        tags={"personal": [Mask(kind="null")], "code": [Mask(kind="hash")]},
-        tagged={"age": ["personal", "code"], "id": ["code"]},
+        tags={
+            "personal": {"age": [Mask(kind="null")]},
+            "code": {"age": [Mask(kind="hash")], "id": [Mask(kind="hash")]},
+        },
     )
     assert masks.of("age") == Mask(kind="null")
     assert masks.of("id") == Mask(kind="hash")
     assert masks.of("other") is None
+    assert masks.of("age", {"personal"}) == Mask(kind="hash")
+    assert masks.of("age", {"personal", "code"}) == Mask(kind="generalise", step=10)
+    assert masks.of("age", {"", "personal", "code"}) is None
+    assert masks.on(["id"]) == ("code",)
+    assert masks.on(["age", "other"]) == ("", "personal", "code")
     with pytest.raises(InputError, match="age, id"):
         masks.check(pa.schema([("other", pa.int64())]), "t")
 
@@ -118,3 +128,37 @@ def test_codes_are_the_same_for_the_same_value_and_key_only() -> None:
 )
 def test_values_are_coarser_and_what_does_not_fit_is_null(values: pa.Array, mask: Mask, expected: list[object]) -> None:
     assert _masked(values, mask).column("a").to_pylist() == expected
+
+
+NOISE = Mask(kind="noise", scale=10, epsilon=0.5)
+
+
+@pytest.mark.parametrize("kind", [pa.int64(), pa.int32(), pa.float64(), pa.float32()])
+def test_noise_is_of_the_size_that_its_scale_and_epsilon_say_and_new_at_every_read(kind: pa.DataType) -> None:
+    rows = 20_000
+    truth = pa.array([1000] * rows, kind)
+    first, again = (_masked(truth, NOISE, batch=1 << 13).column("a") for _ in range(2))
+    assert first.type == kind
+    assert first != again
+    off = [value - 1000 for value in first.to_pylist()]
+    # A Laplace distribution of width 20: no mean and a mean size of 20, within five standard errors.
+    assert abs(sum(off) / rows) < 5 * 20 * 2**0.5 / rows**0.5
+    assert abs(sum(map(abs, off)) / rows - 20) < 5 * 20 / rows**0.5
+    grid = 1.0 if pa.types.is_integer(kind) else 2.0 ** (4 - 10)
+    assert all(value % grid == 0 for value in first.to_pylist())  # nothing below it, where it would tell of the number
+
+
+def test_noise_hides_what_is_no_number_and_fits_the_type() -> None:
+    odd = pa.array([None, float("nan"), float("inf"), -float("inf"), 1.0])
+    assert _masked(odd, NOISE).column("a").to_pylist()[:4] == [None] * 4
+    for kind, edge in ((pa.int64(), (1 << 63) - 1), (pa.int8(), -128), (pa.uint8(), 255)):
+        out = _masked(pa.array([edge] * 50, kind), NOISE).column("a")
+        assert (out.type, out.null_count) == (kind, 0)
+    for texts in (pa.array(["x"]), pa.array([dt.date(2026, 1, 1)]), pa.array([True]), pa.array([[1]])):
+        assert _masked(texts, NOISE).column("a").to_pylist() == [None]
+
+
+@pytest.mark.parametrize(("scale", "epsilon"), [(0, 1), (1, 0), (-1, 1), (float("inf"), 1), (1, float("nan"))])
+def test_noise_without_a_size_is_refused(scale: float, epsilon: float) -> None:
+    with pytest.raises(InputError, match="above 0"):
+        Mask(kind="noise", scale=scale, epsilon=epsilon)

@@ -100,8 +100,7 @@ PROTECTION = Protection(
     ),
     masks=Masks(
         columns={"name": [Mask(kind="hash")]},
-        tags={"personal": [Mask(kind="generalise", step=10)]},
-        tagged={"age": ["personal"]},
+        tags={"personal": {"age": [Mask(kind="generalise", step=10)]}},
     ),
 )
 

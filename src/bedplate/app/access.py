@@ -1,10 +1,12 @@
 """Who may do what, asked in one place: the flow's own rights, governed reads, and the ledger entry of every read."""
 
+import hmac
 import re
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from bedplate import files
 from bedplate.app import row_access
 from bedplate.errors import DeniedError, InputError
 from bedplate.identity import Principal, policy_principal
@@ -74,7 +76,27 @@ def governance_of(loaded: Loaded) -> Governance:
         ContractError, InputError: a contract or a file of row policies cannot be read.
     """
     said = loaded.use_case.governance
-    return Governance(purpose=said.purpose, sensitive=said.sensitive, rows=row_access.read(loaded))
+    return Governance(
+        purpose=said.purpose,
+        sensitive=said.sensitive,
+        rows=row_access.read(loaded),
+        masks=said.masks,
+        tagged=_tagged(loaded),
+        privacy_budget=said.privacy_budget,
+    )
+
+
+def _tagged(loaded: Loaded) -> dict[str, tuple[str, ...]]:
+    """The tags, of those that the file has masks for, that any of its contracts puts on a column, by column."""
+    from bedplate.data import contracts
+
+    masks, found = loaded.use_case.governance.masks, dict[str, set[str]]()
+    for data in loaded.use_case.data.values() if masks else ():
+        for model in contracts.load(loaded.folder / data.contract).models:
+            for column in model.columns:
+                if tags := masks.keys() & set(column.marks):
+                    found.setdefault(column.name, set()).update(tags)
+    return {name: tuple(sorted(tags)) for name, tags in sorted(found.items())}
 
 
 def governance_digest(loaded: Loaded) -> Digest:
@@ -97,7 +119,12 @@ def governance(tx: Transaction, use_case: str) -> Governance:
 
 def table_resource(name: str, use_case: str, governance: Governance) -> Resource:
     """A table of a use case, as policy knows it."""
-    return policy.table(name, use_case=use_case, purposes=(governance.purpose,), sensitive=bool(governance.sensitive))
+    return policy.table(
+        name,
+        use_case=use_case,
+        purposes=(governance.purpose,),
+        sensitive=bool(governance.sensitive or governance.masks),
+    )
 
 
 def predictions_table(use_case: str) -> str:
@@ -127,31 +154,43 @@ def reader_for(
 ) -> "Reader":
     """Governed reads of the tables of a use case, for its own purpose unless another one is given.
 
-    Each scan, allowed or denied, is one ledger entry. Sensitive columns are null for whoever may not unmask them, and
-    so are the values of that name inside a logged prediction. Row policies keep rows in: see :mod:`.row_access`. A
-    table of another use case is denied. ``policies`` decide in the place of those in force.
+    Each scan, allowed or denied, is one ledger entry. Sensitive columns are null for whoever may not unmask them,
+    columns that bear a tag are masked as the file says for the tag, and both are null inside a logged prediction. What
+    noise hides is paid for from the privacy budget; once that is spent, the read is denied. Row policies keep rows in:
+    see :mod:`.row_access`. A table of another use case is denied. ``policies`` decide in the place of those in force.
     """
     from bedplate.data.reads import Protection, Reader
 
     chosen = governance.purpose if purpose is None else purpose
 
     def on_read(record: "ReadRecord") -> None:
+        spent = "the privacy budget for this purpose is spent"
         with system.store.transaction() as tx:
+            affordable = not record.privacy or tx.privacy.spend(
+                use_case, record.principal, record.purpose, record.privacy, budget=governance.privacy_budget
+            )
             system.ledger.record(
                 tx,
                 actor=record.principal,
                 action="table.read",
                 resource=f"table/{record.table.name}@{record.table.version}",
-                decision="allow" if record.allowed else "deny",
+                decision="allow" if record.allowed and affordable else "deny",
                 payload={
                     "columns": list(record.columns),
-                    "reasons": list(record.reasons),
+                    "reasons": [*record.reasons, *(() if affordable else (spent,))],
+                    **({"privacy": record.privacy} if record.privacy else {}),
                     "table": record.table.digest,
                     "masks": msgspec.to_builtins(record.masks),
                     "row policies": list(record.row_policies),
                 },
                 policies=record.policies,
                 purpose=record.purpose,
+            )
+        if not affordable:
+            raise DeniedError(
+                f"{principal.name} may not read table {record.table.name} for purpose {record.purpose!r}: {spent}",
+                where=record.table.name,
+                fix="leave out the columns that noise hides, or raise governance.privacy_budget",
             )
 
     def protection_of(who: policy.Principal, version: TableVersion) -> "Protection":
@@ -169,6 +208,7 @@ def reader_for(
         on_read,
         resource_of=lambda name: table_resource(name, use_case, governance),
         protection_of=protection_of,
+        mask_key=_mask_key(system, use_case),
         now=None if principal == policy.FLOW else lambda: _at_the_moment(system, principal),
     )
 
@@ -181,13 +221,27 @@ def _at_the_moment(system: "System", principal: policy.Principal) -> policy.Prin
 
 
 def _masks(use_case: str, governance: Governance, version: TableVersion, columns: list[str]) -> "Masks":
-    """The masks on the columns of this version that the use case calls sensitive, by name."""
+    """The masks on the columns of this version that the use case calls sensitive, or that bear a tag, by name."""
     from bedplate.data.masks import Mask, Masks
 
-    if not governance.sensitive:
-        return Masks()
-    # A line of a source that is no row was set aside as it stood, in ``_text``: nobody can tell what is in it.
-    masks = {name: [Mask(kind="null")] for name in (*governance.sensitive, "_text") if name in columns}
-    if version.name == predictions_table(use_case):
-        masks |= {name: [Mask(kind="redact", members=governance.sensitive)] for name in LOGGED if name in columns}
-    return Masks(columns=masks)
+    bearing = {tag: tuple(name for name, tags in governance.tagged.items() if tag in tags) for tag in governance.masks}
+
+    def within(names: tuple[str, ...], mask: Mask) -> dict[str, list[Mask]]:
+        if not names:
+            return {}
+        found = {name: [mask] for name in names if name in columns}
+        if "_text" in columns:  # a line that is no row, as it stood: nobody can tell what is in it
+            found["_text"] = [Mask(kind="null")]
+        if version.name == predictions_table(use_case):
+            found |= {name: [Mask(kind="redact", members=names)] for name in LOGGED if name in columns}
+        return found
+
+    return Masks(
+        columns=within(governance.sensitive, Mask(kind="null")),
+        tags={tag: within(names, Mask.of(governance.masks[tag])) for tag, names in bearing.items()},
+    )
+
+
+def _mask_key(system: "System", use_case: str) -> bytes:
+    """What keys the codes of this use case: its own, so that codes of two use cases cannot be joined."""
+    return hmac.digest(files.secret(system.home.keys / "masks.key"), use_case.encode(), "sha256")

@@ -64,6 +64,7 @@ def of_use_case(system: "System", principal: Principal, path: str) -> AccessDiff
     access.demand(system, principal, "administer", policy.HOME)
     loaded: Loaded = usecase.load(Path(path))
     checking.sensitive(loaded)
+    checking.masks(loaded)
     checking.row_policies(loaded)
     name = loaded.use_case.name
     rules = (_Rules(_in_force(system, name), system.policies), _Rules(access.governance_of(loaded), system.policies))

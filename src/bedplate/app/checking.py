@@ -30,6 +30,7 @@ def check(path: Path) -> CheckReport:
     for data in use_case.data.values():
         contracts.load(loaded.folder / data.contract)
     sensitive(loaded)
+    masks(loaded)
     row_policies(loaded)
     return CheckReport(
         name=use_case.name,
@@ -65,6 +66,44 @@ def sensitive(loaded: Loaded) -> None:
                 f"governance.sensitive names {column!r}, which is a column of no contract",
                 where=f"{loaded.path}:{loaded.line('governance', 'sensitive')}",
                 fix=f"did you mean {like!r}?" if like else "name columns of the contracts",
+            )
+
+
+def masks(loaded: Loaded) -> None:
+    """Refuse masks that could not be put on, or a tag that no column bears: a mistyped one would leave columns open.
+
+    Raises:
+        InputError: there are such.
+        ContractError: a contract is not one.
+    """
+    from bedplate.data import contracts
+    from bedplate.data.masks import Mask
+
+    governance = loaded.use_case.governance
+    borne: dict[str, None] = {}
+    for data in loaded.use_case.data.values() if governance.masks else ():
+        for model in contracts.load(loaded.folder / data.contract).models:
+            borne |= dict.fromkeys(mark for column in model.columns for mark in column.marks)
+    for tag, rule in governance.masks.items():
+        where = f"{loaded.path}:{loaded.line('governance', 'masks')}"
+        if tag not in borne:
+            like = nearest(tag, borne)
+            raise InputError(
+                f"governance.masks names the tag {tag!r}, which no column of a contract bears",
+                where=where,
+                fix=f"did you mean {like!r}?" if like else "write tags: [...] at columns of the contracts",
+            )
+        try:
+            Mask.of(rule)
+        except InputError as error:
+            error.where = where
+            raise
+        if rule.kind == "noise" and not rule.epsilon <= governance.privacy_budget < float("inf"):
+            raise InputError(
+                f"the mask of {tag!r} spends {rule.epsilon:g} at each read, and the budget is "
+                f"{governance.privacy_budget:g}",
+                where=where,
+                fix="write governance.privacy_budget: what each person may spend for each purpose",
             )
 
 

@@ -372,7 +372,7 @@ def _of_file(tx: Transaction, kind: str, identifier: str, environment: str) -> R
             identifier,
             use_case=row.name,
             purposes=(use_case.governance.purpose,),
-            sensitive=bool(use_case.governance.sensitive),
+            sensitive=bool(use_case.governance.sensitive or use_case.governance.masks),
         )
     bundle = tx.facts.latest(row.name, "bundle")
     if bundle is None:

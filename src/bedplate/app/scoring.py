@@ -199,6 +199,8 @@ def _unmasked(
     Raises:
         DeniedError: the principal may not see a column that the model takes.
     """
-    if set(governance.sensitive) & set(asked["columns"]):
-        resource = policy.table(source.name, use_case=row.use_case, purposes=(governance.purpose,), sensitive=True)
-        access.demand(system, principal, "unmask", resource, purpose=asked["purpose"])
+    taken = set(asked["columns"])
+    tags = {tag for name in taken for tag in governance.tagged.get(name, ())}
+    resource = policy.table(source.name, use_case=row.use_case, purposes=(governance.purpose,), sensitive=True)
+    for tag in sorted(tags | ({""} if taken.intersection(governance.sensitive) else set())):
+        access.demand(system, principal, "unmask", resource, purpose=asked["purpose"], tag=tag)

@@ -109,7 +109,7 @@ def _scored(system: System, principal: Principal, digest: Digest) -> Trace:
 def _withheld(prediction: Prediction, governance: Governance) -> tuple[str, ...]:
     """The sensitive values that the prediction has, and does not show to who asked."""
     shown = (prediction.inputs, prediction.features, prediction.outputs)
-    return tuple(name for name in governance.sensitive if any(name in part and part[name] is None for part in shown))
+    return tuple(name for name in governance.hidden if any(name in part and part[name] is None for part in shown))
 
 
 def walk(system: System, prediction: Prediction, withheld: tuple[str, ...] = ()) -> Trace:

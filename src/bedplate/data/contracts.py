@@ -287,6 +287,10 @@ class _Parser:
         self.options(value.get("logicalTypeOptions") or {}, (*place, "logicalTypeOptions"), name, kind, severity, rows)
         for index, item in self.items(value, "quality", place):
             self.quality(item, (*place, "quality", index), name, rows, keys, sets)
+        tags = value.get("tags") or []
+        if not isinstance(tags, list) or not all(isinstance(tag, str) and tag for tag in tags):
+            self.problem((*place, "tags"), "tags is a list of words")  # a mask may rest on one: none is overlooked
+            tags = []
         return Column(
             name=name,
             logical_type=kind,
@@ -295,6 +299,7 @@ class _Parser:
             classification=str(value.get("classification") or ""),
             line=self.document.line(place),
             format=str((value.get("logicalTypeOptions") or {}).get("format") or ""),
+            tags=tuple(tags),
         )
 
     def options(

@@ -2,18 +2,21 @@
 
 import functools
 import hmac
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+import math
+import secrets
+from collections.abc import Container, Iterable, Mapping, Sequence
+from typing import Any, get_args
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from bedplate.errors import InputError
+from bedplate.records import MaskKind, MaskRule, TimeUnit
 
-Unit = Literal["day", "month", "quarter", "year"]
-_UNITS: tuple[Unit, ...] = ("day", "month", "quarter", "year")
-_STRICTNESS = ("truncate", "redact", "generalise", "hash", "null", "drop")
+_UNITS = get_args(TimeUnit)
+_STRICTNESS = ("truncate", "redact", "generalise", "noise", "hash", "null", "drop")
 _REMEMBERED = 1 << 20
 """Most codes kept from one batch to the next."""
 
@@ -24,6 +27,9 @@ class Mask(msgspec.Struct, frozen=True, kw_only=True):
     - ``drop``: the column does not go out;
     - ``null``: every value is null;
     - ``hash``: a keyed code (HMAC-SHA-256, 128 bits, hex), the same for the same value under the same key;
+    - ``noise``: each read adds fresh Laplace noise of ``scale / epsilon`` to every number, so that of two values
+      at most ``scale`` apart each is at most ``exp(epsilon)`` times as likely as the other to have been the true one
+      (local differential privacy; Dwork and Roth, The Algorithmic Foundations of Differential Privacy, 3.3);
     - ``generalise``: numbers are rounded down to a multiple of ``step``, times to the start of their ``unit``;
     - ``redact``: of a JSON text, the ``members`` of these names are null, at any depth;
     - ``truncate``: the first ``keep`` characters of a text.
@@ -31,15 +37,26 @@ class Mask(msgspec.Struct, frozen=True, kw_only=True):
     A mask on a type that it does not fit gives nulls.
     """
 
-    kind: Literal["drop", "null", "hash", "generalise", "redact", "truncate"]
+    kind: MaskKind
     keep: int = 0
     step: float = 0
-    unit: Unit = "year"
+    unit: TimeUnit = "year"
     members: tuple[str, ...] = ()
+    scale: float = 0
+    epsilon: float = 0
 
     def __post_init__(self) -> None:
         if self.keep < 0 or not 0 <= self.step < float("inf"):
             raise InputError(f"a mask keeps {self.keep} characters or rounds to {self.step}", fix="use numbers from 0")
+        if self.kind == "noise" and not (0 < self.scale < float("inf") and 0 < self.epsilon < float("inf")):
+            raise InputError(
+                f"a mask adds noise of scale {self.scale} and epsilon {self.epsilon}", fix="use numbers above 0"
+            )
+
+    @staticmethod
+    def of(rule: MaskRule) -> "Mask":
+        """The mask that a use case names. Raises as the mask itself."""
+        return Mask(**msgspec.structs.asdict(rule))
 
     def with_(self, other: "Mask") -> "Mask":
         """The stricter of the two, or of the same kind what hides what either hides."""
@@ -52,6 +69,8 @@ class Mask(msgspec.Struct, frozen=True, kw_only=True):
             step=0 if 0 in (self.step, other.step) else max(self.step, other.step),
             unit=max(self.unit, other.unit, key=_UNITS.index),
             members=tuple(sorted({*self.members, *other.members})),
+            scale=max(self.scale, other.scale),
+            epsilon=min(self.epsilon, other.epsilon),
         )
 
 
@@ -62,16 +81,23 @@ def strictest(masks: Iterable[Mask]) -> Mask | None:
 
 
 class Masks(msgspec.Struct, frozen=True, kw_only=True):
-    """The masks of one table, by column and by tag. ``tagged`` says which tags a column bears."""
+    """The masks of one table: on columns by name, and by the tag that brought them there, by column."""
 
     columns: Mapping[str, Sequence[Mask]] = {}
-    tags: Mapping[str, Sequence[Mask]] = {}
-    tagged: Mapping[str, Sequence[str]] = {}
+    tags: Mapping[str, Mapping[str, Sequence[Mask]]] = {}
 
-    def of(self, column: str) -> Mask | None:
-        """The mask on ``column``."""
-        by_tag = [mask for tag in self.tagged.get(column, ()) for mask in self.tags.get(tag, ())]
-        return strictest([*self.columns.get(column, ()), *by_tag])
+    def of(self, column: str, lifted: Container[str] = ()) -> Mask | None:
+        """The mask on ``column``, without those of the tags ``lifted``; the tag of masks by name is empty."""
+        found = [mask for tag, masks in self._by_tag() if tag not in lifted for mask in masks.get(column, ())]
+        return strictest(found)
+
+    def on(self, columns: Iterable[str]) -> tuple[str, ...]:
+        """The tags, the empty one included, that mask any of these columns."""
+        asked = tuple(columns)
+        return tuple(tag for tag, masks in self._by_tag() if any(masks.get(column) for column in asked))
+
+    def _by_tag(self) -> tuple[tuple[str, Mapping[str, Sequence[Mask]]], ...]:
+        return (("", self.columns), *self.tags.items())
 
     def check(self, schema: pa.Schema, where: str) -> None:
         """Refuse masks on columns that are not there: a mistyped name would leave its column open.
@@ -79,7 +105,8 @@ class Masks(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             InputError: there are such.
         """
-        if strange := sorted({*self.columns, *self.tagged}.difference(schema.names)):
+        named = {column for _, masks in self._by_tag() for column in masks}
+        if strange := sorted(named.difference(schema.names)):
             raise InputError(
                 f"masks name {', '.join(strange)}, which the table has not", where=where, fix="correct the names"
             )
@@ -116,6 +143,7 @@ class Masking:
             return reader
         hashed = [name for name, mask in self._after.items() if mask.kind == "hash"]
         codes = {name: _Codes(self._key, reader.schema.field(name).type) for name in hashed}
+        generator = np.random.default_rng(secrets.randbits(128))
         schema = pa.schema([pa.field(f.name, pa.string() if f.name in codes else f.type) for f in reader.schema])
 
         def masked(name: str, values: pa.Array) -> pa.Array:
@@ -123,6 +151,8 @@ class Masking:
                 return codes[name].of(values)
             if name not in self._after:
                 return values
+            if self._after[name].kind == "noise":
+                return _noised(values, self._after[name], generator)
             members = self._after[name].members
             return pa.array([None if t is None else _redacted(t, members) for t in values.to_pylist()], pa.string())
 
@@ -136,7 +166,29 @@ class Masking:
 def _is_done_after(kind: pa.DataType, mask: Mask) -> bool:
     if mask.kind == "hash":
         return not pa.types.is_nested(kind)
+    if mask.kind == "noise":
+        return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
     return mask.kind == "redact" and bool(pa.types.is_string(kind))
+
+
+def _noised(values: pa.Array, mask: Mask, generator: np.random.Generator) -> pa.Array:
+    """Numbers with noise, on a grid: the low bits of a sum would tell more of the number than the noise hides
+    (Mironov, On Significance of the Least Significant Bits For Differential Privacy, 2012). What is no finite number is
+    null; what the type cannot bear is its least or greatest."""
+    width = mask.scale / mask.epsilon
+    true = values.cast(pa.float64(), safe=False)
+    noise = generator.laplace(0.0, width, len(values))
+    grid = 2.0 ** (math.floor(math.log2(width)) - 10)
+    whole = bool(pa.types.is_integer(values.type))
+    exact = true.fill_null(0).to_numpy(zero_copy_only=False)
+    finite = np.isfinite(exact)
+    noisy = np.round((np.where(finite, exact, 0.0) + noise) / grid) * grid
+    gone = ~finite | true.is_null().to_numpy(zero_copy_only=False)
+    if whole:
+        kind = np.iinfo(values.type.to_pandas_dtype())
+        least, most = float(kind.min), np.nextafter(float(kind.max), 0) if kind.bits == 64 else float(kind.max)
+        noisy = np.round(noisy).clip(least, most).astype(kind.dtype)
+    return pa.array(noisy, mask=gone).cast(values.type)
 
 
 def _expression(values: pc.Expression, kind: pa.DataType, mask: Mask) -> pc.Expression:

@@ -101,6 +101,12 @@ class Column(msgspec.Struct, frozen=True, kw_only=True):
     classification: str
     line: int
     format: str = ""
+    tags: tuple[str, ...] = ()
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """What a mask may go by: its tags, and its classification."""
+        return (*self.tags, *((self.classification,) if self.classification else ()))
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):

@@ -36,7 +36,7 @@ class Protection(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReadRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One governed scan, allowed or denied, as it goes into the ledger."""
+    """One governed scan, allowed or denied, as it goes into the ledger. ``privacy`` is the epsilon that it spends."""
 
     principal: str
     purpose: str
@@ -47,6 +47,7 @@ class ReadRecord(msgspec.Struct, frozen=True, kw_only=True):
     reasons: tuple[str, ...]
     masks: dict[str, str] = {}
     row_policies: tuple[str, ...] = ()
+    privacy: float = 0
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,10 +79,10 @@ class Reader:
     """Reads tables for one principal and one purpose.
 
     ``resource_of`` names what a table is to policy: its use case and the purposes its rows may be used for.
-    ``on_read`` is called before any row is read; if it raises, nothing is read. ``protection_of`` gives the row
-    policies and masks on a version for a principal; ``mask_key`` keys the codes of masks that hash: the same key, codes
-    that join. ``now`` says who the principal is at the moment, None once they may not come in: a stream ends where what
-    they may see is no longer what it gives.
+    ``on_read`` is called before any row is read; if it raises, nothing is read: it refuses what no privacy is left for.
+    ``protection_of`` gives the row policies and masks on a version for a principal; ``mask_key`` keys the codes of
+    masks that hash: the same key, codes that join. ``now`` says who the principal is at the moment, None once they may
+    not come in: a stream ends where what they may see is no longer what it gives.
     """
 
     def __init__(
@@ -199,9 +200,9 @@ class Reader:
             return Decision(allowed=False, reasons=(protection.withheld,)), protection
         return decision, protection
 
-    def _decide(self, principal: Principal, action: str, version: TableVersion) -> Decision:
+    def _decide(self, principal: Principal, action: str, version: TableVersion, **context: str) -> Decision:
         resource = self._resource_of(version.name)
-        return self._policies.decide(principal, action, resource, {"purpose": self._purpose})
+        return self._policies.decide(principal, action, resource, {"purpose": self._purpose, **context})
 
     def _masks(
         self,
@@ -212,8 +213,9 @@ class Reader:
         names: Sequence[str],
     ) -> dict[str, Mask]:
         protection.masks.check(schema, f"table {version.name}, version {version.version}")
-        masks = {name: mask for name in names if (mask := protection.masks.of(name)) is not None}
-        return {} if masks and self._decide(principal, "unmask", version).allowed else masks
+        tags = protection.masks.on(names)
+        lifted = {tag for tag in tags if self._decide(principal, "unmask", version, tag=tag).allowed}
+        return {name: mask for name in names if (mask := protection.masks.of(name, lifted)) is not None}
 
     def _rows(self, version: TableVersion, protection: Protection, schema: pa.Schema) -> RowFilter | None:
         if protection.rows is None:
@@ -243,6 +245,7 @@ class Reader:
                 policies=decision.policies,
                 reasons=decision.reasons,
                 masks={name: mask.kind for name, mask in (masks or {}).items()},
+                privacy=sum(mask.epsilon for mask in (masks or {}).values() if mask.kind == "noise"),
                 row_policies=row_policies,
             )
         )

@@ -7,7 +7,6 @@ request or once that key or session has ended, and gives no more than what its p
 import base64
 import hashlib
 import hmac
-import secrets
 import threading
 from datetime import timedelta
 from pathlib import Path
@@ -82,7 +81,5 @@ class Tickets:
     def _secret(self) -> bytes:
         with self._lock:
             if not self._key:
-                if not self._path.exists():
-                    files.write(self._path, secrets.token_bytes(32))
-                self._key = self._path.read_bytes()
+                self._key = files.secret(self._path)
             return self._key

@@ -21,7 +21,7 @@ from bedplate.policy.values import Decision, Principal, Resource
 
 _LOG = logging.getLogger(__name__)
 _CACHE = 4096
-_DEFAULTS = {"purpose": "", "environment": "", "gates_passed": False}
+_DEFAULTS = {"purpose": "", "environment": "", "tag": "", "gates_passed": False}
 _COMMENT = re.compile(r"//[^\n]*")
 _ACTIONS = re.compile(r"\baction\s+([^{;]+?)\s+appliesTo\s*\{.*?\bresource:\s*\[([^\]]*)\]", re.DOTALL)
 
@@ -95,7 +95,8 @@ class Policies:
     ) -> Decision:
         """Whether ``principal`` may do ``action`` to ``resource``. Anything but a clean Allow is a Deny.
 
-        ``context`` may hold ``purpose``, ``environment`` and ``gates_passed``; what is left out is empty or false.
+        ``context`` may hold ``purpose``, ``environment``, ``tag``, ``gates_passed``; what is left out is empty or
+        false.
         """
         try:
             request = {

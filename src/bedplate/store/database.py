@@ -33,6 +33,7 @@ from bedplate.store.models import Models, Versions
 from bedplate.store.overview import Overview
 from bedplate.store.policies import Policies
 from bedplate.store.principals import Keys, Links, Principals, Sessions
+from bedplate.store.privacy import Privacy
 from bedplate.store.quotas import QuotaRows
 from bedplate.store.registry_search import RegistrySearch
 from bedplate.store.releases import Approvals, Waivers
@@ -138,6 +139,11 @@ class Transaction:
     def quotas(self) -> QuotaRows:
         """Quotas of principals and groups at endpoints."""
         return QuotaRows(self._connection)
+
+    @cached_property
+    def privacy(self) -> Privacy:
+        """How much privacy is spent."""
+        return Privacy(self._connection)
 
     @cached_property
     def rollouts(self) -> Rollouts:

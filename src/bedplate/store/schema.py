@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-HEAD = "f1_0011"
+HEAD = "f1_0012"
 """The newest migration. Its first part is the record format of a home, :data:`bedplate.settings.FORMAT`."""
 
 # Named constraints, so that a later migration can alter them on both databases.
@@ -175,6 +175,16 @@ quotas = sa.Table(
     sa.Column("month", sa.BigInteger, nullable=True),
     _text("by"),
     _text("created"),
+)
+
+# How much privacy each principal has spent for each purpose on the rows of a use case: the epsilon of what noise hid.
+privacy = sa.Table(
+    "privacy",
+    metadata,
+    sa.Column("use_case", sa.Text, primary_key=True),
+    sa.Column("principal", sa.Text, primary_key=True),
+    sa.Column("purpose", sa.Text, primary_key=True),
+    sa.Column("spent", sa.Double, nullable=False),
 )
 
 # ------------------------------------------------------------------------------------------------------------ identity

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from bedplate.graph import Graph
+from bedplate.records import MaskRule
 
 Seconds = Annotated[float, msgspec.Meta(extra_json_schema={"quantity": "duration"})]
 """Written ``20 ms``, ``5 s``, ``14 d``; kept in seconds."""
@@ -171,12 +172,16 @@ class Governance(_Section, frozen=True, kw_only=True):
     """What the data may be used for, for how long, and what is sensitive in it.
 
     ``sensitive`` names columns of the contracts. The flow uses them; people see them only if policy lets them unmask.
+    ``masks`` says, by a tag or classification that contracts put on columns, what people see in place of their values.
+    ``privacy_budget`` is how much epsilon each of them may spend for each purpose on masks of kind ``noise``.
     ``rows`` names, by data set, a file of Cedar policies on its rows: who sees which. Without one, all rows are seen.
     """
 
     purpose: str
     retention: Seconds | None = None
     sensitive: tuple[str, ...] = ()
+    masks: dict[str, MaskRule] = {}
+    privacy_budget: float = 0
     rows: dict[str, str] = {}
     erasure: Literal["by subject", "none"] = "none"
 

@@ -46,6 +46,7 @@ def _ingest(context: Context) -> Outcome:
 
     contract_changes.check(context.system, context.loaded, views(context))
     wanted = _ingest_inputs(context)
+    hidden = access.governance_of(context.loaded).hidden
     evidence: list[Evidence] = []
     names = list(context.use_case.data)
     kept = [contract_changes.kept(context.loaded, name) for name in names]
@@ -65,8 +66,8 @@ def _ingest(context: Context) -> Outcome:
             folder=context.loaded.folder,
             key=key,
             on_progress=progress,
-            sensitive=context.use_case.governance.sensitive,
             reach=inputs.reach(context.system.settings),
+            sensitive=hidden,
         )
         contract_changes.same(kept[position], result, data.contract)
         parents = (context.output("check").digest, _fact_digest(context, contract_changes.KIND, texts[position]))

@@ -24,6 +24,7 @@ def _check_inputs(context: Context) -> dict[str, str]:
 def _check(context: Context) -> Outcome:
     use_case, loaded = context.use_case, context.loaded
     checking.sensitive(loaded)
+    checking.masks(loaded)
     checking.row_policies(loaded)
     objective = Objective(
         name=use_case.name,
