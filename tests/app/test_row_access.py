@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pytest
 
@@ -12,7 +13,7 @@ from bedplate.app import access, checking, row_access
 from bedplate.app.operations import Bedplate
 from bedplate.errors import DeniedError, InputError, UseCaseError
 from bedplate.policy.values import FLOW
-from bedplate.records import Governance, RowAccess
+from bedplate.records import Governance, IngestResult, Objective, RowAccess
 from bedplate.usecase.starter import starter
 from tests import team
 from tests.governed import govern
@@ -128,6 +129,47 @@ def test_a_reader_goes_by_the_rules_of_its_own_use_case_only(home: Team) -> None
     reader = access.reader_for(home.system, "other", lenient, FLOW)
     with pytest.raises(DeniedError, match="no table of other"):
         reader.read(home.system.tables.current(NAME))
+
+
+def test_rows_are_counted_only_for_whom_none_is_kept_in(home: Team) -> None:
+    """On the page of the use case, over HTTP, and in the evidence itself."""
+    version, kept = home.system.tables.current(NAME), 987_654
+    taken = IngestResult(
+        dataset="visits", table=version, quarantine=None, contract="c", contract_digest=version.digest, source="s",
+        source_digest=version.digest, read=kept + 1, accepted=kept, rejected=1, outcomes=(),
+    )  # fmt: skip
+    with home.system.store.transaction() as tx:
+        row = tx.use_cases.get("shop")
+        objective = Objective(
+            name="shop",
+            statement="s",
+            kpi={},
+            owner={"accountable": "a", "team": "t", "contact": ""},
+            purpose="care",
+            file="f",
+            file_digest=version.digest,
+            line=1,
+        )
+        said = tx.facts.put("objective", "shop", objective)
+        tx.use_cases.put("shop", folder=row.folder, file=row.file, file_digest=row.file_digest, objective=said.digest)
+        fact = tx.facts.put("dataset", "shop", taken)
+        others = tx.facts.put("dataset", "shop", msgspec.structs.replace(taken, dataset="products", accepted=77_777))
+    places = (
+        "/api/v1/use-cases/shop",
+        "/use-cases/shop",
+        f"/api/v1/evidence/{fact.digest}",
+        f"/evidence/{fact.digest}",
+    )
+    for role, sees in (("all", True), ("staff", False), ("engineer", False)):
+        with home.client(role) as client:
+            for place in places:
+                answer = client.get(place)
+                assert ("987654" in answer.text.replace(",", "")) == sees, (role, place)
+                assert answer.status_code == (200 if sees or "evidence" not in place else 403), (role, place)
+            whole = client.get(places[0]).json()["evidence"]
+            assert whole.get("kept_in", []) == ([] if sees else ["visits"])
+            assert "visits" in client.get(places[1]).text
+            assert client.get(f"/api/v1/evidence/{others.digest}").json()["body"]["accepted"] == 77_777
 
 
 # ------------------------------------------------------------------------------------------------------------ the file

@@ -37,7 +37,7 @@ def routes(site: Site) -> Iterator[Route]:
         return Response.json(site.visible(request.principal))
 
     def use_case(request: Request) -> Response:
-        return Response.json(queries.use_case_page(site.store, request.params["name"], site.live()))
+        return Response.json(queries.use_case_page(site.store, request.params["name"], request.principal, site.live()))
 
     def plan(request: Request) -> Response:
         return Response.json(queries.plan(site.store, request.params["name"]))
@@ -50,9 +50,7 @@ def routes(site: Site) -> Iterator[Route]:
         return Response.json(site.change("run", session.presented(request), path=path, only=wanted.only))
 
     def evidence(request: Request) -> Response:
-        fact = queries.fact(site.store, Digest(request.params["digest"]))
-        site.authorise(request.principal, "read", from_path("UseCase", "name")({"name": fact.use_case}))
-        return Response.json(fact)
+        return Response.json(site.evidence(request.principal, Digest(request.params["digest"])))
 
     def trace(request: Request) -> Response:
         identifier = request.params["prediction"]

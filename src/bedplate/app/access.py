@@ -117,6 +117,15 @@ def governance(tx: Transaction, use_case: str) -> Governance:
     return msgspec.convert(tx.facts.get(Digest(digest)).body, Governance)
 
 
+def kept_in(tx: Transaction, use_case: str, principal: Principal) -> tuple[str, ...]:
+    """The data sets whose rows may not be counted for somebody: row policies keep some of them in."""
+    try:
+        governed = governance(tx, use_case)
+    except InputError:
+        return ()  # nothing of it was taken in
+    return row_access.keeps_in(governed, policy_principal(principal))
+
+
 def table_resource(name: str, use_case: str, governance: Governance) -> Resource:
     """A table of a use case, as policy knows it."""
     return policy.table(

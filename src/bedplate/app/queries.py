@@ -7,6 +7,7 @@ from typing import TypeVar
 import msgspec
 
 from bedplate import store as stores
+from bedplate.app import access
 from bedplate.app.read_models import (
     STAGES,
     AuditPage,
@@ -22,7 +23,8 @@ from bedplate.app.read_models import (
     UseCasePage,
     UseCaseStatus,
 )
-from bedplate.errors import NotFoundError
+from bedplate.errors import DeniedError, NotFoundError
+from bedplate.identity import Principal
 from bedplate.ids import Digest
 from bedplate.ledger import Entry
 from bedplate.plan.types import Plan, Requirements
@@ -116,8 +118,8 @@ def use_cases(opened: Store) -> tuple[UseCaseStatus, ...]:
     return tuple(sorted(rows, key=lambda row: row.updated, reverse=True))
 
 
-def use_case_page(opened: Store, name: str, live: Live | None = None) -> UseCasePage:
-    """Everything the page of one use case shows.
+def use_case_page(opened: Store, name: str, principal: Principal, live: Live | None = None) -> UseCasePage:
+    """Everything the page of one use case shows to somebody.
 
     Raises:
         NotFoundError: there is no such use case.
@@ -129,7 +131,7 @@ def use_case_page(opened: Store, name: str, live: Live | None = None) -> UseCase
         return UseCasePage(
             status=use_case_status(tx, row),
             stages=_stages(tx, name, execution),
-            evidence=evidence(tx, name),
+            evidence=evidence(tx, name, access.kept_in(tx, name, principal)),
             trainings=_history(tx, name, "training", TrainResult),
             releases=_releases(tx, name),
             observations=_history(tx, name, "observation", Observation),
@@ -139,15 +141,18 @@ def use_case_page(opened: Store, name: str, live: Live | None = None) -> UseCase
         )
 
 
-def evidence(tx: Transaction, name: str) -> Evidence:
-    """The latest fact of each kind."""
+def evidence(tx: Transaction, name: str, kept_in: tuple[str, ...] = ()) -> Evidence:
+    """The latest fact of each kind, without those of the data sets ``kept_in``."""
     datasets: dict[str, Stamped[IngestResult]] = {}
     for item in _history(tx, name, "dataset", IngestResult, 200):
         datasets.setdefault(item.body.dataset, item)
     return Evidence(
         objective=_latest(tx, name, "objective", Objective),
         plan=_plan(tx, name),
-        datasets=tuple(sorted(datasets.values(), key=lambda item: -item.body.read)),
+        datasets=tuple(
+            sorted((d for name, d in datasets.items() if name not in kept_in), key=lambda item: -item.body.read)
+        ),
+        kept_in=tuple(name for name in datasets if name in kept_in),
         features=_latest(tx, name, "features", FeatureSet),
         training=_latest(tx, name, "training", TrainResult),
         gates=_latest(tx, name, "gates", GateReport),
@@ -167,6 +172,23 @@ def fact(opened: Store, digest: Digest) -> Fact:
     """
     with opened.read() as tx:
         return tx.facts.get(digest)
+
+
+def counted(opened: Store, fact: Fact, principal: Principal) -> None:
+    """Keep a fact from somebody that counts rows which row policies keep in from them.
+
+    Raises:
+        DeniedError: it does.
+    """
+    if fact.kind != "dataset":
+        return
+    with opened.read() as tx:
+        if fact.body["dataset"] in access.kept_in(tx, fact.use_case, principal):
+            raise DeniedError(
+                f"row policies keep rows of {fact.body['dataset']} in from you, so it is not told how many there are",
+                where=fact.digest,
+                fix="ask for the right to see every row",
+            )
 
 
 def plan(opened: Store, name: str) -> PlanReport:

@@ -149,11 +149,16 @@ class StageState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
-    """The latest facts of one use case, from objective to decision. What has not happened yet is absent."""
+    """The latest facts of one use case, from objective to decision. What has not happened yet is absent.
+
+    ``kept_in`` names data sets that are left out: row policies keep some of their rows in from who looks, and how many
+    there are is a way to look for one.
+    """
 
     objective: Stamped[Objective] | None = None
     plan: Stamped[PlanReport] | None = None
     datasets: tuple[Stamped[IngestResult], ...] = ()
+    kept_in: tuple[str, ...] = ()
     features: Stamped[FeatureSet] | None = None
     training: Stamped[TrainResult] | None = None
     gates: Stamped[GateReport] | None = None

@@ -110,6 +110,13 @@ def of(
     return None, ""
 
 
+def keeps_in(governance: Governance, principal: Principal) -> tuple[str, ...]:
+    """The data sets of which some rows are kept in from somebody, for the purpose of their use case."""
+    return tuple(
+        name for name, rule in governance.rows.items() if not _filter(rule, principal, governance.purpose).everything
+    )
+
+
 def _why_not_made(governance: Governance, principal: Principal, purpose: str, scores: bool) -> str:
     """Why what was made of rows does not go out; empty where it does."""
     if principal == FLOW:

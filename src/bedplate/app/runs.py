@@ -46,7 +46,7 @@ def run(
                 waits = result.halt.state == "waiting"
                 tx.executions.end(execution, "waiting" if waits else "stopped", result.halt.reason)
         with system.store.read() as tx:
-            evidence = queries.evidence(tx, name)
+            evidence = queries.evidence(tx, name, access.kept_in(tx, name, principal))
     prediction = context.outputs["trace"].body.get("prediction_id") if "trace" in context.outputs else None
     return RunSummary(
         use_case=name,

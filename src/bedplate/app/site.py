@@ -13,9 +13,10 @@ from bedplate.app.read_models import UseCaseStatus
 from bedplate.errors import InternalError
 from bedplate.http import ResourceRef
 from bedplate.identity import Principal, policy_principal
+from bedplate.ids import Digest
 from bedplate.policy import values as policy
 from bedplate.policy.values import Decision, Resource
-from bedplate.records import Event
+from bedplate.records import Event, Fact
 
 if TYPE_CHECKING:
     from bedplate.app.system import System
@@ -97,6 +98,18 @@ class Site:
         with self.store.read() as tx:
             names = [row.name for row in tx.workspaces.list()]
         return tuple(name for name in names if self.allows(principal, "read", ResourceRef("Workspace", name)))
+
+    def evidence(self, principal: Principal, digest: Digest) -> Fact:
+        """One fact, to whom its use case and all rows that it counts are open.
+
+        Raises:
+            DeniedError: they are not.
+            NotFoundError: there is no such fact.
+        """
+        found = queries.fact(self.store, digest)
+        self.authorise(principal, "read", ResourceRef("UseCase", found.use_case))
+        queries.counted(self.store, found, principal)
+        return found
 
     def visible(self, principal: Principal) -> tuple[UseCaseStatus, ...]:
         """The use cases that the principal may read: a list shows no more than its items would."""

@@ -66,7 +66,8 @@ def _plan(evidence: Evidence) -> str:
 def _ingest(evidence: Evidence) -> str:
     accepted = sum(item.body.accepted for item in evidence.datasets)
     rejected = sum(item.body.rejected for item in evidence.datasets)
-    return f"{len(evidence.datasets)} data sets, {accepted:,} rows accepted, {rejected:,} in quarantine"
+    counted = f"{len(evidence.datasets)} data sets, {accepted:,} rows accepted, {rejected:,} in quarantine"
+    return f"{counted}; not counted for you: {', '.join(evidence.kept_in)}" if evidence.kept_in else counted
 
 
 def _gates(evidence: Evidence) -> str:

@@ -11,7 +11,7 @@ from bedplate.app import queries, rollouts, session
 from bedplate.app.read_models import Trace
 from bedplate.app.site import Site
 from bedplate.errors import BedplateError, ConflictError, InputError, NotFoundError
-from bedplate.http import CHANGE, READ, Request, ResourceRef, Response, Route, fixed, from_path, unaudited
+from bedplate.http import CHANGE, READ, Request, Response, Route, fixed, from_path, unaudited
 from bedplate.http.messages import decode_json
 from bedplate.http.routes import Handler
 from bedplate.ids import Digest
@@ -55,24 +55,23 @@ def _looking(site: Site) -> Iterator[Route]:
         return Response.html(pages.use_cases(view(site, request), site.visible(request.principal)))
 
     def use_case(request: Request) -> Response:
-        page = queries.use_case_page(site.store, request.params["name"], site.live())
+        page = queries.use_case_page(site.store, request.params["name"], request.principal, site.live())
         newest = rollouts.newest(site.system, page.status.name)
         return Response.html(pages.use_case(view(site, request, page.status.name), page, newest))
 
     def stages(request: Request) -> Response:
-        page = queries.use_case_page(site.store, request.params["name"], site.live())
+        page = queries.use_case_page(site.store, request.params["name"], request.principal, site.live())
         return Response.html(pages.stages(view(site, request), page))
 
     def series(request: Request) -> Response:
-        page = queries.use_case_page(site.store, request.params["name"], site.live())
+        page = queries.use_case_page(site.store, request.params["name"], request.principal, site.live())
         points = pages.series(page, request.params["series"])
         if points is None:
             raise NotFoundError("there is no such chart")
         return Response.json(points)
 
     def evidence(request: Request) -> Response:
-        fact = queries.fact(site.store, Digest(request.params["digest"]))
-        site.authorise(request.principal, "read", ResourceRef("UseCase", fact.use_case))
+        fact = site.evidence(request.principal, Digest(request.params["digest"]))
         return Response.html(pages.evidence(view(site, request), fact))
 
     def find(request: Request) -> Response:
@@ -133,7 +132,7 @@ def _deciding(site: Site) -> Iterator[Route]:
         if not reason or len(reason) > 2000:
             raise InputError("a decision needs a reason of at most 2,000 characters", where="reason")
         environment = form.get("environment", "")
-        newest = next(iter(queries.use_case_page(site.store, name).releases), None)
+        newest = next(iter(queries.use_case_page(site.store, name, request.principal).releases), None)
         if newest is None or (newest.bundle.body.digest, newest.waiting_in) != (form.get("bundle"), environment):
             raise ConflictError(
                 "this version does not wait any more: something was decided or released meanwhile",
