@@ -127,7 +127,11 @@ class RuleOutcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class IngestResult(msgspec.Struct, frozen=True, kw_only=True):
-    """Fact ``dataset``: what came in under a contract. ``rejected`` rows lie in ``quarantine`` with reasons."""
+    """Fact ``dataset``: what came in under a contract. ``rejected`` rows lie in ``quarantine`` with reasons.
+
+    Of rows that come batch by batch: ``known`` ones stood in the table already, ``outside`` ones lie outside the range
+    that was asked for, ``late`` ones came in later than they may, and were accepted or rejected as the file says.
+    """
 
     dataset: str
     table: TableVersion
@@ -140,6 +144,9 @@ class IngestResult(msgspec.Struct, frozen=True, kw_only=True):
     accepted: int
     rejected: int
     outcomes: tuple[RuleOutcome, ...]
+    known: int = 0
+    late: int = 0
+    outside: int = 0
 
 
 Breaks = Literal["readers", "source", "both"]

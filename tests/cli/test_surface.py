@@ -67,10 +67,12 @@ schema
 score ENDPOINT TABLE --column --home --json --keep --purpose --to
 status --home --json
 stop --home --json
+table backfill PATH DATASET --from --home --json --to
 table compact NAME --home --json
 table history NAME --home --json --limit
 table list --home --json
 table read NAME --as-of --column --home --json --limit --purpose --version
+table replay PATH DATASET --home --json
 table restore NAME VERSION --home --json
 table scrub NAME --home --json
 table show NAME --home --json

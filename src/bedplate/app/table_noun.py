@@ -4,7 +4,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bedplate.app.nouns import CarryOut, read_policies
-from bedplate.app.table_reports import AccessDiff, AccessView, TableChange, TableLine, TableRows, TableScrub, TableView
+from bedplate.app.table_reports import (
+    AccessDiff,
+    AccessView,
+    BatchReport,
+    ReplayReport,
+    TableChange,
+    TableLine,
+    TableRows,
+    TableScrub,
+    TableView,
+)
 
 
 class Tables:
@@ -61,6 +71,17 @@ class Tables:
     def restore(self, name: str, version: int) -> TableView:
         """Make an older version the newest again; the versions between stay in the history."""
         return self._carry_out("restore_table", TableView, name=name, version=version)
+
+    def backfill(
+        self, path: str | Path, dataset: str, *, since: str | None = None, until: str | None = None
+    ) -> BatchReport:
+        """Bring in the rows of a range of the watermark (``until`` not included), however late they are."""
+        where = str(Path(path).absolute())
+        return self._carry_out("backfill_table", BatchReport, path=where, dataset=dataset, since=since, until=until)
+
+    def replay(self, path: str | Path, dataset: str) -> ReplayReport:
+        """Bring in the rows of a quarantine that keep the contract as it is now, each once."""
+        return self._carry_out("replay_table", ReplayReport, path=str(Path(path).absolute()), dataset=dataset)
 
     def explain(self, who: str, name: str, purpose: str | None = None) -> AccessView:
         """What somebody else would see of a table, and why. Reads no row."""

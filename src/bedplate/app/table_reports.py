@@ -65,6 +65,31 @@ class TableScrub(msgspec.Struct, frozen=True, kw_only=True):
     sound: bool
 
 
+class BatchReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What the rows of a range became: ``known`` ones stood in the table already, ``outside`` ones are not of it."""
+
+    dataset: str
+    table: str
+    version: int
+    read: int
+    accepted: int
+    rejected: int
+    known: int
+    outside: int
+
+
+class ReplayReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of rows that were set aside: ``left`` ones still break the contract."""
+
+    dataset: str
+    table: str
+    version: int
+    read: int
+    accepted: int
+    known: int
+    left: int
+
+
 class ContractResult(msgspec.Struct, frozen=True, kw_only=True):
     """What one contract found in its source."""
 

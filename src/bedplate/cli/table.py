@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bedplate.cli.options import HomeOption, JsonOption, noun
+from bedplate.cli.options import HomeOption, JsonOption, UseCasePath, noun
 from bedplate.cli.output import emit, table
 from bedplate.cli.session import connect
 from bedplate.cli.words import clip, listed, moment, number, size
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from bedplate.app.table_reports import (
         AccessDiff,
         AccessView,
+        BatchReport,
+        ReplayReport,
         TableChange,
         TableLine,
         TableRows,
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     )
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the table, as in: bedplate table list.")]
+DataSetName = Annotated[str, typer.Argument(metavar="DATASET", help="Name of the data set in the file.")]
 Purpose = Annotated[
     str | None,
     typer.Option("--purpose", help="What rows are read for. Default: what the use case names.", show_default=False),
@@ -41,6 +44,8 @@ def register(app: typer.Typer) -> None:
     group.command("scrub")(scrub)
     group.command("compact")(compact)
     group.command("restore")(restore)
+    group.command("backfill")(backfill)
+    group.command("replay")(replay)
     app.add_typer(group, name="table")
     rights = noun("Access: who sees what of a table, and why.")
     rights.command("explain")(explain)
@@ -153,6 +158,42 @@ def restore(
 ) -> None:
     """Make an older version the newest again; the versions between stay in the history."""
     emit(connect(home).tables.restore(name, version), as_json=as_json, text=_view)
+
+
+def backfill(
+    path: UseCasePath,
+    dataset: DataSetName,
+    since: Annotated[
+        str | None, typer.Option("--from", help="First value of the watermark, such as 2026-01-31.", show_default=False)
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option("--to", help="The first value after the range.", show_default=False)
+    ] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring in the rows of a range, however late they are; rows that are there stay as they are."""
+    emit(connect(home).tables.backfill(path, dataset, since=since, until=until), as_json=as_json, text=_batch)
+
+
+def _batch(report: BatchReport) -> Iterator[str]:
+    yield (
+        f"{report.table}  version {report.version}: {number(report.accepted)} of {number(report.read)} rows came in, "
+        f"{number(report.known)} were there, {number(report.outside)} are outside the range, "
+        f"{number(report.rejected)} were set aside"
+    )
+
+
+def replay(path: UseCasePath, dataset: DataSetName, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Bring in rows that were set aside and keep the contract as it is now, each once."""
+    emit(connect(home).tables.replay(path, dataset), as_json=as_json, text=_replayed)
+
+
+def _replayed(report: ReplayReport) -> Iterator[str]:
+    yield (
+        f"{report.table}  version {report.version}: {number(report.accepted)} of {number(report.read)} rows came in, "
+        f"{number(report.known)} were there, {number(report.left)} stay set aside"
+    )
 
 
 def explain(

@@ -236,6 +236,7 @@ class _Parser:
             keys=tuple(keys),
             sets=tuple(sets),
             line=self.document.line(place),
+            more_columns=self.more_columns(value, place),
         )
 
     def column(
@@ -514,6 +515,15 @@ class _Parser:
             return value
         self.problem(place, f"{operator} is a number")
         return None
+
+    def more_columns(self, value: dict[str, Any], place: Place) -> bool:
+        """What a column that the object does not name means: its custom property ``additionalColumns``."""
+        for index, item in self.items(value, "customProperties", place):
+            if isinstance(item, dict) and item.get("property") == "additionalColumns":
+                if item.get("value") not in ("ignore", "refuse"):
+                    self.problem((*place, "customProperties", index), "additionalColumns is ignore or refuse")
+                return item.get("value") == "ignore"
+        return False
 
     def severity_of(self, value: dict[str, Any], place: Place, default: Severity) -> Severity:
         """What breaking a constraint of this element means: its custom property ``onViolation``."""

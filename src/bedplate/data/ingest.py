@@ -16,12 +16,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bedplate.data import contracts, convert, duck, sources
+from bedplate.data.incremental import Standing, set_aside
 from bedplate.data.model import Contract, KeyRule, Model, RowRule, SetRule, metric_checks
 from bedplate.data.rules import broken
 from bedplate.data.sources import pictures
+from bedplate.data.sources.databases import Window
 from bedplate.data.tables import Tables
 from bedplate.errors import ContractError, UserCodeError
-from bedplate.records import IngestResult, RuleOutcome
+from bedplate.records import IngestResult, RuleOutcome, TableVersion
 from bedplate.usecase.types import DataSet
 
 Clean = Callable[[pa.RecordBatch], pa.Table]
@@ -29,9 +31,9 @@ Clean = Callable[[pa.RecordBatch], pa.Table]
 
 
 class OnProgress(Protocol):
-    """Told how many rows are read, and how many there are where that is known."""
+    """Told how many rows are read, how many there are where that is known, and how many bytes they have decoded."""
 
-    def __call__(self, done: int, total: int | None) -> object: ...
+    def __call__(self, done: int, total: int | None, size: int) -> object: ...
 
 
 def table_name(use_case: str, dataset: str) -> str:
@@ -51,8 +53,12 @@ def ingest(
     clean: Clean | None = None,
     sensitive: Collection[str] = (),
     reach: sources.Reach | None = None,
+    window: Window | None = None,
 ) -> IngestResult:
     """Bring one data set in, as a new version of its table. With the same ``key`` again, the same versions.
+
+    One that comes in batch by batch is added to, and knows its rows by their primary key instead of ``key``; ``window``
+    brings in those of a range, however late they are.
 
     Of a table with ``sensitive`` columns it is not told what SQL measured, only whether its rule holds.
 
@@ -66,19 +72,26 @@ def ingest(
     """
     contract = contracts.load(folder / spec.contract)
     name = table_name(use_case, dataset)
+    standing = None
+    if spec.incremental is not None:
+        model = contract.model(dataset)
+        standing = Standing(tables, name, model, spec.incremental, contract.path, window)
     with ExitStack() as stack:
-        source = stack.enter_context(sources.opened(spec.source, folder, reach))
-        check = _Check(contract, dataset, source, on_progress, clean, sensitive=sensitive)
+        asked = None if standing is None else standing.since()
+        source = stack.enter_context(sources.opened(spec.source, folder, reach, asked))
+        check = Check(contract, dataset, source, on_progress, clean, sensitive=sensitive, standing=standing)
         stack.callback(check.close)
-        staged = stack.enter_context(tables.stage(name, check.accepted_batches(), check.schema))
-        if check.accepted or check.model.may_be_empty:
+        rows = check.accepted_batches()
+        rows = rows if standing is None else standing.with_held(rows, check.schema)
+        staged = stack.enter_context(tables.stage(name, rows, check.schema))
+        if check.held or check.model.may_be_empty:
             check.finish({"accepted": staged.dataset()} if check.model.has_sql else {})
-        quarantine = None
-        if check.rejected:
-            aside = f"{name}.quarantine"
-            quarantine = tables.write(aside, check.set_aside(), mode="overwrite", key=f"{key}/quarantine")
+        quarantine = _put_in_quarantine(tables, f"{name}.quarantine", check, key)
         check.stop_if_broken(None if quarantine is None else quarantine.name)
-        table = staged.commit(mode="overwrite", key=f"{key}/rows")
+        if standing is None:
+            table = staged.commit(mode="overwrite", key=f"{key}/rows")
+        else:
+            table = standing.commit(staged, check.accepted)
         return IngestResult(
             dataset=dataset,
             table=table,
@@ -91,7 +104,18 @@ def ingest(
             accepted=check.accepted,
             rejected=check.rejected,
             outcomes=check.outcomes(),
+            known=0 if standing is None else standing.known,
+            late=0 if standing is None else standing.late,
+            outside=0 if standing is None else standing.outside,
         )
+
+
+def _put_in_quarantine(tables: Tables, name: str, check: "Check", key: str) -> TableVersion | None:
+    if not check.rejected:
+        return None
+    if check.standing is not None:
+        return set_aside(tables, name, check.set_aside())
+    return tables.write(name, check.set_aside(), mode="overwrite", key=f"{key}/quarantine")
 
 
 def test(
@@ -105,7 +129,7 @@ def test(
     has_sql = contract.model(dataset).has_sql
     with ExitStack() as stack:
         source = stack.enter_context(sources.opened(spec.source, folder, reach))
-        check = _Check(contract, dataset, source, None, None, keep=has_sql)
+        check = Check(contract, dataset, source, None, None, keep=has_sql)
         stack.callback(check.close)
         if has_sql:
             # SQL may look at the rows more than once: they lie on the disk meanwhile, however many there are.
@@ -118,7 +142,7 @@ def test(
         return check.outcomes()
 
 
-class _Check:
+class Check:
     """One pass of one source through one contract."""
 
     def __init__(
@@ -131,8 +155,9 @@ class _Check:
         *,
         keep: bool = True,
         sensitive: Collection[str] = (),
+        standing: Standing | None = None,
     ) -> None:
-        """``keep``: the rows are wanted, not only what the rules say of them."""
+        """``keep``: the rows are wanted, not only what the rules say of them. ``standing``: what is there before."""
         self.contract = contract
         self.model: Model = contract.model(dataset)
         self.source = source
@@ -140,10 +165,17 @@ class _Check:
         named = [column.name for column in self.model.columns]
         given = source.columns(named)
         typed = source.typed
-        convert.compare(self.model, given, contract.path, source.label, typed=typed, more=source.open_ended)
+        convert.compare(
+            self.model,
+            given,
+            contract.path,
+            source.label,
+            typed=typed,
+            more=source.open_ended or self.model.more_columns,
+        )
         if source.kind == "dicom":
             pictures.check_personal(self.model, contract.path)
-        self.known = named
+        self.known = None if self.model.more_columns else named
         self.schema = convert.schema(self.model, given)
         if typed and clean is None and not keep:
             judged = self.model.judged()
@@ -153,13 +185,21 @@ class _Check:
         self.sensitive = set(sensitive).intersection(self.names)
         self.total = source.total()
         self.on_progress = on_progress
-        self.read = self.accepted = self.rejected = 0
+        self.standing = standing
+        self.read = self.accepted = self.rejected = self.size = 0
         self.failed: dict[str, int] = {}
         self.measured: dict[str, float] = {}
         self._found: dict[str, RuleOutcome] = {}
         self._aside = tempfile.TemporaryFile()  # noqa: SIM115  it lives as long as this pass
         self._writer: pa.ipc.RecordBatchStreamWriter | None = None
         self._duplicates = {rule.id: self._duplicate_rows(rule.columns) for rule in self.model.keys}
+        there = None if standing is None else standing.there(self._keys(standing.keys.columns))
+        self._there = np.array([], dtype=np.int64) if there is None else there
+
+    @property
+    def held(self) -> int:
+        """How many rows the table will have."""
+        return self.accepted + (0 if self.standing is None else self.standing.rows)
 
     def close(self) -> None:
         """Give back the scratch file."""
@@ -177,7 +217,8 @@ class _Check:
             table = self._accept(item, position)
             position += item.table.num_rows
             if self.on_progress is not None:
-                self.on_progress(self.read, self.total)
+                self.size += item.table.nbytes
+                self.on_progress(self.read, self.total, self.size)
             yield from table.to_batches()
 
     def drain(self) -> None:
@@ -189,9 +230,14 @@ class _Check:
         raw = self._cleaned(chunk)
         values, misfits = convert.convert(raw, self.schema)
         reject = np.zeros(len(chunk.rows), dtype=bool)
+        here = np.arange(position, position + len(reject))
+        over, late, why_late = np.zeros_like(reject), np.zeros_like(reject), ""
+        if self.standing is not None:
+            over, late, why_late = self.standing.judge(values, np.isin(here, self._there))
         reasons: list[tuple[str, tuple[str, ...], str, np.ndarray]] = []
 
         def judge(rule: str, columns: tuple[str, ...], severity: str, message: str, mask: np.ndarray) -> None:
+            mask = mask & ~over  # what is passed over is not judged
             count = int(np.count_nonzero(mask))
             self.failed[rule] = self.failed.get(rule, 0) + count
             if count and severity != "info":
@@ -213,15 +259,18 @@ class _Check:
         for key in self.model.keys:
             duplicates = self._duplicates[key.id]
             if len(duplicates):
-                here = np.arange(position, position + len(reject))
                 judge(key.id, key.columns, key.severity, key.message, np.isin(here, duplicates))
             else:
                 self.failed.setdefault(key.id, 0)
+        if late.any():
+            assert self.standing is not None
+            judge("late", (self.standing.column,), "warning", why_late, late)
         self._measure(values)
         self.read += len(reject)
         if reasons:
             self._put_aside(chunk.file, chunk.rows, raw, reject, reasons)
-            values = values.filter(pa.array(~reject))
+        if reject.any() or over.any():
+            values = values.filter(pa.array(~(reject | over)))
         self.accepted += values.num_rows
         return values
 
@@ -358,7 +407,7 @@ class _Check:
 
     def _value(self, rule: SetRule, views: dict[str, Any]) -> float:
         if rule.metric == "rowCount":
-            value: float = self.accepted
+            value: float = self.held
         elif rule.metric == "sql":
             return _sql(rule, views, self.contract.path)
         elif rule.metric == "duplicateValues":
@@ -387,8 +436,9 @@ class _Check:
         known = {outcome.rule for outcome in found}
         for rule_id, failed in self.failed.items():
             if rule_id not in known and failed:
-                column = rule_id.removesuffix(".logicalType") if rule_id != "row" else None
-                message = "the text is no row" if rule_id == "row" else f"{column} has values of another type"
+                column = rule_id.removesuffix(".logicalType") if rule_id not in ("row", "late") else None
+                said = {"row": "the text is no row", "late": "rows came in later than they may"}
+                message = said.get(rule_id, f"{column} has values of another type")
                 found.append(
                     RuleOutcome(
                         rule=rule_id,
@@ -416,7 +466,7 @@ class _Check:
                 where=self.contract.path,
                 fix="correct the data, or change the rule's severity if the rows may be left out",
             )
-        if self.accepted == 0 and not self.model.may_be_empty:
+        if self.held == 0 and not self.model.may_be_empty:
             what = "the source holds no rows" if self.read == 0 else f"all {self.read} rows break the contract"
             raise ContractError(
                 f"{self.model.name} would be empty: {what}.{aside}",

@@ -119,6 +119,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     keys: tuple[KeyRule, ...]
     sets: tuple[SetRule, ...]
     line: int
+    more_columns: bool = False
+    """Whether a source may have columns that the contract does not name; they are left out."""
 
     @property
     def has_sql(self) -> bool:

@@ -160,12 +160,25 @@ class Source(_Section, frozen=True, kw_only=True):
     query: str = ""
 
 
+class Incremental(_Section, frozen=True, kw_only=True):
+    """How rows come in batch by batch: the column that grows, how far below its greatest value a row may come in, and
+    what happens to one that is later. Rows are known by the primary key of the contract."""
+
+    watermark: str
+    lateness: Seconds = 0.0
+    late: Literal["accept", "refuse"] = "accept"
+
+
 class DataSet(_Section, frozen=True, kw_only=True):
-    """One data set: its contract, its source, and the column that names the person it is about."""
+    """One data set: its contract, its source, and the column that names the person it is about.
+
+    It is read whole each time, unless ``incremental`` says how it is added to.
+    """
 
     contract: str
     source: Source
     subject: str | None = None
+    incremental: Incremental | None = None
 
 
 class Governance(_Section, frozen=True, kw_only=True):

@@ -7,8 +7,9 @@ import msgspec
 
 from bedplate import ids
 from bedplate.app import access, contract_changes, inputs, row_access
+from bedplate.app.ingesting import Rate
 from bedplate.app.stage import Context, Evidence, Outcome, Stage
-from bedplate.errors import InputError
+from bedplate.errors import InputError, NotFoundError
 from bedplate.ids import Digest
 from bedplate.records import FeatureSet, IngestResult
 
@@ -34,11 +35,21 @@ def _ingest_inputs(context: Context) -> dict[str, str]:
     for name, data in context.use_case.data.items():
         found[f"data.{name}"] = ids.digest_of(data)
         found[f"contract of {name}"] = contracts[data.contract]
+        if data.incremental is not None:
+            # What it is added to counts as well: a backfill or a replay is seen by the next run.
+            found[f"table of {name}"] = _newest(context, name)
         found[f"source of {name}"] = inputs.source_digest(context.loaded.folder, data, context.system.settings)
     cleaning = [d for d in _described(context) if d.kind == "dataset"]
     if cleaning:
         found["cleaning in pipeline.py"] = inputs.pipeline_digest(context.loaded)
     return found
+
+
+def _newest(context: Context, dataset: str) -> str:
+    try:
+        return context.system.tables.current(access.table_name(context.use_case.name, dataset)).digest
+    except NotFoundError:
+        return "none"
 
 
 def _ingest(context: Context) -> Outcome:
@@ -54,9 +65,7 @@ def _ingest(context: Context) -> Outcome:
     for position, (name, data) in enumerate(context.use_case.data.items()):
         key = ids.digest_of([name, *(wanted[k] for k in wanted if k.endswith(f" {name}") or k == f"data.{name}")])
 
-        def progress(done: float, total: float | None = None, name: str = name) -> None:
-            context.progress(f"{name} {done:,.0f} rows", done, total)
-
+        progress = Rate(name, context.progress)
         context.progress(f"{name} ({position + 1} of {len(names)})")
         result = ingest(
             context.system.tables,
