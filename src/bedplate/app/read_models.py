@@ -149,11 +149,8 @@ class StageState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
-    """The latest facts of one use case, from objective to decision. What has not happened yet is absent.
-
-    ``kept_in`` names data sets that are left out: row policies keep some of their rows in from who looks, and how many
-    there are is a way to look for one.
-    """
+    """The latest facts of one use case, from objective to decision. What has not happened yet is absent, and so are the
+    data sets ``kept_in``, which who looks may not count."""
 
     objective: Stamped[Objective] | None = None
     plan: Stamped[PlanReport] | None = None
