@@ -11,21 +11,23 @@ FILES = {
 }
 
 
-def test_it_holds_at_least_45_types_of_three_clouds_with_european_regions() -> None:
+def test_it_holds_150_types_of_three_clouds_and_two_that_rent_accelerators() -> None:
     instances = catalogue.load().instances
-    assert {i.provider for i in instances} == {"aws", "azure", "gcp"}
+    assert {i.provider for i in instances} == {"aws", "azure", "gcp", "lambda", "nebius"}
     for provider in ("aws", "azure", "gcp"):
         own = [i for i in instances if i.provider == provider]
         assert len({i.instance for i in own}) >= 15
         assert len({i.region for i in own if i.residency == "eu"}) >= 2
-    assert len({(i.provider, i.instance) for i in instances}) >= 45
+    assert len({(i.provider, i.instance) for i in instances}) >= 150
+    assert len({(i.provider, i.instance) for i in instances if i.accelerator}) >= 50
+    assert all(i.grid_g_kwh for i in instances)
 
 
 def test_every_price_has_date_source_and_quality() -> None:
     for i in catalogue.load().instances:
         assert i.price_date
         assert i.price_source
-        assert i.price_quality in ("exact", "derived")
+        assert i.price_quality in ("exact", "derived", "corrected", "unverified")
         assert i.currency == "USD"
 
 

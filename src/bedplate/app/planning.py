@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, cast
 
 import msgspec
 
-from bedplate import files, ids, store
-from bedplate.app import access, inputs, policies
+from bedplate import clock, files, ids, store
+from bedplate.app import access, described, inputs, policies
 from bedplate.app.read_models import PlanOption, PlanReport, Requirement
 from bedplate.app.stage import Context
 from bedplate.app.system import System
 from bedplate.errors import InputError
 from bedplate.identity import Principal
 from bedplate.ids import Digest
-from bedplate.plan import catalogue, choose, requirements
-from bedplate.plan.types import DataFacts, Option, Plan, Probe, Requirements, TableFacts
+from bedplate.plan import catalogue, choose, explain, requirements
+from bedplate.plan.types import DataFacts, Option, Plan, Probe, Requests, Requirements, TableFacts
 from bedplate.policy import values as policy
 from bedplate.records import Event
 from bedplate.settings import Home, Settings
@@ -114,13 +114,18 @@ def facts(loaded: Loaded) -> DataFacts:
         with sources.opened(data.source, loaded.folder) as found:
             rows = found.total() if data.source.kind == "parquet" else None
             tables[name] = TableFacts(rows=rows, size=sum(path.stat().st_size for path in found.paths))
-    return DataFacts(tables=tables)
+    return DataFacts(tables=tables, model=described.model(loaded))
 
 
 def derive(loaded: Loaded, measured: Probe) -> tuple[Requirements, Plan]:
     """Requirements of the file, and the plan that meets them."""
     derived = requirements.derive(loaded, facts(loaded))
-    return derived, choose.plan(derived, catalogue.load(), measured)
+    return derived, choose.plan(derived, prices(), measured)
+
+
+def prices() -> catalogue.Catalogue:
+    """The catalogue, with the age of its prices counted to today."""
+    return msgspec.structs.replace(catalogue.load(), today=clock.timestamp()[:10])
 
 
 def sentence(plan: Plan) -> str:
@@ -131,7 +136,7 @@ def sentence(plan: Plan) -> str:
     priced = sum(option.cost is not None for option in plan.options)
     return (
         f"{plan.chosen.provider} {plan.chosen.instance} in {plan.chosen.region}, {cost.value:,.0f} {plan.currency} "
-        f"a month [{cost.low:,.0f}, {cost.high:,.0f}], cheapest of {priced} options"
+        f"a {plan.chosen.cost.period} [{cost.low:,.0f}, {cost.high:,.0f}], cheapest of {priced} options"
     )
 
 
@@ -139,8 +144,11 @@ def report(requirements_: Requirements, plan: Plan) -> PlanReport:
     """The plan as CLI and pages show it."""
     chosen = plan.chosen
     total = chosen.cost.total.value if chosen is not None and chosen.cost is not None else 0.0
-    budget = requirements_.budget
-    training = chosen.cost.retraining.value if chosen is not None and chosen.cost is not None else None
+    period = chosen.cost.period if chosen is not None and chosen.cost is not None else "month"
+    budget = requirements_.training_budget if period == "run" else requirements_.budget
+    training = None
+    if chosen is not None and chosen.cost is not None and isinstance(requirements_.size, Requests):
+        training = chosen.cost.retraining.value
     return PlanReport(
         use_case=plan.use_case,
         requirements=tuple(
@@ -150,8 +158,8 @@ def report(requirements_: Requirements, plan: Plan) -> PlanReport:
             for item in requirements_.items
         ),
         options=tuple(_option(option) for option in plan.options),
-        chosen=_name(chosen) if chosen is not None else "none",
-        runner_up=_name(plan.runner_up) if plan.runner_up is not None else None,
+        chosen=chosen.name if chosen is not None else "none",
+        runner_up=plan.runners_up[0].name if plan.runners_up else None,
         binding_constraint=_binding(plan),
         currency=plan.currency,
         price_source=chosen.price_source if chosen is not None else "",
@@ -160,7 +168,8 @@ def report(requirements_: Requirements, plan: Plan) -> PlanReport:
         training_cost=training,
         budget=budget.amount if budget is not None else None,
         within_budget=plan.breach == "none",
-        reasons=(plan.reason,),
+        reasons=explain.words(plan),
+        period=period,
     )
 
 
@@ -168,19 +177,15 @@ def _binding(plan: Plan) -> str:
     if plan.binding is None:
         return "none: letting go of any one requirement would not make it cheaper"
     return (
-        f"{plan.binding.name} (line {plan.binding.line}): without it {plan.binding.saved:,.0f} {plan.currency} a month "
+        f"{plan.binding.name} (line {plan.binding.line}): without it {plan.binding.saved:,.0f} {plan.currency} "
         f"less ({plan.binding.share:.0%})"
     )
-
-
-def _name(option: Option) -> str:
-    return f"{option.provider}/{option.region}/{option.instance}"
 
 
 def _option(option: Option) -> PlanOption:
     p99 = option.p99
     return PlanOption(
-        name=_name(option),
+        name=option.name,
         provider=option.provider,
         region=option.region,
         cpus=option.vcpus,
@@ -190,6 +195,8 @@ def _option(option: Option) -> PlanOption:
         p99_ms=None
         if p99 is None
         else msgspec.structs.replace(p99, value=p99.value * 1e3, low=p99.low * 1e3, high=p99.high * 1e3),
+        machines=option.machines or 0,
+        run_seconds=next((figure.estimate for figure in option.predicted if figure.name == "time of a run"), None),
         feasible=option.meets,
         reason=option.lost or "chosen",
     )
@@ -203,6 +210,8 @@ def preview(settings: Settings, loaded: Loaded) -> PlanReport:
     measured = probe(home, keep=False)
     derived, plan = derive(loaded, measured)
     shown = report(derived, plan)
+    if not loaded.use_case.data:
+        return shown  # a plan is all that can be made before there is data
     if not (settings.database or home.database.is_file()):
         return msgspec.structs.replace(shown, stages=flow.first_run())
     opened = store.open(settings.database or home.database, read_only=True)

@@ -87,7 +87,7 @@ class Requirement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PlanOption(msgspec.Struct, frozen=True, kw_only=True):
-    """One way to run the use case. ``monthly`` is an amount in the plan's currency; ``p99_ms`` is a prediction."""
+    """One way to run the use case. ``monthly`` is an amount of the plan's ``period``; times are predictions."""
 
     name: str
     provider: str
@@ -99,6 +99,8 @@ class PlanOption(msgspec.Struct, frozen=True, kw_only=True):
     p99_ms: Estimate | None
     feasible: bool
     reason: str
+    machines: int = 0
+    run_seconds: Estimate | None = None
 
 
 class StagePlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,6 +129,7 @@ class PlanReport(msgspec.Struct, frozen=True, kw_only=True):
     within_budget: bool
     reasons: tuple[str, ...] = ()
     stages: tuple[StagePlan, ...] = ()
+    period: Literal["month", "run"] = "month"
 
     def option(self, name: str | None) -> PlanOption | None:
         """The option of that name, if the plan compared it."""

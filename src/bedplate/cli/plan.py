@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 import typer
@@ -11,7 +12,7 @@ import typer
 from bedplate.cli.options import HomeOption, JsonOption, UseCasePath
 from bedplate.cli.output import emit, table
 from bedplate.cli.session import connect
-from bedplate.cli.words import clip, estimate, money, number
+from bedplate.cli.words import clip, estimate, money, number, seconds
 
 if TYPE_CHECKING:
     from bedplate.app.read_models import PlanOption, PlanReport
@@ -41,18 +42,24 @@ def plan_lines(report: PlanReport) -> Iterator[str]:
     yield ""
     yield f"Options, prices from {report.price_source} of {report.price_date}"
     rows = (_option_row(option, report) for option in report.options[:SHOWN])
-    head = ("", "instance", "cloud", "region", "vCPU", "GiB", "copies", report.currency + "/month", "p99 ms", "why")
+    amount, ends = f"{report.currency}/{report.period}", any(option.run_seconds for option in report.options)
+    work = ("machines", amount, "time of a run") if ends else ("copies", amount, "p99 ms")
+    head = ("", "instance", "cloud", "region", "vCPU", "GiB", *work, "why")
     yield from table(head, rows, right=(4, 5, 6, 7))
     if len(report.options) > SHOWN:
         yield f"  and {len(report.options) - SHOWN} more: bedplate plan --json"
     yield ""
-    yield f"Chosen: {report.chosen}, {money(report.monthly_cost, report.currency)} a month{_budget(report)}"
+    yield (f"Chosen: {report.chosen}, {money(report.monthly_cost, report.currency)} a {report.period}{_budget(report)}")
     yield f"  bound by   {report.binding_constraint}"
     yield f"  runner-up  {report.runner_up or 'none: no other option is feasible'}"
     if report.training_cost is not None:
         yield f"  training   {money(report.training_cost, report.currency)} a run"
+    yield ""
+    yield "In plain words"
     for reason in report.reasons:
-        yield f"  because    {reason}"
+        yield from wrap(f"- {reason}", 110, initial_indent="  ", subsequent_indent="    ")
+    if not report.stages:
+        return
     yield ""
     yield "A run would do"
     for stage in report.stages:
@@ -75,8 +82,15 @@ def _option_row(option: PlanOption, report: PlanReport) -> tuple[str, ...]:
         option.region,
         number(option.cpus),
         number(option.memory_gib),
-        str(option.replicas),
-        f"{option.monthly:,.2f}",
-        estimate(option.p99_ms, 1) if option.p99_ms else "",
+        str((option.machines if option.run_seconds else option.replicas) or ""),
+        f"{option.monthly:,.2f}" if option.monthly else "",
+        _time(option),
         clip(option.reason, 40),
     )
+
+
+def _time(option: PlanOption) -> str:
+    if option.run_seconds is not None:
+        e = option.run_seconds
+        return f"{seconds(e.value)} [{seconds(e.low)}, {seconds(e.high)}]"
+    return estimate(option.p99_ms, 1) if option.p99_ms else ""

@@ -27,9 +27,11 @@ def money(amount: float, currency: str) -> str:
 
 
 def seconds(value: float) -> str:
-    """``4.1 s`` or ``3 min 12 s``."""
+    """``4.1 s``, ``3 min 12 s``, ``5.2 h`` or ``21.0 d``."""
     if value < 90:
         return f"{value:.1f} s"
+    if value >= 7200:
+        return f"{value / 3600:.1f} h" if value < 2 * 86400 else f"{value / 86400:.1f} d"
     return f"{int(value) // 60} min {int(value) % 60:02d} s"
 
 

@@ -30,6 +30,10 @@ class Accelerator(msgspec.Struct, frozen=True, kw_only=True):
     link_gbps: float
     network_gbps: float
     """Of each, between nodes."""
+    watts: float
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.node, self.network_gbps))  # rates by precision go with the name
 
     def peak(self, precision: str) -> float:
         """Operations a second at a precision.
@@ -69,6 +73,7 @@ def accelerators() -> Mapping[str, Accelerator]:
             node=int(row["node"]),
             link_gbps=float(row["link_gbps"] or 0),
             network_gbps=float(row["network_gbps"] or 0),
+            watts=float(row["watts"]),
         )
     return found
 

@@ -18,11 +18,12 @@ import msgspec
 
 from bedplate.errors import IntegrityError
 from bedplate.ids import Digest, digest_of
+from bedplate.plan.accelerators import accelerators
 from bedplate.usecase.quantities import CURRENCIES
 
 _FILES = ("instances", "prices", "cpus", "regions", "services")
 _SENTINELS = (0.0, 700.0, 999.0, 9999.0, 99999.0)
-_QUALITIES = ("exact", "derived", "unverified", "assumed", "unknown")
+_QUALITIES = ("exact", "derived", "corrected", "unverified", "assumed", "unknown")
 
 Row = Mapping[str, str]
 
@@ -50,6 +51,13 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     vcpus: int
     memory_gib: float
     cpu: Cpu
+    accelerator: str | None = None
+    """A name of :mod:`bedplate.plan.accelerators`; None: processors alone."""
+    accelerators: int = 0
+    cluster_gbps: float | None = None
+    """10^9 bytes a second between machines, for all accelerators of one together; None: no cluster is sold."""
+    grid_g_kwh: float | None = None
+    """Grams of CO2 equivalents a kilowatt-hour of the region's grid; None where nobody knows."""
     currency: str
     price_hour: float
     spot_hour: float | None
@@ -76,6 +84,8 @@ class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
     instances: tuple[Instance, ...]
     services: dict[str, dict[str, Fact]]
     digest: Digest
+    today: str
+    """The day that the age of a price counts to: that of the newest one, until someone who has a clock says another."""
 
 
 @cache
@@ -122,7 +132,12 @@ def build(files: Mapping[str, str]) -> Catalogue:
         _instance(row, shapes[row["provider"], row["instance"]], regions[row["provider"], row["region"]], cpus)
         for row in tables["prices"]
     )
-    return Catalogue(instances=instances, services=dict(services), digest=digest_of(dict(files)))
+    return Catalogue(
+        instances=instances,
+        services=dict(services),
+        digest=digest_of(dict(files)),
+        today=max(i.price_date for i in instances),
+    )
 
 
 def _cpu(row: Row) -> Cpu:
@@ -147,6 +162,10 @@ def _instance(price: Row, shape: Row, region: Row, cpus: Mapping[str, Cpu]) -> I
         vcpus=int(shape["vcpus"]),
         memory_gib=float(shape["memory_gib"]),
         cpu=cpus[shape["cpu"]],
+        accelerator=shape["accelerator"] or None,
+        accelerators=int(shape["accelerators"] or 0),
+        cluster_gbps=_number(shape["cluster_gbps"]),
+        grid_g_kwh=_number(region["grid_g_kwh"]),
         currency=price["currency"],
         price_hour=float(price["price_hour"]),
         spot_hour=float(price["spot_hour"]) if price["spot_hour"] else None,
@@ -207,6 +226,10 @@ def _names(tables: Mapping[str, list[dict[str, str]]]) -> Iterable[str]:
     for row in tables["instances"]:
         if row["cpu"] not in cpus:
             yield f"{row['instance']}: no processor {row['cpu']!r}"
+        if row["accelerator"] and row["accelerator"] not in accelerators():
+            yield f"{row['instance']}: no accelerator {row['accelerator']!r}"
+        if bool(row["accelerator"]) != (row["accelerators"] not in ("", "0")):
+            yield f"{row['instance']}: {row['accelerators'] or 'no'} accelerators of {row['accelerator'] or 'no kind'}"
 
 
 def _spot(prices: list[dict[str, str]]) -> Iterable[str]:
@@ -218,22 +241,24 @@ def _spot(prices: list[dict[str, str]]) -> Iterable[str]:
 
 
 def _sizes(tables: Mapping[str, list[dict[str, str]]]) -> Iterable[str]:
-    """In one family and region, more vCPUs cost more, and a vCPU costs about the same in every size."""
+    """In one family and region, more costs more, and a vCPU, or an accelerator, costs about the same in every size."""
     shapes = {(row["provider"], row["instance"]): row for row in tables["instances"]}
     families: dict[tuple[str, str, str], list[tuple[int, float, str]]] = defaultdict(list)
     for row in tables["prices"]:
         shape = shapes[row["provider"], row["instance"]]
-        key = row["provider"], row["region"], shape["family"]
-        families[key].append((int(shape["vcpus"]), float(row["price_hour"]), row["instance"]))
-    for (provider, region, _), members in families.items():
-        ordered = sorted(members)
-        per_vcpu = statistics.median(price / vcpus for vcpus, price, _ in members)
-        for vcpus, price, name in members:
-            if not 0.75 <= price / vcpus / per_vcpu <= 1.33:
-                yield f"{provider} {region} {name}: {price / vcpus:.4f} a vCPU, its family {per_vcpu:.4f}"
-        for (vcpus, price, name), (more_vcpus, more_price, more_name) in itertools.pairwise(ordered):
-            if more_vcpus > vcpus and more_price <= price:
-                yield f"{provider} {region}: {more_name} at {more_price} is no dearer than {name} at {price}"
+        key = row["provider"], row["region"], f"{shape['family']} {shape['accelerator']}"
+        size = int(shape["accelerators"] or shape["vcpus"])
+        families[key].append((size, float(row["price_hour"]), row["instance"]))
+    for (provider, region, family), members in families.items():
+        unit = "vCPU" if family.endswith(" ") else "accelerator"
+        low, high = (0.75, 1.33) if unit == "vCPU" else (0.5, 2.0)  # hosts of one accelerator differ in size
+        median = statistics.median(price / size for size, price, _ in members)
+        for size, price, name in members:
+            if not low <= price / size / median <= high:
+                yield f"{provider} {region} {name}: {price / size:.4f} a {unit}, its family {median:.4f}"
+        for (size, price, name), (more, dearer, larger) in itertools.pairwise(sorted(members)):
+            if more > size and dearer <= price:
+                yield f"{provider} {region}: {larger} at {dearer} is no dearer than {name} at {price}"
 
 
 def _regions(prices: list[dict[str, str]]) -> Iterable[str]:

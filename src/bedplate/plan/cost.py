@@ -1,15 +1,27 @@
 """What an option costs in a month, by part. Money is US dollars, the currency of the catalogue."""
 
+import datetime
 import math
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from bedplate.plan import intervals
+from bedplate.plan.accelerators import accelerator
 from bedplate.plan.catalogue import Catalogue, Cpu, Fact, Instance
 from bedplate.plan.requirements import HOURS_PER_MONTH
-from bedplate.plan.types import Cost, Item, Probe, Requirements
+from bedplate.plan.types import Cost, Item, Market, Probe, Requirements
 from bedplate.records import Estimate
 
-_PRICE_SPREAD = {"exact": 0.02, "derived": 0.08, "unverified": 0.2}
+if TYPE_CHECKING:
+    from bedplate.plan.sites import Site
+
+_PRICE_SPREAD = {"exact": 0.02, "derived": 0.08, "corrected": 0.15, "unverified": 0.2}
 """How far a price may be from today's, each way, by the quality of its cell."""
+_FALLS, _FALLS_DEVICES, _RISES = 0.1, 0.4, 0.05
+"""How far a price may have moved a year: AWS cut those of accelerators by 33 and 44 % in June 2025."""
+_SPOT_SPREAD = (0.6, 1.0, 1.8)
+"""Spot prices follow demand."""
 _GB = 1e9
 
 
@@ -37,29 +49,106 @@ def this_machine(catalogue: Catalogue, probe: Probe) -> Instance:
     )
 
 
+def hourly(instance: Instance, market: Market, catalogue: Catalogue) -> Estimate:
+    """Money an hour of one machine; the interval widens with the age of the price, downwards more, as prices fall."""
+    if market == "owned":
+        core = catalogue.services["here"]["core_month"]
+        value = instance.price_hour
+        ends = (value * core.low / core.value, value * core.high / core.value)
+        return Estimate(value=value, low=ends[0], high=ends[1], method="assumed cost of owned hardware")
+    spread = _PRICE_SPREAD.get(instance.price_quality, 0.2)
+    years = age(instance.price_date, catalogue.today)
+    low = (1 - spread) / (1 + (_FALLS_DEVICES if instance.accelerator else _FALLS) * years)
+    factors = [(low, 1.0, 1 + spread + _RISES * years)]
+    value = instance.price_hour
+    if market == "spot":
+        value = instance.spot_hour or math.inf
+        factors.append(_SPOT_SPREAD)
+    elif market == "reserved":
+        share = catalogue.services[instance.provider]["reserved_year"]
+        factors.append((share.low, share.value, share.high))
+    return intervals.scaled(_named(intervals.product(factors), f"{instance.price_quality} price"), value)
+
+
+def age(date: str, today: str) -> float:
+    """Years from one day to another, none below zero."""
+    return max(0.0, (datetime.date.fromisoformat(today) - datetime.date.fromisoformat(date)).days / 365.25)
+
+
+def _named(estimate: Estimate, method: str) -> Estimate:
+    return msgspec.structs.replace(estimate, method=method)
+
+
 def monthly(
-    instance: Instance, catalogue: Catalogue, requirements: Requirements, service: Estimate, *,
-    machines: int, each: int, slots: int, needed: int,
+    site: "Site", catalogue: Catalogue, requirements: Requirements, *,
+    busy: float, machines: int, slots: int, needed: int,
 ) -> Cost:  # fmt: skip
-    """A month's cost of ``machines`` with ``each`` replicas, fewer of them in quiet hours where the file lets it."""
-    hours = _machine_hours(requirements, machines=machines, slots=slots, needed=needed)
-    if instance.provider == "here":
-        hours = machines * HOURS_PER_MONTH  # owned hardware costs the same at night
-    rented = _price(instance, catalogue, hours)
-    mean = requirements.value("mean rate")
-    busy_hours = mean * service.value * HOURS_PER_MONTH / instance.vcpus
-    share = min(1.0, busy_hours / hours) if hours else 0.0
-    facts = catalogue.services[instance.provider]
+    """A month's cost of ``machines`` with ``slots`` copies each, fewer in quiet hours where file and market let it.
+
+    ``busy`` is how many machines would be at work all the time if they did nothing else.
+    """
+    hours = machines * HOURS_PER_MONTH  # owned and reserved machines cost the same at night
+    if site.market == "on-demand":
+        hours = _machine_hours(requirements, machines=machines, slots=slots, needed=needed)
+    paid = intervals.scaled(site.rate, hours)
+    share = min(1.0, busy * HOURS_PER_MONTH / hours) if hours else 0.0
+    facts = catalogue.services[site.instance.provider]
     items = {item.name: item for item in requirements.items}
     parts = {
-        "compute": intervals.scaled(rented, share),
-        "idle": intervals.scaled(rented, 1 - share),
+        "compute": intervals.scaled(paid, share),
+        "idle": intervals.scaled(paid, 1 - share),
         "storage": _priced(items.get("tables kept"), facts["object_storage"]),
         "logging": _priced(items["prediction log kept"], facts["object_storage"]),
         "egress": _priced(items["answers a month"], facts["egress"]),
-        "retraining": _retraining(instance, catalogue, items),
+        "retraining": _retraining(site, items),
     }
-    return Cost(currency="USD", total=intervals.total([rented, *list(parts.values())[2:]]), **parts)
+    total = intervals.total([paid, *list(parts.values())[2:]])
+    return Cost(currency="USD", period="month", total=total, **parts)
+
+
+def of_run(site: "Site", catalogue: Catalogue, *, hours: Estimate, machines: int, share: float, kept: float) -> Cost:
+    """What one run costs: ``share`` of its hours is work, the rest starts again what failures lost; ``kept`` bytes."""
+    factors = [(hours.low, hours.value, hours.high), (site.rate.low, site.rate.value, site.rate.high)]
+    paid = intervals.scaled(intervals.product(factors), float(machines))
+    fact = catalogue.services[site.instance.provider]["object_storage"]
+    months = hours.value / HOURS_PER_MONTH
+    storage = intervals.scaled(
+        Estimate(value=fact.value, low=fact.low, high=fact.high, method="price x bytes"), kept / _GB * months
+    )
+    nothing = Estimate(value=0.0, low=0.0, high=0.0, method="none")
+    return Cost(
+        currency="USD",
+        period="run",
+        compute=intervals.scaled(paid, share),
+        idle=intervals.scaled(paid, 1 - share),
+        storage=storage,
+        logging=nothing,
+        egress=nothing,
+        retraining=nothing,
+        total=intervals.total([paid, storage]),
+    )
+
+
+def carbon(instance: Instance, catalogue: Catalogue, *, hours: float, busy: float) -> Estimate | None:
+    """Kilograms of CO2 equivalents of ``hours`` machine hours; None where the grid is not known.
+
+    An accelerator draws a fifth of its rated power when idle and nearly all of it at work; a vCPU 2 to 8 W with its
+    memory. Power of the building and carbon of the grid are facts of the catalogue. The making of the machines is not
+    counted.
+    """
+    facts = catalogue.services[instance.provider]
+    grid = facts.get("grid_g_kwh")
+    middle = grid.value if grid else instance.grid_g_kwh
+    if middle is None:
+        return None
+    load = 0.2 + 0.7 * min(1.0, busy)
+    watts = instance.vcpus * (2.0 + 5.0 * min(1.0, busy))
+    if instance.accelerator:
+        watts += instance.accelerators * accelerator(instance.accelerator).watts * load
+    over = facts["power_overhead"]
+    ends = (grid.low, middle, grid.high) if grid else (middle * 0.7, middle, middle * 1.4)
+    kilograms = intervals.product([(0.7, 1.0, 1.3), (over.low, over.value, over.high), ends])
+    return _named(intervals.scaled(kilograms, watts * hours / 1e6), "power x grid")
 
 
 def _machine_hours(requirements: Requirements, *, machines: int, slots: int, needed: int) -> float:
@@ -70,21 +159,6 @@ def _machine_hours(requirements: Requirements, *, machines: int, slots: int, nee
         processes = max(requirements.replicas_min, math.ceil(needed * rate), 1)
         hours += min(machines, math.ceil(processes / slots) + spare)
     return hours / 24 * HOURS_PER_MONTH
-
-
-def _price(instance: Instance, catalogue: Catalogue, hours: float) -> Estimate:
-    value = instance.price_hour * hours
-    if instance.provider == "here":
-        core = catalogue.services["here"]["core_month"]
-        low, high = core.low / core.value, core.high / core.value
-        return Estimate(value=value, low=value * low, high=value * high, method="assumed cost of owned hardware")
-    spread = _PRICE_SPREAD.get(instance.price_quality, 0.2)
-    return Estimate(
-        value=value,
-        low=value * (1 - spread),
-        high=value * (1 + spread),
-        method=f"{instance.price_quality} price x hours",
-    )
 
 
 def _priced(item: Item | None, fact: Fact) -> Estimate:
@@ -98,19 +172,12 @@ def _priced(item: Item | None, fact: Fact) -> Estimate:
     return intervals.scaled(estimate, 1.0)
 
 
-def _retraining(instance: Instance, catalogue: Catalogue, items: dict[str, Item]) -> Estimate:
+def _retraining(site: "Site", items: dict[str, Item]) -> Estimate:
     """Trainings a month at the machine's own price per core; nothing where the size of the data is unknown."""
     training = items.get("one training")
-    if training is None:
-        return Estimate(value=0.0, low=0.0, high=0.0, method="unknown: no row counts yet")
-    runs = items["retrainings a month"].value
-    price = _price(instance, catalogue, 1.0)
-    core_hours = training.value / 3600 * runs
+    core_hours = training.value / 3600 * items["retrainings a month"].value if training else 0.0
+    if training is None or not core_hours:
+        return Estimate(value=0.0, low=0.0, high=0.0, method="none, or unknown: no row counts yet")
     low, high = (training.low or training.value) / training.value, (training.high or training.value) / training.value
-    return (
-        intervals.product(
-            [(low, 1.0, high), (price.low, price.value, price.high), (core_hours, core_hours, core_hours)]
-        )
-        if core_hours
-        else Estimate(value=0.0, low=0.0, high=0.0, method="none")
-    )
+    rate = site.rate
+    return intervals.scaled(intervals.product([(low, 1.0, high), (rate.low, rate.value, rate.high)]), core_hours)

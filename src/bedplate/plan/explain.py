@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from bedplate.plan.types import Cost, Option, Plan
+from bedplate.plan.types import Cost, Option, Plan, Predicted
 from bedplate.records import Estimate
 
 
@@ -58,34 +58,107 @@ def _words(plan: Plan) -> Iterable[str]:
         f"{sum(option.meets for option in plan.options)} meet the file."
     )
     chosen = plan.chosen
-    if chosen is None or chosen.cost is None or chosen.p99 is None:
+    if chosen is None or chosen.cost is None:
         yield f"None was chosen: {plan.reason}."
     else:
         cost = chosen.cost
         yield f"{plan.reason[0].upper()}{plan.reason[1:]}."
-        yield (
-            f"It takes {_count(chosen.machines, 'machine')} with {_count(chosen.replicas, 'replica')} "
-            f"{_place(chosen)}, and costs {_money(cost.total, cost)} a month: {_parts(cost)}."
-        )
-        p99 = plan.requirements.item("p99")
-        yield (
-            f"99 of 100 requests are answered within {_ms(chosen.p99)} ms at the peak; "
-            f"line {p99.line} asks for {p99.value * 1e3:g} ms."
-        )
+        yield f"{_shape(chosen)} It costs {_money(cost.total, cost)} a {cost.period}: {_parts(cost)}."
+        for figure in chosen.predicted:
+            yield _figure(figure)
+        if chosen.carbon is not None:
+            middle, *ends = (_short(end) for end in (chosen.carbon.value, chosen.carbon.low, chosen.carbon.high))
+            yield f"That is {middle} kg of CO2 a {cost.period} [{', '.join(ends)}], by the grid there."
         yield f"Its price is of {chosen.price_date}, from: {chosen.price_source} ({chosen.price_quality})."
     if plan.binding is not None:
         yield (
-            f"What binds is {plan.binding.name} (line {plan.binding.line}): without it a month would cost "
+            f"What binds is {plan.binding.name} (line {plan.binding.line}): with that it would cost "
             f"{plan.binding.saved:,.0f} {plan.currency} less."
         )
     elif chosen is not None:
         yield "Nothing in the file makes it dearer: letting go of any one requirement would save nothing."
-    if plan.runner_up is not None:
-        yield f"Second is {_name(plan.runner_up)}: {plan.runner_up.lost}."
-    if plan.here is not chosen and not plan.here.meets:
+    for place, option in zip(("Second", "Third"), plan.runners_up, strict=False):
+        yield f"{place} is {_name(option)}: {option.lost}."
+    for flip in plan.flips[:3]:
+        amount = f"{abs(flip.factor - 1):.0%}" if abs(flip.factor - 1) >= 0.005 else "a trifle"
+        yield f"It would be {flip.to} if {flip.name} were {amount} {'higher' if flip.factor > 1 else 'lower'}."
+    if plan.here is not None and plan.here is not chosen and not plan.here.meets:
         yield f"This machine does not meet the file: {plan.here.lost}."
-    slowest = max(plan.stages, key=lambda stage: stage.time.value)
-    yield f"Most of a request's work is {slowest.stage}: {_ms(slowest.time)} ms here ({slowest.why})."
+    if plan.stages:
+        slowest = max(plan.stages, key=lambda stage: stage.time.value)
+        yield f"Most of a request's work is {slowest.stage}: {_ms(slowest.time)} ms here ({slowest.why})."
+
+
+_NAMES = {
+    "p99": "99 of 100 requests are answered within {}",
+    "first token": "99 of 100 answers begin within {}",
+    "each further token": "each further word or part of one comes after {}",
+    "time of a run": "a run takes {}",
+    "one step": "one step of training takes {}",
+    "requests a second": "it can answer {} requests a second",
+    "tokens a second": "{} tokens (words or parts of one) pass a second",
+    "pictures a second": "{} pictures pass a second",
+    "pictures a second that processors can read": "its processors can read {} pictures a second (assumed)",
+    "rows a second": "{} rows pass a second",
+    "records a second": "{} records pass a second",
+}
+
+
+def _figure(figure: Predicted) -> str:
+    """One prediction with its interval, its limit and line, its chance, and how near a measurement is."""
+    e, timed = figure.estimate, figure.unit == "s"
+    say = span if timed else _short
+    text = _NAMES[figure.name].format(f"{say(e.value)} [{say(e.low)}, {say(e.high)}]")
+    if figure.limit is not None:
+        text += f"; line {figure.line} asks for {say(figure.limit)}"
+        text += (
+            f", kept with a probability of {min(figure.chance or 0.0, 0.999):.1%}" if figure.chance is not None else ""
+        )
+    if figure.known is not None:
+        text += f" ({_near(figure.known)})"
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _near(known: float) -> str:
+    """How far a prediction is from a measurement, by the share of its uncertainty that measurements took away."""
+    if known < 0.05:
+        return "nothing like it was measured, so the interval is wide; measure one copy first"
+    return f"measurements of what is like it settle {known:.0%} of what is uncertain"
+
+
+def span(seconds: float) -> str:
+    """``21.0 days``, ``5.2 hours``, ``3.0 s``, ``12.5 ms``."""
+    if math.isinf(seconds):
+        return "no limit"
+    for size, unit in ((2 * 86400.0, "days"), (2 * 3600.0, "hours"), (120.0, "minutes")):
+        if seconds >= size:
+            return f"{seconds / {'days': 86400, 'hours': 3600, 'minutes': 60}[unit]:.1f} {unit}"
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{_short(seconds * 1e3)} ms"
+
+
+def _shape(option: Option) -> str:
+    """What is rented, and how the work lies on it."""
+    copies = "" if option.replicas is None else f" with {_count(option.replicas, 'replica')}"
+    text = f"It takes {_count(option.machines, 'machine')}{copies} {_place(option)}"
+    if option.market in ("spot", "reserved"):
+        text += ", spare machines that may be taken away" if option.market == "spot" else ", committed to for a year"
+    layout = option.layout
+    if layout is None:
+        return f"{text}."
+    ways = [f"{layout.devices} x {layout.accelerator.upper().replace('_', ' ')}", f"numbers as {layout.precision}"]
+    if layout.tensor > 1:
+        ways.append(f"each layer split over {layout.tensor} of them")
+    if layout.pipeline > 1:
+        ways.append(f"the layers in {layout.pipeline} stages")
+    if layout.expert > 1:
+        ways.append(f"experts spread over {layout.expert}")
+    if layout.sharding:
+        ways.append("weights and optimiser shared out" if layout.sharding == 3 else "the optimiser shared out")
+    if layout.recompute != "none":
+        ways.append(f"{'all' if layout.recompute == 'full' else 'attention'} computed again to save memory")
+    if option.replicas is not None:
+        ways.append(f"up to {layout.batch} requests at once in each copy")
+    return f"{text}: {', '.join(ways)}."
 
 
 def _row(option: Option, plan: Plan) -> TableRow:
@@ -104,7 +177,8 @@ def _row(option: Option, plan: Plan) -> TableRow:
 
 
 def _name(option: Option) -> str:
-    return option.instance if option.provider == "here" else f"{option.provider} {option.instance}"
+    paid = f" ({option.market})" if option.market in ("spot", "reserved") else ""
+    return option.instance if option.provider == "here" else f"{option.provider} {option.instance}{paid}"
 
 
 def _place(option: Option) -> str:
@@ -116,19 +190,22 @@ def _ms(estimate: Estimate) -> str:
 
 
 def _short(value: float) -> str:
-    return "no limit" if math.isinf(value) else f"{value:.1f}" if value >= 1 else f"{value:.2g}"
+    if math.isinf(value):
+        return "no limit"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2g}"
 
 
 def _money(estimate: Estimate, cost: Cost) -> str:
-    return f"{estimate.value:,.0f} {cost.currency} [{estimate.low:,.0f}, {estimate.high:,.0f}]"
+    return f"{_amount(estimate.value)} {cost.currency} [{_amount(estimate.low)}, {_amount(estimate.high)}]"
+
+
+def _amount(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:,.2f}"
 
 
 def _parts(cost: Cost) -> str:
     names = ("compute", "idle", "storage", "logging", "egress", "retraining")
-    parts = [(name, getattr(cost, name).value) for name in names]
-    return ", ".join(
-        f"{name} {value:,.0f}" if value >= 0.5 or value == 0 else f"{name} {value:.2f}" for name, value in parts
-    )
+    return ", ".join(f"{name} {_amount(getattr(cost, name).value)}" for name in names if getattr(cost, name).high > 0)
 
 
 def _count(number: int | None, noun: str) -> str:

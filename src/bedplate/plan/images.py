@@ -9,6 +9,7 @@ import msgspec
 
 from bedplate.plan.accelerators import Accelerator, accelerator, rows
 from bedplate.plan.calibration import Calibrated, Constant, Constants, Estimated, Level, Measured, Model, restore
+from bedplate.plan.graphs import GraphCount
 
 
 class Images(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,6 +118,22 @@ def _measured(row: Mapping[str, str]) -> Measured[Images]:
     )
     seconds = w.batch * w.devices / float(row["images_per_second"])
     return Measured(w, seconds, groups(w, row["source"], row["model"]), at(w))
+
+
+@cache
+def published() -> Mapping[str, GraphCount]:
+    """Counts of the models that measurements were published of, by name; of several sizes of picture, a training's."""
+    found: dict[str, GraphCount] = {}
+    for row in sorted(rows("images"), key=lambda row: (row["training"] != "yes", row["pixels"])):
+        found.setdefault(
+            row["model"],
+            GraphCount(
+                parameters=round(float(row["parameters_m"]) * 1e6),
+                macs=round(float(row["gmacs"]) * 1e9),
+                activations=round(float(row["mactivations"]) * 1e6),
+            ),
+        )
+    return found
 
 
 @cache

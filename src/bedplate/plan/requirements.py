@@ -6,8 +6,20 @@ from collections.abc import Iterator
 from typing import Any
 
 from bedplate.errors import InputError
-from bedplate.plan import workloads
-from bedplate.plan.types import DataFacts, Item, Requirements, StageBudget
+from bedplate.plan import counts, workloads
+from bedplate.plan.types import (
+    DataFacts,
+    ImageTrainingSize,
+    Item,
+    Job,
+    LanguageTrainingSize,
+    PipelineSize,
+    Requests,
+    Requirements,
+    ScoringSize,
+    Served,
+    StageBudget,
+)
 from bedplate.usecase import quantities
 from bedplate.usecase.load import Loaded
 
@@ -23,9 +35,6 @@ SHAPES: dict[str, tuple[float, ...]] = {
 
 HOURS_PER_MONTH = 730.0
 _MONTH = HOURS_PER_MONTH * 3600
-_RECORD_BYTES = 350
-"""One prediction in the columnar log after compression, before its feature values. Assumed."""
-_FEATURE_BYTES = 4
 
 
 def derive(loaded: Loaded, facts: DataFacts) -> Requirements:
@@ -35,20 +44,25 @@ def derive(loaded: Loaded, facts: DataFacts) -> Requirements:
         InputError: no workload model for its kind; the text says what to measure instead.
     """
     case = loaded.use_case
-    size = workloads.size_of(case)
+    size = workloads.size_of(case, facts)
     budget = case.requirements.budget
-    hourly = SHAPES[case.requirements.throughput.daily_shape]
-    items = (
-        *_traffic(loaded, hourly),
-        *_service(loaded),
-        *_storage(loaded, facts, hourly, size),
-        *_training(loaded, facts),
-    )
+    hourly: tuple[float, ...] = ()
+    items: tuple[Item, ...]
+    if isinstance(size, Job):
+        items = tuple(_run(loaded, size))
+    else:
+        hourly = SHAPES[case.requirements.traffic.daily_shape]
+        items = (
+            *_traffic(loaded, hourly),
+            *_service(loaded, size),
+            *_storage(loaded, facts, hourly, size),
+            *_training(loaded, facts, size),
+        )
     return Requirements(
         use_case=case.name,
         file_digest=loaded.digest,
         items=items,
-        budgets=tuple(_budgets(loaded, size)),
+        budgets=() if isinstance(size, Job) else tuple(_budgets(loaded, size)),
         size=size,
         hourly=hourly,
         residency=case.requirements.residency,
@@ -63,34 +77,35 @@ def derive(loaded: Loaded, facts: DataFacts) -> Requirements:
 
 
 def _traffic(loaded: Loaded, hourly: tuple[float, ...]) -> Iterator[Item]:
-    needs = loaded.use_case.requirements
+    needs, traffic = loaded.use_case.requirements, loaded.use_case.requirements.traffic
     latency, throughput = ("requirements", "latency", "p99"), ("requirements", "throughput", "peak")
-    yield _item(loaded, "p99", needs.latency.p99, "s", latency, "as the file says", "stated")
-    if needs.latency.p50 is not None:
-        yield _item(
-            loaded, "p50", needs.latency.p50, "s", ("requirements", "latency", "p50"), "as the file says", "stated"
-        )
-    peak = needs.throughput.peak
+    yield _item(loaded, "p99", needs.p99, "s", latency, "as the file says", "stated")
+    for field, name in (("p50", "p50"), ("first_token", "first token"), ("per_token", "each further token")):
+        given = getattr(needs.latency, field)
+        if given is not None:
+            yield _item(loaded, name, given, "s", ("requirements", "latency", field), "as the file says", "stated")
+    peak = traffic.peak
     yield _item(loaded, "peak rate", peak, "requests/s", throughput, "as the file says", "stated")
     mean = peak * sum(hourly) / 24
     shape = ("requirements", "throughput", "daily_shape")
-    rule = f"the {needs.throughput.daily_shape} day is {mean / peak:.0%} of its peak on average"
+    rule = f"the {traffic.daily_shape} day is {mean / peak:.0%} of its peak on average"
     yield _item(loaded, "mean rate", mean, "requests/s", shape, rule, "assumed")
     yield _item(loaded, "requests a month", mean * _MONTH, "requests", shape, "mean rate x 730 h", "derived")
     yield _item(
-        loaded, "concurrency", peak * needs.latency.p99, "requests at once", latency,
+        loaded, "concurrency", peak * needs.p99, "requests at once", latency,
         "Little's law: peak rate x the longest time one may stay", "derived",
     )  # fmt: skip
 
 
-def _service(loaded: Loaded) -> Iterator[Item]:
+def _service(loaded: Loaded, size: Served) -> Iterator[Item]:
     case = loaded.use_case
     keys = ("requirements", "availability")
     availability = case.requirements.availability
     yield _item(loaded, "availability", availability, "share of time", keys, "as the file says", "stated")
     down = (1 - availability) * HOURS_PER_MONTH * 60
     yield _item(loaded, "time down a month", down, "min", keys, "(1 - availability) x 730 h", "derived")
-    size = workloads.size_of(case)
+    if not isinstance(size, Requests):
+        return
     memory = workloads.memory(size)
     yield _item(
         loaded, "memory of a replica", memory, "bytes", ("workload",), "runtime + model + online features", "derived",
@@ -98,15 +113,15 @@ def _service(loaded: Loaded) -> Iterator[Item]:
     )  # fmt: skip
 
 
-def _storage(loaded: Loaded, facts: DataFacts, hourly: tuple[float, ...], size: workloads.Size) -> Iterator[Item]:
+def _storage(loaded: Loaded, facts: DataFacts, hourly: tuple[float, ...], size: Served) -> Iterator[Item]:
     case = loaded.use_case
-    requests = case.requirements.throughput.peak * sum(hourly) / 24 * _MONTH
-    record = _RECORD_BYTES + _FEATURE_BYTES * size.features
+    requests = case.requirements.traffic.peak * sum(hourly) / 24 * _MONTH
+    record = workloads.record_bytes(size)
     growth = requests * record
     peak = ("requirements", "throughput")
     yield _item(
         loaded, "prediction log a month", growth, "bytes", peak,
-        f"{record} bytes a prediction, compressed, with its feature values", "assumed", low=growth / 2, high=growth * 2,
+        f"{record} bytes a prediction, compressed, with what went into it", "assumed", low=growth / 2, high=growth * 2,
     )  # fmt: skip
     retention = case.governance.retention
     months = (retention or 365 * 86400) / _MONTH
@@ -131,7 +146,9 @@ def _storage(loaded: Loaded, facts: DataFacts, hourly: tuple[float, ...], size: 
     )  # fmt: skip
 
 
-def _training(loaded: Loaded, facts: DataFacts) -> Iterator[Item]:
+def _training(loaded: Loaded, facts: DataFacts, size: Served) -> Iterator[Item]:
+    if not isinstance(size, Requests):
+        return  # its model is trained elsewhere
     case = loaded.use_case
     every, keys, rule = _cadence(loaded)
     yield _item(
@@ -140,7 +157,7 @@ def _training(loaded: Loaded, facts: DataFacts) -> Iterator[Item]:
     known = [table.rows for name, table in facts.tables.items() if name in case.data and table.rows is not None]
     rows = max(known, default=0) or case.workload.rows or 0
     if rows:
-        seconds = workloads.training_core_seconds(workloads.size_of(case), rows)
+        seconds = workloads.training_core_seconds(size, rows)
         yield _item(
             loaded, "one training", seconds, "core-s", ("train",), f"{rows:,} rows; until a run has been timed",
             "assumed", low=seconds / 4, high=seconds * 4,
@@ -166,6 +183,47 @@ def _training(loaded: Loaded, facts: DataFacts) -> Iterator[Item]:
     )
 
 
+def _run(loaded: Loaded, size: Job) -> Iterator[Item]:
+    """What one run has to do, by when, and how often."""
+    case = loaded.use_case
+    limit = case.requirements.time or 0.0
+    yield _item(loaded, "time of a run", limit, "s", ("requirements", "time"), "as the file says", "stated")
+    for name, amount, unit, field in _amounts(size):
+        yield _item(loaded, name, amount, unit, ("workload", field), "as the file says", "stated")
+    if isinstance(size, LanguageTrainingSize):
+        model, keys = size.model, ("workload", "model")
+        rule = "counted from its description"
+        yield _item(loaded, "parameters", float(model.parameters), "weights", keys, rule, "derived")
+        work = 3.0 * model.forward_flops(size.sequence) * size.tokens
+        rule = "operations of one token, forward and twice that backward, x tokens"
+        yield _item(loaded, "work of a run", work, "operations", keys, rule, "derived")
+        stored = counts.state_bytes(model.parameters, shards=1, stage=0) - 2.0 * model.parameters
+        yield _item(loaded, "one checkpoint", stored, "bytes", keys, "weights and optimiser, 14 bytes each", "derived")
+    elif isinstance(size, ImageTrainingSize):
+        keys, rule = ("workload", "model"), "counted from its description"
+        yield _item(loaded, "parameters", float(size.graph.parameters), "weights", keys, rule, "derived")
+        work = 6.0 * size.graph.macs * size.images * size.epochs
+        rule = "two operations a multiply-add, forward and twice that backward, x images x epochs"
+        yield _item(loaded, "work of a run", work, "operations", keys, rule, "derived")
+    if isinstance(size, ScoringSize | PipelineSize):
+        every, keys_, rule = _cadence(loaded)
+        kind = "assumed" if keys_[0] == "train" else "stated"
+        yield _item(loaded, "runs a month", _MONTH / every, "runs", keys_, rule, kind)
+
+
+def _amounts(size: Job) -> Iterator[tuple[str, float, str, str]]:
+    if isinstance(size, LanguageTrainingSize):
+        yield "text", float(size.tokens), "tokens", "tokens"
+        yield "one step", float(size.batch * size.sequence), "tokens", "batch"
+    elif isinstance(size, ImageTrainingSize):
+        yield "images", float(size.images), "images", "images"
+        yield "epochs", float(size.epochs), "epochs", "epochs"
+    elif isinstance(size, ScoringSize):
+        yield "rows", float(size.rows), "rows", "rows"
+    else:
+        yield "data read", float(size.size), "bytes", "bytes"
+
+
 def _cadence(loaded: Loaded) -> tuple[float, tuple[str | int, ...], str]:
     """Seconds between retrainings, from what names a time; once a month if nothing does."""
     case = loaded.use_case
@@ -184,9 +242,9 @@ def _cadence(loaded: Loaded) -> tuple[float, tuple[str | int, ...], str]:
     return min(found, default=(_MONTH, ("train",), "once a month, assumed: the file names no time"))
 
 
-def _budgets(loaded: Loaded, size: workloads.Size) -> Iterator[StageBudget]:
+def _budgets(loaded: Loaded, size: Served) -> Iterator[StageBudget]:
     """The p99 split: network first, then 40 % of the rest for waiting, then stages by the weight of their work."""
-    p99 = loaded.use_case.requirements.latency.p99
+    p99 = loaded.use_case.requirements.p99
     line = loaded.line("requirements", "latency", "p99")
     network = min(workloads.NETWORK_SECONDS, p99 / 10)
     yield StageBudget(

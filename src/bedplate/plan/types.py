@@ -5,6 +5,8 @@ from typing import Literal
 import msgspec
 
 from bedplate.ids import Digest
+from bedplate.plan.counts import Transformer
+from bedplate.plan.graphs import GraphCount
 from bedplate.records import Estimate
 from bedplate.usecase.types import Money
 
@@ -16,10 +18,19 @@ class TableFacts(msgspec.Struct, frozen=True, kw_only=True):
     size: int | None = None
 
 
+class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """A model, counted. ``name`` is that of a published model, or ``yours``."""
+
+    name: str
+    transformer: Transformer | None = None
+    graph: GraphCount | None = None
+
+
 class DataFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of the data of a use case, by data set."""
+    """What is known of the data of a use case, by data set, and of the model that its file names."""
 
     tables: dict[str, TableFacts] = {}
+    model: ModelFacts | None = None
 
 
 class MatrixRate(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,6 +163,93 @@ class TabularSize(msgspec.Struct, frozen=True, kw_only=True, tag="tabular"):
     depth: int
 
 
+class ImageSize(msgspec.Struct, frozen=True, kw_only=True, tag="image_inference"):
+    """One image a request, through a model of these counts."""
+
+    name: str
+    graph: GraphCount
+    precisions: tuple[str, ...]
+    features: int = 0
+
+
+class EmbeddingSize(msgspec.Struct, frozen=True, kw_only=True, tag="embedding"):
+    """One text of ``tokens`` a request."""
+
+    name: str
+    model: Transformer
+    tokens: int
+    precisions: tuple[str, ...]
+    features: int = 0
+
+
+class ChatSize(msgspec.Struct, frozen=True, kw_only=True, tag="llm_inference"):
+    """One prompt and one answer a request; ``cached`` is the share of the prompt that need not be computed."""
+
+    name: str
+    model: Transformer
+    tokens_in: int
+    tokens_out: int
+    cached: float
+    precisions: tuple[str, ...]
+    features: int = 0
+
+
+class ImageTrainingSize(msgspec.Struct, frozen=True, kw_only=True, tag="image_training"):
+    """One run over ``images``, ``epochs`` times; ``batch`` of all devices together."""
+
+    name: str
+    graph: GraphCount
+    images: int
+    epochs: int
+    batch: int
+    precisions: tuple[str, ...]
+
+
+class LanguageTrainingSize(msgspec.Struct, frozen=True, kw_only=True, tag="llm_training"):
+    """One run over ``tokens``, in steps of ``batch`` sequences of all devices together."""
+
+    name: str
+    model: Transformer
+    tokens: int
+    sequence: int
+    batch: int
+    precisions: tuple[str, ...]
+
+
+class ScoringSize(msgspec.Struct, frozen=True, kw_only=True, tag="batch_scoring"):
+    """One run that scores ``rows`` with trees."""
+
+    rows: int
+    features: int
+    trees: int
+    depth: int
+
+
+class PipelineSize(msgspec.Struct, frozen=True, kw_only=True, tag="data_pipeline"):
+    """One run that reads so many bytes, in records that take ``seconds`` of one core each."""
+
+    size: int
+    record: int
+    seconds: float
+
+
+Requests = RecommenderSize | TabularSize
+"""Answered by processors, stage by stage."""
+Served = RecommenderSize | TabularSize | ImageSize | EmbeddingSize | ChatSize
+Job = ImageTrainingSize | LanguageTrainingSize | ScoringSize | PipelineSize
+Size = (
+    RecommenderSize
+    | TabularSize
+    | ImageSize
+    | EmbeddingSize
+    | ChatSize
+    | ImageTrainingSize
+    | LanguageTrainingSize
+    | ScoringSize
+    | PipelineSize
+)
+
+
 class Requirements(msgspec.Struct, frozen=True, kw_only=True):
     """Everything the plan has to meet, typed, each number with its line and rule."""
 
@@ -159,9 +257,9 @@ class Requirements(msgspec.Struct, frozen=True, kw_only=True):
     file_digest: Digest
     items: tuple[Item, ...]
     budgets: tuple[StageBudget, ...]
-    size: RecommenderSize | TabularSize
+    size: Size
     hourly: tuple[float, ...]
-    """Rate in each hour of a day as a fraction of the peak: 24 numbers, the highest is 1."""
+    """Rate in each hour of a day as a fraction of the peak: 24 numbers, the highest is 1; none for what ends."""
     residency: tuple[str, ...]
     residency_line: int
     budget: Money | None
@@ -188,10 +286,51 @@ class StageTime(msgspec.Struct, frozen=True, kw_only=True):
     why: str
 
 
+class Layout(msgspec.Struct, frozen=True, kw_only=True):
+    """How one copy of a model lies on accelerators. ``batch``: requests in flight of a copy, or a training step's."""
+
+    accelerator: str
+    devices: int
+    """Of all copies together."""
+    precision: str
+    batch: int
+    micro_batch: int = 1
+    tensor: int = 1
+    pipeline: int = 1
+    context: int = 1
+    expert: int = 1
+    sharding: int = 0
+    recompute: str = "none"
+    memory_gib: float = 0.0
+    """That one device needs."""
+
+
+class Predicted(msgspec.Struct, frozen=True, kw_only=True):
+    """One predicted figure, with the limit that the file sets for it and the probability of keeping it."""
+
+    name: str
+    estimate: Estimate
+    unit: str
+    limit: float | None = None
+    line: int = 0
+    chance: float | None = None
+    known: float | None = None
+    """Share of the model's uncertainty that near measurements took away; None: nothing was measured that is like it."""
+
+
+class Flip(msgspec.Struct, frozen=True, kw_only=True):
+    """An input that changes the choice when it is multiplied by ``factor``, and the option that is then chosen."""
+
+    name: str
+    factor: float
+    to: str
+
+
 class Cost(msgspec.Struct, frozen=True, kw_only=True):
-    """A month in money by part. ``compute`` is what the traffic uses, ``idle`` what is paid for and waits."""
+    """A month, or one run, in money by part. ``compute`` is what is used, ``idle`` what is paid for and waits."""
 
     currency: str
+    period: Literal["month", "run"] = "month"
     compute: Estimate
     idle: Estimate
     storage: Estimate
@@ -199,6 +338,9 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
     egress: Estimate
     retraining: Estimate
     total: Estimate
+
+
+Market = Literal["on-demand", "spot", "reserved", "owned"]
 
 
 class Option(msgspec.Struct, frozen=True, kw_only=True):
@@ -214,6 +356,11 @@ class Option(msgspec.Struct, frozen=True, kw_only=True):
     price_date: str
     price_source: str
     price_quality: str
+    market: Market = "on-demand"
+    layout: Layout | None = None
+    predicted: tuple[Predicted, ...] = ()
+    carbon: Estimate | None = None
+    """Kilograms of CO2 equivalents in the period of the cost; None where the grid or the power is not known."""
     machines: int | None
     replicas: int | None
     p99: Estimate | None
@@ -227,6 +374,12 @@ class Option(msgspec.Struct, frozen=True, kw_only=True):
     meets: bool
     lost: str
     """Why it was not chosen; empty for the chosen one."""
+
+    @property
+    def name(self) -> str:
+        """``aws/us-east-1/p5.48xlarge (spot)``: no other option of a plan has it."""
+        paid = f" ({self.market})" if self.market in ("spot", "reserved") else ""
+        return f"{self.provider}/{self.region}/{self.instance}{paid}"
 
 
 class Constraint(msgspec.Struct, frozen=True, kw_only=True):
@@ -250,8 +403,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     options: tuple[Option, ...]
     """Cheapest first among those that meet the file, then the others."""
     chosen: Option | None
-    runner_up: Option | None
-    here: Option
+    runners_up: tuple[Option, ...]
+    """The two next best that meet the file."""
+    here: Option | None
+    """This machine, where it could do the work at all."""
+    flips: tuple[Flip, ...] = ()
+    """Nearest first."""
     binding: Constraint | None
     constraints: tuple[Constraint, ...]
     breach: Literal["none", "warn", "block"]

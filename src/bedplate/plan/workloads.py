@@ -1,19 +1,37 @@
-"""What one request costs, by kind of workload: work counted from sizes, time from the probe's rates.
+"""What the file says of a workload's size, and what one request costs a processor, stage by stage.
 
-A kind without a model is refused: a number that nobody calibrated would be a guess.
+Work is counted from sizes, time comes from the probe's rates.
 """
 
 from bedplate.errors import InputError
-from bedplate.plan.types import Probe, RecommenderSize, StageTime, TabularSize
+from bedplate.plan.types import (
+    ChatSize,
+    DataFacts,
+    EmbeddingSize,
+    ImageSize,
+    ImageTrainingSize,
+    LanguageTrainingSize,
+    ModelFacts,
+    PipelineSize,
+    Probe,
+    RecommenderSize,
+    Requests,
+    ScoringSize,
+    Served,
+    Size,
+    StageTime,
+    TabularSize,
+)
 from bedplate.records import Estimate
 from bedplate.usecase.types import UseCase
-
-Size = RecommenderSize | TabularSize
 
 NETWORK_SECONDS = 0.5e-3
 """One way and back between machines of one region. Assumed; the load run of a release measures it."""
 _RUNTIME_BYTES = 260e6
 """Interpreter, server, ONNX Runtime and NumPy of one replica. Assumed until a replica was measured."""
+_RECORD_BYTES = 350
+"""One prediction in the columnar log after compression, before its feature values. Assumed."""
+_FEATURE_BYTES = 4
 _LOOKUP_US = 3.0
 """One read of the online store, with decoding. Measured: 1.7 us the read."""
 _AUTH_US = 60.0
@@ -24,45 +42,87 @@ _SPREAD = 2.0
 """Work counted from sizes is right within this factor each way, until a run was timed."""
 
 
-def size_of(case: UseCase) -> Size:
-    """What one request works on, from the file; ``train.parameters`` overrides what is assumed.
+def size_of(case: UseCase, facts: DataFacts | None = None) -> Size:
+    """What one request or one run works on, from the file; ``train.parameters`` overrides what is assumed.
 
     Raises:
-        InputError: no model for this kind of workload.
+        InputError: the model that the file names was not counted, or lacks what its kind needs.
     """
+    w = case.workload
     given = case.train.parameters
 
     def number(name: str, default: int) -> int:
         value = given.get(name, default)
         return int(value) if isinstance(value, int | float) and not isinstance(value, bool) and value > 0 else default
 
-    if case.workload.kind == "recommender":
+    features, trees, depth = number("features", 30), number("trees", 200), number("depth", 6)
+    if w.kind == "recommender":
         return RecommenderSize(
-            catalogue=case.workload.catalogue or 0,
-            users=case.workload.users or 0,
+            catalogue=w.catalogue or 0,
+            users=w.users or 0,
             factors=number("factors", 64),
             candidates=number("candidates", 200),
-            features=number("features", 30),
-            trees=number("trees", 200),
-            depth=number("depth", 6),
+            features=features,
+            trees=trees,
+            depth=depth,
         )
-    if case.workload.kind == "tabular":
-        return TabularSize(features=number("features", 30), trees=number("trees", 200), depth=number("depth", 6))
-    raise InputError(
-        f"there is no workload model for {case.workload.kind!r}",
-        where="workload.kind",
-        fix="measure one replica with a load run and give its service time; recommender and tabular are modelled",
-    )
+    if w.kind == "tabular":
+        return TabularSize(features=features, trees=trees, depth=depth)
+    if w.kind == "batch_scoring":
+        return ScoringSize(rows=w.rows or 0, features=features, trees=trees, depth=depth)
+    if w.kind == "data_pipeline":
+        return PipelineSize(size=(w.bytes or 0) * w.epochs, record=w.record or 1, seconds=w.cpu or 0.0)
+    return _with_model(case, facts.model if facts else None)
 
 
-def weights(size: Size) -> dict[str, float]:
+def _with_model(case: UseCase, model: ModelFacts | None) -> Size:
+    w = case.workload
+    if model is None:
+        raise InputError("the model was not counted", where="workload.model", fix="name a config.json or an ONNX file")
+    if w.kind in ("image_training", "image_inference"):
+        graph = model.graph
+        if graph is None:
+            raise _unfit(w.kind, "an ONNX file or a published image model")
+        if w.kind == "image_inference":
+            return ImageSize(name=model.name, graph=graph, precisions=w.precision or ("fp16",))
+        return ImageTrainingSize(
+            name=model.name, graph=graph, images=w.images or 0, epochs=w.epochs, batch=w.batch or 256,
+            precisions=w.precision or ("fp16",),
+        )  # fmt: skip
+    counted = model.transformer
+    if counted is None:
+        raise _unfit(w.kind, "the config.json of a transformer")
+    if w.kind == "embedding":
+        return EmbeddingSize(
+            name=model.name, model=counted, tokens=w.tokens_in or 0, precisions=w.precision or ("bf16",)
+        )
+    if w.kind == "llm_inference":
+        return ChatSize(
+            name=model.name, model=counted, tokens_in=w.tokens_in or 0, tokens_out=w.tokens_out or 0, cached=w.cached,
+            precisions=w.precision or ("bf16",),
+        )  # fmt: skip
+    return LanguageTrainingSize(
+        model=counted, name=model.name, tokens=w.tokens or 0, sequence=w.sequence or 0, batch=w.batch or 0,
+        precisions=w.precision or ("bf16",),
+    )  # fmt: skip
+
+
+def _unfit(kind: str, wanted: str) -> InputError:
+    return InputError(f"a {kind} workload is counted from another model", where="workload.model", fix=f"name {wanted}")
+
+
+def weights(size: Served) -> dict[str, float]:
     """How the time for work is shared between the stages of a request."""
     if isinstance(size, RecommenderSize):
         return {"auth and decode": 1, "features": 2, "retrieval": 4, "ranking": 9, "encode": 1, "log": 1}
-    return {"auth and decode": 2, "features": 2, "scoring": 4, "encode": 1, "log": 1}
+    if isinstance(size, TabularSize):
+        return {"auth and decode": 2, "features": 2, "scoring": 4, "encode": 1, "log": 1}
+    return (
+        {"auth and decode": 1, "prompt": 4, "answer": 20} if isinstance(size, ChatSize) else {"decode": 1, "model": 4}
+    )
 
 
-def memory(size: Size) -> float:
+def memory(size: Requests) -> float:
     """Bytes of one replica: runtime, model, what it keeps of the catalogue."""
     trees = size.trees * 2.0**size.depth * 60
     if isinstance(size, RecommenderSize):
@@ -71,12 +131,23 @@ def memory(size: Size) -> float:
     return _RUNTIME_BYTES + trees
 
 
-def answer_bytes(size: Size) -> int:
+def answer_bytes(size: Served) -> int:
     """Bytes of one answer as JSON with its headers."""
+    if isinstance(size, ChatSize):
+        return 400 + 250 * size.tokens_out  # streamed: each token is an event of its own
+    if isinstance(size, EmbeddingSize):
+        return 400 + 10 * size.model.hidden
     return 1200 if isinstance(size, RecommenderSize) else 500
 
 
-def training_core_seconds(size: Size, rows: int) -> float:
+def record_bytes(size: Served) -> int:
+    """Bytes of one prediction in the log after compression. Assumed: four a feature, two a token of text."""
+    text = size.tokens_in + size.tokens_out if isinstance(size, ChatSize) else 0
+    text += size.tokens if isinstance(size, EmbeddingSize) else 0
+    return _RECORD_BYTES + _FEATURE_BYTES * size.features + 2 * text
+
+
+def training_core_seconds(size: Requests, rows: int) -> float:
     """Seconds of one core for one training, from published per-row costs; right within a factor of four.
 
     Trees: 2 ns per row, feature and tree. Factors: 15 sweeps of 2 x rows x factors^2 operations at 5 GFLOP/s.
@@ -87,7 +158,7 @@ def training_core_seconds(size: Size, rows: int) -> float:
     return seconds
 
 
-def stages(size: Size, probe: Probe) -> tuple[StageTime, ...]:
+def stages(size: Requests, probe: Probe) -> tuple[StageTime, ...]:
     """The time of each stage of one request on the machine that the probe measured."""
     return _recommender(size, probe) if isinstance(size, RecommenderSize) else _tabular(size, probe)
 

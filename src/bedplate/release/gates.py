@@ -228,7 +228,7 @@ def _fairness(loaded: Loaded, training: TrainResult) -> Iterator[GateResult]:
 def _latency(loaded: Loaded, latency: Latency | None) -> GateResult:
     """The upper bound of the p99 against the limit. Where the machine's own stalls are what may have lifted it over
     the limit, nothing was shown: neither that the candidate keeps it, nor that it does not."""
-    limit = loaded.use_case.requirements.latency.p99 * 1000
+    limit = loaded.use_case.requirements.p99 * 1000
     line = loaded.line("requirements", "latency", "p99")
     shown = f"<= {limit:g} ms"
     if latency is None or latency.p99.n == 0:

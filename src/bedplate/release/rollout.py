@@ -90,7 +90,7 @@ def mermaid() -> str:
 
 def plan_of(use_case: UseCase) -> RolloutPlan:
     """The rollout that a file asks for; without steps, the candidate becomes the stable release at once."""
-    wanted, limit = use_case.serve.rollout, use_case.requirements.latency.p99
+    wanted, limit = use_case.serve.rollout, use_case.requirements.p99
     shares = [share for share in wanted.steps if share < 1]
     steps = [Step("split", share, wanted.hold) for share in shares]
     if wanted.shadow is not None:

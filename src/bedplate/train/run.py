@@ -78,7 +78,14 @@ def run(
     """
     use_case = loaded.use_case
     function = next((d for d in declared if d.kind == "train"), None)
-    recipe = RECIPES[use_case.workload.kind] if use_case.graph is None else WIRED
+    kind = use_case.workload.kind
+    if function is None and use_case.graph is None and kind not in RECIPES:
+        raise InputError(
+            f"{kind} is a kind that Bedplate plans and has no recipe to train",
+            where="workload.kind",
+            fix="mark a function of pipeline.py that trains it; `bedplate plan` says on which machines",
+        )
+    recipe = RECIPES.get(kind, kind) if use_case.graph is None else WIRED
     entry = f"pipeline:{function.name}" if function else recipe
     tables, versions = _tables(reader, inputs, features, function)
     models = imported(loaded)
@@ -235,7 +242,7 @@ def _parameters(use_case: UseCase, features: FeatureSet | None) -> dict[str, Any
     if features is not None:
         parameters["as_of"] = list(features.as_of)
     if use_case.workload.kind == "recommender":
-        parameters.setdefault("latency", use_case.requirements.latency.p99)
+        parameters.setdefault("latency", use_case.requirements.p99)
     if use_case.workload.kind == "tabular":
         parameters |= {"target": use_case.workload.target, "task": use_case.workload.task}
         if use_case.train.holdout is not None:

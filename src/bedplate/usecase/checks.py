@@ -13,7 +13,7 @@ from bedplate.graph import Graph
 from bedplate.usecase import approvals, quantities
 from bedplate.usecase.convert import Reading
 from bedplate.usecase.problems import Keys, listing, nearest
-from bedplate.usecase.types import Kpi, Money, Quality, Rollout
+from bedplate.usecase.types import Kpi, Money, Quality, Rollout, Workload
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _HOUR = re.compile(r"([01]\d|2[0-3]):[0-5]\d")
@@ -40,7 +40,7 @@ def _names(reading: Reading) -> None:
         )
     data = reading.root.at(("data",))
     if data is not None and data.kind == "mapping":
-        if not data.entries:
+        if not data.entries and reading.get("workload", "kind") in _TRAINED:
             reading.note(("data",), "no data set is named", allowed="at least one data set")
         for dataset in data.entries:
             if not _WORD.fullmatch(dataset):
@@ -68,26 +68,79 @@ def _objective(reading: Reading) -> None:
         )
 
 
+_SIZES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "recommender": (("catalogue", "users"), ("rows",)),
+    "tabular": (("target", "task"), ("rows",)),
+    "image_training": (("model", "images"), ("epochs", "batch", "precision")),
+    "image_inference": (("model",), ("precision",)),
+    "embedding": (("model", "tokens_in"), ("precision",)),
+    "llm_training": (("model", "tokens", "sequence", "batch"), ("precision",)),
+    "llm_inference": (("model", "tokens_in", "tokens_out"), ("cached", "precision")),
+    "batch_scoring": (("rows",), ()),
+    "data_pipeline": (("bytes", "record", "cpu"), ("epochs",)),
+}
+"""What each kind of workload needs to be told of its size, and what it may be told."""
+_TRAINED = ("recommender", "tabular")
+"""Kinds that are trained from data sets of the file; the others can be planned before there are any."""
+_RUNS = ("image_training", "llm_training", "batch_scoring", "data_pipeline")
+"""Kinds that run and end; the others serve."""
+
+
 def _workload(reading: Reading) -> None:
     kind = reading.get("workload", "kind")
-    needs = {"recommender": ("catalogue", "users"), "tabular": ("target", "task")}.get(kind, ())
-    foreign = {"recommender": ("target", "task"), "tabular": ("catalogue", "users")}.get(kind, ())
     node = reading.root.at(("workload",))
-    if node is None or node.kind != "mapping":
+    if node is None or node.kind != "mapping" or kind not in _SIZES:
         return
+    needs, may = _SIZES[kind]
     for field in needs:
         if field not in node.entries:
             reading.note(
                 ("workload",), f"a {kind} workload needs {field!r}", allowed=f"{listing(needs)} given", found=""
             )
+    for field in node.entries:
+        if field in Workload.__struct_fields__ and field not in ("kind", *needs, *may):
+            reading.note(
+                ("workload", field), f"{field!r} has no meaning for a {kind} workload", allowed=listing((*needs, *may))
+            )
+        elif reading.get("workload", field) == 0 and field != "cached":
+            reading.note(("workload", field), f"{field!r} must be above zero", allowed="more than zero")
+    if (reading.get("workload", "cached") or 0) >= 1:
+        reading.note(("workload", "cached"), "of every request something is new", allowed="less than 100 %")
+    _promised(reading, kind)
+
+
+def _promised(reading: Reading, kind: str) -> None:
+    """What serves has a latency and a throughput; what runs has a time in which it ends."""
+    given = reading.root.at(("requirements",))
+    if given is None or given.kind != "mapping":
+        return
+    ends = kind in _RUNS
+    wanted, foreign = (("time",), ("latency", "throughput")) if ends else (("latency", "throughput"), ("time",))
+    for field in wanted:
+        if field not in given.entries:
+            reading.note(("requirements",), f"a {kind} workload needs {field!r}", allowed=listing(wanted), found="")
     for field in foreign:
-        if field in node.entries:
-            reading.note(("workload", field), f"{field!r} has no meaning for a {kind} workload", allowed=listing(needs))
+        if field in given.entries:
+            text = f"{field!r} has no meaning for a {kind} workload, which {'ends' if ends else 'serves'}"
+            reading.note(("requirements", field), text, allowed=listing(wanted))
+    for field in ("first_token", "per_token"):
+        if kind != "llm_inference" and reading.get("requirements", "latency", field) is not None:
+            reading.note(("requirements", "latency", field), "only llm_inference answers in tokens", allowed="p99, p50")
+    if reading.get("requirements", "time") == 0:
+        reading.note(("requirements", "time"), "'time' must be above zero", allowed="more than zero")
+    if kind in _TRAINED and reading.root.at(("data",)) is None:
+        reading.note(("data",), "no data set is named", allowed="at least one data set")
 
 
 def _speed(reading: Reading) -> None:
     section = ("requirements", "latency")
-    for keys in ((*section, "p99"), (*section, "p50"), ("requirements", "throughput", "peak")):
+    for keys in (
+        (*section, "p99"),
+        (*section, "p50"),
+        (*section, "first_token"),
+        (*section, "per_token"),
+        ("requirements", "throughput", "peak"),
+    ):
         if reading.get(*keys) == 0:
             reading.note(keys, f"{keys[-1]!r} must be above zero", allowed="more than zero")
     p50, p99 = reading.get(*section, "p50"), reading.get(*section, "p99")

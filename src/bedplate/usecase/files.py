@@ -21,6 +21,7 @@ def check(reading: Reading, folder: Path) -> None:
     for name in rows.entries if rows is not None and rows.kind == "mapping" else ():
         _row_policies(reading, folder, ("governance", "rows", name))
     _features(reading, folder)
+    _described(reading, folder)
     _models(reading, folder)
     _functions(reading, folder)
 
@@ -150,6 +151,13 @@ def _features(reading: Reading, folder: Path) -> None:
             )
         elif name in names[:i]:
             reading.note(("features", i), f"feature view {name!r} stands twice", allowed="each feature view once")
+
+
+def _described(reading: Reading, folder: Path) -> None:
+    """A model that is described by a file lies in the folder; any other name is one that the planner must know."""
+    text = reading.get("workload", "model")
+    if isinstance(text, str) and Path(text).suffix in (".json", ".onnx"):
+        _below(reading, folder, ("workload", "model"), "a model", f"*{Path(text).suffix}", "a config.json or ONNX file")
 
 
 def _models(reading: Reading, folder: Path) -> None:

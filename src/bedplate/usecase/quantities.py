@@ -43,7 +43,11 @@ KINDS: dict[str, Kind] = {
     "count": Kind(
         "a whole number",
         dict.fromkeys(
-            ("items", "rows", "users", "households", "products", "requests", "predictions", "cores", "replicas"), 1.0
+            (
+                *("items", "rows", "users", "households", "products", "requests", "predictions", "cores", "replicas"),
+                *("tokens", "sequences", "images", "epochs"),
+            ),
+            1.0,
         ),
         ("92000 items", "2"),
         bare=True,

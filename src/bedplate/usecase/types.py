@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from bedplate.errors import InputError
 from bedplate.graph import Graph
 from bedplate.records import MaskRule
 
@@ -72,22 +73,57 @@ class Risk(_Section, frozen=True, kw_only=True):
     rationale: str = ""
 
 
-class Workload(_Section, frozen=True, kw_only=True):
-    """What kind of model this is, and how large its world is."""
+WorkloadKind = Literal[
+    "recommender",
+    "tabular",
+    "image_training",
+    "image_inference",
+    "embedding",
+    "llm_training",
+    "llm_inference",
+    "batch_scoring",
+    "data_pipeline",
+]
 
-    kind: Literal["recommender", "tabular"]
+
+class Workload(_Section, frozen=True, kw_only=True):
+    """What kind of model this is, and how large its world is. Which fields belong to a kind, ``check`` says.
+
+    ``model`` is a ``config.json`` as Hugging Face writes it or an ONNX file of this folder, or the name of a model that
+    the planner has published measurements of. ``tokens``, ``images``, ``rows`` and ``bytes`` are of one run;
+    ``tokens_in`` and ``tokens_out`` of one request, and ``cached`` is the share of the former that was asked before.
+    ``batch`` counts sequences or images of one step; ``record`` is the size of one record; ``cpu`` the time of one core
+    that reading one takes.
+    """
+
+    kind: WorkloadKind
     catalogue: Count | None = None
     users: Count | None = None
     rows: Count | None = None
     target: str | None = None
     task: Literal["classification", "regression"] | None = None
+    model: str | None = None
+    precision: tuple[Literal["bf16", "fp8", "fp4", "fp16"], ...] = ()
+    tokens: Count | None = None
+    sequence: Count | None = None
+    batch: Count | None = None
+    tokens_in: Count | None = None
+    tokens_out: Count | None = None
+    cached: Fraction = 0.0
+    images: Count | None = None
+    epochs: Count = 1
+    bytes: Bytes | None = None
+    record: Bytes | None = None
+    cpu: Seconds | None = None
 
 
 class Latency(_Section, frozen=True, kw_only=True):
-    """What a caller may wait, at percentiles."""
+    """What a caller may wait, at percentiles: for the whole answer, and for text its first and each further token."""
 
     p99: Seconds
     p50: Seconds | None = None
+    first_token: Seconds | None = None
+    per_token: Seconds | None = None
 
 
 class Throughput(_Section, frozen=True, kw_only=True):
@@ -133,16 +169,39 @@ class Budget(_Section, frozen=True, kw_only=True):
 
 
 class RequirementsSection(_Section, frozen=True, kw_only=True):
-    """What the model and its infrastructure must meet."""
+    """What the model and its infrastructure must meet. ``time`` is what one run may take, for what does not serve."""
 
-    latency: Latency
-    throughput: Throughput
+    latency: Latency | None = None
+    throughput: Throughput | None = None
+    time: Seconds | None = None
     availability: Fraction = 0.99
     freshness: Freshness = Freshness()
     quality: tuple[Quality, ...] = ()
     budget: Budget | None = None
     residency: tuple[str, ...] = ()
     size: Bytes | None = None
+
+    @property
+    def p99(self) -> float:
+        """Seconds that 99 of 100 answers may take.
+
+        Raises:
+            InputError: the use case does not serve.
+        """
+        if self.latency is None:
+            raise InputError("this use case does not serve", where="requirements", fix="give requirements.latency.p99")
+        return self.latency.p99
+
+    @property
+    def traffic(self) -> Throughput:
+        """What comes in.
+
+        Raises:
+            InputError: the use case does not serve.
+        """
+        if self.throughput is None:
+            raise InputError("this use case does not serve", where="requirements", fix="give requirements.throughput")
+        return self.throughput
 
 
 class Source(_Section, frozen=True, kw_only=True):
@@ -349,7 +408,7 @@ class UseCase(_Section, frozen=True, kw_only=True):
     risk: Risk
     workload: Workload
     requirements: RequirementsSection
-    data: dict[str, DataSet]
+    data: dict[str, DataSet] = {}
     governance: Governance
     features: tuple[str, ...] = ()
     train: Train = Train()

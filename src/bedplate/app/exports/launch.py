@@ -79,7 +79,7 @@ def _skypilot(launch: Launch) -> Document:
             "resources": {
                 "infra": f"{option.provider}/{option.region}",
                 "instance_type": option.instance,
-                "use_spot": False,
+                "use_spot": option.market == "spot",
                 "ports": [8080],
                 "labels": _labels(launch),
             },

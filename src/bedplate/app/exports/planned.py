@@ -61,7 +61,7 @@ def _chosen(plan: Plan) -> Option:
 
 def _named(plan: Plan, name: str) -> Option:
     for option in plan.options:
-        if name in (f"{option.provider}/{option.region}/{option.instance}", option.instance):
+        if name in (option.name, option.instance):
             return option
-    names = [f"{o.provider}/{o.region}/{o.instance}" for o in plan.options if o.meets][:3]
+    names = [o.name for o in plan.options if o.meets][:3]
     raise NotFoundError(f"the plan compared no {name!r}", where="--option", fix=f"for instance {', '.join(names)}")

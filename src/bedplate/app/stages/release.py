@@ -59,7 +59,7 @@ def _gates(context: Context) -> Outcome:
     if not security.refused:
         context.progress("measuring the latency of the candidate")
         with tempfile.TemporaryDirectory(prefix="bedplate-candidate-") as folder:
-            limit = context.use_case.requirements.latency.p99 * 1e3
+            limit = context.use_case.requirements.p99 * 1e3
             measured = latency(context, training, files, Path(folder), limit=limit)
     report = gates.evaluate(
         context.loaded,

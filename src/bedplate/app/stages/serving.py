@@ -114,7 +114,7 @@ def _spec(context: Context) -> ReplicaSpec:
         port=use_case.serve.port or 0,
         threads=max(1, len(os.sched_getaffinity(0)) // max(use_case.serve.replicas.max, 1)),
         grpc=(use_case.serve.grpc_port or 0) if "grpc" in use_case.serve.protocol else None,
-        budget=use_case.requirements.latency.p99,
+        budget=use_case.requirements.p99,
         price=_price(context.body("plan", Plan)),
         quota=msgspec.convert(msgspec.to_builtins(use_case.serve.quota), Quota),
         unit=use_case.serve.quota.count,
@@ -184,7 +184,7 @@ def _serve(context: Context) -> Outcome:
         seconds=LOAD_SECONDS,
         connections=LOAD_CONNECTIONS,
         key=system.token,
-        limit_p99_ms=use_case.requirements.latency.p99 * 1e3,
+        limit_p99_ms=use_case.requirements.p99 * 1e3,
         least=load.ENOUGH,
     )
     assert context.principal is not None, "a stage is run by somebody"
