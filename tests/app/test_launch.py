@@ -60,6 +60,8 @@ def test_a_task_is_one_of_skypilot(option: Option) -> None:
     jsonschema.validate(task["resources"], schema("skypilot-resources"))
     assert task["resources"]["infra"] == f"{option.provider}/{option.region}"
     assert (task["resources"]["instance_type"], task["num_nodes"]) == (option.instance, 2)
+    assert not task["resources"]["use_spot"]
+    assert made(msgspec.structs.replace(option, market="spot"), "skypilot")["resources"]["use_spot"]
 
 
 def test_the_schemas_refuse_what_is_none() -> None:

@@ -118,6 +118,13 @@ class Bedplate:
 
         return planning.preview(self.settings, usecase.load(Path(path)))
 
+    def plan_page(self, path: str | Path) -> str:
+        """The plan of a use case as one HTML page for whoever decides on it. Changes nothing."""
+        from bedplate.app import plan_page, planning
+
+        loaded = usecase.load(Path(path))
+        return plan_page.page(planning.derive(loaded, planning.probe(self.home, keep=False))[1])
+
     def probe(
         self, model: str | Path | None = None, *, shapes: Sequence[str] = (), on_event: OnEvent = _quiet
     ) -> Probe:
@@ -287,7 +294,7 @@ class Bedplate:
         image: str = "",
         namespace: str = "default",
     ) -> LaunchExport:
-        """The option that the latest plan chose, or ``option`` (``PROVIDER/REGION/INSTANCE``), as the file of a tool.
+        """The option that the latest plan chose, or ``option`` by its name there, as the file of a tool.
 
         ``image`` and ``namespace`` are for KubeRay.
         """

@@ -18,7 +18,7 @@ table { border-collapse: collapse; width: 100% } td, th { border-bottom: 1px sol
 td:first-child, th:first-child { text-align: left; padding-left: 0 }
 table.words td, table.words th { text-align: left; vertical-align: top } table.words td.num { text-align: right }
 th { color: var(--quiet); font-weight: 500 } figure, .scroll { margin: 0; overflow-x: auto }
-svg { max-width: 100%; height: auto }
+svg { max-width: 100%; height: auto } figure svg { min-width: 34rem }
 svg text { fill: var(--quiet); font: 12px system-ui, sans-serif } .grid { stroke: var(--line) }
 .one { stroke: var(--one) } .two { stroke: var(--two) } .limit { stroke: var(--bad); stroke-dasharray: 5 4 }
 .curve { fill: none; stroke-width: 2 } text.one { fill: var(--one); stroke: none }

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 OptionOption = Annotated[
     str,
-    typer.Option("--option", help="Another option of the plan: PROVIDER/REGION/INSTANCE.", show_default="the chosen"),
+    typer.Option("--option", help="Another option, by the name that the plan gives it.", show_default="the chosen"),
 ]
 OutOption = Annotated[
     Path | None, typer.Option("--out", help="File to write. Default: standard output.", show_default=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import wrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,9 +26,22 @@ def register(app: typer.Typer) -> None:
     app.command("plan")(plan)
 
 
-def plan(path: UseCasePath = Path(), home: HomeOption = None, as_json: JsonOption = False) -> None:
+def plan(
+    path: UseCasePath = Path(),
+    page: Annotated[
+        Path | None, typer.Option("--page", help="Write the plan as an HTML page as well.", show_default=False)
+    ] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Show requirements, priced options, the choice, and what a run would do. Changes nothing."""
-    emit(connect(home).plan(path), as_json=as_json, text=plan_lines)
+    bedplate = connect(home)
+    report = bedplate.plan(path)
+    if page is not None:
+        from bedplate import files
+
+        files.write(page.absolute(), bedplate.plan_page(path).encode(), 0o644)
+    emit(report, as_json=as_json, text=plan_lines)
 
 
 def plan_lines(report: PlanReport) -> Iterator[str]:
