@@ -151,12 +151,11 @@ def _image(path: Path, names: list[str]) -> dict[str, Any]:
 
 def _dicom(path: Path, names: list[str]) -> dict[str, Any]:
     import pydicom
-    from pydicom.datadict import keyword_dict
+    from pydicom.tag import Tag
 
-    tags = [keyword_dict[name] for name in names if name not in _DICOM]
     with_pixels = "pixels" in names
     frame = ["Rows", "Columns", "NumberOfFrames", "SamplesPerPixel"]
-    wanted = None if with_pixels else [*tags, *frame]
+    wanted = None if with_pixels else [Tag(name) for name in (*names, *frame) if name not in _DICOM]
     data = pydicom.dcmread(path, stop_before_pixels=not with_pixels, specific_tags=wanted)
     claimed = 1
     for keyword in frame:
