@@ -24,7 +24,6 @@ from bedplate.app.read_models import (
     DecisionReport,
     GcReport,
     InitReport,
-    KubernetesExport,
     LoadReport,
     LoadTarget,
     PlanReport,
@@ -36,6 +35,7 @@ from bedplate.app.read_models import (
     Trace,
     UpInfo,
 )
+from bedplate.app.serving_models import KubernetesExport
 from bedplate.app.table_reports import ContractDiffReport, ContractTestReport, PromiseReport
 from bedplate.errors import HomeError, UnavailableError
 from bedplate.plan.types import Probe

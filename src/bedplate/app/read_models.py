@@ -289,14 +289,6 @@ class LoadTarget(msgspec.Struct, frozen=True, kw_only=True):
     bodies: tuple[dict[str, Any], ...] = ()
 
 
-class KubernetesExport(msgspec.Struct, frozen=True, kw_only=True):
-    """An endpoint as Kubernetes objects, in an order in which they can be applied, and what they need beside them."""
-
-    endpoint: str
-    objects: tuple[dict[str, Any], ...]
-    needs: tuple[str, ...]
-
-
 class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
     """A load run, and whether it shows that the endpoint meets its requirement.
 

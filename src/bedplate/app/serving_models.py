@@ -1,6 +1,6 @@
-"""What is told of rollouts and quotas, beside :mod:`bedplate.app.read_models`."""
+"""What is told of rollouts, quotas and exports, beside :mod:`bedplate.app.read_models`."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -25,6 +25,14 @@ class EndpointQuota(msgspec.Struct, frozen=True, kw_only=True):
     used_month: int | None = None
     cost_month: float | None = None
     currency: str = ""
+
+
+class KubernetesExport(msgspec.Struct, frozen=True, kw_only=True):
+    """An endpoint as Kubernetes objects, in an order in which they can be applied, and what they need beside them."""
+
+    endpoint: str
+    objects: tuple[dict[str, Any], ...]
+    needs: tuple[str, ...]
 
 
 class RolloutStep(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,7 +1,5 @@
 """``audit verify``: the ledger checks out, or says where it does not."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -37,7 +35,7 @@ def verify(
         raise typer.Exit(4)
 
 
-def _verified(report: AuditReport) -> Iterator[str]:
+def _verified(report: "AuditReport") -> Iterator[str]:
     yield f"{report.entries:,} entries, root {report.root}"
     if report.against:
         yield f"compared with the checkpoint {report.against}"

@@ -1,7 +1,5 @@
 """``contract``: a first contract for a source, what a new one changes, and what it says about the rows."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -56,7 +54,7 @@ def diff(path: UseCasePath = Path(), home: HomeOption = None, as_json: JsonOptio
         raise typer.Exit(2)
 
 
-def _differs(report: ContractDiffReport) -> Iterator[str]:
+def _differs(report: "ContractDiffReport") -> Iterator[str]:
     for contract in report.contracts:
         if not contract.changes:
             continue
@@ -82,7 +80,7 @@ def sla(path: UseCasePath = Path(), home: HomeOption = None, as_json: JsonOption
         raise typer.Exit(2)
 
 
-def _promised(report: PromiseReport) -> Iterator[str]:
+def _promised(report: "PromiseReport") -> Iterator[str]:
     for promise in report.promises:
         yield f"{promise.dataset}: {promise.promise}, {promise.wanted}: {promise.found}" + (
             "" if promise.kept else "  BROKEN"
@@ -99,7 +97,7 @@ def examine(path: UseCasePath = Path(), home: HomeOption = None, as_json: JsonOp
         raise typer.Exit(2)
 
 
-def _tested(report: ContractTestReport) -> Iterator[str]:
+def _tested(report: "ContractTestReport") -> Iterator[str]:
     for result in report.results:
         broken = sum(outcome.failed > 0 for outcome in result.outcomes)
         yield f"{result.dataset}: {broken} of {len(result.outcomes)} rules broken, under {result.contract}"

@@ -1,7 +1,5 @@
 """``erasure``: take a person or what is too old out of a use case, or forbid that for a while."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,7 +35,7 @@ def subject(
     emit(connect(home).erasure.subject(use_case, who, reason), as_json=as_json, text=_erased)
 
 
-def _erased(report: ErasureReport) -> Iterator[str]:
+def _erased(report: "ErasureReport") -> Iterator[str]:
     for name, rows in report.tables.items():
         yield f"{name}: {number(rows)} rows, over all versions"
     if report.online:
@@ -56,7 +54,7 @@ def expire(use_case: UseCaseName, home: HomeOption = None, as_json: JsonOption =
     emit(connect(home).erasure.expire(use_case), as_json=as_json, text=_expired)
 
 
-def _expired(report: ExpiryReport) -> Iterator[str]:
+def _expired(report: "ExpiryReport") -> Iterator[str]:
     for name, since in report.kept_from.items():
         yield f"{name}: {number(report.tables.get(name, 0))} rows from before {moment(since)}, over all versions"
     yield f"Proof: entry {report.entry} of the ledger."
@@ -72,6 +70,6 @@ def lift(use_case: UseCaseName, reason: ReasonOption, home: HomeOption = None, a
     emit(connect(home).erasure.lift(use_case, reason), as_json=as_json, text=_held)
 
 
-def _held(report: HoldReport) -> Iterator[str]:
+def _held(report: "HoldReport") -> Iterator[str]:
     word = "Nothing may be erased of" if report.on else "One may erase again from"
     yield f"{word} {report.use_case}: {report.reason}"

@@ -1,9 +1,8 @@
 """``export``: an endpoint for another platform to serve, and a plan for a tool to launch."""
 
-from __future__ import annotations
-
 import enum
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,10 +13,8 @@ from bedplate.cli.output import emit, to_json
 from bedplate.cli.session import connect
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from bedplate.app.exports.launch import LaunchExport, Tool
-    from bedplate.app.read_models import KubernetesExport
+    from bedplate.app.serving_models import KubernetesExport
 
 
 OptionOption = Annotated[
@@ -79,7 +76,7 @@ def kubernetes(
     sys.stderr.writelines(f"needs {line}\n" for line in export.needs)
 
 
-def _yaml(export: KubernetesExport) -> Iterator[str]:
+def _yaml(export: "KubernetesExport") -> Iterator[str]:
     import yaml
 
     for made in export.objects:
@@ -133,7 +130,7 @@ def terraform(
 
 
 def _launch(
-    use_case: str, tool: Tool, option: str, out: Path | None, home: Path | None, as_json: bool, **more: str
+    use_case: str, tool: "Tool", option: str, out: Path | None, home: Path | None, as_json: bool, **more: str
 ) -> None:
     export = connect(home).export_launch(use_case, tool, option=option, **more)
     if out is not None:
@@ -145,7 +142,7 @@ def _launch(
     sys.stderr.writelines(f"needs {line}\n" for line in export.needs)
 
 
-def _document(export: LaunchExport) -> str:
+def _document(export: "LaunchExport") -> str:
     """The file as its tool reads it, with the plan that it is from where the format lets one say so."""
     if export.name.endswith(".json"):
         return to_json(export.content) + "\n"

@@ -1,7 +1,5 @@
 """``backup``, ``restore`` and ``gc``: a home as one verified folder, and what it no longer needs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -33,7 +31,7 @@ def backup(
     emit(connect(home).backup(destination), as_json=as_json, text=_backed_up)
 
 
-def _backed_up(report: BackupReport) -> Iterator[str]:
+def _backed_up(report: "BackupReport") -> Iterator[str]:
     yield f"Wrote {report.path}: {report.files:,} files, {size(report.size)}; every one was read back and matches."
     yield report.warning
 
@@ -47,7 +45,7 @@ def restore(
     emit(connect(to).restore(source, to), as_json=as_json, text=_restored)
 
 
-def _restored(report: RestoreReport) -> Iterator[str]:
+def _restored(report: "RestoreReport") -> Iterator[str]:
     yield f"Restored {report.files:,} files, {size(report.size)}, in {report.home}; every one matches."
     yield report.warning
     yield f"Next: bedplate up --home {report.home}"
@@ -65,7 +63,7 @@ def gc(
     emit(connect(home).gc(older_than, dry_run=dry_run), as_json=as_json, text=_collected)
 
 
-def _collected(report: GcReport) -> Iterator[str]:
+def _collected(report: "GcReport") -> Iterator[str]:
     says = "Would delete for good" if report.dry_run else "Deleted for good"
     yield f"{says} what was deleted {report.older_than} ago or longer:"
     yield f"  {report.runs:,} runs, {report.models:,} logged models, {report.experiments:,} experiments"

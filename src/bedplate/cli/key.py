@@ -1,7 +1,5 @@
 """``key``: what programs come in with."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -38,7 +36,7 @@ def create(
     emit(connect(home).keys.create(name, label=label, expires=expires), as_json=as_json, text=_created)
 
 
-def _created(key: NewKey) -> Iterator[str]:
+def _created(key: "NewKey") -> Iterator[str]:
     yield key.key
     yield ""
     until = f"until {moment(key.expires)}" if key.expires else "until it is revoked"
@@ -55,7 +53,7 @@ def list_(
     emit({"keys": connect(home).keys.list(name)}, as_json=as_json, text=lambda answer: _keys(answer["keys"]))
 
 
-def _keys(keys: Sequence[Key]) -> Iterator[str]:
+def _keys(keys: "Sequence[Key]") -> Iterator[str]:
     if not keys:
         yield "No key."
         return
@@ -84,5 +82,5 @@ def revoke(
     emit(connect(home).keys.revoke(key), as_json=as_json, text=_revoked)
 
 
-def _revoked(key: Key) -> Iterator[str]:
+def _revoked(key: "Key") -> Iterator[str]:
     yield f"The key {key.id} of {key.user} is revoked."

@@ -1,7 +1,5 @@
 """``load``: requests at a rate, and whether the endpoint meets what its use case requires."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -62,7 +60,7 @@ def load(
         raise typer.Exit(1)
 
 
-def _lines(report: LoadReport) -> Iterator[str]:
+def _lines(report: "LoadReport") -> Iterator[str]:
     test = report.test
     yield f"{report.endpoint} at {report.url}: {report.rate:g} requests/s for {test.seconds:.1f} s"
     yield f"answered  {test.requests - test.failed:,} ({test.rate:,.1f}/s), {report.requests:,} different requests"

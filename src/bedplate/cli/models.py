@@ -1,7 +1,5 @@
 """``models``: registered models, their versions, what happened to them, and which was live when."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
@@ -139,7 +137,7 @@ def convert(
 # ----------------------------------------------------------------------------------------------------------------- text
 
 
-def _listed(found: ModelList) -> Iterator[str]:
+def _listed(found: "ModelList") -> Iterator[str]:
     rows = [
         (
             model.name,
@@ -154,7 +152,7 @@ def _listed(found: ModelList) -> Iterator[str]:
         yield f"More: bedplate models list --after {found.next_page}"
 
 
-def _shown(model: ModelView) -> Iterator[str]:
+def _shown(model: "ModelView") -> Iterator[str]:
     yield f"{model.name} in {model.workspace}{': ' + model.description if model.description else ''}"
     for alias, number in model.aliases.items():
         yield f"  alias {alias}: version {number}"
@@ -165,7 +163,7 @@ def _shown(model: ModelView) -> Iterator[str]:
         yield from _version(version)
 
 
-def _version(version: VersionView) -> Iterator[str]:
+def _version(version: "VersionView") -> Iterator[str]:
     at = f" ({', '.join(version.aliases)})" if version.aliases else ""
     yield f"version {version.version}{at}, stage {version.stage}, {version.created[:19].replace('T', ' ')} UTC"
     for label, text in (
@@ -183,14 +181,14 @@ def _version(version: VersionView) -> Iterator[str]:
         yield f"  {said.environment} {said.state} by {said.by}: {said.reason}"
 
 
-def _history(page: HistoryPage) -> Iterator[str]:
+def _history(page: "HistoryPage") -> Iterator[str]:
     for line in page.lines:
         yield _line(line)
     if page.before is not None:
         yield f"Earlier: bedplate models history {page.name} --before {page.before}"
 
 
-def _line(line: HistoryLine) -> str:
+def _line(line: "HistoryLine") -> str:
     what = f"version {line.version} " if line.version is not None else ""
     moved = f" {line.before or 'nothing'} -> {line.after or 'nothing'}" if line.before or line.after else ""
     about = f" {line.value}" if line.value else ""
@@ -198,7 +196,7 @@ def _line(line: HistoryLine) -> str:
     return f"{line.time}  {what}{line.kind}{about}{moved} by {line.by}{entry}"
 
 
-def _live(found: LiveView) -> Iterator[str]:
+def _live(found: "LiveView") -> Iterator[str]:
     called = {"stage": "in stage", "alias": "as alias", "environment": "serving in"}[found.by]
     if found.version is None:
         yield f"At {found.at} no version of {found.name} was {called} {found.value}."
@@ -210,7 +208,7 @@ def _live(found: LiveView) -> Iterator[str]:
         yield f"  {_line(line)}"
 
 
-def _aliased(moved: AliasMove) -> Iterator[str]:
+def _aliased(moved: "AliasMove") -> Iterator[str]:
     if moved.version is None:
         yield f"{moved.name} has no alias {moved.alias} any more."
         return
@@ -220,12 +218,12 @@ def _aliased(moved: AliasMove) -> Iterator[str]:
     yield f"Ledger entry {moved.ledger_index}."
 
 
-def _approvers(report: ApproversSet) -> Iterator[str]:
+def _approvers(report: "ApproversSet") -> Iterator[str]:
     asks = f"asks {report.rule}" if report.rule else "has nobody to ask, so it is closed"
     yield f"{report.name}: {report.environment} {asks}. Ledger entry {report.ledger_index}."
 
 
-def _converted(report: Conversion) -> Iterator[str]:
+def _converted(report: "Conversion") -> Iterator[str]:
     compared = report.compared
     yield f"Version {report.version} of {report.name} is ONNX as well: {report.onnx}"
     yield (

@@ -1,7 +1,5 @@
 """How commands print: text for people, one JSON document for programs, errors as what, where and fix."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar

@@ -1,7 +1,5 @@
 """``plan``: what would run, where, at which cost. Changes nothing."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import wrap
@@ -44,7 +42,7 @@ def plan(
     emit(report, as_json=as_json, text=plan_lines)
 
 
-def plan_lines(report: PlanReport) -> Iterator[str]:
+def plan_lines(report: "PlanReport") -> Iterator[str]:
     """The plan as text: requirements, options, choice, stages."""
     yield f"Plan of {report.use_case}"
     yield ""
@@ -79,14 +77,14 @@ def plan_lines(report: PlanReport) -> Iterator[str]:
         yield f"  {stage.stage:<10} {stage.action:<5} {stage.because}"
 
 
-def _budget(report: PlanReport) -> str:
+def _budget(report: "PlanReport") -> str:
     if report.budget is None:
         return ", no budget given"
     word = "within" if report.within_budget else "ABOVE"
     return f", {word} the budget of {money(report.budget, report.currency)}"
 
 
-def _option_row(option: PlanOption, report: PlanReport) -> tuple[str, ...]:
+def _option_row(option: "PlanOption", report: "PlanReport") -> tuple[str, ...]:
     mark = "*" if option.name == report.chosen else "2" if option.name == report.runner_up else ""
     return (
         mark,
@@ -102,7 +100,7 @@ def _option_row(option: PlanOption, report: PlanReport) -> tuple[str, ...]:
     )
 
 
-def _time(option: PlanOption) -> str:
+def _time(option: "PlanOption") -> str:
     if option.run_seconds is not None:
         e = option.run_seconds
         return f"{seconds(e.value)} [{seconds(e.low)}, {seconds(e.high)}]"

@@ -1,7 +1,5 @@
 """``policy``: who may do what, in Cedar, beside the policies that every home starts with."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -45,7 +43,7 @@ def list_(home: HomeOption = None, as_json: JsonOption = False) -> None:
     emit({"policies": connect(home).policies.list()}, as_json=as_json, text=lambda found: _all(found["policies"]))
 
 
-def _all(policies: Sequence[Policy]) -> Iterator[str]:
+def _all(policies: "Sequence[Policy]") -> Iterator[str]:
     yield from table(
         ("id", "effect", "by", "since", "reason"),
         ((p.id, p.effect, p.by, moment(p.created) if p.created else "-", clip(p.reason, 60) or "-") for p in policies),
@@ -61,7 +59,7 @@ def remove(
     emit(connect(home).policies.remove(policy), as_json=as_json, text=_changed)
 
 
-def _changed(change: PolicyChange) -> Iterator[str]:
+def _changed(change: "PolicyChange") -> Iterator[str]:
     for verb, names in (("added", change.added), ("replaced", change.replaced), ("removed", change.removed)):
         if names:
             yield f"{verb}  {listed(names)}"
@@ -70,7 +68,7 @@ def _changed(change: PolicyChange) -> Iterator[str]:
     yield from _gains(change)
 
 
-def _gains(change: PolicyChange) -> Iterator[str]:
+def _gains(change: "PolicyChange") -> Iterator[str]:
     for gain in change.gains:
         yield f"{gain.who} {'may now' if gain.allowed else 'may no longer'} {gain.action} {gain.resource}"
     if not change.gains:
@@ -84,7 +82,7 @@ def check(file: File, home: HomeOption = None, as_json: JsonOption = False) -> N
     emit(connect(home).policies.check(file), as_json=as_json, text=_checked)
 
 
-def _checked(report: PolicyCheck) -> Iterator[str]:
+def _checked(report: "PolicyCheck") -> Iterator[str]:
     for policy in report.policies:
         yield f"{policy.effect}  {policy.id}" + (f": {policy.reason}" if policy.reason else "")
     if report.change is None:
@@ -111,7 +109,7 @@ def ask(
     emit(answer, as_json=as_json, text=_tested)
 
 
-def _tested(answer: PolicyTest) -> Iterator[str]:
+def _tested(answer: "PolicyTest") -> Iterator[str]:
     yield f"{answer.principal} {'may' if answer.allowed else 'may not'} {answer.action} {answer.resource}"
     for reason in answer.reasons:
         yield f"because  {reason}"

@@ -1,7 +1,5 @@
 """``probe``: what this machine does, measured in seconds; plans scale from it."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,7 +42,7 @@ def probe(
     emit(found, as_json=as_json, text=_lines)
 
 
-def _lines(found: Probe) -> Iterator[str]:
+def _lines(found: "Probe") -> Iterator[str]:
     clock = f", {found.clock_ghz:.2f} GHz" if found.clock_ghz else ""
     yield f"{found.cpu}, {found.cores} cores{clock}, {size(found.memory)} of memory"
     sizes = ", ".join(f"{rate.rows}: {rate.gflops:.1f}" for rate in found.matmul_sizes)

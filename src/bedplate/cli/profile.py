@@ -1,7 +1,5 @@
 """``profile``: what holds a model, a program or an endpoint back."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,7 +55,7 @@ def profile(
     emit(report, as_json=as_json, text=_lines)
 
 
-def _lines(report: ProfileReport) -> Iterator[str]:
+def _lines(report: "ProfileReport") -> Iterator[str]:
     finding = report.finding
     share = finding.share
     yield f"{report.target}: {report.what}"

@@ -1,7 +1,5 @@
 """Progress of a run: live bars on a terminal, plain lines everywhere else."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO

@@ -1,7 +1,5 @@
 """``quota``: what users, services and groups may ask of an endpoint."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -62,7 +60,7 @@ def remove(
     emit(gone, as_json=as_json, text=lambda quota: [f"{_who(quota)} has no quota at {endpoint} any more."])
 
 
-def _all(quotas: Sequence[EndpointQuota]) -> Iterator[str]:
+def _all(quotas: "Sequence[EndpointQuota]") -> Iterator[str]:
     if not quotas:
         yield "There are none: whoever may ask may ask as much as they like."
         return
@@ -83,11 +81,11 @@ def _all(quotas: Sequence[EndpointQuota]) -> Iterator[str]:
     )
 
 
-def _who(quota: EndpointQuota) -> str:
+def _who(quota: "EndpointQuota") -> str:
     return f"each of {quota.holder}" if quota.kind == "group" else quota.holder
 
 
-def _words(quota: EndpointQuota) -> str:
+def _words(quota: "EndpointQuota") -> str:
     given = quota.quota
     words = []
     if given.rate is not None:

@@ -1,7 +1,5 @@
 """``approve``, ``refuse``, ``waive``: decisions about a release. Each stands in the ledger with its reason."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
@@ -57,7 +55,7 @@ def waive(
     emit(connect(home).waive(use_case, gate, reason), as_json=as_json, text=_decided)
 
 
-def _decided(report: DecisionReport) -> Iterator[str]:
+def _decided(report: "DecisionReport") -> Iterator[str]:
     verb = {"approve": "approved", "refuse": "refused", "waive": "waived"}[report.action]
     yield f"{report.by} {verb} {report.subject} of {report.use_case}: {report.reason}"
     if report.approval is not None:

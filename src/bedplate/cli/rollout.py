@@ -1,7 +1,5 @@
 """``rollout``: let a release in step by step, watch it, freeze it, and roll it back."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
@@ -59,7 +57,7 @@ def roll_back(
     emit(connect(home).rollouts.roll_back(endpoint, reason), as_json=as_json, text=_told)
 
 
-def _told(report: RolloutReport) -> Iterator[str]:
+def _told(report: "RolloutReport") -> Iterator[str]:
     yield f"{report.endpoint}: {report.state.replace('_', ' ')}, begun {moment(report.created)} by {report.by}."
     yield f"Candidate {report.bundle[7:19]}, in the place of {report.before[7:19]}."
     for number, step in enumerate(report.steps, 1):

@@ -1,7 +1,5 @@
 """``score``: a table through the released model of an endpoint."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
@@ -47,7 +45,7 @@ def score(
     emit(report, as_json=as_json, text=_lines)
 
 
-def _lines(report: ScoreReport) -> Iterator[str]:
+def _lines(report: "ScoreReport") -> Iterator[str]:
     source, made = report.source, report.table
     yield f"{made.rows:,} rows of {source.name}@{source.version} are in {made.name}@{made.version}"
     yield f"by bundle {short(report.bundle)} of {report.endpoint}, read for {report.purpose}, {seconds(report.seconds)}"

@@ -1,7 +1,5 @@
 """``status``, ``up``, ``stop``, ``login``: the process that owns a home."""
 
-from __future__ import annotations
-
 import gc
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
@@ -30,7 +28,7 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
     emit(connect(home).status(), as_json=as_json, text=_status)
 
 
-def _status(report: Status) -> Iterator[str]:
+def _status(report: "Status") -> Iterator[str]:
     yield f"home     {report.home}"
     yield f"server   {f'{report.address}, process {report.owner}' if report.address else 'not running: bedplate up'}"
     if report.running:
@@ -70,7 +68,7 @@ def _status(report: Status) -> Iterator[str]:
                 yield f"Cost of {e.name}: {e.cost.why}."
 
 
-def _thousand(cost: ServingCost | None) -> str:
+def _thousand(cost: "ServingCost | None") -> str:
     """What a thousand predictions cost."""
     if cost is None or cost.each is None or cost.price is None:
         return "-"
@@ -91,7 +89,7 @@ def up(
     bedplate.serve_forever(lambda info: emit(info, as_json=as_json, text=_up))
 
 
-def _up(info: UpInfo) -> Iterator[str]:
+def _up(info: "UpInfo") -> Iterator[str]:
     yield f"serving  {info.address} (process {info.pid})"
     yield f"open     {info.link}"
     yield "         the link lets one browser in, once, within 60 s; bedplate login prints another"
@@ -103,7 +101,7 @@ def stop(home: HomeOption = None, as_json: JsonOption = False) -> None:
     emit(connect(home).stop(), as_json=as_json, text=_stopped)
 
 
-def _stopped(report: StopReport) -> Iterator[str]:
+def _stopped(report: "StopReport") -> Iterator[str]:
     if report.pid is None:
         yield "Nothing was running."
         return

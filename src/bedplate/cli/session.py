@@ -1,7 +1,5 @@
 """The way from a command to the application: the facade is imported when a command runs, never for `--help`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +16,7 @@ def use_home(home: Path | None) -> None:
     _home = home
 
 
-def connect(home: Path | None = None) -> Bedplate:
+def connect(home: Path | None = None) -> "Bedplate":
     """The facade on the home that the command, the root option or the environment names."""
     # Imported here: the facade brings store and policy with it, which `--help` does not need.
     import msgspec

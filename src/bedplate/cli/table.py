@@ -1,7 +1,5 @@
 """``table`` and ``access``: the tables of a home, as you may see them, and what others would see."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -58,7 +56,7 @@ def list_(home: HomeOption = None, as_json: JsonOption = False) -> None:
     emit({"tables": connect(home).tables.list()}, as_json=as_json, text=lambda found: _all(found["tables"]))
 
 
-def _all(tables: Sequence[TableLine]) -> Iterator[str]:
+def _all(tables: "Sequence[TableLine]") -> Iterator[str]:
     yield from table(
         ("table", "use case", "version", "rows"),
         ((t.name, t.use_case, str(t.version), _count(t.rows)) for t in tables),
@@ -75,7 +73,7 @@ def show(name: Name, home: HomeOption = None, as_json: JsonOption = False) -> No
     emit(connect(home).tables.show(name), as_json=as_json, text=_view)
 
 
-def _view(view: TableView) -> Iterator[str]:
+def _view(view: "TableView") -> Iterator[str]:
     space = "-" if view.size is None else size(view.size)
     yield f"{view.name}  version {view.version}, {_count(view.rows)} rows, {view.files} files, {space}"
     yield f"digest   {view.digest}"
@@ -94,7 +92,7 @@ def history(
     emit({"versions": changes}, as_json=as_json, text=lambda found: _history(found["versions"]))
 
 
-def _history(changes: Sequence[TableChange]) -> Iterator[str]:
+def _history(changes: "Sequence[TableChange]") -> Iterator[str]:
     yield from table(
         ("version", "when", "what", "rows", "files"),
         ((str(c.version), moment(c.time), c.what, _count(c.rows), str(c.files)) for c in changes),
@@ -122,7 +120,7 @@ def read(
     emit(rows, as_json=as_json, text=_rows)
 
 
-def _rows(found: TableRows) -> Iterator[str]:
+def _rows(found: "TableRows") -> Iterator[str]:
     cells = ([clip("-" if value is None else str(value), 40) for value in row] for row in found.rows)
     yield from table(found.columns, cells)
     if found.more:
@@ -137,7 +135,7 @@ def scrub(name: Name, home: HomeOption = None, as_json: JsonOption = False) -> N
         raise typer.Exit(2)
 
 
-def _scrubbed(found: TableScrub) -> Iterator[str]:
+def _scrubbed(found: "TableScrub") -> Iterator[str]:
     yield f"{found.files} files, {size(found.size)}"
     for verb, names in (("damaged", found.damaged), ("missing", found.missing)):
         for name in names:
@@ -176,7 +174,7 @@ def backfill(
     emit(connect(home).tables.backfill(path, dataset, since=since, until=until), as_json=as_json, text=_batch)
 
 
-def _batch(report: BatchReport) -> Iterator[str]:
+def _batch(report: "BatchReport") -> Iterator[str]:
     yield (
         f"{report.table}  version {report.version}: {number(report.accepted)} of {number(report.read)} rows came in, "
         f"{number(report.known)} were there, {number(report.outside)} are outside the range, "
@@ -189,7 +187,7 @@ def replay(path: UseCasePath, dataset: DataSetName, home: HomeOption = None, as_
     emit(connect(home).tables.replay(path, dataset), as_json=as_json, text=_replayed)
 
 
-def _replayed(report: ReplayReport) -> Iterator[str]:
+def _replayed(report: "ReplayReport") -> Iterator[str]:
     yield (
         f"{report.table}  version {report.version}: {number(report.accepted)} of {number(report.read)} rows came in, "
         f"{number(report.known)} were there, {number(report.left)} stay set aside"
@@ -216,7 +214,7 @@ def diff(
     emit(connect(home).tables.diff(path), as_json=as_json, text=_diff)
 
 
-def _diff(found: AccessDiff) -> Iterator[str]:
+def _diff(found: "AccessDiff") -> Iterator[str]:
     for change in found.changes:
         before, after = change.may_read
         word = "sees otherwise" if before and after else "may now read" if after else "may no longer read"
@@ -232,7 +230,7 @@ def _diff(found: AccessDiff) -> Iterator[str]:
         yield "There are too many users and tables to compare them all: these are the first."
 
 
-def _explained(view: AccessView) -> Iterator[str]:
+def _explained(view: "AccessView") -> Iterator[str]:
     may = "may" if view.allowed else "may not"
     yield f"{view.who} {may} read {view.table}, version {view.version}, for {view.purpose!r}"
     for reason in view.reasons:

@@ -1,7 +1,5 @@
 """``trace``: from one prediction back to the objective."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
@@ -36,7 +34,7 @@ def trace(
         raise typer.Exit(4)
 
 
-def _walk(report: Trace) -> Iterator[str]:
+def _walk(report: "Trace") -> Iterator[str]:
     yield f"{report.nodes[0].title} {report.prediction_id} of {report.use_case}"
     for index, node in enumerate(report.nodes):
         yield f"{'  ' if index == 0 else '└─'} {node.title}"

@@ -1,7 +1,5 @@
 """``check``, ``schema``, ``init``: the use case file itself."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -29,7 +27,7 @@ def check(path: UseCasePath = Path(), home: HomeOption = None, as_json: JsonOpti
     emit(connect(home).check(path), as_json=as_json, text=_checked)
 
 
-def _checked(report: CheckReport) -> Iterator[str]:
+def _checked(report: "CheckReport") -> Iterator[str]:
     yield f"{report.path} is in order."
     yield f"  name      {report.name} ({report.workload})"
     yield f"  data      {', '.join(report.data)}"
@@ -56,7 +54,7 @@ def init(
     emit(connect(home).init(folder, name or folder.absolute().name), as_json=as_json, text=_written)
 
 
-def _written(report: InitReport) -> Iterator[str]:
+def _written(report: "InitReport") -> Iterator[str]:
     yield f"Wrote {report.name} in {report.folder}:"
     for file in report.files:
         yield f"  {file}"

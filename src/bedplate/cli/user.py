@@ -1,7 +1,5 @@
 """``user``: who can come in, and what groups they are in."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,7 +37,7 @@ def add(
     emit(connect(home).users.add(name, service=service, groups=group or ()), as_json=as_json, text=_added)
 
 
-def _added(user: User) -> Iterator[str]:
+def _added(user: "User") -> Iterator[str]:
     yield f"Added the {user.kind} {user.name}, in {listed(user.groups, 'no group: it may do nothing yet')}."
     yield f"Next: bedplate key create {user.name}"
 
@@ -49,7 +47,7 @@ def list_(home: HomeOption = None, as_json: JsonOption = False) -> None:
     emit({"users": connect(home).users.list()}, as_json=as_json, text=lambda answer: _users(answer["users"]))
 
 
-def _users(users: Sequence[User]) -> Iterator[str]:
+def _users(users: "Sequence[User]") -> Iterator[str]:
     yield from table(
         ("name", "kind", "groups", "keys", "since"),
         (
@@ -77,7 +75,7 @@ def groups(
     emit(connect(home).users.set_groups(name, group or ()), as_json=as_json, text=_grouped)
 
 
-def _grouped(user: User) -> Iterator[str]:
+def _grouped(user: "User") -> Iterator[str]:
     yield f"{user.name} is in {listed(user.groups, 'no group')}."
 
 
@@ -86,5 +84,5 @@ def disable(name: Name, home: HomeOption = None, as_json: JsonOption = False) ->
     emit(connect(home).users.disable(name), as_json=as_json, text=_disabled)
 
 
-def _disabled(user: User) -> Iterator[str]:
+def _disabled(user: "User") -> Iterator[str]:
     yield f"{user.name} is shut out, with every key and session."

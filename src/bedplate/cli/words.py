@@ -1,7 +1,5 @@
 """Numbers and states in words, the same in every command."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -16,7 +14,7 @@ def number(value: float, digits: int = 3) -> str:
     return f"{value:,.2f}" if abs(value) >= 10 else f"{value:.{digits}f}"
 
 
-def estimate(value: Estimate, digits: int = 3) -> str:
+def estimate(value: "Estimate", digits: int = 3) -> str:
     """``0.158 [0.152, 0.164]``."""
     return f"{value.value:.{digits}f} [{value.low:.{digits}f}, {value.high:.{digits}f}]"
 

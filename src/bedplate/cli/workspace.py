@@ -1,7 +1,5 @@
 """``workspace``: what experiments, models and artifacts belong to, and who may see and change it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -53,7 +51,7 @@ def list_(home: HomeOption = None, as_json: JsonOption = False) -> None:
     emit({"workspaces": connect(home).workspaces.list()}, as_json=as_json, text=lambda found: _all(found["workspaces"]))
 
 
-def _all(workspaces: Sequence[Workspace]) -> Iterator[str]:
+def _all(workspaces: "Sequence[Workspace]") -> Iterator[str]:
     yield from table(
         ("name", "open to", "readers", "writers", "description"),
         (
@@ -104,8 +102,8 @@ def delete(name: Name, home: HomeOption = None, as_json: JsonOption = False) -> 
     emit(connect(home).workspaces.delete(name), as_json=as_json, text=_said("Deleted"))
 
 
-def _said(verb: str) -> Callable[[Workspace], Iterator[str]]:
-    def lines(workspace: Workspace) -> Iterator[str]:
+def _said(verb: str) -> "Callable[[Workspace], Iterator[str]]":
+    def lines(workspace: "Workspace") -> Iterator[str]:
         yield f"{verb} the workspace {workspace.name}."
         if verb != "Deleted":
             yield "open to  " + ("whoever has rights in the home" if workspace.shared else "administrators, its groups")

@@ -10,7 +10,7 @@ from bedplate import bundle as bundles
 from bedplate.app import access, endpoints
 from bedplate.app.exports import kubernetes as objects
 from bedplate.app.exports.kubernetes import Facts, Form, Release, Share
-from bedplate.app.read_models import KubernetesExport
+from bedplate.app.serving_models import KubernetesExport
 from bedplate.app.system import System
 from bedplate.errors import InputError
 from bedplate.identity import Principal
