@@ -15,7 +15,7 @@ from bedplate.cli.words import clip, estimate, money, number, seconds
 if TYPE_CHECKING:
     from bedplate.app.read_models import PlanOption, PlanReport
 
-SHOWN = 40
+SHOWN = 12
 """Rows of the option table that a person gets; ``--json`` has all."""
 
 

@@ -81,7 +81,8 @@ def _words(plan: Plan) -> Iterable[str]:
         yield f"{place} is {_name(option)}: {option.lost}."
     for flip in plan.flips[:3]:
         amount = f"{abs(flip.factor - 1):.0%}" if abs(flip.factor - 1) >= 0.005 else "a trifle"
-        yield f"It would be {flip.to} if {flip.name} were {amount} {'higher' if flip.factor > 1 else 'lower'}."
+        then = "Nothing would meet the file" if flip.to == "nothing" else f"It would be {flip.to}"
+        yield f"{then} if {flip.name} were {amount} {'higher' if flip.factor > 1 else 'lower'}."
     if plan.here is not None and plan.here is not chosen and not plan.here.meets:
         yield f"This machine does not meet the file: {plan.here.lost}."
     if plan.stages:
