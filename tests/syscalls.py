@@ -24,6 +24,7 @@ _LINE = re.compile(r"(?:(\d+) +)?(.*)")
 _BEGUN = re.compile(r"(.*?)\s*<unfinished \.\.\.>$")
 _RESUMED = re.compile(r"<\.\.\. \w+ resumed>(.*)")
 _CALL = re.compile(r"(\w+)\((.*)\)\s+= (-?\d+).*")
+_CUT = re.compile(r"(\w+)\((.*?),? <detached \.\.\.>$")  # it was begun, and nobody saw how it ended
 _FILE = re.compile(r"\d+<([^>]*)>(?!\(deleted\))")  # what has no name any more keeps nothing
 _TEXT = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _HEADER, _PAGE = 24, 4096
@@ -75,7 +76,8 @@ def traced(process: int, log: Path) -> Iterator[None]:
 
 
 def calls(log: Iterable[str]) -> list[Call]:
-    """The calls that ended, by when they began. A call that others came between is put together again."""
+    """The calls, by when they began. One that others came between is put together again; one that was under way when
+    the watching ended, as the last answer may be, has the result of one that failed."""
     open_calls: dict[str, tuple[int, str]] = {}
     found = []
     for number, line in enumerate(log):
@@ -91,11 +93,14 @@ def calls(log: Iterable[str]) -> list[Call]:
         elif unfinished := _BEGUN.match(text):
             open_calls[thread] = number, unfinished[1]
             continue
-        if (call := _CALL.match(text)) is None:
+        call = _CALL.match(text)
+        cut = _CUT.match(text) if call is None else None
+        if (shown := call or cut) is None:
             continue  # a signal, or the end of a thread
-        file = _FILE.match(call[2])
-        texts = tuple(codecs.escape_decode(each.encode())[0] for each in _TEXT.findall(call[2]))
-        found.append(Call(call[1], file[1] if file else "", texts, int(call[3]), begun, number))
+        file = _FILE.match(shown[2])
+        texts = tuple(codecs.escape_decode(each.encode())[0] for each in _TEXT.findall(shown[2]))
+        result = int(call[3]) if call is not None else -1
+        found.append(Call(shown[1], file[1] if file else "", texts, result, begun, number))
     return sorted(found, key=lambda each: each.begun)
 
 

@@ -108,6 +108,17 @@ def test_writes_of_many_connections_are_on_disk_when_they_are_acknowledged(serve
     assert syscalls.unsynced(found) == []
 
 
+def test_an_answer_that_was_under_way_when_the_watching_ended_is_one() -> None:
+    asked = '1 read(3<socket:[1]>, "POST mark-000001", 99) = 16'
+    answered = '1 write(3<socket:[1]>, "HTTP/1.1 200 OK\\r\\n\\r\\n{}", 21 <detached ...>'
+    synced = "1 fdatasync(4</x/y.db-wal> <detached ...>"
+
+    found = syscalls.calls([asked, answered, synced])
+
+    assert [answer.marks for answer in syscalls.answers(found)] == [{b"mark-000001"}]
+    assert [call.result for call in found] == [16, -1, -1]
+
+
 # ------------------------------------------------------------------------------------------------ the test that it is
 
 _SMALL = """
