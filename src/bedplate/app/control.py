@@ -33,6 +33,8 @@ _START = 60.0
 _STOP = 60.0
 _SHIP_EVERY = 30.0
 _COLLECT_EVERY = 6 * 3600.0
+_COLLECT_AFTER = (20_000, 20, 50)
+"""So many objects, and younger generations, make the collector look: one call of a client brings thousands of rows."""
 
 
 def _quiet(event: Event) -> None:
@@ -54,7 +56,7 @@ def serve_forever(
         previous = {
             number: signal.signal(number, lambda *_: home.stopping.set()) for number in (signal.SIGTERM, signal.SIGINT)
         }
-        address = home.system.home.run / "address"
+        address, thresholds = home.system.home.run / "address", gc.get_threshold()
         exporter = home.system.spans = _exporter(settings)  # an address that is none is told before anything is served
         plane = plugins("bedplate.control_plane")[0](
             Site(home.system, home.carry_out, lambda: endpoints.live(home.system))
@@ -68,6 +70,7 @@ def serve_forever(
             watching = rollout_steps.Watcher(home.system)
             on_ready(UpInfo(address=plane.address, link=home.link(), pid=os.getpid()))
             gc.freeze()  # what serves stays: the collector need not walk it again and again
+            gc.set_threshold(*_COLLECT_AFTER)
             gc.enable()
             _until_stopped(home)
             home.system.check_owner()
@@ -75,6 +78,7 @@ def serve_forever(
             if watching is not None:
                 watching.close()
             gc.unfreeze()
+            gc.set_threshold(*thresholds)
             address.unlink(missing_ok=True)
             plane.stop()
             home.system.spans = None
