@@ -52,6 +52,9 @@ def test_a_range_comes_in_once_and_what_was_set_aside_after_the_contract_is_righ
         *[("table.ingest", "table/late-invoices.invoices", "allow")] * 3,
         ("table.replay", "table/late-invoices.invoices", "allow"),
     ]
+    with home.system.store.read() as tx:
+        last = home.system.ledger.entry(tx, home.size() - 1)[0]
+    assert last.policies, "the entry names no policy that allowed it"
 
 
 def test_who_may_not_operate_the_use_case_brings_nothing_in(home: Team, folder: Path) -> None:

@@ -66,7 +66,7 @@ def test_every_part_of_the_machine_is_measured(measured: Probe) -> None:
 
 def test_what_measures_an_accelerator_measures_this_processor_as_well() -> None:
     """The same code with NumPy in the place of CuPy, and with ONNX Runtime's provider for the processor."""
-    of_arrays = accelerator.arrays(np, lambda: None, 0.05, name="here", memory=1, library="numpy", size=128)
+    of_arrays = accelerator.arrays(np, lambda: None, 0.05, name="here", memory=1, framework="numpy", size=128)
     assert set(of_arrays.matmul_tflops) == {"float32", "float16"}
     assert of_arrays.copy_gbps is not None
     assert min(of_arrays.copy_gbps, of_arrays.upload_gbps, *of_arrays.matmul_tflops.values()) > 0
@@ -78,7 +78,7 @@ def test_accelerators_are_those_that_a_library_finds() -> None:
     found = accelerator.measure(0.01)
     assert all(rate > 0 for device in found for rate in device.matmul_tflops.values())
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        assert not any(device.library.startswith("onnxruntime") for device in found)
+        assert not any(device.framework.startswith("onnxruntime") for device in found)
 
 
 def test_a_model_of_the_user_becomes_an_anchor(tmp_path: Path) -> None:

@@ -56,7 +56,8 @@ def serve_forever(
         previous = {
             number: signal.signal(number, lambda *_: home.stopping.set()) for number in (signal.SIGTERM, signal.SIGINT)
         }
-        address, thresholds = home.system.home.run / "address", gc.get_threshold()
+        address = home.system.home.run / "address"
+        thresholds = gc.get_threshold()
         exporter = home.system.spans = _exporter(settings)  # an address that is none is told before anything is served
         plane = plugins("bedplate.control_plane")[0](
             Site(home.system, home.carry_out, lambda: endpoints.live(home.system))

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from bedplate import clock, usecase
-from bedplate.app import access, contract_changes, inputs
+from bedplate.app import access, contract_changes, inputs, tables
 from bedplate.app.table_reports import BatchReport, ReplayReport
 from bedplate.errors import InputError, NotFoundError
 from bedplate.identity import Principal
@@ -46,7 +46,7 @@ def backfill(
     from bedplate.data import contracts, incremental
     from bedplate.data.ingest import ingest
 
-    loaded, data = _asked(system, principal, path, dataset)
+    loaded, data, policies = _asked(system, principal, path, dataset)
     if data.incremental is None:
         raise InputError(f"{dataset} is read whole each time", where=f"data.{dataset}", fix="bedplate run")
     model = contracts.load(loaded.folder / data.contract).model(dataset)
@@ -73,7 +73,8 @@ def backfill(
         known=result.known,
         outside=result.outside,
     )
-    _record(system, principal, "table.ingest", report, {"from": since, "to": until, "digest": result.table.digest})
+    told = {**msgspec.to_builtins(report), "from": since, "to": until, "digest": result.table.digest}
+    tables.record(system, principal, "table.ingest", report.table, policies, told)
     return report
 
 
@@ -84,7 +85,7 @@ def replay(system: "System", principal: Principal, path: str, dataset: str) -> R
     """
     from bedplate.data.replay import replay as bring_in
 
-    loaded, data = _asked(system, principal, path, dataset)
+    loaded, data, policies = _asked(system, principal, path, dataset)
     contract_changes.check(system, loaded, ())
     found = bring_in(
         system.tables,
@@ -103,29 +104,15 @@ def replay(system: "System", principal: Principal, path: str, dataset: str) -> R
         known=found.known,
         left=found.left,
     )
-    _record(system, principal, "table.replay", report, {"digest": found.table.digest})
+    told = {**msgspec.to_builtins(report), "digest": found.table.digest}
+    tables.record(system, principal, "table.replay", report.table, policies, told)
     return report
 
 
-def _asked(system: "System", principal: Principal, path: str, dataset: str) -> tuple[Loaded, DataSet]:
+def _asked(system: "System", principal: Principal, path: str, dataset: str) -> tuple[Loaded, DataSet, tuple[str, ...]]:
     loaded = usecase.load(Path(path))
-    access.demand(system, principal, "operate", policy.use_case(loaded.use_case.name))
+    decision = access.demand(system, principal, "operate", policy.use_case(loaded.use_case.name))
     if dataset not in loaded.use_case.data:
         known = ", ".join(loaded.use_case.data)
         raise NotFoundError(f"there is no data set {dataset!r}", where=str(loaded.path), fix=f"use one of {known}")
-    return loaded, loaded.use_case.data[dataset]
-
-
-def _record(
-    system: "System", principal: Principal, action: str, report: BatchReport | ReplayReport, more: dict[str, Any]
-) -> None:
-    with system.store.transaction() as tx:
-        system.ledger.record(
-            tx,
-            actor=principal.id,
-            action=action,
-            resource=f"table/{report.table}",
-            decision="allow",
-            payload={**msgspec.to_builtins(report), **more},
-            auth=principal.auth,
-        )
+    return loaded, loaded.use_case.data[dataset], decision.policies

@@ -118,7 +118,7 @@ def scrub(system: "System", principal: Principal, name: str) -> TableScrub:
         missing=found.missing,
         sound=found.sound,
     )
-    _record(system, principal, "table.scrub", name, policies_, {"damaged": report.damaged, "missing": report.missing})
+    record(system, principal, "table.scrub", name, policies_, {"damaged": report.damaged, "missing": report.missing})
     return report
 
 
@@ -136,7 +136,7 @@ def compact(system: "System", principal: Principal, name: str) -> TableView:
     before = system.tables.current(name)
     made = upkeep.compact(system.tables, name)
     if made != before:
-        _record(system, principal, "table.compact", name, policies_, {"version": made.version, "digest": made.digest})
+        record(system, principal, "table.compact", name, policies_, {"version": made.version, "digest": made.digest})
     return _view(system, principal, made)
 
 
@@ -147,7 +147,7 @@ def restore(system: "System", principal: Principal, name: str, version: int) -> 
     policies_ = _demand_operate(system, principal, name)
     made = upkeep.restore(system.tables, system.tables.version(name, version))
     payload = {"from": version, "version": made.version, "digest": made.digest}
-    _record(system, principal, "table.restore", name, policies_, payload)
+    record(system, principal, "table.restore", name, policies_, payload)
     return _view(system, principal, made)
 
 
@@ -219,9 +219,10 @@ def _demand_operate(system: "System", principal: Principal, name: str) -> tuple[
     return access.demand(system, principal, "operate", policy.use_case(access.use_case_of(name))).policies
 
 
-def _record(
+def record(
     system: "System", principal: Principal, action: str, name: str, policies_: tuple[str, ...], payload: dict[str, Any]
 ) -> None:
+    """Have the ledger say what was done to a table, by whom, and by which policies it was allowed."""
     with system.store.transaction() as tx:
         system.ledger.record(
             tx,

@@ -60,7 +60,7 @@ def _lines(found: "Probe") -> Iterator[str]:
         yield f"{model.name:<10} ms by rows of a call: {times}"
     for device in found.accelerators:
         rates = ", ".join(f"{kind} {rate:.1f}" for kind, rate in device.matmul_tflops.items())
-        yield f"{device.name}: {rates} TFLOP/s, {device.upload_gbps:.1f} GB/s to it ({device.library})"
+        yield f"{device.name}: {rates} TFLOP/s, {device.upload_gbps:.1f} GB/s to it ({device.framework})"
     if not found.accelerators:
         yield "no accelerator that PyTorch, CuPy or ONNX Runtime can use"
     yield f"measured in {found.seconds:.1f} s on {moment(found.made)}; plans scale from this"

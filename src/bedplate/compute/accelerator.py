@@ -49,7 +49,7 @@ def _torch_device(torch: Any, index: int, seconds: float) -> AcceleratorProbe:
     target, host = torch.empty_like(source), torch.ones(_COPY_BYTES, dtype=torch.uint8).pin_memory()
     return AcceleratorProbe(
         name=known.name,
-        library=f"torch {torch.__version__}",
+        framework=f"torch {torch.__version__}",
         memory=int(known.total_memory),
         matmul_tflops=rates,
         copy_gbps=2 * _COPY_BYTES / _best(lambda: target.copy_(source), wait, seconds / 4) / 1e9,
@@ -71,14 +71,21 @@ def _cupy(seconds: float) -> tuple[AcceleratorProbe, ...]:
                     seconds,
                     name=known["name"].decode(),
                     memory=int(known["totalGlobalMem"]),
-                    library=f"cupy {cupy.__version__}",
+                    framework=f"cupy {cupy.__version__}",
                 )
             )
     return tuple(found)
 
 
 def arrays(
-    module: Any, wait: Callable[[], object], seconds: float, *, name: str, memory: int, library: str, size: int = _SIZE
+    module: Any,
+    wait: Callable[[], object],
+    seconds: float,
+    *,
+    name: str,
+    memory: int,
+    framework: str,
+    size: int = _SIZE,
 ) -> AcceleratorProbe:
     """The figures of a device that a module with NumPy's interface computes on; ``wait`` returns when it is done."""
     rates = {}
@@ -89,7 +96,7 @@ def arrays(
     target, small = module.empty_like(source), module.ones(1)
     return AcceleratorProbe(
         name=name,
-        library=library,
+        framework=framework,
         memory=memory,
         matmul_tflops=rates,
         copy_gbps=2 * _COPY_BYTES / _best(lambda: module.copyto(target, source), wait, seconds / 4) / 1e9,
@@ -124,7 +131,7 @@ def onnx_device(provider: str, device: str, seconds: float, size: int = _SIZE) -
     upload = _best(lambda: value.update_inplace(host), lambda: None, seconds / 4)
     return AcceleratorProbe(
         name=f"{provider.removesuffix('ExecutionProvider')} device",
-        library=f"onnxruntime {onnxruntime.__version__}",
+        framework=f"onnxruntime {onnxruntime.__version__}",
         memory=None,
         matmul_tflops={"float32": 2 * size**3 / product / 1e12},
         copy_gbps=None,

@@ -44,7 +44,7 @@ class AcceleratorProbe(msgspec.Struct, frozen=True, kw_only=True):
     """What a short measurement found on one accelerator. None: the library that measured cannot tell."""
 
     name: str
-    library: str
+    framework: str
     memory: int | None
     """Bytes."""
     matmul_tflops: dict[str, float]

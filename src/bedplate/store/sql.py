@@ -71,10 +71,11 @@ class Upsert:
     """
 
     def __init__(self, table: sa.Table, *, update: tuple[str, ...] = (), when: Set | None = None) -> None:
-        self._statement = PerDialect(lambda dialect: _upsert(insert(dialect, table), table, update, when))
-        self._text = PerDialect(
-            lambda dialect: str(compiled(dialect, _upsert(insert(dialect, table), table, update, when)))
-        )
+        def made(dialect: sa.Dialect) -> Any:
+            return _upsert(insert(dialect, table), table, update, when)
+
+        self._statement = PerDialect(made)
+        self._text = PerDialect(lambda dialect: str(compiled(dialect, made(dialect))))
 
     def on(self, connection: sa.Connection) -> sa.Executable:
         """The statement for the database of this connection."""
