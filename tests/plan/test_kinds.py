@@ -109,6 +109,22 @@ def test_residency_holds_and_the_price_of_money_changes_nothing(
     assert one.instance in own
 
 
+@pytest.mark.parametrize("kind", ["llm_inference", "batch_scoring"])
+def test_what_a_requirement_costs_is_what_a_plan_without_it_saves(
+    kind: str, needs_by_kind: dict[str, Requirements]
+) -> None:
+    needs = needs_by_kind[kind]
+    plan = choose.plan(needs, CATALOGUE, PROBE)
+    saved = {constraint.name: constraint.saved for constraint in plan.constraints}
+    anywhere = choose.plan(msgspec.structs.replace(needs, residency=()), CATALOGUE, PROBE)
+    assert total(plan) - total(anywhere) == pytest.approx(saved["residency: anywhere"])
+    name, let_go = ("p99", "latency: ten times the p99")
+    if kind == "batch_scoring":
+        name, let_go = ("time of a run", "time: ten times as long")
+    slow = choose.plan(changed(needs, name, needs.value(name) * 10), CATALOGUE, PROBE)
+    assert max(0.0, total(plan) - total(slow)) == pytest.approx(saved[let_go])
+
+
 def only(provider: str, factor: float) -> catalogue.Catalogue:
     """The catalogue of one provider, all that it charges multiplied."""
     instances = tuple(

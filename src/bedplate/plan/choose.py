@@ -3,14 +3,15 @@ is chosen. What each requirement costs, and which input would change the choice,
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 import msgspec
 
 from bedplate.plan import devices, jobs, replicas, sites, workloads
 from bedplate.plan.catalogue import Catalogue
-from bedplate.plan.sites import Sizer
+from bedplate.plan.requirements import HOURS_PER_MONTH
+from bedplate.plan.sites import Site, Sizer
 from bedplate.plan.types import (
     ChatSize,
     Constraint,
@@ -56,11 +57,12 @@ def plan(requirements: Requirements, catalogue: Catalogue, probe: Probe) -> Plan
 
     Pure: the same arguments give the same plan.
     """
-    ranked = sorted(_options(requirements, catalogue, probe), key=_rank)
-    chosen = _best(ranked)
+    search = _Search(requirements, catalogue, probe)
+    ranked = sorted(search.every(requirements), key=_rank)
+    chosen = next((option for option in ranked if option.meets), None)
     breach, reason = _judge(requirements, chosen)
-    constraints = _constraints(requirements, catalogue, probe, chosen) if chosen else ()
-    flips = _flips(requirements, catalogue, probe, chosen, ranked) if chosen else ()
+    constraints = _constraints(requirements, search, chosen) if chosen else ()
+    flips = _flips(requirements, search, chosen, ranked) if chosen else ()
     if breach == "block":
         chosen = None
     final = tuple(_with_reason(option, chosen, requirements) for option in ranked)
@@ -85,15 +87,37 @@ def plan(requirements: Requirements, catalogue: Catalogue, probe: Probe) -> Plan
     )
 
 
-def _options(requirements: Requirements, catalogue: Catalogue, probe: Probe) -> Iterator[Option]:
-    sizer, markets = KINDS[type(requirements.size)]
-    yield from sizer(sites.here(catalogue, probe), requirements, catalogue, probe)
-    for site in sites.rented(requirements, catalogue, markets):
-        yield from sizer(site, requirements, catalogue, probe)
+class _Search:
+    """All sites of a catalogue for one kind of workload, looked up once for each residency, cheapest hour first."""
 
+    def __init__(self, requirements: Requirements, catalogue: Catalogue, probe: Probe) -> None:
+        self._sizer, self._markets = KINDS[type(requirements.size)]
+        self._catalogue, self._probe = catalogue, probe
+        self._sites: dict[tuple[str, ...], list[Site]] = {}
 
-def _best(options: Iterable[Option]) -> Option | None:
-    return min((option for option in options if option.meets), key=_rank, default=None)
+    def every(self, requirements: Requirements) -> Iterator[Option]:
+        """All ways to run it, also those that do not meet the file."""
+        for site in self._places(requirements):
+            yield from self._sizer(site, requirements, self._catalogue, self._probe)
+
+    def best(self, requirements: Requirements) -> Option | None:
+        """The cheapest that meets the file: what could not be cheaper if one machine were enough is not sized."""
+        found: Option | None = None
+        hours = HOURS_PER_MONTH if requirements.hourly else 0.0  # what ends may need less than an hour
+        for site in self._places(requirements):
+            if found is not None and site.rate.value * hours > _total(found):
+                break
+            for option in self._sizer(site, requirements, self._catalogue, self._probe):
+                if option.meets and (found is None or _rank(option) < _rank(found)):
+                    found = option
+        return found
+
+    def _places(self, requirements: Requirements) -> list[Site]:
+        if requirements.residency not in self._sites:
+            rented = sites.rented(requirements, self._catalogue, self._markets)
+            found = [sites.here(self._catalogue, self._probe), *rented]
+            self._sites[requirements.residency] = sorted(found, key=lambda site: site.rate.value)
+        return self._sites[requirements.residency]
 
 
 def _rank(option: Option) -> tuple[bool, float, str, str, str]:
@@ -139,14 +163,12 @@ def _with_reason(option: Option, chosen: Option | None, requirements: Requiremen
     )
 
 
-def _constraints(
-    requirements: Requirements, catalogue: Catalogue, probe: Probe, chosen: Option
-) -> tuple[Constraint, ...]:
+def _constraints(requirements: Requirements, search: _Search, chosen: Option) -> tuple[Constraint, ...]:
     """What each requirement costs: choose again without it. The largest saving binds."""
     now = _total(chosen)
     found = []
     for name, line, relaxed in _relaxed(requirements):
-        saved = max(0.0, now - _total(_best(_options(relaxed, catalogue, probe)) or chosen))
+        saved = max(0.0, now - _total(search.best(relaxed) or chosen))
         found.append(Constraint(name=name, line=line, saved=saved, share=saved / now if now else 0.0))
     return tuple(sorted(found, key=lambda c: (-c.saved, c.name)))
 
@@ -185,9 +207,7 @@ def _scaled(requirements: Requirements, names: set[str], factor: float) -> Requi
     return msgspec.structs.replace(requirements, items=items)
 
 
-def _flips(
-    requirements: Requirements, catalogue: Catalogue, probe: Probe, chosen: Option, ranked: list[Option]
-) -> tuple[Flip, ...]:
+def _flips(requirements: Requirements, search: _Search, chosen: Option, ranked: list[Option]) -> tuple[Flip, ...]:
     """The inputs that would change the choice, the nearest first: prices, traffic, and what may be waited."""
     found = []
     second = next((option for option in ranked if option.meets and not _same(option, chosen)), None)
@@ -203,7 +223,7 @@ def _flips(
     for name, items in inputs.items():
         for factors in ((1.25, 1.5, 2.0), (0.8, 0.67, 0.5)):
             for factor in factors:
-                other = _best(_options(_scaled(requirements, items, factor), catalogue, probe))
+                other = search.best(_scaled(requirements, items, factor))
                 if other is None or not _same(other, chosen):
                     found.append(Flip(name=name, factor=factor, to=_named(other) if other else "nothing"))
                     break

@@ -90,6 +90,8 @@ def _words(plan: Plan) -> Iterable[str]:
         yield f"Most of a request's work is {slowest.stage}: {_ms(slowest.time)} ms here ({slowest.why})."
 
 
+_SHARED = {1: "the optimiser", 2: "gradients and optimiser", 3: "weights, gradients and optimiser"}
+_AGAIN = {"selective": "attention", "half": "every second layer", "full": "all"}
 _NAMES = {
     "p99": "99 of 100 requests are answered within {}",
     "first token": "99 of 100 answers begin within {}",
@@ -150,13 +152,14 @@ def _shape(option: Option) -> str:
     if layout.tensor > 1:
         ways.append(f"each layer split over {layout.tensor} of them")
     if layout.pipeline > 1:
-        ways.append(f"the layers in {layout.pipeline} stages")
+        held = f", {layout.virtual} of them on each" if layout.virtual > 1 else ""
+        ways.append(f"the layers in {layout.pipeline * layout.virtual} stages{held}")
     if layout.expert > 1:
         ways.append(f"experts spread over {layout.expert}")
     if layout.sharding:
-        ways.append("weights and optimiser shared out" if layout.sharding == 3 else "the optimiser shared out")
+        ways.append(f"{_SHARED[layout.sharding]} shared out")
     if layout.recompute != "none":
-        ways.append(f"{'all' if layout.recompute == 'full' else 'attention'} computed again to save memory")
+        ways.append(f"{_AGAIN[layout.recompute]} computed again to save memory")
     if option.replicas is not None:
         ways.append(f"up to {layout.batch} requests at once in each copy")
     return f"{text}: {', '.join(ways)}."

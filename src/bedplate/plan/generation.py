@@ -7,7 +7,7 @@ Efficiently Scaling Transformer Inference; Yu et al. (2022), Orca.
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -221,6 +221,7 @@ def calibrated() -> Calibrated[Generation]:
     return restore("llm_serving", MODEL, [row for quality, row in measured() if quality == "exact"])
 
 
+@lru_cache(maxsize=4096)
 def token(g: Generation, model: str = "yours") -> Estimated:
     """Seconds for each token of all devices together, with a 90 % interval; ``model`` names it if it was published.
 

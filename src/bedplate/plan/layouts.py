@@ -20,34 +20,39 @@ _ASKED = 4
 """Fastest layouts by the model alone that are asked of the anchors too."""
 _ROOM = 0.94
 """Share of a device's memory that may be planned for."""
-_RECOMPUTE: tuple[Recompute, ...] = ("none", "selective", "full")
+_RECOMPUTE: tuple[Recompute, ...] = ("none", "selective", "half", "full")
+_WIDTHS = (1, 2, 4, 8)
+_STAGES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32)
+_VIRTUAL = (1, 2, 4, 8)
+_PIECES = (1, 2, 4, 8, 16)
+_EXPERTS = (1, 2, 4, 8, 16, 32, 64)
 
 
 def candidates(size: LanguageTrainingSize, device: Accelerator, devices: int) -> Iterator[training.Training]:
     """Every layout that divides devices, heads, layers, experts and batch."""
     m = size.model
     known = [p for p in size.precisions if p in device.tflops]
-    widths = [t for t in (1, 2, 4, 8) if t <= min(device.node, devices) and m.heads % t == 0]
-    for tensor, pipeline in itertools.product(widths, (1, 2, 4, 8, 16)):
+    widths = [t for t in _WIDTHS if t <= min(device.node, devices) and m.heads % t == 0]
+    for tensor, pipeline in itertools.product(widths, _STAGES):
         if devices % (tensor * pipeline) or m.layers % pipeline:
             continue
         replicas = devices // (tensor * pipeline)
         if size.batch % replicas:
             continue
-        spread = (
-            [e for e in (1, 2, 4, 8, 16, 32, 64) if e <= replicas * tensor and m.experts % e == 0] if m.experts else [1]
-        )
+        spread = [e for e in _EXPERTS if e <= replicas * tensor and m.experts % e == 0] if m.experts else [1]
         each = size.batch // replicas
-        pieces = [b for b in (1, 2, 4, 8) if each % b == 0 and each // b >= pipeline]
-        kinds = (1, 3) if pipeline == 1 else (1,)
-        for piece, sharding, recompute, expert, precision in itertools.product(
-            pieces, kinds, _RECOMPUTE, spread, known
+        pieces = [b for b in _PIECES if each % b == 0 and each // b >= pipeline]
+        # Shared-out weights would be gathered anew for every micro-batch of a stage; one stage alone has no bubble.
+        kinds = (1, 2, 3) if pipeline == 1 else (1,)
+        virtual = [v for v in _VIRTUAL if m.layers % (pipeline * v) == 0] if pipeline > 1 else [1]
+        for piece, sharding, again, expert, held, precision in itertools.product(
+            pieces, kinds, _RECOMPUTE, spread, virtual, known
         ):
             yield training.Training(
                 model=m, accelerator=device, devices=devices, precision=precision,
                 recipe="tensorwise" if precision == "fp8" else "", sequence=size.sequence, batch=size.batch,
-                micro_batch=piece, tensor=tensor, pipeline=pipeline, expert=expert, sharding=sharding,
-                recompute=recompute,
+                micro_batch=piece, tensor=tensor, pipeline=pipeline, virtual=held, expert=expert, sharding=sharding,
+                recompute=again,
             )  # fmt: skip
 
 
@@ -84,6 +89,6 @@ def fastest(size: LanguageTrainingSize, device: Accelerator, devices: int) -> tu
 def _layout(t: training.Training, need: float) -> Layout:
     return Layout(
         accelerator=t.accelerator.name, devices=t.devices, precision=t.precision, batch=t.batch,
-        micro_batch=t.micro_batch, tensor=t.tensor, pipeline=t.pipeline, context=t.context, expert=t.expert,
-        sharding=t.sharding, recompute=t.recompute, memory_gib=need / 2**30,
+        micro_batch=t.micro_batch, tensor=t.tensor, pipeline=t.pipeline, virtual=t.virtual, context=t.context,
+        expert=t.expert, sharding=t.sharding, recompute=t.recompute, memory_gib=need / 2**30,
     )  # fmt: skip

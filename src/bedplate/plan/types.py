@@ -297,6 +297,8 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     micro_batch: int = 1
     tensor: int = 1
     pipeline: int = 1
+    virtual: int = 1
+    """Stages that each device holds of the pipeline."""
     context: int = 1
     expert: int = 1
     sharding: int = 0
