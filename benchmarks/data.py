@@ -232,6 +232,8 @@ def _timed(result: dict[str, Any]) -> Iterator[None]:
     before, started = _processor(), time.perf_counter()
     yield
     result["seconds"] = time.perf_counter() - started
+    if "bedplate.data.parsing.template" in sys.modules:  # what parsed the sources has been waited for, and is counted
+        sys.modules["bedplate.data.parsing.template"].TEMPLATE.end()
     result["processor"] = _processor() - before
     # The process that parses a source counts as well: both peaks together, whether or not they came at one moment.
     kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)

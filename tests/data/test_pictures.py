@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from bedplate.data import ingest as ingestion
-from bedplate.data.sources import formats
-from bedplate.data.sources.port import BadLine, Chunk
+from bedplate.data.parsing import formats
+from bedplate.data.parsing.values import BadLine, Chunk
 from bedplate.data.tables import Tables
 from bedplate.errors import ContractError
 from bedplate.usecase.types import DataSet, Source
@@ -66,7 +66,7 @@ def test_images_are_rows_with_their_pixels(tmp_path: Path) -> None:
 def test_an_image_that_claims_too_much_is_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image = pytest.importorskip("PIL.Image")
     image.fromarray(PIXELS).save(tmp_path / "a.png")
-    monkeypatch.setattr("bedplate.data.sources.pictures.MAX_PIXELS", 11)
+    monkeypatch.setattr("bedplate.data.parsing.pictures.MAX_PIXELS", 11)
     (item,) = formats.read("images", [tmp_path / "a.png"], ["pixels"])
     assert isinstance(item, BadLine)
     assert "claims 4 x 3 pixels" in item.reason

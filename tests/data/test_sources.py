@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from bedplate.data import ingest as ingestion
-from bedplate.data.sources import BadLine, Chunk, Reach, formats, opened, places
+from bedplate.data.parsing import formats
+from bedplate.data.sources import BadLine, Chunk, Reach, opened, places
 from bedplate.data.tables import Tables
 from bedplate.errors import (
     ContractError,
@@ -373,3 +374,23 @@ def test_a_query_changes_nothing_in_the_database(tmp_path: Path, postgresql: ser
 
         assert connection.execute("SELECT count(*) FROM kept").fetchone() == (1,)
         assert connection.execute("SELECT is_called FROM ticket").fetchone() == (False,)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "DELETE FROM visits RETURNING visit",
+        "SELECT visit FROM visits; DELETE FROM visits",
+        "ATTACH '/etc/passwd' AS other",
+        "PRAGMA table_list",
+        "SELECT load_extension('libc.so.6')",
+        "SELECT visit FROM nothing",
+    ],
+)
+def test_a_query_of_a_file_of_sqlite_reads_its_tables_alone(tmp_path: Path, make: Any, query: str) -> None:
+    source, reach = make("sqlite")
+    with (
+        pytest.raises(ContractError, match="refuses the query"),
+        opened(Source(kind="sql", path=source.path, query=query), tmp_path, reach),
+    ):
+        pass

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from bedplate.data import duck, parquet, rules
 from bedplate.data.model import RowRule
-from bedplate.data.sources import formats
+from bedplate.data.parsing import formats
 from bedplate.data.tables import Tables
 from bedplate.errors import ContractError, IntegrityError
 

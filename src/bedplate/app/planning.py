@@ -11,6 +11,7 @@ from bedplate.app import access, described, inputs, policies
 from bedplate.app.read_models import PlanOption, PlanReport, Requirement
 from bedplate.app.stage import Context
 from bedplate.app.system import System
+from bedplate.data.parsing.template import TEMPLATE
 from bedplate.errors import InputError
 from bedplate.identity import Principal
 from bedplate.ids import Digest
@@ -103,6 +104,8 @@ def probe_digest(measured: Probe) -> Digest:
 
 def facts(loaded: Loaded) -> DataFacts:
     """Rows and bytes of each source, from file sizes and Parquet footers; no row is read."""
+    if any(data.source.kind == "parquet" and is_local(data.source) for data in loaded.use_case.data.values()):
+        TEMPLATE.warm()  # while this process loads its half
     from bedplate.data import sources
 
     tables: dict[str, TableFacts] = {}

@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 from bedplate.data import contracts, convert, duck, sources
 from bedplate.data.incremental import Standing, set_aside
 from bedplate.data.model import Contract, KeyRule, Model, RowRule, SetRule, metric_checks
+from bedplate.data.parsing import pictures
 from bedplate.data.rules import broken
-from bedplate.data.sources import pictures
 from bedplate.data.sources.databases import Window
 from bedplate.data.tables import Tables
 from bedplate.errors import ContractError, UserCodeError

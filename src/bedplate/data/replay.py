@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 from bedplate.data import contracts
 from bedplate.data.incremental import Standing, padded
 from bedplate.data.ingest import Check, table_name
+from bedplate.data.parsing.values import BadLine, Chunk
 from bedplate.data.sources.databases import Window
-from bedplate.data.sources.port import BadLine, Chunk
 from bedplate.data.tables import Tables
 from bedplate.errors import InputError
 from bedplate.ids import Digest

@@ -1,6 +1,7 @@
 """What a process gives up before it runs code that is not ours: capabilities, files, network, other processes."""
 
 import ctypes
+import functools
 import os
 import platform
 import resource
@@ -87,6 +88,7 @@ def limit(*, memory: int, cpu_seconds: int | None) -> None:
         resource.setrlimit(kind, (most, most))
 
 
+@functools.cache
 def interpreter() -> tuple[Path, ...]:
     """The folders that Python and installed packages are imported from, and this package."""
     paths = sysconfig.get_paths()

@@ -7,7 +7,7 @@ is decoded into typed values.
 import struct
 from typing import IO, Literal
 
-Kind = Literal["header", "confined", "progress", "name", "file", "request", "result", "error"]
+Kind = Literal["header", "confined", "progress", "name", "file", "request", "result", "taken", "error"]
 
 _CODES: dict[Kind, bytes] = {
     "header": b"H",
@@ -17,6 +17,7 @@ _CODES: dict[Kind, bytes] = {
     "file": b"F",
     "request": b"Q",
     "result": b"R",
+    "taken": b"T",
     "error": b"E",
 }
 _KINDS = {code: kind for kind, code in _CODES.items()}

@@ -18,9 +18,9 @@ import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
@@ -32,10 +32,48 @@ _POLL, _PARTING = 0.05, 2.0
 _LOG_BYTES = 16 << 10
 
 
-class Worker:
-    """One limited process, running ``module`` with the pid of its owner as its argument; confined when this returns.
+class Process(Protocol):
+    """A started process, as :class:`subprocess.Popen` has it."""
 
-    The module MUST read a ``header`` frame from its standard input, a socket, confine itself, and answer ``confined``
+    pid: int
+    stdout: Any
+    """What it prints, as a binary file."""
+
+    def poll(self) -> int | None:
+        """How it ended; None while it runs."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """How it ended, once it has."""
+
+    def kill(self) -> None:
+        """Kill it."""
+
+
+Start: TypeAlias = Callable[[socket.socket, Path], Process]
+"""Starts a process with a socket as its standard input, in a working folder; see also :mod:`.template`."""
+
+
+def module(name: str, threads: int) -> Start:
+    """A module, run by an interpreter of its own with the pid of the owner as its argument."""
+
+    def start(connection: socket.socket, scratch: Path) -> Process:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-s", "-B", "-m", name, str(os.getpid())],
+            stdin=connection.fileno(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd=scratch,
+            env=processes.environment(scratch, threads=threads),
+            start_new_session=True,
+        )
+
+    return start
+
+
+class Worker:
+    """One limited process, begun by ``start``; confined when this returns.
+
+    It MUST read a ``header`` frame from its standard input, a socket, confine itself, and answer ``confined``
     with its :class:`~bedplate.isolation.confine.Isolation`. To ``header`` are added ``memory`` and ``scratch``, its
     working folder, in which it finds ``files``.
 
@@ -45,12 +83,11 @@ class Worker:
 
     def __init__(
         self,
-        module: str,
+        start: Start,
         header: Mapping[str, Any],
         *,
         files: Mapping[str, bytes],
         memory: int,
-        threads: int,
         seconds: float,
         require_isolation: bool = True,
     ) -> None:
@@ -61,16 +98,14 @@ class Worker:
         for end in (ours, theirs):
             for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
                 end.setsockopt(socket.SOL_SOCKET, option, 1 << 20)
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-s", "-B", "-m", module, str(os.getpid())],
-            stdin=theirs.fileno(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            cwd=scratch,
-            env=processes.environment(scratch, threads=threads),
-            start_new_session=True,
-        )
-        theirs.close()
+        try:
+            self._process = start(theirs, scratch)
+        except BaseException:
+            ours.close()
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
+        finally:
+            theirs.close()
         self._socket, self._memory, self._killed, self._said = ours, memory, "", bytearray()
         self._closed = False
         self.pid = self._process.pid
@@ -156,7 +191,7 @@ class Worker:
         return found
 
 
-def _clean_up(process: "subprocess.Popen[bytes]", connection: socket.socket, scratch: Path) -> None:
+def _clean_up(process: Process, connection: socket.socket, scratch: Path) -> None:
     if process.poll() is None:
         process.kill()
     process.wait()
@@ -164,7 +199,7 @@ def _clean_up(process: "subprocess.Popen[bytes]", connection: socket.socket, scr
     shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _watch(owner: "weakref.ref[Worker]", process: "subprocess.Popen[bytes]") -> None:
+def _watch(owner: "weakref.ref[Worker]", process: Process) -> None:
     """Kill the process when it holds too much memory or makes too many threads; keep the end of what it prints."""
     assert process.stdout is not None
     with process.stdout as printed:

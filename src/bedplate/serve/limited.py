@@ -17,7 +17,7 @@ import numpy.typing as npt
 from bedplate.errors import InputError, IntegrityError, UnavailableError
 from bedplate.isolation import wire
 from bedplate.isolation.confine import available
-from bedplate.isolation.worker import Worker
+from bedplate.isolation.worker import Worker, module
 from bedplate.records import ModelSignature
 from bedplate.serve.predictors import Answer, FeatureReader
 from bedplate.serve.tensors import DTYPES, ModelError
@@ -234,7 +234,7 @@ class _Process:
         worker: Worker | None = None
         try:
             worker = Worker(
-                "bedplate.serve.inside", header, files=files, memory=memory, threads=threads, seconds=START_SECONDS
+                module("bedplate.serve.inside", threads), header, files=files, memory=memory, seconds=START_SECONDS
             )
             loaded, told = worker.receive(_LIMITS, time.monotonic() + START_SECONDS)
             if loaded == "error":

@@ -9,6 +9,7 @@ from bedplate import ids
 from bedplate.app import access, contract_changes, inputs, row_access
 from bedplate.app.ingesting import Rate
 from bedplate.app.stage import Context, Evidence, Outcome, Stage
+from bedplate.data.parsing.template import TEMPLATE
 from bedplate.errors import InputError, NotFoundError
 from bedplate.ids import Digest
 from bedplate.records import FeatureSet, IngestResult
@@ -53,6 +54,7 @@ def _newest(context: Context, dataset: str) -> str:
 
 
 def _ingest(context: Context) -> Outcome:
+    TEMPLATE.warm()  # while this process loads its half
     from bedplate.data.ingest import ingest
 
     contract_changes.check(context.system, context.loaded, views(context))

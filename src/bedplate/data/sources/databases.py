@@ -13,11 +13,12 @@ import msgspec
 import pyarrow as pa
 
 from bedplate.data import convert
+from bedplate.data.parsing import rows
+from bedplate.data.parsing.values import Chunk
 from bedplate.data.sources.port import Opened
 from bedplate.errors import BedplateError, ContractError, InputError, NotFoundError, UnavailableError, UserCodeError
 from bedplate.usecase.types import Source
 
-_ROWS = 16_384
 _PROGRAM = "program:"
 
 
@@ -66,16 +67,11 @@ def fetch(source: Source, folder: Path, connections: Mapping[str, str], window: 
         UnavailableError: it cannot be reached.
     """
     if source.path:
-        file = (folder / source.path).expanduser().resolve()
-        if not file.is_file():
-            raise NotFoundError("there is no such database", where=str(file), fix="correct the path in usecase.yaml")
-        # Opened so that nothing in it is written, and nothing beside it is made.
-        address, label = f"sqlite:///file:{file}?mode=ro&immutable=1&uri=true", source.path
+        batches, label = _by_file(source, folder, window), source.path
     else:
-        address, label = address_of(source, connections), source.connection
+        batches, label = _batches(address_of(source, connections), source.query, window), source.connection
     path = scratch / "rows.arrow"
     try:
-        batches = _batches(address, source.query, window)
         first = next(batches)
         with pa.ipc.new_stream(path, first.schema) as writer:
             writer.write_batch(first)
@@ -84,6 +80,22 @@ def fetch(source: Source, folder: Path, connections: Mapping[str, str], window: 
     except OSError as error:
         raise UnavailableError(f"the rows of {label} cannot be written down: {error.strerror}", where=label) from error
     return Opened("arrow", label, (path,), typed=False)
+
+
+def _by_file(source: Source, folder: Path, window: Window) -> Iterator[pa.RecordBatch]:
+    """What a query gives of a file of SQLite, which somebody else made: it is opened where any file is parsed."""
+    file = (folder / source.path).expanduser().resolve()
+    if not file.is_file():
+        raise NotFoundError("there is no such database", where=str(file), fix="correct the path in usecase.yaml")
+    given = Opened("sqlite", source.path, (file,), query=source.query, bound=window.bound())
+    try:
+        schema = given.columns(())
+        yield rows.batch([], schema.names)
+        for item in given.read(schema.names):
+            if isinstance(item, Chunk):
+                yield from item.table.to_batches()
+    finally:
+        given.close()
 
 
 def _batches(address: str, query: str, window: Window) -> Iterator[pa.RecordBatch]:
@@ -146,12 +158,12 @@ def _by_sqlalchemy(address: str, query: str, window: Window) -> Iterator[pa.Reco
         with engine.connect() as connection:
             # The query is a use case's, the rights are the home's: it reads, whatever it says.
             reading = {"postgresql_readonly": True} if url.get_backend_name() == "postgresql" else {}
-            streamed = connection.execution_options(stream_results=True, max_row_buffer=_ROWS, **reading)
+            streamed = connection.execution_options(stream_results=True, max_row_buffer=rows.AT_ONCE, **reading)
             result = streamed.execute(statement, bound)
             names = list(result.keys())
-            yield _batch([], names)
-            while rows := result.fetchmany(_ROWS):
-                yield _batch(rows, names)
+            yield rows.batch([], names)
+            while found := result.fetchmany(rows.AT_ONCE):
+                yield rows.batch(found, names)
     except sa.exc.OperationalError as error:
         raise UnavailableError(
             f"the database cannot be read: {_first_line(error.orig)}", where=url.render_as_string(hide_password=True),
@@ -165,25 +177,6 @@ def _by_sqlalchemy(address: str, query: str, window: Window) -> Iterator[pa.Reco
         ) from error  # fmt: skip
     finally:
         engine.dispose()
-
-
-def _batch(rows: Iterable[Any], names: list[str]) -> pa.RecordBatch:
-    columns = list(zip(*rows, strict=True)) or [()] * len(names)
-    return pa.RecordBatch.from_arrays([pa.array(map(_text, column), pa.string()) for column in columns], names)
-
-
-def _text(value: Any) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, datetime):
-        return value.isoformat(" ")
-    if isinstance(value, bytes | bytearray | memoryview):
-        return bytes(value).hex()
-    if isinstance(value, list | dict | tuple):
-        return msgspec.json.encode(value).decode()
-    return str(value)
 
 
 def _first_line(error: object) -> str:

@@ -1,7 +1,9 @@
 """An open source: its files are on this disk, and a limited process parses them on request."""
 
+import functools
+import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,44 +12,18 @@ import numpy as np
 import pyarrow as pa
 
 from bedplate import errors
+from bedplate.data.parsing.template import TEMPLATE
+from bedplate.data.parsing.values import MAX_ROWS, ROW, SLOTS, BadLine, Chunk, Told
 from bedplate.errors import ContractError
 from bedplate.ids import Digest, digest_file, digest_of
+from bedplate.isolation.template import shared_memory
 from bedplate.isolation.worker import Worker
 
 MEMORY = 2 << 30
 """Bytes that the process which parses a source may hold."""
+_LIMIT = 1 << 26
 PATIENCE = 300.0
 """Seconds that it may take for its next rows."""
-MAX_FRAME = 1 << 30
-ROW = "_bedplate_row"
-"""The column that carries row numbers which do not follow one another."""
-
-
-class Chunk(msgspec.Struct, frozen=True):
-    """Some rows of one file. ``rows`` are their numbers in it, from 1, a CSV header not counted."""
-
-    file: str
-    table: pa.Table
-    rows: np.ndarray
-
-
-class BadLine(msgspec.Struct, frozen=True):
-    """What stands in a file where a row should be, and is none."""
-
-    file: str
-    row: int
-    text: str
-    reason: str
-
-
-class Told(msgspec.Struct, frozen=True):
-    """What goes before a frame of rows: their file and the number of the first; or a bad line instead of rows."""
-
-    file: str = ""
-    first: int = 0
-    bad: BadLine | None = None
-
-
 T = TypeVar("T")
 _told = msgspec.json.Decoder(Told)
 _failed = msgspec.json.Decoder(dict[str, str | None])
@@ -56,6 +32,8 @@ _failed = msgspec.json.Decoder(dict[str, str | None])
 class Opened:
     """The rows of one source. ``label`` names it to people; ``typed`` says that its columns have types of their own.
 
+    ``query`` with its values ``bound`` chooses the rows of a file of SQLite.
+
     ``open_ended``: it offers more columns than anybody asks for, so those that a contract leaves out are not missed.
 
     Every method but ``digest`` raises ContractError where a file is damaged, not of its kind, or takes more memory or
@@ -63,19 +41,27 @@ class Opened:
     """
 
     def __init__(
-        self, kind: str, label: str, paths: tuple[Path, ...], *, memory: int = MEMORY, typed: bool = True
+        self,
+        kind: str,
+        label: str,
+        paths: tuple[Path, ...],
+        *,
+        memory: int = MEMORY,
+        typed: bool = True,
+        query: str = "",
+        bound: Mapping[str, Any] | None = None,
     ) -> None:
         self.kind, self.label, self.paths = kind, label, paths
         self.typed = typed and kind in ("parquet", "arrow", "images", "dicom")
         self.open_ended = kind in ("images", "dicom")
-        self._memory = memory
+        self._memory, self._query = memory, {"query": query, "bound": dict(bound or {})}
         self._worker: Worker | None = None
+        self._shared = -1
+        self._taken = 0
 
     def close(self) -> None:
         """End the process that reads it."""
-        if self._worker is not None:
-            self._worker.end("closed")
-            self._worker = None
+        self._end("closed")
 
     def digest(self) -> Digest:
         """Covers the content of every file."""
@@ -122,9 +108,9 @@ class Opened:
                 self.close()
 
     def _chunk(self, told: Told, names: Sequence[str]) -> Chunk:
-        _, payload = self._frame("file")
+        payload = self._taken_out(told.size)
         try:
-            table = pa.ipc.open_stream(pa.py_buffer(payload)).read_all()
+            table = pa.ipc.open_stream(payload).read_all()
             table.validate(full=True)  # written by a process that an adversary may hold
             if ROW in table.column_names:
                 rows = np.asarray(table.column(ROW).to_numpy())
@@ -133,6 +119,22 @@ class Opened:
             return Chunk(told.file, table.select(list(names)), rows)
         except (pa.ArrowException, ValueError, KeyError) as error:
             raise self._ended(f"its rows cannot be read: {error}") from error
+
+    def _taken_out(self, size: int) -> pa.Buffer:
+        """A copy of what lies in the next slot: the process that wrote it may go on to change it."""
+        if not 0 <= size <= MAX_ROWS:
+            raise self._ended("its answer cannot be read")
+        assert self._worker is not None
+        buffer, at = pa.allocate_buffer(size), self._taken % SLOTS * MAX_ROWS
+        view, done = memoryview(buffer), 0
+        while done < size:
+            done += os.preadv(self._shared, [view[done:]], at + done)
+        self._taken += 1
+        try:
+            self._worker.send("taken", b"", time.monotonic() + PATIENCE)
+        except OSError as error:
+            raise self._ended(str(error)) from error
+        return buffer
 
     def _result(self, kind: type[T]) -> T:
         try:
@@ -150,10 +152,11 @@ class Opened:
         deadline = time.monotonic() + PATIENCE
         try:
             if self._worker is None:
-                header = {"kind": self.kind, "paths": [str(path) for path in self.paths]}
+                self._shared, self._taken = shared_memory(SLOTS * MAX_ROWS), 0
+                start = functools.partial(TEMPLATE.start, shared=self._shared)
+                header = {"kind": self.kind, "paths": [str(path) for path in self.paths], **self._query}
                 self._worker = Worker(
-                    "bedplate.data.parser", header, files={}, memory=self._memory, threads=2,
-                    seconds=60.0, require_isolation=False,
+                    start, header, files={}, memory=self._memory, seconds=60.0, require_isolation=False
                 )  # fmt: skip
             self._worker.send("request", msgspec.json.encode([what, names, known]), deadline)
         except (ValueError, OSError) as error:
@@ -161,7 +164,7 @@ class Opened:
 
     def _frame(self, *kinds: Any) -> tuple[str, bytearray]:
         assert self._worker is not None
-        limits: Any = {"error": 1 << 16, **{kind: MAX_FRAME if kind == "file" else 1 << 26 for kind in kinds}}
+        limits: Any = {"error": 1 << 16, **dict.fromkeys(kinds, _LIMIT)}
         try:
             kind, payload = self._worker.receive(limits, time.monotonic() + PATIENCE)
         except (ValueError, OSError) as error:
@@ -177,11 +180,17 @@ class Opened:
             return self._ended("its answer cannot be read")
 
     def _ended(self, reason: str) -> ContractError:
-        if self._worker is not None:
-            reason = self._worker.end(reason)
-            self._worker = None
         return ContractError(
-            f"the source cannot be read: {reason}",
+            f"the source cannot be read: {self._end(reason)}",
             where=self.label,
             fix="look at who made it; split it if it is meant to be so large",
         )
+
+    def _end(self, reason: str) -> str:
+        if self._worker is not None:
+            reason = self._worker.end(reason)
+            self._worker = None
+        if self._shared >= 0:
+            os.close(self._shared)
+            self._shared = -1
+        return reason

@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from bedplate.data.sources import pictures
-from bedplate.data.sources.port import BadLine, Chunk
+from bedplate.data.parsing import pictures
+from bedplate.data.parsing.values import BadLine, Chunk
 from bedplate.errors import ContractError
 
 CHUNK = 1 << 18

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from bedplate import extensions
 from bedplate.data.model import Model
-from bedplate.data.sources.port import BadLine, Chunk
+from bedplate.data.parsing.values import BadLine, Chunk
 from bedplate.errors import ContractError
 
 MAX_PIXELS = 1 << 27
