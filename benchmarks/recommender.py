@@ -61,7 +61,7 @@ def catalogue(kind: str, n: int, random: np.random.Generator) -> tuple[Any, Any]
 def fill(home: Home, bought: Any, n: int, random: np.random.Generator) -> None:
     """The online store: households, their purchases, and every product."""
     home.online.parent.mkdir(parents=True, exist_ok=True)
-    store = online.open(home.online)
+    store = online.Scoped(online.open(home.online), "benchmark")
 
     def values(rows: int, view: View) -> Any:
         return random.integers(0, 50, (rows, len(view.columns))).astype(np.float32)

@@ -226,7 +226,7 @@ def bedplate(
         snapshot=home.run / "access.json",
         snapshot_key=home.keys / "access.pub.pem",
         journal=home.journal,
-        online=home.online,
+        online=str(home.online),
         drain=1.0,
         **changes,
     )

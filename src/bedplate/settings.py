@@ -14,6 +14,10 @@ FORMAT = 1
 """Version of everything we write into a home folder. A home of another format is refused, never guessed at."""
 
 
+ONLINE_SCHEMES = ("redis", "rediss", "valkey", "valkeys")
+"""How an address of a server of online features begins; an ``s`` at the end stands for TLS."""
+
+
 class Setting(NamedTuple):
     """One setting: its environment variable, its default as text, and what it does."""
 
@@ -26,6 +30,11 @@ SETTINGS = (
     Setting("BEDPLATE_HOME", "~/.bedplate", "Folder that holds everything Bedplate keeps: database, tables, keys."),
     Setting("BEDPLATE_DATABASE", "", "postgresql:// address of the metadata database; empty: SQLite in the home."),
     Setting("BEDPLATE_STORAGE", "", "s3://bucket/prefix for tables and artifacts; empty: folders in the home."),
+    Setting(
+        "BEDPLATE_ONLINE",
+        "",
+        "redis:// or rediss:// address of the Redis or Valkey server with online features; empty: a file in the home.",
+    ),
     Setting("BEDPLATE_HOST", "127.0.0.1", "Address that the API, the pages and the endpoints listen on."),
     Setting("BEDPLATE_PORT", "8700", "Port of the API and the pages. Endpoints take the free ports that follow it."),
     Setting("BEDPLATE_ENVIRONMENT", "dev", "Environment that releases go to: dev approves by policy, production asks."),
@@ -67,6 +76,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     storage: str
     endpoint: str
     """Where object storage answers, if not at Amazon: ``AWS_ENDPOINT_URL``, as other programs read it too."""
+    online: str
+    """May hold a password."""
     host: str
     port: int
     environment: str
@@ -102,6 +113,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         database=values["BEDPLATE_DATABASE"],
         storage=values["BEDPLATE_STORAGE"],
         endpoint=source.get("AWS_ENDPOINT_URL_S3", "") or source.get("AWS_ENDPOINT_URL", ""),
+        online=_online(values["BEDPLATE_ONLINE"]),
         host=values["BEDPLATE_HOST"],
         port=int(port),
         environment=values["BEDPLATE_ENVIRONMENT"],
@@ -112,6 +124,14 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         connections=_connections(values["BEDPLATE_CONNECTIONS"]),
         networks=_networks(values["BEDPLATE_NETWORKS"]),
     )
+
+
+def _online(text: str) -> str:
+    if text and text.partition("://")[0] not in ONLINE_SCHEMES:
+        raise InputError(  # without the text: an address may hold a password
+            "this is no address of a Redis or Valkey server", where="BEDPLATE_ONLINE", fix="write redis://host:6379/0"
+        )
+    return text
 
 
 def _connections(text: str) -> dict[str, str]:
@@ -154,6 +174,7 @@ def child_environment(settings: Settings) -> dict[str, str]:
         "BEDPLATE_HOME": str(settings.home),
         "BEDPLATE_DATABASE": settings.database,
         "BEDPLATE_STORAGE": settings.storage,
+        "BEDPLATE_ONLINE": settings.online,
         "BEDPLATE_HOST": settings.host,
         "BEDPLATE_PORT": str(settings.port),
         "BEDPLATE_ENVIRONMENT": settings.environment,

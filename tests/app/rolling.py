@@ -141,7 +141,7 @@ class Served:
             name=NAME, use_case=NAME, bundle=folder, digest=digest, evidence=fact.digest,
             public_key=system.opened.signing_public, snapshot=system.home.run / "access.json",
             snapshot_key=system.home.keys / "access.pub", journal=endpoints.journal_of(system, NAME),
-            online=system.home.online, drain=3.0,
+            online=system.online_location, drain=3.0,
             batching=False,  # what is made up to measure batches would hang those that hang, before anybody asks
         )  # fmt: skip
         return endpoints.here(system, spec)

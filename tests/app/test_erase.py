@@ -72,7 +72,9 @@ def system(tmp_path: Path, folder: Path) -> Iterator[System]:
             came_in = ingest(opened.tables, use_case=NAME, dataset="people", spec=spec, folder=folder, key=key)
         features = pa.table({"customer": [int(SUBJECT), int(OTHER)], "recency": pa.array([1.0, 2.0], pa.float32())})
         views = {"recent": opened.tables.write(access.table_name(NAME, "features", "recent"), features, mode="append")}
-        opened.online.put_many("recent", [(key_of(int(each)), b"value" + each.encode()) for each in (SUBJECT, OTHER)])
+        opened.online_of(NAME).put_many(
+            "recent", [(key_of(int(each)), b"value" + each.encode()) for each in (SUBJECT, OTHER)]
+        )
         with opened.store.transaction() as tx:
             row = tx.use_cases.get(NAME)
             tx.use_cases.put(
@@ -147,8 +149,8 @@ def test_nothing_of_a_person_is_left_in_the_home_and_everybody_else_is(system: S
     assert aside["customer"].to_pylist() == [OTHER]
     kept = system.tables.scan(system.tables.current("shop/predictions")).read_all()
     assert kept["id"].to_pylist() == ["p3"]
-    assert system.online.get("recent", key_of(int(SUBJECT))) is None
-    assert system.online.get("recent", key_of(int(OTHER))) == b"value" + OTHER.encode()
+    assert system.online_of(NAME).get("recent", key_of(int(SUBJECT))) is None
+    assert system.online_of(NAME).get("recent", key_of(int(OTHER))) == b"value" + OTHER.encode()
     again = _erase(system)
     assert (again.tables, again.online, again.models) == ({}, 0, ())
 

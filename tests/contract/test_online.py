@@ -11,18 +11,22 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bedplate import online
-from bedplate.errors import InputError, StorageError
-from bedplate.online import LmdbOnline, Online
+from bedplate.errors import InputError, StorageError, UnavailableError
+from bedplate.online import LmdbOnline, Online, Scoped
+from tests.servers import Redis
 
 Opener = Callable[..., Online]
 
 
-@pytest.fixture(params=["lmdb"])
+@pytest.fixture(params=["lmdb", "redis"])
 def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opener]:
     opened: list[Online] = []
+    where: Path | str = tmp_path / "online"
+    if request.param == "redis":
+        where = request.getfixturevalue("redis").empty()
 
     def make(*, read_only: bool = False) -> Online:
-        opened.append(online.open(tmp_path / "online", read_only=read_only))
+        opened.append(online.open(where, read_only=read_only))
         return opened[-1]
 
     yield make
@@ -144,8 +148,14 @@ def test_a_store_that_cannot_be_opened_says_so(tmp_path: Path) -> None:
         online.open(tmp_path)
 
 
-def test_what_is_erased_leaves_no_byte_in_any_file(tmp_path: Path) -> None:
-    store = online.open(tmp_path / "online")
+@pytest.mark.parametrize("kind", ["lmdb", "redis"])
+def test_what_is_erased_leaves_no_byte_in_any_file(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    folder: Path = tmp_path / "online"
+    if kind == "lmdb":
+        store = online.open(folder)
+    else:
+        server: Redis = request.getfixturevalue("redis")
+        store, folder = online.open(server.empty()), server.folder
     keys = [f"person-{number:06d}-{'x' * 40}".encode() for number in range(500)]
     store.put_many("view", [(key, b"v" * 200) for key in keys])
     store.put_many("view", [(key, b"w" * 300) for key in keys[:50]])
@@ -154,5 +164,40 @@ def test_what_is_erased_leaves_no_byte_in_any_file(tmp_path: Path) -> None:
     assert store.version("view") > before
     for number, key in enumerate(keys):
         assert (store.get("view", key) is None) == (number % 7 == 0)
-        assert any(key in path.read_bytes() for path in (tmp_path / "online").iterdir()) == (number % 7 != 0)
+        assert any(key in path.read_bytes() for path in folder.iterdir()) == (number % 7 != 0)
     store.close()
+
+
+def test_views_of_two_use_cases_are_two_namespaces(opener: Opener) -> None:
+    store = opener()
+    one, other = Scoped(store, "shop"), Scoped(store, "bank")
+    one.put_many("recent", {b"k": b"1"})
+    other.put_many("recent", {b"k": b"2"}, replace=True)
+
+    assert (one.get("recent", b"k"), other.get_many("recent", [b"k"])) == (b"1", [b"2"])
+    assert (one.count("recent"), one.version("recent"), store.get("recent", b"k")) == (1, 1, None)
+
+
+@pytest.mark.parametrize(
+    ("address", "error", "found"),
+    [
+        ("redis://127.0.0.1:1/0", UnavailableError, "does not answer"),
+        ("redis://127.0.0.1:port/0", InputError, "no address"),
+    ],
+)
+def test_a_server_that_cannot_be_asked_says_so(address: str, error: type[Exception], found: str) -> None:
+    with pytest.raises(error, match=found):
+        online.open(address)
+
+
+def test_a_refused_password_is_told_without_it(redis: Redis) -> None:
+    with pytest.raises(StorageError, match="refuses") as caught:
+        online.open(redis.address.replace("redis://", "redis://somebody:secret-word@"))
+    assert "secret-word" not in f"{caught.value} {caught.value.where}"
+
+
+def test_a_reader_bears_a_server_that_is_away(tmp_path: Path) -> None:
+    reader = online.open("redis://127.0.0.1:1/0", read_only=True)
+    with pytest.raises(UnavailableError, match="does not answer"):
+        reader.get("a", b"k")
+    reader.close()

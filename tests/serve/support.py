@@ -191,7 +191,7 @@ class World:
             snapshot=self.snapshot,
             snapshot_key=self.home.keys / "access.pub.pem",
             journal=self.home.journal,
-            online=self.home.online,
+            online=str(self.home.online),
             drain=3.0,
         )
         return msgspec.structs.replace(spec, **changes)

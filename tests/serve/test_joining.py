@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 
 from bedplate import online
 from bedplate.compute.task import Result, Task
-from bedplate.errors import InputError, IntegrityError
+from bedplate.errors import InputError, IntegrityError, UnavailableError
 from bedplate.features import materialise
 from bedplate.records import ModelSignature, TensorSpec
 from bedplate.serve import joining
@@ -77,7 +77,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 @pytest.fixture(scope="module")
 def url(world: World, release: Result) -> Iterator[str]:
-    store = online.open(world.home.online)
+    store = online.Scoped(online.open(world.home.online), world.spec().use_case)
     materialise(store, {"recent": (("household",), view())}, HOURS[2])
     store.put_many("recent", [(key_of(4), pack_row(("spent", "visits"), np.array([7, 8], np.float32), old()))])
     store.close()
@@ -153,7 +153,17 @@ class Slow:
         return [pack_row(("a",), np.array([5], np.float32), 0)] * len(keys)
 
 
-def test_what_cannot_be_read_in_time_counts_as_missing() -> None:
+class Away(Slow):
+    """A store whose server goes away after the first view."""
+
+    def get_many(self, namespace: str, keys: list[bytes]) -> list[bytes | None]:
+        if namespace == "two":
+            raise UnavailableError("the server does not answer")
+        return [pack_row(("a",), np.array([5], np.float32), 0)] * len(keys)
+
+
+@pytest.mark.parametrize("store", [Slow(), Away()])
+def test_what_cannot_be_read_in_time_counts_as_missing(store: Slow) -> None:
     config = Joined(
         entity="household",
         views=(View(namespace="one", columns=("a",)), View(namespace="two", columns=("b",))),
@@ -170,7 +180,7 @@ def test_what_cannot_be_read_in_time_counts_as_missing() -> None:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9).SerializeToString()
     signature = joining.signature(config, (), (TensorSpec(name="score", datatype="FP32", shape=(-1, 1)),))
 
-    answer = joining.JoiningPredictor(config, model, signature).predict({"household": np.array([[7]])}, Slow())
+    answer = joining.JoiningPredictor(config, model, signature).predict({"household": np.array([[7]])}, store)
 
     assert answer.outputs["score"].tolist() == [[1.0]]
     assert answer.features == {"a": 5.0, "b": 4.0, "missing": {"two": {"late": ["7"]}}}

@@ -116,20 +116,21 @@ def here(system: System, spec: ReplicaSpec) -> ReplicaSpec:
         snapshot=system.home.run / "access.json",
         snapshot_key=system.home.keys / "access.pub",
         journal=journal_of(system, spec.name),
-        online=system.home.online,
+        online=system.online_location,
     )
 
 
 def as_row(spec: ReplicaSpec) -> dict[str, object]:
-    """A spec as the store keeps it."""
-    made: dict[str, object] = msgspec.to_builtins(spec, enc_hook=str)
+    """A spec as the store keeps it: without the place of the online features, which stands in the settings and may hold
+    a password."""
+    made: dict[str, object] = msgspec.to_builtins(msgspec.structs.replace(spec, online=""), enc_hook=str)
     return made
 
 
 def start(system: System, spec: ReplicaSpec) -> str:
-    """Serve a spec, with the access rules of now; returns its address once it answers."""
+    """Serve a spec in this home, with the access rules of now; returns its address once it answers."""
     publish_access(system)
-    return system.supervisor.start(spec)
+    return system.supervisor.start(here(system, spec))
 
 
 def decide(system: System, spec: ReplicaSpec, asked: Asked) -> None:

@@ -375,9 +375,10 @@ def _online(system: "System", asked: _Asked) -> int:
         return 0  # online keys are whole numbers of 64 bits
     if features is None:
         return 0
+    online = system.online_of(asked.use_case.name)
     for view in msgspec.convert(features.body, FeatureSet).views:
-        if system.online.get(view, key) is not None:
-            system.online.erase(view, [key])
+        if online.get(view, key) is not None:
+            online.erase(view, [key])
             count += 1
     return count
 

@@ -163,7 +163,7 @@ def _write(system: System, asked: Asked, told: Callable[[int], None]) -> TableVe
             marks = [pa.repeat(value, batch.num_rows) for value in values]
             yield pa.RecordBatch.from_arrays([*batch.columns, *marks], schema=schema)
 
-    features = online.open(system.home.online, read_only=True)
+    features = online.Scoped(online.open(system.online_location, read_only=True), access.use_case_of(asked.source.name))
     try:
         reader = pa.RecordBatchReader.from_batches(schema, scored(features))
         return system.tables.write(body["to"], reader, mode="overwrite", key=asked.fact.digest)

@@ -167,14 +167,25 @@ class System:
         """What object storage is told beside what it reads in ``AWS_`` variables itself."""
         return {"endpoint": self.settings.endpoint} if self.settings.storage and self.settings.endpoint else {}
 
+    @property
+    def online_location(self) -> str:
+        """Where online features are: a folder, or the address of a server, which may hold a password."""
+        return self.settings.online or str(self.home.online)
+
     @cached_property
     def online(self) -> "Online":
-        """Online features."""
+        """Online features of every use case; :meth:`online_of` gives those of one."""
         from bedplate import online
 
-        opened = online.open(self.home.online)
+        opened = online.open(self.online_location)
         self._exit.callback(opened.close)
         return opened
+
+    def online_of(self, use_case: str) -> "Online":
+        """Online features of one use case."""
+        from bedplate import online
+
+        return online.Scoped(self.online, use_case)
 
     @cached_property
     def supervisor(self) -> "Supervisor":

@@ -7,9 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from bedplate.online.keys import check_namespace
 from bedplate.online.lmdb_store import LmdbOnline
+from bedplate.online.server_store import ServerOnline, shown
+from bedplate.settings import ONLINE_SCHEMES
 
-__all__ = ["LmdbOnline", "Online", "open"]
+__all__ = ["LmdbOnline", "Online", "Scoped", "ServerOnline", "is_address", "open", "shown"]
 
 
 class Online(Protocol):
@@ -24,7 +27,7 @@ class Online(Protocol):
     def put_many(
         self, namespace: str, items: Mapping[bytes, bytes] | Iterable[tuple[bytes, bytes]], *, replace: bool = False
     ) -> int:
-        """Store all of ``items`` or none, on disk before it returns; gives the namespace's new version.
+        """Store all of ``items`` or none, as durably as the store is; gives the namespace's new version.
 
         With ``replace`` the namespace afterwards holds ``items`` and nothing else.
         """
@@ -45,10 +48,68 @@ class Online(Protocol):
         """Let go of files and memory."""
 
 
-def open(location: Path, *, read_only: bool = False) -> Online:
-    """The store in folder ``location``; replicas open it with ``read_only``.
+class Scoped:
+    """The part of a store that is one use case's: views of the same name in two use cases are two namespaces."""
+
+    def __init__(self, store: Online, use_case: str) -> None:
+        self._store = store
+        self._use_case = use_case
+        self._names: dict[str, str] = {}
+
+    def _name(self, namespace: str) -> str:
+        known = self._names.get(namespace)
+        if known is None:
+            check_namespace(namespace)
+            known = self._names[namespace] = f"{self._use_case}/{namespace}"
+        return known
+
+    def get(self, namespace: str, key: bytes) -> bytes | None:
+        """As :meth:`Online.get`."""
+        return self._store.get(self._name(namespace), key)
+
+    def get_many(self, namespace: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """As :meth:`Online.get_many`."""
+        return self._store.get_many(self._name(namespace), keys)
+
+    def put_many(
+        self, namespace: str, items: Mapping[bytes, bytes] | Iterable[tuple[bytes, bytes]], *, replace: bool = False
+    ) -> int:
+        """As :meth:`Online.put_many`."""
+        return self._store.put_many(self._name(namespace), items, replace=replace)
+
+    def delete(self, namespace: str, keys: Iterable[bytes]) -> int:
+        """As :meth:`Online.delete`."""
+        return self._store.delete(self._name(namespace), keys)
+
+    def erase(self, namespace: str, keys: Iterable[bytes]) -> int:
+        """As :meth:`Online.erase`."""
+        return self._store.erase(self._name(namespace), keys)
+
+    def version(self, namespace: str) -> int:
+        """As :meth:`Online.version`."""
+        return self._store.version(self._name(namespace))
+
+    def count(self, namespace: str) -> int:
+        """As :meth:`Online.count`."""
+        return self._store.count(self._name(namespace))
+
+    def close(self) -> None:
+        """Let go of the whole store."""
+        self._store.close()
+
+
+def is_address(location: str) -> bool:
+    """Whether this names a server rather than a folder."""
+    return location.partition("://")[0] in ONLINE_SCHEMES
+
+
+def open(location: Path | str, *, read_only: bool = False) -> Online:
+    """The store in a folder, or on the server at an address; replicas open it with ``read_only``.
 
     Raises:
+        InputError, MissingExtraError, UnavailableError: as :class:`ServerOnline`.
         StorageError: it cannot be opened.
     """
-    return LmdbOnline(location, read_only=read_only)
+    if is_address(str(location)):
+        return ServerOnline(str(location), read_only=read_only)
+    return LmdbOnline(Path(location), read_only=read_only)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import lmdb
 
-from bedplate.errors import InputError, StorageError
+from bedplate.errors import StorageError
+from bedplate.online.keys import check_keys, check_namespace
 
-MAX_KEY = 400
 _INITIAL_MAP = 64 << 20
 _VERSION = struct.Struct("<Q")
 _META = b"\x00"
@@ -78,8 +78,7 @@ class LmdbOnline:
     def _prefix(self, namespace: str) -> bytes:
         known = self._prefixes.get(namespace)
         if known is None:
-            if not namespace:
-                raise InputError("a namespace of online features needs a name")
+            check_namespace(namespace)
             known = b"\x01" + hashlib.sha256(namespace.encode()).digest()[:8]
             self._prefixes[namespace] = known
         return known
@@ -113,9 +112,7 @@ class LmdbOnline:
         """
         prefix = self._prefix(namespace)
         pairs = sorted(items.items() if isinstance(items, Mapping) else items)
-        for key, _ in pairs:
-            if not 1 <= len(key) <= MAX_KEY:
-                raise InputError(f"an online key has 1 to {MAX_KEY} bytes, not {len(key)}")
+        check_keys(key for key, _ in pairs)
         drop = None if not replace else {key for key, _ in pairs}
         return self._write(prefix, [(prefix + key, value) for key, value in pairs], drop)
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bedplate import clock
-from bedplate.errors import IntegrityError
+from bedplate.errors import IntegrityError, UnavailableError
 from bedplate.records import ModelSignature, TensorSpec
 from bedplate.serve.predictors import Answer, FeatureReader, OnnxPredictor
 from bedplate.serve.state import MISSING, Floats, View, key_of, moments_of, unpack_many
@@ -109,7 +109,13 @@ class JoiningPredictor:
             if perf_counter() - started > self.config.within:
                 missing[view.namespace] = {"late": [str(entity) for entity in entities]}
                 continue
-            found = reader.get_many(view.namespace, keys)
+            try:
+                found = reader.get_many(view.namespace, keys)
+            except (
+                UnavailableError
+            ):  # the store is away: an answer from defaults is better than none, and the log says it
+                missing[view.namespace] = {"late": [str(entity) for entity in entities]}
+                continue
             at = [i for i, value in enumerate(found) if value is not None]
             rows = [value for value in found if value is not None]
             fresh = self._fresh(rows)

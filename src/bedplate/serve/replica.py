@@ -207,7 +207,7 @@ def _held(spec: ReplicaSpec, holder: int) -> Held | None:
 
 def _load(spec: ReplicaSpec) -> tuple[Manifest, Predictor, online.Online, Threads]:
     manifest = bundle.verify(spec.bundle, public_key=spec.public_key, digest=spec.digest)
-    features = online.open(spec.online, read_only=True)
+    features = online.Scoped(online.open(spec.online, read_only=True), spec.use_case)
     predictor, computed = threads.choose(
         lambda count: predictors.load(spec.bundle, manifest, count, spec.provider),
         features,

@@ -19,7 +19,8 @@ class ReplicaSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """One endpoint as a replica serves it, and, in ``scale``, how many of them there are.
 
     ``bundle`` is the folder of the bundle with digest ``digest``, verified with ``public_key``; ``evidence`` is the
-    digest of the fact that allowed serving it, written into every prediction. ``port`` 0 lets the system choose at the
+    digest of the fact that allowed serving it, written into every prediction. ``online`` is the folder of the online
+    features, or the address of their server. ``port`` 0 lets the system choose at the
     first start; the supervisor keeps what was chosen. ``grpc`` is the same for gRPC, None without it. ``budget`` is the
     time in which a request must be answered: with ``batching``, requests are computed together as far as it allows.
     ``max_body`` and ``max_arriving`` (of all bodies that are still arriving) in bytes, times in seconds; ``streaming``
@@ -38,7 +39,7 @@ class ReplicaSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     snapshot: Path
     snapshot_key: Path
     journal: Path
-    online: Path
+    online: str
     mode: Literal["buffered", "durable"] = "buffered"
     host: str = "127.0.0.1"
     port: Port = 0

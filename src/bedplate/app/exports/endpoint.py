@@ -14,6 +14,7 @@ from bedplate.app.serving_models import KubernetesExport
 from bedplate.app.system import System
 from bedplate.errors import InputError
 from bedplate.identity import Principal
+from bedplate.online import is_address
 from bedplate.plan import catalogue
 from bedplate.plan.types import Option, Plan, Requirements
 from bedplate.policy import values as policy
@@ -79,7 +80,7 @@ def kubernetes(
         regions=_regions(msgspec.convert(required.body, Requirements).residency if required else ()),
         public_key=stable.public_key.read_text("ascii"),
         snapshot_key=stable.snapshot_key.read_text("ascii"),
-        features=manifest.signature.predictor == "recommender",
+        features=manifest.signature.predictor in ("recommender", "onnx-features") and not is_address(stable.online),
         namespace=namespace,
         gateway=gateway,
         hosts=tuple(hosts),

@@ -9,7 +9,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from bedplate.errors import InputError
 from bedplate.ids import Digest
+from bedplate.online import is_address
 from bedplate.serve import spec as specs
 from bedplate.serve.scaling import DAYS, FULL, Scale, Shift
 from bedplate.serve.spec import ReplicaSpec
@@ -119,6 +121,23 @@ def _short(digest: Digest) -> str:
 # ------------------------------------------------------------------------------------------------------------- pods
 
 
+def _online(location: str) -> str:
+    """Where a pod reads online features.
+
+    Raises:
+        InputError: an address that holds a password, which everybody who may read the objects would see.
+    """
+    if not is_address(location):
+        return _ONLINE
+    if "@" in location:
+        raise InputError(
+            "the address of the online features holds a password, which would stand in a ConfigMap",
+            where="BEDPLATE_ONLINE",
+            fix="let the server know its clients by network or TLS, and give an address without a password",
+        )
+    return location
+
+
 def _config(facts: Facts, release: Release) -> Object:
     """What a replica is told at its start, and the public halves of the keys it believes."""
     name = _name(facts, release)
@@ -130,7 +149,7 @@ def _config(facts: Facts, release: Release) -> Object:
         snapshot=Path(_ACCESS, "access.json"),
         snapshot_key=Path(_KEYS, "access.pub.pem"),
         journal=Path(_JOURNAL),
-        online=Path(_ONLINE),
+        online=_online(release.spec.online),
         host="0.0.0.0",  # noqa: S104  inside a pod; the network policy says who reaches it
         port=PORT,
         grpc=None,  # the objects route HTTP alone

@@ -108,7 +108,7 @@ def _spec(context: Context) -> ReplicaSpec:
         snapshot=system.home.run / "access.json",
         snapshot_key=system.home.keys / "access.pub",
         journal=endpoints.journal_of(system, use_case.name),
-        online=system.home.online,
+        online=system.online_location,
         mode="durable" if use_case.risk.level == "high" else use_case.serve.log,
         host=system.settings.host,
         port=use_case.serve.port or 0,
@@ -172,7 +172,7 @@ def _serve(context: Context) -> Outcome:
     moment = data.cut(context)
     if moment is not None:
         context.progress(f"online features as of {moment:%Y-%m-%d}")
-        measure.fill(context, system.online, moment)
+        measure.fill(context, system.online_of(use_case.name), moment)
     spec = _spec(context)
     url = endpoints.start(system, spec)
     context.progress(f"load run on {url}")
@@ -246,7 +246,7 @@ def _keep_serving(context: Context) -> None:
     """What should be served, up again if this owner is not serving it yet."""
     with context.system.store.read() as tx:
         row = tx.endpoints.get(context.use_case.name)
-    endpoints.start(context.system, endpoints.here(context.system, endpoints.spec_of(row)))
+    endpoints.start(context.system, endpoints.spec_of(row))
 
 
 SERVE = Stage(
@@ -328,7 +328,8 @@ def _replay_plan(context: Context) -> tuple[ReplayPlan, Any]:
         made = {name: tensors(training, given) for name, given in measure.spread(asked, count)}
         windows.append(ReplayWindow(as_of=part.isoformat(), inputs=made))
     plan = ReplayPlan(use_case=context.use_case.name, bundle=digest, windows=tuple(windows))
-    return plan, lambda as_of: measure.fill(context, context.system.online, datetime.fromisoformat(as_of), later)
+    online = context.system.online_of(context.use_case.name)
+    return plan, lambda as_of: measure.fill(context, online, datetime.fromisoformat(as_of), later)
 
 
 def _ship_all(context: Context, journal: Any, table: str, wanted: set[str]) -> TableVersion:
