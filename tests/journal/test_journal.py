@@ -48,6 +48,27 @@ def test_a_buffered_append_reaches_the_disk_within_a_second(tmp_path: Path) -> N
         assert everything(tmp_path) == [b"soon"]
 
 
+def test_a_writer_that_has_nothing_to_do_sleeps_until_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float | None] = []
+    wait = threading.Condition.wait
+
+    def noted(condition: threading.Condition, timeout: float | None = None) -> bool:
+        if threading.current_thread().name == "journal":
+            slept.append(timeout)
+        return wait(condition, timeout)
+
+    monkeypatch.setattr(threading.Condition, "wait", noted)
+    with Writer(tmp_path, "buffered", flush_seconds=0.001, sync_seconds=0.001, seal_seconds=1e6) as writer:
+        eventually(lambda: slept == [None])
+        for number in range(3):
+            writer.append(b"%d" % number)
+            eventually(lambda: len(everything(tmp_path)) == number + 1)  # noqa: B023  it is asked in this turn
+            eventually(lambda: (slept[-1] or 0.0) > 1e5)  # synced as well: until it is to be sealed
+        writer.seal()
+        eventually(lambda: slept[-1] is None)
+    assert everything(tmp_path) == [b"0", b"1", b"2"]
+
+
 def test_segments_are_sealed_by_size_and_on_demand(tmp_path: Path) -> None:
     with Writer(tmp_path, "durable", seal_bytes=2000) as writer:
         for _ in range(10):

@@ -14,7 +14,9 @@ import pytest
 
 from bedplate import journal
 from bedplate.errors import UnavailableError
+from bedplate.serve import fleet as fleets
 from bedplate.serve.fleet import Fleet
+from bedplate.serve.process import Process
 from bedplate.serve.scaling import Scale, Shift
 from bedplate.serve.spec import ReplicaSpec
 from bedplate.serve.supervisor import EndpointStatus, Supervisor
@@ -91,6 +93,39 @@ def test_two_replicas_share_a_socket_and_one_may_be_killed(world: World) -> None
         eventually(lambda: only(supervisor).took.seconds > told.took.seconds + 0.2)  # idle time counts
         assert (status.ready, status.restarts, status.digest) == (2, 1, version[1])
         assert not {victim, other} & set(status.pids)
+    assert load.failed == []
+
+
+def test_a_replica_killed_while_a_swap_waits_comes_back_before_it_ends(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting, on = threading.Event(), threading.Event()
+    await_ready = fleets._await_ready
+
+    def late(process: Process, end: float, within: float) -> None:
+        if process.spec.digest == version[1]:
+            waiting.set()
+            assert on.wait(30)
+        await_ready(process, end, within)
+
+    version = world.bundle(linear(2.0), version=2)
+    monkeypatch.setattr(fleets, "_await_ready", late)
+    with Supervisor(world.home) as supervisor:
+        url = supervisor.start(world.spec())
+        with Load(url) as load:
+            swapping = threading.Thread(target=supervisor.start, args=(world.spec(version),))
+            swapping.start()
+            assert waiting.wait(30)
+            (victim,) = only(supervisor).pids
+            os.kill(victim, signal.SIGKILL)
+            eventually(lambda: only(supervisor).ready == 1 and victim not in only(supervisor).pids)
+            before = len(load.answered)
+            eventually(lambda: len(load.answered) > before + 5)
+            on.set()
+            swapping.join()
+        with client(url) as http:
+            assert http.post(INFER, json=body()).json()["model_version"] == "2"
+        assert only(supervisor).restarts == 1
     assert load.failed == []
 
 

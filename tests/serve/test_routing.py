@@ -1,5 +1,6 @@
 """A candidate release beside the stable one: who answers, what is counted, and that nobody sees it fail."""
 
+import asyncio
 import os
 import signal
 from collections.abc import Iterator
@@ -15,7 +16,8 @@ from bedplate import ids, journal
 from bedplate.journal import predictions
 from bedplate.records import ModelSignature, Prediction
 from bedplate.serve import snapshot
-from bedplate.serve.routing import Latencies, compare, position
+from bedplate.serve.predictors import Answer
+from bedplate.serve.routing import Latencies, Router, compare, position
 from bedplate.serve.snapshot import Route
 from bedplate.serve.spec import ReplicaSpec
 from bedplate.serve.supervisor import Supervisor
@@ -228,6 +230,28 @@ def test_routes_survive_the_snapshot_file(tmp_path: Path) -> None:
     world.publish(routes={"linear": route})
     read = snapshot.read(world.snapshot, snapshot.load_public_key(world.home.keys / "access.pub.pem"))
     assert read.routes == {"linear": route}
+
+
+def test_a_copy_for_a_shadow_whose_rollout_ends_in_the_same_turn_is_not_made(tmp_path: Path) -> None:
+    none = ids.digest_bytes(b"")
+    route = Route(
+        rollout="r", step=1, mode="shadow", share=1.0, salt="salt", bundle=ids.digest_bytes(b"2"), version="2",
+        evidence=none, socket=tmp_path / "candidate.sock", tallies=tmp_path, patience=1.0,
+    )  # fmt: skip
+
+    async def stable() -> Answer:
+        return Answer(outputs={"Y": np.zeros((1, 3), np.float32)})
+
+    async def run() -> None:
+        router = Router(none, "1", none, LINEAR)
+        router.follow(route)
+        await router.answer(route, {}, "key", stable)
+        tally = router.tally
+        router.follow(None)
+        await asyncio.gather(*router._shadows)
+        assert (tally.candidate.requests, tally.reasons) == (0, {})
+
+    asyncio.run(run())
 
 
 def test_keys_lie_evenly_and_independently_of_other_salts() -> None:

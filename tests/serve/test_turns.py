@@ -1,22 +1,27 @@
 """Fairness between principals in one event loop: nobody waits for all that another one asks at once."""
 
 import asyncio
+import math
 from collections import Counter
+from functools import partial
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bedplate.records import ModelSignature, TensorSpec
 from bedplate.serve import turns
+from bedplate.serve.batching import Batcher, Plan
+from bedplate.serve.predictors import NO_FEATURES, Answer
+from bedplate.serve.tensors import Arrays
 from bedplate.serve.turns import Turns
 
 
-@pytest.fixture(scope="module", autouse=True)
-def at_once():
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """No turn is young, but for the first request of it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(turns, "_LONGEST", -1.0)
-        yield
+    monkeypatch.setattr(turns, "_LONGEST", -1.0)
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=40), st.lists(st.sampled_from("abcd"), max_size=10))
@@ -40,10 +45,10 @@ def test_whoever_waits_has_a_turn_after_one_of_each_other(first: list[str], late
     for name in "abcd":
         mine = [number for who, number in answered if who == name]
         assert mine == sorted(mine)
-    if not later:  # all wait from the start: nobody is ahead of whoever still waits by more than one
-        left = Counter(first)
+    if not later:  # all but the first wait from the start: nobody is ahead of whoever still waits by more than one
+        left = Counter(first[1:])
         had: Counter[str] = Counter()
-        for who, _ in answered:
+        for who, _ in answered[1:]:
             left[who] -= 1
             had[who] += 1
             assert all(had[who] <= had[other] + 1 for other in left if left[other])
@@ -74,21 +79,66 @@ def test_nobody_is_kept_waiting_while_nobody_else_asks() -> None:
         fair = Turns()
         fair.take("one", 10.0, lambda: answered.append("first"))
         await asyncio.sleep(0)
-        for number in range(3):
+        for number in range(30):
             fair.take("one", 11.5, lambda number=number: answered.append(f"{number}"))  # type: ignore[misc]
-        assert answered == ["first", "0", "1", "2"]
-        fair.take("other", 11.5, lambda: answered.append("other"))
-        assert answered[-1] == "2"
+        assert answered == ["first", *map(str, range(30))]
+        for number in range(3):
+            fair.take("other", 11.5, lambda number=number: answered.append(f"other {number}"))  # type: ignore[misc]
+        assert answered[-1] == "other 0"
         await asyncio.sleep(0)
-        assert answered[-1] == "other"
+        assert answered[-1] == "other 1"
 
     asyncio.run(run())
 
 
-def test_what_comes_while_nothing_waits_is_answered_before_it_returns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "_LONGEST", 1e9)
-    answered: list[int] = []
-    fair = Turns()
-    for number in range(5):  # without a loop
-        fair.take("one", float(number), lambda number=number: answered.append(number))  # type: ignore[misc]
-        assert answered[-1] == number
+class Slow:
+    """A model that takes a moment, and tells whose row it computed."""
+
+    signature = ModelSignature(
+        predictor="onnx",
+        inputs=(TensorSpec(name="x", datatype="FP32", shape=(-1, 1)),),
+        outputs=(TensorSpec(name="y", datatype="FP32", shape=(-1, 1)),),
+    )
+
+    def predict(self, inputs: Arrays, features: object) -> Answer:
+        return Answer(outputs={"y": inputs["x"]})
+
+
+GREEDY, MODEST = 200, 2
+
+
+@pytest.mark.parametrize("thread", [True, False])
+def test_a_modest_principal_is_answered_among_the_first_of_a_greedy_one(
+    monkeypatch: pytest.MonkeyPatch, thread: bool
+) -> None:
+    """Whether a thread computes what waits, or the loop what came in one turn: it counts who was before whom."""
+    monkeypatch.setattr(turns, "_LONGEST", 1e9)  # no clock: a turn ends by what was answered in it
+    answered: list[str] = []
+    one = np.zeros((1, 1), np.float32)
+
+    async def run() -> None:
+        batcher = Batcher(Slow(), NO_FEATURES, Plan(rows=8, reason="for the test", thread=thread))
+        fair = Turns()
+
+        async def ask(who: str) -> None:
+            await batcher.predict({"x": one}, math.inf, who)
+            answered.append(who)
+
+        def soon(who: str) -> None:
+            batcher.soon({"x": one}, math.inf, object(), lambda _: answered.append(who))
+
+        everybody = ["greedy"] * GREEDY + ["modest"] * MODEST
+        if thread:
+            await asyncio.gather(*map(ask, everybody))
+        else:
+            for who in everybody:
+                fair.take(who, 0.0, partial(soon, who))
+            while len(answered) < len(everybody):
+                await asyncio.sleep(0)
+        batcher.close()
+
+    asyncio.run(run())
+
+    last = max(place for place, who in enumerate(answered) if who == "modest")
+    assert last < 32
+    assert answered.count("greedy") == GREEDY

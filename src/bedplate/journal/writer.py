@@ -70,6 +70,7 @@ class Writer:
         self._unsynced = 0  # records that are written and may not be on disk
         self._synced = -math.inf  # when the last sync ended
         self._sync_asked = self._seal_asked = self._closing = self._refusing = False
+        self._idle = False  # whether the thread sleeps until something is appended, or is due by the clock
         self._failed: StorageError | None = None
         self._backlog = backlog
         self._segment: OpenSegment | None = None
@@ -122,7 +123,7 @@ class Writer:
                 self._backlog.add(record)
             self._waiting_bytes += size
             self._appended += 1
-            if done is not None or self._waiting_bytes > 1 << 20:
+            if self._idle or done is not None or self._waiting_bytes > 1 << 20:
                 self._work.notify_all()
 
     def flush(self) -> None:
@@ -174,8 +175,11 @@ class Writer:
     # ------------------------------------------------------------------------------------------- the writer's thread
 
     def _run(self) -> None:
+        quiet = True
         while True:
             with self._work:
+                if quiet:
+                    self._sleep()
                 if self._refusing or not self._due():  # while the disk refuses, try again at the pace of the clock
                     self._work.wait(self._flush_seconds)
                 batch, self._waiting, self._waiting_bytes = self._waiting, [], 0
@@ -183,6 +187,7 @@ class Writer:
                 syncing, self._sync_asked = self._sync_asked, False
                 if self._backlog is not None:
                     self._backlog.taken()
+            quiet = not batch
             if batch:
                 self._write(batch)
             if self._unsynced and (syncing or clock.monotonic() - self._synced >= self._sync_seconds):
@@ -192,6 +197,22 @@ class Writer:
                 if closing and (not self._waiting or self._failed):
                     self._work.notify_all()
                     return
+
+    def _sleep(self) -> None:
+        """Until something is appended or asked for, or what was written is to be synced or sealed."""
+        self._idle = True
+        while not self._waiting and not self._due():
+            now = clock.monotonic()
+            if self._segment is None or self._failed is not None:
+                seconds = None
+            elif self._unsynced:
+                seconds = self._synced + self._sync_seconds - now
+            else:
+                seconds = self._segment.opened + self._seal_seconds - now
+            if seconds is not None and seconds <= 0:
+                break
+            self._work.wait(seconds)
+        self._idle = False
 
     def _due(self) -> bool:
         waited_for = any(done is not None for _, done in self._waiting)

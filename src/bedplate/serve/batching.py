@@ -9,7 +9,6 @@ to a thread computes in the loop, and what arrived in the same turn of the loop 
 
 import asyncio
 import math
-from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from statistics import median
@@ -25,6 +24,7 @@ from bedplate.http.deadlines import Deadline
 from bedplate.records import ModelSignature
 from bedplate.serve.predictors import Answer, FeatureReader, Predictor, Streams
 from bedplate.serve.tensors import DTYPES, Arrays, ModelError
+from bedplate.serve.turns import Queue
 
 MOST_ROWS = 256
 _SWEEP_SECONDS = 0.1
@@ -89,7 +89,7 @@ class Batcher:
     def __init__(self, predictor: Predictor, features: FeatureReader, plan: Plan) -> None:
         self.plan = plan
         self._predictor, self._features = predictor, features
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting = Queue[_Waiting]()
         self._busy = False
         self._rows = 0  # that wait
         self._begun = 0.0  # when the present batch was begun
@@ -121,10 +121,11 @@ class Batcher:
         batches = self._rows // self.plan.rows
         return max(0.0, self._took - (perf_counter() - self._begun)) + batches * self._took
 
-    async def predict(self, inputs: Arrays, until: float = math.inf) -> Answer:
+    async def predict(self, inputs: Arrays, until: float = math.inf, who: str = "") -> Answer:
         """The answer to checked inputs, as the predictor alone would give it but for the rounding of floats.
 
-        It is not computed when it is not begun at ``until``, or when the caller's task was cancelled.
+        ``who`` asks: where several principals wait, each has its turn. It is not computed when it is not begun at
+        ``until``, or when the caller's task was cancelled.
 
         Raises:
             DeadlineError: it was not.
@@ -141,7 +142,7 @@ class Batcher:
             return answer
         loop = asyncio.get_running_loop()
         one = _Waiting(*_kind(inputs), inputs, until, loop.create_future())
-        self._waiting.append(one)
+        self._waiting.add(who, one)
         self._rows += one.rows
         if not self._busy:
             self._busy = True
@@ -264,13 +265,13 @@ class Batcher:
         self._compute(loop)
 
     def _take(self) -> list[_Waiting]:
-        """The oldest request and those of its kind behind it, in order, up to the plan's rows."""
+        """The request whose turn it is and those of its kind behind it, in order, up to the plan's rows."""
         batch: list[_Waiting] = []
-        others: list[_Waiting] = []
+        others: list[tuple[str, _Waiting]] = []
         total = 0
         now = perf_counter()
         while self._waiting and total < self.plan.rows:
-            one = self._waiting.popleft()
+            who, one = self._waiting.next()
             if one.answer.done():  # its client went away, or it waited too long
                 self._rows -= one.rows
                 continue
@@ -280,11 +281,11 @@ class Batcher:
                 continue
             joins = one.kind is not None and one.kind == batch[0].kind if batch else True
             if batch and not (joins and total + one.rows <= self.plan.rows):
-                others.append(one)
+                others.append((who, one))
                 continue
             batch.append(one)
             total += one.rows
-        self._waiting.extendleft(reversed(others))
+        self._waiting.again(others)
         self._rows -= total
         return batch
 

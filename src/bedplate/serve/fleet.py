@@ -24,6 +24,7 @@ _HEALTHY_SECONDS = 30.0
 _SILENT_SECONDS, _START_SECONDS = 60.0, 60.0
 """A replica that told nothing for so long, or is not ready after it, does not live, whatever its process does."""
 _MEASURE_SECONDS = 5.0
+_PAUSE = 0.02
 _IDLE_SECONDS = 2.0
 """An endpoint that was asked nothing for so long may lose its replicas to one that needs their memory."""
 _BASE_MEMORY = 96 << 20
@@ -48,11 +49,15 @@ class Took(msgspec.Struct, frozen=True):
 
 
 class Fleet:
-    """Who looks after it holds :attr:`changing`; everything here but :meth:`memory` is for that one thread."""
+    """Who looks after it holds :attr:`changing`, for a moment; everything here but :meth:`memory` is for that one.
+
+    Who has it do what takes long (:meth:`swap`, :meth:`stop`) holds :attr:`ordering` throughout, and :attr:`changing`
+    only where something changes: what is killed meanwhile is started again, and its connections are given on.
+    """
 
     def __init__(self, spec: ReplicaSpec, listener: socket, grpc_listener: socket | None, spawn: Spawn) -> None:
         self.spec, self.listener, self.grpc_listener = spec, listener, grpc_listener
-        self.changing = threading.Lock()
+        self.ordering, self.changing = threading.Lock(), threading.Lock()
         self.begun = False
         """Whether it was started or held once: before, its first replica is the business of whoever starts it."""
         self.replicas: list[Process] = []
@@ -86,16 +91,15 @@ class Fleet:
         """What a replica with this spec answers on."""
         return [self.listener, *([self.grpc_listener] if spec.grpc is not None and self.grpc_listener else [])]
 
-    def close(self) -> None:
-        """Give the sockets back."""
-        self.listener.close()
-        if self.grpc_listener is not None:
-            self.grpc_listener.close()
-
     @property
     def asleep(self) -> bool:
         """Whether it has no replica until somebody connects."""
         return self.wanted == 0
+
+    @property
+    def wakes(self) -> bool:
+        """Whether who connects now wakes it: nobody is starting a replica already."""
+        return self.asleep and not self._starting
 
     @property
     def stopped(self) -> bool:
@@ -116,7 +120,7 @@ class Fleet:
     def memory(self) -> int:
         """The bytes that its processes take; of those not measured yet, what is expected."""
         expected = self.expected()
-        return sum(process.memory or expected for process in self._all())
+        return sum(process.memory or expected for process in self.processes())
 
     def going(self) -> int:
         """The part of :meth:`memory` that will soon be free."""
@@ -146,6 +150,10 @@ class Fleet:
                 fix="let it have none while nobody asks: serve.replicas.min: 0",
             )
 
+    def wake(self) -> None:
+        """Have a replica, if it has none: somebody needs it."""
+        self.wanted, self.used = max(1, self.wanted), clock.monotonic()
+
     def rest(self) -> None:
         """Let every replica go; the next connection wakes one."""
         self.wanted = 0
@@ -164,7 +172,7 @@ class Fleet:
             BedplateError: the replica refused to start; the error is its own.
         """
         end = clock.monotonic() + within
-        have = sum(process.alive for process in self.replicas)
+        have = sum(process.alive for process in tuple(self.replicas))
         count = max(1, spec.scale.least(clock.now()), min(have, spec.scale.max))
         try:
             for group in (1, count - 1):
@@ -172,19 +180,20 @@ class Fleet:
                 for process in begun:
                     _await_ready(process, end, within)
         except BedplateError:
-            for process in self._starting:
-                process.kill()
-            self._starting = []
+            with self.changing:
+                for process in self._starting:
+                    process.kill()
+                self._starting = []
             raise
-        old, self.replicas, self._starting = self.replicas, self._starting, []
-        if spec.digest != self.spec.digest:
-            self._measured = 0
-        self.adopt(spec)
-        self.begun = True
-        self.wanted, self.error, self.used = count, "", clock.monotonic()
-        self._delay, self._not_before, self._measure_at = _FIRST_DELAY, 0.0, 0.0
-        self._scaler.forget()
-        self._leaving += old
+        with self.changing:
+            old, self.replicas, self._starting = self.replicas, self._starting, []
+            if spec.digest != self.spec.digest:
+                self._measured = 0
+            self.adopt(spec)
+            self.begun = True
+            self.wanted, self.error, self.used = count, "", clock.monotonic()
+            self._delay, self._not_before, self._measure_at = _FIRST_DELAY, 0.0, 0.0
+            self._leave(old)
         self._wait_for_leaving()
 
     def serves(self, spec: ReplicaSpec) -> bool:
@@ -198,10 +207,14 @@ class Fleet:
         self._scaler.forget()
 
     def stop(self) -> None:
-        """Let every replica go, and wait for it. The socket is closed already."""
-        self.wanted = 0
-        self._leaving += self.replicas
-        self.replicas = []
+        """Close the sockets, let every replica go, and wait for it."""
+        with self.changing:
+            for listener in (self.listener, self.grpc_listener):
+                if listener is not None:
+                    listener.close()
+            self.wanted = 0
+            self._leave(self.replicas)
+            self.replicas = []
         self._wait_for_leaving()
         self._orphans = []
 
@@ -213,16 +226,23 @@ class Fleet:
                     fix="stop an endpoint, let others have no replica while idle (serve.replicas.min: 0), "
                     "or raise BEDPLATE_MEMORY",
                 )
-            threading.Event().wait(0.05)
-        self._starting.append(process)
+            threading.Event().wait(_PAUSE)
+        with self.changing:
+            self._starting.append(process)
         return process
 
-    def _wait_for_leaving(self) -> None:
-        for process in self._leaving:
+    def _leave(self, processes: list[Process]) -> None:
+        for process in processes:
             process.drain()
-        for process in self._leaving:
-            process.end()
-        self._see_off()
+        self._leaving += processes
+
+    def _wait_for_leaving(self) -> None:
+        while True:
+            with self.changing:
+                self._see_off()
+                if not self._leaving:
+                    return
+            threading.Event().wait(_PAUSE)
 
     # --------------------------------------------------------------------------------------------------- looking after
 
@@ -240,8 +260,8 @@ class Fleet:
         self._measure(now)
         loads = [process.load for process in self.replicas if process.ready and process.load is not None]
         self._give_on()
-        if self.asleep and (self._orphans or self._knocked()):
-            self.wanted, self.used = 1, now
+        if self.wakes and (self._orphans or self._knocked()):
+            self.wake()
         self.wanted = self._scaler.wanted(
             self.spec.scale, now, clock.now(), self.wanted, loads, now - self.used
         )  # fmt: skip
@@ -286,6 +306,7 @@ class Fleet:
         """Let go of those that have ended; who was killed before it had answered everything leaves that to others."""
         staying = []
         for process in self._leaving:
+            process.hear()
             if process.over():
                 self._took += _took(process)
                 self._orphans += process.orphans
@@ -301,14 +322,14 @@ class Fleet:
 
     def holders(self) -> list[Holder]:
         """What has to be heard while nothing else is to be done here."""
-        return [process.holder for process in self._all() if not process.holder.ended]
+        return [process.holder for process in self.processes() if not process.holder.ended]
 
     def _measure(self, now: float) -> None:
         fresh = [process for process in self.replicas if process.ready and not process.memory]
         if now < self._measure_at and not fresh:
             return
         self._measure_at = now + _MEASURE_SECONDS
-        for process in self._all():
+        for process in self.processes():
             process.measure()
         self._measured = max((process.memory for process in self.replicas if process.ready), default=self._measured)
 
@@ -322,15 +343,14 @@ class Fleet:
 
     def _shrink(self) -> None:
         while len(self.replicas) > self.wanted:
-            process = self.replicas.pop()
-            process.drain()
-            self._leaving.append(process)
+            self._leave([self.replicas.pop()])
 
     def _back_off(self, now: float) -> None:
         self._not_before = now + self._delay
         self._delay = min(_LONGEST_DELAY, self._delay * 2)
 
-    def _all(self) -> Iterator[Process]:
+    def processes(self) -> Iterator[Process]:
+        """All of them: those that answer, those that start, and those on their way out."""
         yield from tuple(self.replicas)
         yield from tuple(self._starting)
         yield from tuple(self._leaving)

@@ -236,12 +236,11 @@ class Inference:
         self, call: Call, admitted: Admitted, arrival: Arrival, until: float, route: Route | None
     ) -> Answered:
         decoded = perf_counter()
+        stable = partial(self._predict, call.arrays, until, admitted.principal.id)
         if route is None:
-            routed = self._own(await self._predict(call.arrays, until))
+            routed = self._own(await stable())
         else:
-            routed = await self.router.answer(
-                route, call.arrays, split_key(route, call), lambda: self._predict(call.arrays, until)
-            )
+            routed = await self.router.answer(route, call.arrays, split_key(route, call), stable)
         outcome: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
         self._finish(call, admitted, arrival, decoded, routed, places.claim, partial(_tell, outcome))
         return await outcome
@@ -362,9 +361,9 @@ class Inference:
         finally:
             await pieces.aclose()
 
-    async def _predict(self, arrays: Arrays, until: float) -> Answer:
+    async def _predict(self, arrays: Arrays, until: float, who: str) -> Answer:
         """The checked answer of the model of this process."""
-        answer = await self._batcher.predict(arrays, until)
+        answer = await self._batcher.predict(arrays, until, who)
         check(answer.outputs, self.signature)
         return answer
 

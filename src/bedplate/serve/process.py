@@ -161,13 +161,6 @@ class Process:
         self._forget()
         return True
 
-    def end(self) -> None:
-        """Drain it, and wait until it has ended."""
-        self.drain()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(max(0.0, self._kill_at - clock.monotonic()))
-        self.kill()
-
     def kill(self) -> None:
         """End it outright."""
         with contextlib.suppress(ProcessLookupError):

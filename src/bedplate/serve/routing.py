@@ -141,7 +141,7 @@ class Router:
         else:
             answer = await self._stay(route, stable)
             if assigned == "candidate":
-                self._copy(partial(self._compare, route, arrays, answer.outputs))
+                self._copy(route, partial(self._compare, route, arrays, answer.outputs))
         return Routed(answer, *self._stable, exposure)
 
     async def stream(
@@ -180,7 +180,7 @@ class Router:
                     said.append(piece.outputs)
                 yield Routed(piece, *self._stable, exposure)
             if said:
-                self._copy(partial(self._compare_pieces, route, arrays, said, seconds))
+                self._copy(route, partial(self._compare_pieces, route, arrays, said, seconds))
         except InputError:
             raise
         except BedplateError:
@@ -272,12 +272,17 @@ class Router:
         self._latencies.add(seconds)
         return answer
 
-    def _copy(self, copy: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    def _copy(self, route: Route, copy: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Have the candidate answer as well, after the caller has its answer."""
         if len(self._shadows) >= _SHADOWS:
             self.tally.dropped += 1
             return
-        task = asyncio.create_task(copy())
+
+        async def later() -> None:
+            if self.route is not None and self.route.rollout == route.rollout:  # else it has ended meanwhile
+                await copy()
+
+        task = asyncio.create_task(later())
         self._shadows.add(task)
         task.add_done_callback(self._shadows.discard)
 

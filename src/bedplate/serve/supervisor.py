@@ -99,15 +99,17 @@ class Supervisor:
             BedplateError: the replica refused to start; the error is its own.
         """
         fleet, made = self._fleet(spec)
-        with fleet.changing:
+        with fleet.ordering:
             if not made and fleet.serves(spec):
-                fleet.adopt(spec)
+                with fleet.changing:
+                    fleet.adopt(spec)
                 return fleet.url
             try:
                 fleet.swap(spec, within)
             except BedplateError:
                 if made:
                     self._forget(fleet)
+                    fleet.stop()
                 raise
             return fleet.url
 
@@ -132,7 +134,7 @@ class Supervisor:
             NotFoundError: there is no endpoint of this name.
         """
         fleet = self._named(name)
-        with fleet.changing:
+        with fleet.ordering:
             self._forget(fleet)
             fleet.stop()
 
@@ -245,7 +247,6 @@ class Supervisor:
     def _forget(self, fleet: Fleet) -> None:
         with self._lock:
             self._fleets.pop(fleet.spec.name, None)
-        fleet.close()
 
     # ------------------------------------------------------------------------------------------- the thread of its own
 
@@ -278,7 +279,7 @@ class Supervisor:
         for fleet in fleets:
             if not fleet.begun or fleet.stopped or fleet.changing.locked():
                 continue
-            for listener in fleet.listeners(fleet.spec) if fleet.asleep else ():
+            for listener in fleet.listeners(fleet.spec) if fleet.wakes else ():
                 poll.register(listener, select.POLLIN)
             for holder in fleet.holders():
                 poll.register(holder.socket, select.POLLIN)
@@ -357,7 +358,7 @@ class Supervisor:
                 fleet.put_off(error)
             finally:
                 fleet.changing.release()
-            for process in tuple(fleet.replicas):
+            for process in fleet.processes():
                 while process.asked:  # on record first, which takes a transaction: not in this thread
                     arguments = fleet, process, process.asked.pop(0)
                     threading.Thread(target=self._carry_out, args=arguments, name="asked", daemon=True).start()
@@ -367,16 +368,18 @@ class Supervisor:
         try:
             if self._decide is None:
                 raise UnavailableError("nobody here decides about loading and unloading")
-            with fleet.changing:
+            with fleet.ordering:
                 if fleet.stopped:
                     raise UnavailableError(f"{fleet.spec.name!r} is stopped")
                 if asked.wish == "unload":
                     fleet.check_rest()
                 self._decide(fleet.spec, asked)
-                fleet.used = clock.monotonic()
                 process.answer(asked)
-                if asked.wish == "unload":
-                    fleet.rest()
+                with fleet.changing:
+                    if asked.wish == "unload":
+                        fleet.rest()
+                    else:
+                        fleet.wake()
         except BedplateError as error:
             process.answer(asked, error)
         except Exception:  # noqa: BLE001  whoever asked is told, whatever it was
