@@ -37,6 +37,7 @@ _TEXTS = (
     "p1", "p2", "p3", "before", "column", "order", "page", "after", "limit", "other", "seen", "steps",
     "model_id", "decision", "what", "comparison", "id", "at", "view", "left", "under", "axis", "scale",
     "smooth", "value", "scoring", "table", "to",
+    "q", "who", "policies", "dataset",
 )  # fmt: skip
 _LISTS = (
     "groups", "order_by", "readers", "stages", "writers", "outcomes", "columns", "keep",
@@ -70,6 +71,7 @@ def usual(team: Team, run: str, model: str, csrf: str) -> dict[str, Any]:
         "/api/2.0/mlflow/logged-models/search datasets": [{"dataset_name": "d", "dataset_digest": "d1"}],
         "/api/v1/use-cases name": sample.NAME,
         "/use-cases name": sample.NAME,
+        "from": "0", "use_case": sample.NAME,
         "/api/v1/users name": "victim",
         "/api/v1/workspaces name": "absent",
     }  # fmt: skip

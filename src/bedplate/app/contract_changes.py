@@ -38,14 +38,20 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
 
 def in_force(system: "System", use_case: str, dataset: str) -> "Contract | None":
     """The contract of the newest rows of a data set; None where nothing came in yet, or before texts were kept."""
+    with system.store.read() as tx:
+        text = text_in_force(tx, use_case, dataset)
+    return None if text is None else parsed(text, dataset)
+
+
+def parsed(text: str, dataset: str) -> "Contract":
+    """The contract of a data set that its rows came in under, from its text."""
     from bedplate.data import contracts
 
-    with system.store.read() as tx:
-        text = _text(tx, use_case, dataset)
-    return None if text is None else contracts.parse_contract(text.encode(), f"the contract of {dataset} in force")
+    return contracts.parse_contract(text.encode(), f"the contract of {dataset} in force")
 
 
-def _text(tx: "Transaction", use_case: str, dataset: str) -> str | None:
+def text_in_force(tx: "Transaction", use_case: str, dataset: str) -> str | None:
+    """The text of :func:`in_force`."""
     latest = tx.stages.latest(use_case, "ingest")
     if latest is None:
         return None

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from bedplate import clock, journal, usecase
-from bedplate.app import access, endpoints, inputs
+from bedplate import clock, journal
+from bedplate.app import access, endpoints, inputs, queries
 from bedplate.app.table_reports import ErasureReport, ExpiryReport, HoldReport
 from bedplate.errors import BedplateError, InputError, NotFoundError, StateError, UnavailableError
 from bedplate.identity import Principal
@@ -111,7 +111,8 @@ def expire(system: "System", principal: Principal, use_case: str) -> ExpiryRepor
     """
     from bedplate.data.erase import erase as erase_rows
 
-    case, folder = _loaded(system, use_case)
+    loaded = queries.loaded(system.store, use_case)
+    case, folder = loaded.use_case, loaded.folder
     decision = access.demand(system, principal, "operate", access.use_case_resource(case))
     _not_on_hold(system, use_case)
     limits = _limits(case, folder)
@@ -186,7 +187,7 @@ def hold(system: "System", principal: Principal, use_case: str, reason: str, *, 
         DeniedError: policy does not let this person administer the use case.
         NotFoundError: there is no such use case.
     """
-    loaded = _loaded(system, use_case)[0]
+    loaded = queries.loaded(system.store, use_case).use_case
     decision = access.demand(system, principal, "administer", access.use_case_resource(loaded))
     body = Hold(on=on, reason=_said(reason), by=principal.name, time=clock.timestamp())
     with system.store.transaction() as tx:
@@ -211,7 +212,8 @@ def _said(reason: str) -> str:
 
 
 def _asked(system: "System", name: str, value: str) -> _Asked:
-    use_case, folder = _loaded(system, name)
+    loaded = queries.loaded(system.store, name)
+    use_case, folder = loaded.use_case, loaded.folder
     columns = tuple(sorted({data.subject for data in use_case.data.values() if data.subject is not None}))
     if not columns:
         raise InputError(
@@ -222,13 +224,6 @@ def _asked(system: "System", name: str, value: str) -> _Asked:
     if not value.strip() or len(value) > _LONGEST:
         raise InputError("this can be nobody", where="SUBJECT", fix=f"give the value of {', '.join(columns)}")
     return _Asked(use_case=use_case, folder=folder, value=value.strip(), columns=columns)
-
-
-def _loaded(system: "System", name: str) -> tuple[UseCase, Path]:
-    with system.store.read() as tx:
-        row = tx.use_cases.get(name)
-    loaded = usecase.load(Path(row.folder) / row.file, check_files=False)
-    return loaded.use_case, loaded.folder
 
 
 def _not_on_hold(system: "System", use_case: str) -> None:

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
 from bedplate import store as stores
+from bedplate import usecase
 from bedplate.app import access
 from bedplate.app.read_models import (
     STAGES,
@@ -47,6 +49,7 @@ from bedplate.store.endpoints import EndpointRow
 from bedplate.store.executions import ExecutionRow
 from bedplate.store.ledger import EntryRow
 from bedplate.store.use_cases import UseCaseRow
+from bedplate.usecase import Loaded
 from bedplate.workflow import owner
 
 T = TypeVar("T")
@@ -189,6 +192,18 @@ def counted(opened: Store, fact: Fact, principal: Principal) -> None:
                 where=fact.digest,
                 fix="ask for the right to see every row",
             )
+
+
+def loaded(opened: Store, name: str) -> Loaded:
+    """A use case as its file stands in its folder now.
+
+    Raises:
+        NotFoundError: there is no such use case.
+        UseCaseError: the file cannot be used.
+    """
+    with opened.read() as tx:
+        row = tx.use_cases.get(name)
+    return usecase.load(Path(row.folder) / row.file, check_files=False)
 
 
 def plan(opened: Store, name: str) -> PlanReport:

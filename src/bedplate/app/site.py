@@ -7,7 +7,7 @@ same token, asks policy with all it knows about the resource, and records both i
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from bedplate.app import access, queries, workspaces
+from bedplate.app import access, queries, tables, workspaces
 from bedplate.app.queries import Live
 from bedplate.app.read_models import UseCaseStatus
 from bedplate.errors import InternalError
@@ -64,11 +64,12 @@ class Site:
         asked = "read" if action in LEFT_TO_THE_OPERATION else action
         if reference.type == "Workspace":
             return workspaces.demand(self.system, principal, asked, reference.id)
-        return access.demand(self.system, principal, asked, _resource(reference))
+        return access.demand(self.system, principal, asked, self._resource(reference))
 
     def allows(self, principal: Principal, action: str, reference: ResourceRef) -> bool:
         """Whether the principal may: for what a page offers, never as the guard of what it does."""
-        known = self.system.workspaces.resource(reference.id) if reference.type == "Workspace" else _resource(reference)
+        is_workspace = reference.type == "Workspace"
+        known = self.system.workspaces.resource(reference.id) if is_workspace else self._resource(reference)
         who = policy_principal(principal)
         return known is not None and self.system.policies.decide(who, action, known).allowed
 
@@ -116,14 +117,15 @@ class Site:
         rows = queries.use_cases(self.store)
         return tuple(row for row in rows if self.allows(principal, "read", ResourceRef("UseCase", row.name)))
 
-
-def _resource(reference: ResourceRef) -> Resource:
-    if reference.type == "UseCase":
-        return policy.use_case(reference.id)
-    if reference.type == "Endpoint":  # it has the name of its use case
-        return policy.endpoint(reference.id, use_case=reference.id)
-    if reference.type == "Ledger":
-        return policy.LEDGER
-    if reference.type == "Home":
-        return policy.HOME
-    raise InternalError(f"a route is about a {reference.type}, and nobody here knows what decides about it")
+    def _resource(self, reference: ResourceRef) -> Resource:
+        if reference.type == "Table":
+            return tables.resource(self.system, reference.id)
+        if reference.type == "UseCase":
+            return policy.use_case(reference.id)
+        if reference.type == "Endpoint":  # it has the name of its use case
+            return policy.endpoint(reference.id, use_case=reference.id)
+        if reference.type == "Ledger":
+            return policy.LEDGER
+        if reference.type == "Home":
+            return policy.HOME
+        raise InternalError(f"a route is about a {reference.type}, and nobody here knows what decides about it")

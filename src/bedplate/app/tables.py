@@ -1,6 +1,6 @@
 """The tables of a home: asked for, looked after, and shown as whoever asks may see them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date, datetime, time
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -24,19 +24,31 @@ MOST_CHANGES = 500
 
 def listed(system: "System", principal: Principal) -> tuple[TableLine, ...]:
     """The tables that policy lets this person know of, by name."""
-    found = []
+    return tuple(
+        TableLine(
+            name=version.name,
+            use_case=access.use_case_of(version.name),
+            version=version.version,
+            rows=version.rows if sees_all(system, principal, version) else None,
+        )
+        for version in visible(system, principal)
+    )
+
+
+def visible(system: "System", principal: Principal) -> Iterator[TableVersion]:
+    """The newest versions of the tables that policy lets this person know of, by name."""
     for name in system.tables.names():
-        use_case = access.use_case_of(name)
-        governance = _governance(system, use_case)
-        resource = access.table_resource(name, use_case, governance)
-        if system.policies.decide(policy_principal(principal), "list", resource, {}).allowed:
+        if system.policies.decide(policy_principal(principal), "list", resource(system, name), {}).allowed:
             try:
-                version = system.tables.current(name)
+                yield system.tables.current(name)
             except NotFoundError:
                 continue  # its first write has not ended, or never will
-            rows = version.rows if _sees_all(system, principal, governance, version) else None
-            found.append(TableLine(name=name, use_case=use_case, version=version.version, rows=rows))
-    return tuple(found)
+
+
+def resource(system: "System", name: str) -> policy.Resource:
+    """A table as policy knows it, whether it is there or not."""
+    use_case = access.use_case_of(name)
+    return access.table_resource(name, use_case, _governance(system, use_case))
 
 
 def show(system: "System", principal: Principal, name: str) -> TableView:
@@ -56,15 +68,12 @@ def history(system: "System", principal: Principal, name: str, limit: int = 20) 
 
     _demand_list(system, principal, name)
     changes = upkeep.history(system.tables, name, _bounded(limit, MOST_CHANGES))
-    governance = _governance(system, access.use_case_of(name))
     return tuple(
         TableChange(
             version=change.version,
             time=change.time,
             what=change.what,
-            rows=change.rows
-            if _sees_all(system, principal, governance, system.tables.version(name, change.version))
-            else None,
+            rows=change.rows if sees_all(system, principal, system.tables.version(name, change.version)) else None,
             files=change.files,
         )
         for change in changes
@@ -94,7 +103,7 @@ def read(
     _demand_list(system, principal, name)  # who may not know of a table is not told which versions it has
     chosen = _version(system, name, version, as_of)
     reader = access.reader_for(system, access.use_case_of(name), governance, policy_principal(principal), purpose)
-    stream = reader.read(chosen, list(dict.fromkeys(columns)) or None)
+    stream = reader.read(chosen, list(dict.fromkeys(columns)) or None, few=True)
     rows = (row for batch in stream for row in zip(*(column.to_pylist() for column in batch.columns), strict=True))
     found = tuple(tuple(map(_plain, row)) for row in islice(rows, count + 1))
     return TableRows(
@@ -158,18 +167,24 @@ def explain(system: "System", principal: Principal, who: str, name: str, purpose
         DeniedError: policy does not let the asking person administer the home.
         NotFoundError: there is no such table, or nobody of this name.
     """
-    from bedplate.data import predicates
-
     access.demand(system, principal, "administer", policy.HOME)
     with system.store.read() as tx:
         somebody = policies.who_is(tx, who)
-    governance = _known_governance(system, name)
-    version = system.tables.current(name)
+    _known_governance(system, name)
+    return seen(system, somebody, system.tables.current(name), purpose)
+
+
+def seen(system: "System", somebody: policy.Principal, version: TableVersion, purpose: str | None = None) -> AccessView:
+    """What somebody would see of a version, and why; no row is read, and nobody is asked whether that may be told."""
+    from bedplate.data import predicates
+
+    use_case = access.use_case_of(version.name)
+    governance = _governance(system, use_case)
     chosen = governance.purpose if purpose is None else purpose
-    view = access.reader_for(system, access.use_case_of(name), governance, somebody, chosen).explain(version)
+    view = access.reader_for(system, use_case, governance, somebody, chosen).explain(version)
     return AccessView(
-        who=who,
-        table=name,
+        who=somebody.name,
+        table=version.name,
         version=version.version,
         purpose=chosen,
         allowed=view.allowed,
@@ -193,11 +208,12 @@ def _governance(system: "System", use_case: str) -> Governance:
             return Governance(purpose="", sensitive=())
 
 
-def _sees_all(system: "System", principal: Principal, governance: Governance, version: TableVersion) -> bool:
+def sees_all(system: "System", principal: Principal, version: TableVersion) -> bool:
     """Whether row policies keep nothing in from this person, so that they may know how much there is."""
+    use_case = access.use_case_of(version.name)
+    governance = _governance(system, use_case)
     if not governance.rows:
         return True
-    use_case = access.use_case_of(version.name)
     view = access.reader_for(system, use_case, governance, policy_principal(principal)).explain(version)
     return view.allowed and (view.rows is None or view.rows.everything)
 
@@ -210,9 +226,7 @@ def _known_governance(system: "System", name: str) -> Governance:
 
 
 def _demand_list(system: "System", principal: Principal, name: str) -> None:
-    use_case = access.use_case_of(name)
-    resource = access.table_resource(name, use_case, _governance(system, use_case))
-    access.demand(system, principal, "list", resource)
+    access.demand(system, principal, "list", resource(system, name))
 
 
 def _demand_operate(system: "System", principal: Principal, name: str) -> tuple[str, ...]:
@@ -240,16 +254,16 @@ def _view(system: "System", principal: Principal, version: TableVersion) -> Tabl
     files = system.tables.files(version)
     use_case = access.use_case_of(version.name)
     governance = _governance(system, use_case)
-    sees_all = _sees_all(system, principal, governance, version)
+    countable = sees_all(system, principal, version)
     return TableView(
         name=version.name,
         use_case=use_case,
         purpose=governance.purpose,
         version=version.version,
         digest=version.digest,
-        rows=version.rows if sees_all else None,
+        rows=version.rows if countable else None,
         files=len(files),
-        size=sum(file.size for file in files) if sees_all else None,
+        size=sum(file.size for file in files) if countable else None,
         columns={field.name: str(field.type) for field in system.tables.schema(version)},
     )
 

@@ -86,22 +86,39 @@ def _leaves(path: str, kind: pa.DataType) -> Iterator[str]:
 
 
 def stream(
-    dataset: ds.Dataset, columns: Mapping[str, ds.Expression], filter: ds.Expression | None = None, *, where: str
+    dataset: ds.Dataset,
+    columns: Mapping[str, ds.Expression],
+    filter: ds.Expression | None = None,
+    *,
+    where: str,
+    few: bool = False,
 ) -> pa.RecordBatchReader:
-    """Scan a data set as a stream that names a damaged page as what it is. Nothing is read before it is asked for."""
-    scanner = dataset.scanner(
-        columns=dict(columns), filter=filter, batch_size=1 << 18, batch_readahead=2, fragment_readahead=1
-    )
+    """Scan a data set as a stream that names a damaged page as what it is. Nothing is read before it is asked for.
+
+    ``few``: whoever reads will stop early, so one file is opened after the other; a scanner that is given up first
+    reads all that it was made for.
+    """
+
+    def scanner(part: ds.Dataset | ds.Fragment) -> ds.Scanner:
+        asked = {"columns": dict(columns), "filter": filter, "batch_size": 1 << 18, "batch_readahead": 2}
+        return (
+            part.scanner(**asked, fragment_readahead=1)
+            if isinstance(part, ds.Dataset)
+            else part.scanner(schema=dataset.schema, **asked)
+        )
+
+    whole = scanner(dataset)
 
     def batches() -> Iterator[pa.RecordBatch]:
         try:
-            yield from scanner.to_reader()
+            for each in map(scanner, dataset.get_fragments()) if few else (whole,):
+                yield from each.to_reader()
         except (OSError, pa.ArrowInvalid) as error:
             raise IntegrityError(
                 f"a data file is damaged: {error}", where=where, fix="restore the home from a backup"
             ) from error
 
-    return pa.RecordBatchReader.from_batches(scanner.projected_schema, batches())
+    return pa.RecordBatchReader.from_batches(whole.projected_schema, batches())
 
 
 def columns_and_rows(data: Rows) -> tuple[pa.Schema, Iterable[pa.RecordBatch | pa.Table]]:

@@ -109,10 +109,16 @@ class Reader:
         self._now = now
 
     def read(
-        self, version: TableVersion, columns: Sequence[str] | None = None, *, where: Mapping[str, Any] | None = None
+        self,
+        version: TableVersion,
+        columns: Sequence[str] | None = None,
+        *,
+        where: Mapping[str, Any] | None = None,
+        few: bool = False,
     ) -> pa.RecordBatchReader:
         """Stream the rows and columns of ``version`` that policy lets this principal see for this purpose.
 
+        ``few``: whoever reads will stop early.
         Only rows in which each column of ``where`` has that value, if given. Columns that are masked by ``drop`` are
         left out; naming one is denied, and so is looking for a value of any column that is masked.
 
@@ -144,7 +150,7 @@ class Reader:
         self._record(version, decision, names, masks, () if rows is None else rows.policies)
         conditions = [] if rows is None else [predicates.arrow(rows.condition)]
         conditions += [pc.field((name,)) == _of_type(schema.field(name), value) for name, value in wanted.items()]
-        stream = self._tables.scan(version, masking.columns, reduce(and_, conditions) if conditions else None)
+        stream = self._tables.scan(version, masking.columns, reduce(and_, conditions) if conditions else None, few=few)
         return self._watched(version, masking.after(stream))
 
     def explain(self, version: TableVersion) -> "View":

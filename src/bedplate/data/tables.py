@@ -241,10 +241,13 @@ class Tables:
         version: TableVersion,
         columns: Sequence[str] | Mapping[str, ds.Expression] | None = None,
         filter: ds.Expression | None = None,
+        *,
+        few: bool = False,
     ) -> pa.RecordBatchReader:
         """Stream a version's rows, in the order they were written, verifying every page. Ungoverned: see :mod:`.reads`.
 
-        ``columns`` names those to read, or says what each column that goes out is computed as.
+        ``columns`` names those to read, or says what each column that goes out is computed as. ``few``: whoever reads
+        will stop early.
 
         Raises:
             InputError: a column that the table has not.
@@ -259,7 +262,8 @@ class Tables:
                         f"table {version.name} has no column {name!r}", fix=f"use one of {', '.join(known)}"
                     )
             columns = {name: ds.field((name,)) for name in (known if columns is None else columns)}
-        return stream(dataset, columns, filter, where=f"table {version.name}, version {version.version}")
+        where = f"table {version.name}, version {version.version}"
+        return stream(dataset, columns, filter, where=where, few=few)
 
     # ---------------------------------------------------------------------------------------------------- maintenance
 

@@ -36,6 +36,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     may_decide: bool = False
     may_operate: bool = False
     may_write: bool = False
+    may_administer: bool = False
     may_look: bool = True
     """Whether the reader may see what the home as a whole holds, such as its use cases."""
     workspace: str = DEFAULT
@@ -65,6 +66,7 @@ def view(site: Site, request: Request, use_case: str | None = None) -> View:
         may_decide=use_case is not None and site.allows(reader, "read", ResourceRef("UseCase", use_case)),
         may_operate=use_case is not None and site.allows(reader, "operate", ResourceRef("UseCase", use_case)),
         may_look=site.allows(reader, "list", ResourceRef("Home", "home")),
+        may_administer=site.allows(reader, "administer", ResourceRef("Home", "home")),
         may_write=site.allows(reader, "write", ResourceRef("Workspace", within)),
         workspace=within,
         workspaces=readable,
@@ -95,6 +97,11 @@ def model_address(name: str, identifier: str = "") -> str:
     """The page of a registered model: under its name, or its id where no path can hold the name."""
     plain = len(name) <= _LONGEST and not _UNSAFE & set(name)
     return f"/models/{part(name if plain or not identifier else identifier)}"
+
+
+def table_address(name: str, base: str = "/tables") -> str:
+    """The page of a table."""
+    return f"{base}/{'/'.join(map(part, name.split('/')))}"
 
 
 @lru_cache(maxsize=1)

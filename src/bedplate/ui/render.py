@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from bedplate import clock
 from bedplate.records import Estimate
 from bedplate.ui import charts
 from bedplate.ui.curves import CONTROLS
-from bedplate.ui.frame import model_address, part
+from bedplate.ui.frame import model_address, part, table_address
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -56,7 +55,7 @@ TONES = {
     "served": "good", "ready": "good", "pass": "good", "approved": "good", "finished": "good", "skipped": "good",
     "completed": "good", "passed": "good", "now": "info", "frozen": "warn", "rolled_back": "bad", "stopped": "bad",
     "waiting": "warn", "running": "info", "starting": "info", "asleep": "plain", "insufficient_evidence": "warn",
-    "failed": "bad", "fail": "bad", "refused": "bad", "deny": "bad",
+    "failed": "bad", "fail": "bad", "refused": "bad", "deny": "bad", "bad": "bad", "info": "info", "hidden": "warn",
 }  # fmt: skip
 
 
@@ -85,6 +84,7 @@ def _environment() -> "Environment":
         run_states=RUN_STATES,
         stage_titles=STAGE_TITLES,
         states=STATES,
+        table_address=table_address,
         tone=lambda s: TONES.get(s, "plain"),
         verdicts=VERDICTS,
     )
@@ -140,9 +140,10 @@ def short(digest: str) -> str:
 def moment(text: str) -> str:
     """``24 Nov 2026, 09:04 UTC`` of an RFC 3339 time; what is not one is shown as it is."""
     try:
-        return f"{clock.parse(text):%-d %b %Y, %H:%M} UTC"
+        time = datetime.fromisoformat(text)
     except ValueError:
         return text
+    return f"{time.astimezone(UTC) if time.tzinfo else time:%-d %b %Y, %H:%M} UTC"
 
 
 def at(milliseconds: int) -> str:

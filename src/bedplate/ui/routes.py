@@ -15,7 +15,7 @@ from bedplate.http import CHANGE, READ, Request, Response, Route, fixed, from_pa
 from bedplate.http.messages import decode_json
 from bedplate.http.routes import Handler
 from bedplate.ids import Digest
-from bedplate.ui import artifacts, pages, registry, tracking
+from bedplate.ui import artifacts, data, pages, registry, tracking
 from bedplate.ui.frame import FORM, LOOKS, PAGE, anonymous, view
 
 STATIC = {
@@ -44,6 +44,7 @@ def routes(site: Site) -> Iterator[Route]:
     yield from tracking.routes(site)
     yield from artifacts.routes(site)
     yield from registry.routes(site)
+    yield from data.routes(site)
     yield from _coming_in(site)
     yield from _files()
 
