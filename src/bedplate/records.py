@@ -147,6 +147,8 @@ class IngestResult(msgspec.Struct, frozen=True, kw_only=True):
     known: int = 0
     late: int = 0
     outside: int = 0
+    unconfined: str = ""
+    """Why the source was parsed by a process that is not isolated; empty where it was."""
 
 
 Breaks = Literal["readers", "source", "both"]

@@ -64,6 +64,12 @@ SETTINGS = (
         "",
         "Private networks that web servers of sources may lie in, apart by white space: 10.1.0.0/16; empty: none.",
     ),
+    Setting(
+        "BEDPLATE_ISOLATION",
+        "preferred",
+        "What becomes of sources where the kernel cannot confine the process that parses them: preferred reads them "
+        "and says so, required refuses them.",
+    ),
     Setting("BEDPLATE_LOG", "info", "Least severe log line that is written: debug, info, warning or error."),
 )
 
@@ -88,6 +94,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     traces: str = ""
     connections: Mapping[str, str] = {}
     networks: tuple[str, ...] = ()
+    isolation: str = "preferred"
 
 
 def load(environ: Mapping[str, str] | None = None) -> Settings:
@@ -108,6 +115,11 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         raise InputError(
             f"{values['BEDPLATE_LOG']!r} is not a level", where="BEDPLATE_LOG", fix="use debug, info, warning or error"
         )
+    if values["BEDPLATE_ISOLATION"] not in ("preferred", "required"):
+        raise InputError(
+            f"{values['BEDPLATE_ISOLATION']!r} is no word for it", where="BEDPLATE_ISOLATION",
+            fix="use preferred or required",
+        )  # fmt: skip
     return Settings(
         home=Path(values["BEDPLATE_HOME"]).expanduser().absolute(),
         database=values["BEDPLATE_DATABASE"],
@@ -123,6 +135,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         memory=_memory(values["BEDPLATE_MEMORY"]),
         connections=_connections(values["BEDPLATE_CONNECTIONS"]),
         networks=_networks(values["BEDPLATE_NETWORKS"]),
+        isolation=values["BEDPLATE_ISOLATION"],
     )
 
 
@@ -183,6 +196,7 @@ def child_environment(settings: Settings) -> dict[str, str]:
         "BEDPLATE_TRACES": settings.traces,
         "BEDPLATE_CONNECTIONS": " ".join(f"{name}={address}" for name, address in settings.connections.items()),
         "BEDPLATE_NETWORKS": " ".join(settings.networks),
+        "BEDPLATE_ISOLATION": settings.isolation,
         "BEDPLATE_MEMORY": "" if settings.memory is None else str(settings.memory >> 20),
     }
 

@@ -13,14 +13,14 @@ from bedplate.cli import root
 from bedplate.plan import explain
 from bedplate.plan.types import Plan
 from bedplate.usecase import load
-from tests.plan.conftest import PROBE
+from tests.plan.conftest import PROBE, SETTINGS
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture(scope="module", params=["llm-chat", "chest-xray"])
 def plan(request: pytest.FixtureRequest) -> Plan:
-    return planning.derive(load(EXAMPLES / request.param), PROBE)[1]
+    return planning.derive(load(EXAMPLES / request.param), PROBE, SETTINGS)[1]
 
 
 def test_it_says_what_the_plan_says(plan: Plan) -> None:

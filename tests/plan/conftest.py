@@ -3,6 +3,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from bedplate import settings
 from bedplate.ids import Digest
 from bedplate.plan import requirements
 from bedplate.plan.types import DataFacts, Probe, Requirements, TableFacts
@@ -27,6 +28,7 @@ PROBE = Probe(
     seconds=2,
     code=Digest("sha256:" + "0" * 64),
 )
+SETTINGS = settings.load({})
 FACTS = DataFacts(tables={"transactions": TableFacts(rows=1_469_307, size=24 << 20)})
 
 

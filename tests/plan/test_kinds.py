@@ -13,7 +13,7 @@ from bedplate.ids import canonical
 from bedplate.plan import catalogue, choose, explain, requirements
 from bedplate.plan.types import LanguageTrainingSize, Plan, Requirements
 from bedplate.usecase import load
-from tests.plan.conftest import PROBE, changed
+from tests.plan.conftest import PROBE, SETTINGS, changed
 
 CATALOGUE = catalogue.load()
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -45,7 +45,7 @@ def needs_of(folder: Path, kind: str, workload: str, rest: str) -> Requirements:
     text = f"{HEAD}workload: {workload.replace('{', '{ kind: ' + kind + ',', 1)}\n{rest}"
     (folder / "usecase.yaml").write_text(text, encoding="utf-8")
     loaded = load(folder)
-    return requirements.derive(loaded, planning.facts(loaded))
+    return requirements.derive(loaded, planning.facts(loaded, SETTINGS))
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +159,7 @@ def test_tighter_limits_are_never_cheaper(kind: str, needs_by_kind: dict[str, Re
 @pytest.mark.parametrize("name", ["llm-pretraining", "llm-chat", "chest-xray"])
 def test_the_examples_are_planned_within_what_they_ask_for(name: str) -> None:
     loaded = load(EXAMPLES / name)
-    plan = planning.derive(loaded, PROBE)[1]
+    plan = planning.derive(loaded, PROBE, SETTINGS)[1]
     assert plan.chosen is not None
     assert plan.breach == "none"
     assert not any("none" in figure.name for figure in plan.chosen.predicted)

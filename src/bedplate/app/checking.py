@@ -120,7 +120,7 @@ def row_policies(loaded: Loaded) -> None:
         row_access.check(rule, loaded.use_case.governance.purpose, where)
 
 
-def contract_infer(source: Path, name: str | None = None) -> str:
+def contract_infer(source: Path, settings: Settings, name: str | None = None) -> str:
     """A first contract for a file of rows, named after it unless ``name`` says otherwise.
 
     Raises:
@@ -140,7 +140,7 @@ def contract_infer(source: Path, name: str | None = None) -> str:
         raise InputError(
             "its kind cannot be told from its name", where=str(source), fix="use .parquet, .csv, .json or .arrow"
         )
-    return infer.infer(source, kind, name or source.stem)
+    return infer.infer(source, kind, name or source.stem, inputs.reach(settings))
 
 
 def contract_test(path: Path, settings: Settings) -> ContractTestReport:
@@ -155,7 +155,7 @@ def contract_test(path: Path, settings: Settings) -> ContractTestReport:
     results = []
     for name, data in loaded.use_case.data.items():
         contract = contracts.load(loaded.folder / data.contract)
-        outcomes = ingest.test(contract, name, data, loaded.folder, inputs.reach(settings))
+        outcomes = ingest.test(contract, name, data, loaded.folder, inputs.reach(settings, loaded.use_case))
         results.append(ContractResult(dataset=name, contract=contract.id, outcomes=outcomes))
     passed = not any(o.failed and o.severity == "error" for result in results for o in result.outcomes)
     return ContractTestReport(use_case=loaded.use_case.name, passed=passed, results=tuple(results))

@@ -399,7 +399,7 @@ def _sources(system: "System", asked: _Asked) -> tuple[str, ...]:
         if data.subject is None:
             continue
         try:
-            with sources.opened(data.source, asked.folder, inputs.reach(system.settings)) as files:
+            with sources.opened(data.source, asked.folder, inputs.reach(system.settings, asked.use_case)) as files:
                 for item in files.read([data.subject]):
                     lines = [item.text] if isinstance(item, sources.BadLine) else map(str, _column(item.table))
                     if asked.value in lines:

@@ -60,7 +60,7 @@ def backfill(
         folder=loaded.folder,
         key="",
         sensitive=loaded.use_case.governance.sensitive,
-        reach=inputs.reach(system.settings),
+        reach=inputs.reach(system.settings, loaded.use_case),
         window=incremental.window(model, data.incremental, since, until),
     )
     report = BatchReport(
@@ -72,6 +72,7 @@ def backfill(
         rejected=result.rejected,
         known=result.known,
         outside=result.outside,
+        unconfined=result.unconfined,
     )
     told = {**msgspec.to_builtins(report), "from": since, "to": until, "digest": result.table.digest}
     tables.record(system, principal, "table.ingest", report.table, policies, told)

@@ -13,7 +13,7 @@ from bedplate.ids import Digest
 from bedplate.settings import Settings
 from bedplate.usecase import Loaded
 from bedplate.usecase.files import is_local, source_file
-from bedplate.usecase.types import DataSet
+from bedplate.usecase.types import DataSet, UseCase
 
 if TYPE_CHECKING:
     from bedplate.data.sources import Reach
@@ -65,12 +65,16 @@ def source_digest(folder: Path, data: DataSet, settings: Settings) -> Digest:
     return _digest_of_file(path)
 
 
-def reach(settings: Settings) -> "Reach":
-    """What sources of rows may reach: what the settings of the home name, and nothing that a use case says."""
+def reach(settings: Settings, use_case: UseCase | None = None) -> "Reach":
+    """What sources of rows may reach: what the settings of the home name, and nothing that a use case says.
+
+    One of high risk has its sources parsed in isolation or not at all.
+    """
     from bedplate.data.sources import Reach
 
     storage = {"endpoint": settings.endpoint} if settings.endpoint else {}
-    return Reach(connections=settings.connections, networks=settings.networks, storage=storage)
+    isolated = settings.isolation == "required" or (use_case is not None and use_case.risk.level == "high")
+    return Reach(connections=settings.connections, networks=settings.networks, storage=storage, isolated=isolated)
 
 
 def _digest_of_file(path: Path) -> Digest:

@@ -108,7 +108,7 @@ class Bedplate:
         """A first contract for a file of rows (``.parquet``, ``.csv``, ``.json``), which its rows keep."""
         from bedplate.app import checking
 
-        return checking.contract_infer(Path(source), name)
+        return checking.contract_infer(Path(source), self.settings, name)
 
     # ---------------------------------------------------------------------------------------------------- reading
 
@@ -123,7 +123,7 @@ class Bedplate:
         from bedplate.app import plan_page, planning
 
         loaded = usecase.load(Path(path))
-        return plan_page.page(planning.derive(loaded, planning.probe(self.home, keep=False))[1])
+        return plan_page.page(planning.derive(loaded, planning.probe(self.home, keep=False), self.settings)[1])
 
     def probe(
         self, model: str | Path | None = None, *, shapes: Sequence[str] = (), on_event: OnEvent = _quiet

@@ -102,7 +102,7 @@ def probe_digest(measured: Probe) -> Digest:
     return ids.digest_of(measured)
 
 
-def facts(loaded: Loaded) -> DataFacts:
+def facts(loaded: Loaded, settings: Settings) -> DataFacts:
     """Rows and bytes of each source, from file sizes and Parquet footers; no row is read."""
     if any(data.source.kind == "parquet" and is_local(data.source) for data in loaded.use_case.data.values()):
         TEMPLATE.warm()  # while this process loads its half
@@ -114,15 +114,15 @@ def facts(loaded: Loaded) -> DataFacts:
             tables[name] = TableFacts()
             continue
         inputs.source_path(loaded.folder, data)  # says what to do where it is not there
-        with sources.opened(data.source, loaded.folder) as found:
+        with sources.opened(data.source, loaded.folder, inputs.reach(settings, loaded.use_case)) as found:
             rows = found.total() if data.source.kind == "parquet" else None
             tables[name] = TableFacts(rows=rows, size=sum(path.stat().st_size for path in found.paths))
     return DataFacts(tables=tables, model=described.model(loaded))
 
 
-def derive(loaded: Loaded, measured: Probe) -> tuple[Requirements, Plan]:
+def derive(loaded: Loaded, measured: Probe, settings: Settings) -> tuple[Requirements, Plan]:
     """Requirements of the file, and the plan that meets them."""
-    derived = requirements.derive(loaded, facts(loaded))
+    derived = requirements.derive(loaded, facts(loaded, settings))
     return derived, choose.plan(derived, prices(), measured)
 
 
@@ -211,7 +211,7 @@ def preview(settings: Settings, loaded: Loaded) -> PlanReport:
 
     home = Home(settings.home)
     measured = probe(home, keep=False)
-    derived, plan = derive(loaded, measured)
+    derived, plan = derive(loaded, measured, settings)
     shown = report(derived, plan)
     if not loaded.use_case.data:
         return shown  # a plan is all that can be made before there is data

@@ -76,6 +76,7 @@ class BatchReport(msgspec.Struct, frozen=True, kw_only=True):
     rejected: int
     known: int
     outside: int
+    unconfined: str = ""
 
 
 class ReplayReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -180,6 +180,8 @@ def _batch(report: "BatchReport") -> Iterator[str]:
         f"{number(report.known)} were there, {number(report.outside)} are outside the range, "
         f"{number(report.rejected)} were set aside"
     )
+    if report.unconfined:
+        yield f"not isolated: {report.unconfined}"
 
 
 def replay(path: UseCasePath, dataset: DataSetName, home: HomeOption = None, as_json: JsonOption = False) -> None:

@@ -41,7 +41,7 @@ class _Seen(msgspec.Struct):
     choices: list[str]
 
 
-def infer(path: Path, kind: FileKind, name: str) -> str:
+def infer(path: Path, kind: FileKind, name: str, reach: sources.Reach | None = None) -> str:
     """A contract (ODCS 3.1, YAML) that every row looked at keeps.
 
     Raises:
@@ -49,7 +49,7 @@ def infer(path: Path, kind: FileKind, name: str) -> str:
         InputError: it has no rows, or two columns of one name.
     """
     source = Source(kind=kind, path=str(path.absolute()))
-    with sources.opened(source, path.parent) as files:
+    with sources.opened(source, path.parent, reach) as files:
         names = files.columns(()).names or files.keys()
         if len(set(names)) != len(names):
             raise InputError("two columns have the same name", where=str(path), fix="give each its own")

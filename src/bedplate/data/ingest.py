@@ -67,6 +67,7 @@ def ingest(
             broken, or no row is left and the contract does not allow that. The table has then no new version; rows set
             aside by row rules are kept in the quarantine table.
         NotFoundError: the source does not exist.
+        DeniedError: ``reach`` wants sources parsed in isolation, and the kernel cannot.
         UserCodeError: ``clean`` raised, or gave another number of rows.
         StorageError: the disk is full.
     """
@@ -107,6 +108,7 @@ def ingest(
             known=0 if standing is None else standing.known,
             late=0 if standing is None else standing.late,
             outside=0 if standing is None else standing.outside,
+            unconfined=source.unconfined,
         )
 
 

@@ -1,5 +1,6 @@
 """Ingest under contracts; compute features point in time."""
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -77,7 +78,7 @@ def _ingest(context: Context) -> Outcome:
             folder=context.loaded.folder,
             key=key,
             on_progress=progress,
-            reach=inputs.reach(context.system.settings),
+            reach=inputs.reach(context.system.settings, context.use_case),
             sensitive=hidden,
         )
         contract_changes.same(kept[position], result, data.contract)
@@ -87,7 +88,14 @@ def _ingest(context: Context) -> Outcome:
     resting = tuple(range(len(texts), len(texts) + len(evidence)))
     whole = Evidence(kind="data", body=Ingested(datasets=digests), rests_on=resting)
     total = sum(item.body.accepted for item in evidence)
-    return Outcome(evidence=(*texts, *evidence, whole), summary=f"{total:,} rows in {len(evidence)} tables")
+    summary = f"{total:,} rows in {len(evidence)} tables{_unconfined(item.body for item in evidence)}"
+    return Outcome(evidence=(*texts, *evidence, whole), summary=summary)
+
+
+def _unconfined(results: Iterable[IngestResult]) -> str:
+    """What a run and its ledger entry say where the kernel could not confine the parsing of sources."""
+    reasons = dict.fromkeys(result.unconfined for result in results if result.unconfined)
+    return f"; not isolated: {'; '.join(reasons)}" if reasons else ""
 
 
 def _fact_digest(context: Context, kind: str, evidence: Evidence) -> Digest:
@@ -111,10 +119,11 @@ def ingested(context: Context) -> dict[str, IngestResult]:
 
 
 def _ingested(context: Context) -> str:
-    results = ingested(context).values()
+    results = list(ingested(context).values())
     rows, rejected = sum(r.accepted for r in results), sum(r.rejected for r in results)
     kept = f"{rows:,} rows in {len(results)} tables"
-    return f"{kept}; {rejected:,} in quarantine" if rejected else f"{kept}; none rejected"
+    aside = f"{rejected:,} in quarantine" if rejected else "none rejected"
+    return f"{kept}; {aside}{_unconfined(results)}"
 
 
 INGEST = Stage(

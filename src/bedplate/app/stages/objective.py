@@ -80,7 +80,8 @@ def _plan_inputs(context: Context) -> dict[str, str]:
 
 
 def _plan(context: Context) -> Outcome:
-    requirements, plan = planning.derive(context.loaded, planning.probe(context.system.home, keep=True))
+    measured = planning.probe(context.system.home, keep=True)
+    requirements, plan = planning.derive(context.loaded, measured, context.system.settings)
     objective = context.output("check").digest
     return Outcome(
         evidence=(

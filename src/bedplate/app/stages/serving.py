@@ -76,7 +76,7 @@ def _plan(context: Context) -> Plan:
     """The plan, or the one that will be made where a run is only explained: it is derived the same way."""
     if "plan" in context.outputs:
         return context.body("plan", Plan)
-    return planning.derive(context.loaded, planning.probe(context.system.home, keep=True))[1]
+    return planning.derive(context.loaded, planning.probe(context.system.home, keep=True), context.system.settings)[1]
 
 
 def _price(plan: Plan) -> ReplicaPrice | None:

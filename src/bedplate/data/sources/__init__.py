@@ -11,7 +11,7 @@ Whoever made a file may have made it to do harm: it is fetched by this process a
 """
 
 from bedplate.data.parsing.values import BadLine, Chunk
-from bedplate.data.sources.places import Reach, opened
-from bedplate.data.sources.port import Opened
+from bedplate.data.sources.places import opened
+from bedplate.data.sources.port import Opened, Reach
 
 __all__ = ["BadLine", "Chunk", "Opened", "Reach", "opened"]

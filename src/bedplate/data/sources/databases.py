@@ -15,7 +15,7 @@ import pyarrow as pa
 from bedplate.data import convert
 from bedplate.data.parsing import rows
 from bedplate.data.parsing.values import Chunk
-from bedplate.data.sources.port import Opened
+from bedplate.data.sources.port import Opened, Reach
 from bedplate.errors import BedplateError, ContractError, InputError, NotFoundError, UnavailableError, UserCodeError
 from bedplate.usecase.types import Source
 
@@ -57,7 +57,7 @@ def address_of(source: Source, connections: Mapping[str, str]) -> str:
     return connections[source.connection]
 
 
-def fetch(source: Source, folder: Path, connections: Mapping[str, str], window: Window, scratch: Path) -> Opened:
+def fetch(source: Source, folder: Path, reach: Reach, window: Window, scratch: Path) -> Opened:
     """What a query gives, written as Arrow.
 
     Raises:
@@ -67,9 +67,9 @@ def fetch(source: Source, folder: Path, connections: Mapping[str, str], window: 
         UnavailableError: it cannot be reached.
     """
     if source.path:
-        batches, label = _by_file(source, folder, window), source.path
+        batches, label = _by_file(source, folder, window, isolated=reach.isolated), source.path
     else:
-        batches, label = _batches(address_of(source, connections), source.query, window), source.connection
+        batches, label = _batches(address_of(source, reach.connections), source.query, window), source.connection
     path = scratch / "rows.arrow"
     try:
         first = next(batches)
@@ -79,15 +79,15 @@ def fetch(source: Source, folder: Path, connections: Mapping[str, str], window: 
                 writer.write_batch(batch)
     except OSError as error:
         raise UnavailableError(f"the rows of {label} cannot be written down: {error.strerror}", where=label) from error
-    return Opened("arrow", label, (path,), typed=False)
+    return Opened("arrow", label, (path,), typed=False, isolated=reach.isolated)
 
 
-def _by_file(source: Source, folder: Path, window: Window) -> Iterator[pa.RecordBatch]:
+def _by_file(source: Source, folder: Path, window: Window, *, isolated: bool) -> Iterator[pa.RecordBatch]:
     """What a query gives of a file of SQLite, which somebody else made: it is opened where any file is parsed."""
     file = (folder / source.path).expanduser().resolve()
     if not file.is_file():
         raise NotFoundError("there is no such database", where=str(file), fix="correct the path in usecase.yaml")
-    given = Opened("sqlite", source.path, (file,), query=source.query, bound=window.bound())
+    given = Opened("sqlite", source.path, (file,), isolated=isolated, query=source.query, bound=window.bound())
     try:
         schema = given.columns(())
         yield rows.batch([], schema.names)

@@ -3,17 +3,15 @@
 import importlib.util
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import msgspec
-
 from bedplate.data.sources import databases
 from bedplate.data.sources.databases import Window
-from bedplate.data.sources.port import MEMORY, Opened
+from bedplate.data.sources.port import MEMORY, Opened, Reach
 from bedplate.egress import Broker, Limits, allow, targets
 from bedplate.errors import InputError, NotFoundError, StorageError, UnavailableError
 from bedplate.ids import Digest, digest_of
@@ -27,18 +25,6 @@ PATIENCE = 3600.0
 _STORES = ("s3", "gs", "az", "abfs", "abfss")
 
 
-class Reach(msgspec.Struct, frozen=True, kw_only=True):
-    """What sources may reach beyond files and public web servers: what whoever runs the home says, never a use case.
-
-    ``connections`` are addresses of databases by name, ``networks`` private networks in which web servers may lie,
-    ``storage`` options of object stores beside what they read in ``AWS_`` variables themselves.
-    """
-
-    connections: Mapping[str, str] = {}
-    networks: tuple[str, ...] = ()
-    storage: Mapping[str, str] = {}
-
-
 @contextmanager
 def opened(
     source: Source, folder: Path, reach: Reach | None = None, window: Window | None = None, *, memory: int = MEMORY
@@ -50,18 +36,21 @@ def opened(
     Raises:
         NotFoundError: nothing is there.
         InputError: the path leaves its package, a file is too large, or the connection is not one of the home.
-        DeniedError: the web server may not be called.
+        DeniedError: the web server may not be called; or, where rows are asked for, the kernel cannot confine their
+            parsing and ``reach`` wants it confined.
         UnavailableError: it does not answer.
     """
     reach = reach or Reach()
     with tempfile.TemporaryDirectory(prefix="bedplate-source-") as name:
         scratch = Path(name)
         if source.kind == "sql":
-            files = databases.fetch(source, folder, reach.connections, window or Window(), scratch)
+            files = databases.fetch(source, folder, reach, window or Window(), scratch)
         elif source.kind == "rows":
-            files = Opened("json", source.connection, databases.produce(source, reach.connections, scratch))
+            made = databases.produce(source, reach.connections, scratch)
+            files = Opened("json", source.connection, made, isolated=reach.isolated)
         else:
-            files = Opened(source.kind, _label(source), _paths(source, folder, reach, scratch), memory=memory)
+            paths = _paths(source, folder, reach, scratch)
+            files = Opened(source.kind, _label(source), paths, memory=memory, isolated=reach.isolated)
         try:
             yield files
         finally:

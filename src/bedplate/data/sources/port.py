@@ -1,6 +1,7 @@
 """An open source: its files are on this disk, and a limited process parses them on request."""
 
 import functools
+import logging
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,13 +15,15 @@ import pyarrow as pa
 from bedplate import errors
 from bedplate.data.parsing.template import TEMPLATE
 from bedplate.data.parsing.values import MAX_ROWS, ROW, SLOTS, BadLine, Chunk, Told
-from bedplate.errors import ContractError
+from bedplate.errors import ContractError, DeniedError
 from bedplate.ids import Digest, digest_file, digest_of
+from bedplate.isolation.confine import Isolation
 from bedplate.isolation.template import shared_memory
 from bedplate.isolation.worker import Worker
 
 MEMORY = 2 << 30
 """Bytes that the process which parses a source may hold."""
+_log = logging.getLogger(__name__)
 _LIMIT = 1 << 26
 PATIENCE = 300.0
 """Seconds that it may take for its next rows."""
@@ -29,8 +32,25 @@ _told = msgspec.json.Decoder(Told)
 _failed = msgspec.json.Decoder(dict[str, str | None])
 
 
+class Reach(msgspec.Struct, frozen=True, kw_only=True):
+    """What sources may reach beyond files and public web servers: what whoever runs the home says, never a use case.
+
+    ``connections`` are addresses of databases by name, ``networks`` private networks in which web servers may lie,
+    ``storage`` options of object stores beside what they read in ``AWS_`` variables themselves. ``isolated``: what the
+    kernel cannot confine the parsing of is refused.
+    """
+
+    connections: Mapping[str, str] = {}
+    networks: tuple[str, ...] = ()
+    storage: Mapping[str, str] = {}
+    isolated: bool = False
+
+
 class Opened:
     """The rows of one source. ``label`` names it to people; ``typed`` says that its columns have types of their own.
+
+    ``isolated``: it is not parsed unless the process that does can be confined; ``unconfined`` says why it was parsed
+    all the same.
 
     ``query`` with its values ``bound`` chooses the rows of a file of SQLite.
 
@@ -48,6 +68,7 @@ class Opened:
         *,
         memory: int = MEMORY,
         typed: bool = True,
+        isolated: bool = False,
         query: str = "",
         bound: Mapping[str, Any] | None = None,
     ) -> None:
@@ -55,6 +76,7 @@ class Opened:
         self.typed = typed and kind in ("parquet", "arrow", "images", "dicom")
         self.open_ended = kind in ("images", "dicom")
         self._memory, self._query = memory, {"query": query, "bound": dict(bound or {})}
+        self._isolated, self.unconfined = isolated, ""
         self._worker: Worker | None = None
         self._shared = -1
         self._taken = 0
@@ -158,9 +180,23 @@ class Opened:
                 self._worker = Worker(
                     start, header, files={}, memory=self._memory, seconds=60.0, require_isolation=False
                 )  # fmt: skip
+                self._look(self._worker.isolation)
             self._worker.send("request", msgspec.json.encode([what, names, known]), deadline)
         except (ValueError, OSError) as error:
             raise self._ended(str(error)) from error
+
+    def _look(self, found: Isolation) -> None:
+        if found.isolated:
+            return
+        if self._isolated:
+            self._end("closed")
+            raise DeniedError(
+                f"the source may be parsed in isolation only, and {found.reason}", where=self.label,
+                fix="use a Linux kernel with Landlock",
+            )  # fmt: skip
+        if not self.unconfined:
+            _log.warning("%s is parsed by a process that is not isolated: %s", self.label, found.reason)
+        self.unconfined = found.reason
 
     def _frame(self, *kinds: Any) -> tuple[str, bytearray]:
         assert self._worker is not None
