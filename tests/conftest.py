@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import hypothesis
 import pytest
 
-from tests import servers
+from bedplate.store import migrate
+from tests import migrated, servers
 
 # How long an example takes says how busy the machine is.
 hypothesis.settings.register_profile("suite", deadline=None)
@@ -16,6 +17,20 @@ hypothesis.settings.load_profile("suite")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest, so that no worker is left alone with it in the end."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _migrations_once() -> Iterator[None]:
+    """The migrations work out once what makes a new database."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(migrate, "run", migrated.Again().run)
+        yield
+
+
+@pytest.fixture
+def real_migrations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every new database is made by the migrations themselves."""
+    monkeypatch.setattr(migrate, "run", migrated.really)
 
 
 @pytest.fixture(scope="session")

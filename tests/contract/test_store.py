@@ -38,6 +38,7 @@ def put(store: Store, kind: str, value: int, parents: tuple[Digest, ...] = ()) -
 # --------------------------------------------------------------------------------------------------------- the schema
 
 
+@pytest.mark.usefixtures("real_migrations")
 def test_the_migrations_make_the_schema(store: Store) -> None:
     """What the migrations build is what the code expects, column for column."""
     with store._engine.connect() as connection:
@@ -47,6 +48,7 @@ def test_the_migrations_make_the_schema(store: Store) -> None:
         assert context.get_current_revision() == HEAD
 
 
+@pytest.mark.usefixtures("real_migrations")
 def test_two_migrators_at_once(location: Path | str) -> None:
     """Of several that open an empty database together, each ends with the whole schema."""
     with ThreadPoolExecutor(4) as pool:
@@ -58,6 +60,7 @@ def test_two_migrators_at_once(location: Path | str) -> None:
         each.close()
 
 
+@pytest.mark.usefixtures("real_migrations")
 def test_a_migration_that_fails_changes_nothing(location: Path | str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The version is not bumped, no table is left behind, and the next start succeeds."""
     from alembic.operations import Operations

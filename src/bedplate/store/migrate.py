@@ -22,7 +22,6 @@ def upgrade(connection: sa.Connection, check: Callable[[str | None, str], None],
     Whatever fails undoes everything, the version included.
     """
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    scripts = ScriptDirectory(str(Path(__file__).parent / "migrations"))
     with connection, connection.begin():
         if connection.dialect.name == "postgresql":
             connection.execute(_LOCK, {"key": _LOCK_KEY})
@@ -31,8 +30,14 @@ def upgrade(connection: sa.Connection, check: Callable[[str | None, str], None],
         if version == HEAD:
             return
         check(version, where)
-        with EnvironmentContext(
-            Config(), scripts, fn=lambda revision, _context: scripts._upgrade_revs(HEAD, revision)
-        ) as environment:
-            environment.configure(connection=connection, transactional_ddl=True)
-            environment.run_migrations()
+        run(connection)
+
+
+def run(connection: sa.Connection) -> None:
+    """Run what is missing, in the transaction under way."""
+    scripts = ScriptDirectory(str(Path(__file__).parent / "migrations"))
+    with EnvironmentContext(
+        Config(), scripts, fn=lambda revision, _context: scripts._upgrade_revs(HEAD, revision)
+    ) as environment:
+        environment.configure(connection=connection, transactional_ddl=True)
+        environment.run_migrations()
