@@ -2,13 +2,25 @@
 
 from collections.abc import Iterator
 
-from bedplate.api import audit, models, people, policies, quotas, releases, rollouts, scorings, use_cases, workspaces
+from bedplate.api import (
+    audit,
+    metrics,
+    models,
+    people,
+    policies,
+    quotas,
+    releases,
+    rollouts,
+    scorings,
+    use_cases,
+    workspaces,
+)
 from bedplate.app.site import Site
 from bedplate.http import Route
 
 
 def routes(site: Site) -> Iterator[Route]:
-    """The routes under ``/api/v1``, ``/checkpoint`` and ``/tile``."""
+    """The routes under ``/api/v1``, ``/checkpoint``, ``/metrics`` and ``/tile``."""
     yield from use_cases.routes(site)
     yield from releases.routes(site)
     yield from rollouts.routes(site)
@@ -19,3 +31,4 @@ def routes(site: Site) -> Iterator[Route]:
     yield from people.routes(site)
     yield from workspaces.routes(site)
     yield from policies.routes(site)
+    yield from metrics.routes(site)

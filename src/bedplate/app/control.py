@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from bedplate import clock, files
-from bedplate.app import access, endpoints, owned, owner_socket, rollout_steps
+from bedplate.app import access, endpoints, owned, owner_socket, rollout_steps, upkeep
 from bedplate.app import home as homes
 from bedplate.app.owner_socket import Request
 from bedplate.app.read_models import StopReport, UpInfo
@@ -63,12 +63,14 @@ def serve_forever(
             Site(home.system, home.carry_out, lambda: endpoints.live(home.system))
         )
         watching: rollout_steps.Watcher | None = None
+        keeping: upkeep.Upkeep | None = None
         try:
             files.write(address, plane.address.encode())
             home.system.serving = True
             for problem in endpoints.restore(home.system):
                 sys.stderr.write(f"{problem}\n")
             watching = rollout_steps.Watcher(home.system)
+            keeping = upkeep.Upkeep(home.system)
             on_ready(UpInfo(address=plane.address, link=home.link(), pid=os.getpid()))
             gc.freeze()  # what serves stays: the collector need not walk it again and again
             gc.set_threshold(*_COLLECT_AFTER)
@@ -76,8 +78,9 @@ def serve_forever(
             _until_stopped(home)
             home.system.check_owner()
         finally:
-            if watching is not None:
-                watching.close()
+            for looking in (watching, keeping):
+                if looking is not None:
+                    looking.close()
             gc.unfreeze()
             gc.set_threshold(*thresholds)
             address.unlink(missing_ok=True)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from bedplate.app import access, contract_changes, tables
+from bedplate.app import access, contract_changes, tables, upkeep
 from bedplate.app.table_reports import AccessView, TableChange, TableRows, TableView
+from bedplate.app.upkeep import Standing
 from bedplate.errors import BedplateError
 from bedplate.identity import Principal, policy_principal
 from bedplate.ids import Digest
@@ -67,6 +68,8 @@ class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
     lines: tuple[Line, ...]
     total: int
     first: int
+    failing: tuple[Standing, ...] = ()
+    """Upkeep of their use cases that did not end well."""
 
 
 class ColumnLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,6 +143,7 @@ class TablePage(msgspec.Struct, frozen=True, kw_only=True):
     quality: tuple[Quality, ...] = ()
     quarantine: str = ""
     everybody: tuple[Seen, ...] | None = None
+    upkeep: tuple[Standing, ...] = ()
     sample: TableRows | None = None
     refused: BedplateError | None = None
 
@@ -168,7 +172,15 @@ def catalogue(system: "System", principal: Principal, words: str, first: int = 0
         if all(word in told or any(word in text for text in columns.values()) for word in wanted):
             hits = tuple(name for name, text in columns.items() if any(w in text and w not in told for w in wanted))
             found.append(msgspec.structs.replace(line, found=hits))
-    return Catalogue(words=words, lines=tuple(found[first : first + PAGE]), total=len(found), first=first)
+    with system.store.read() as tx:
+        standings = upkeep.standings(tx, sorted({line.use_case for line in found}))
+    return Catalogue(
+        words=words,
+        lines=tuple(found[first : first + PAGE]),
+        total=len(found),
+        first=first,
+        failing=tuple(each for each in standings if not each.last.ok),
+    )
 
 
 def _line(system: "System", principal: Principal, version: TableVersion) -> Line:
@@ -213,6 +225,7 @@ def page(
     with system.store.read() as tx:
         counted = view.rows is not None and dataset not in access.kept_in(tx, view.use_case, principal)
         quality = tuple(_quality(tx, view.use_case, dataset)) if kind == "data set" and counted else ()
+        standings = tuple(upkeep.standings(tx, [view.use_case]))
     rows, refused = _sample(system, principal, name, purpose) if sample else (None, None)
     model = _model(contract, kind, name)
     return TablePage(
@@ -228,6 +241,7 @@ def page(
         quality=quality,
         quarantine=_aside(system, principal, name, kind),
         everybody=_everybody(system, version) if _may_ask_about_others(system, principal) else None,
+        upkeep=standings,
         sample=rows,
         refused=refused,
     )

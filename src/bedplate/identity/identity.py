@@ -36,13 +36,16 @@ _REMEMBERED = 4096
 
 
 class Principal(msgspec.Struct, frozen=True, kw_only=True):
-    """Somebody who has proved who they are. ``auth`` says how, ``credential`` is the id of the key or session."""
+    """Somebody who has proved who they are. ``auth`` says how, ``credential`` is the id of the key or session.
+
+    The home itself, which does what it was told to do from time to time, comes in by ``none``.
+    """
 
     id: str
     kind: Literal["user", "service"]
     name: str
     groups: tuple[str, ...]
-    auth: Literal["key", "session", "ticket"]
+    auth: Literal["key", "session", "ticket", "none"]
     credential: str
 
 

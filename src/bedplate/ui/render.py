@@ -55,7 +55,8 @@ TONES = {
     "served": "good", "ready": "good", "pass": "good", "approved": "good", "finished": "good", "skipped": "good",
     "completed": "good", "passed": "good", "now": "info", "frozen": "warn", "rolled_back": "bad", "stopped": "bad",
     "waiting": "warn", "running": "info", "starting": "info", "asleep": "plain", "insufficient_evidence": "warn",
-    "failed": "bad", "fail": "bad", "refused": "bad", "deny": "bad", "bad": "bad", "info": "info", "hidden": "warn",
+    "failed": "bad", "fail": "bad", "refused": "bad", "deny": "bad",
+    "bad": "bad", "good": "good", "info": "info", "hidden": "warn",
 }  # fmt: skip
 
 

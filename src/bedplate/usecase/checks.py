@@ -286,6 +286,13 @@ def _schedule(reading: Reading) -> None:
             reading.note((*at, "schedule", i, "days"), "it never begins", allowed="one day or more")
 
 
+def _upkeep(reading: Reading) -> None:
+    for task in ("promises", "expire", "compact", "scrub"):
+        interval = reading.get("upkeep", task)
+        if interval is not None and interval < 60:
+            reading.note(("upkeep", task), "it would be done all the time", allowed="1 min or more", suggestion="1 d")
+
+
 def _alerts(reading: Reading) -> None:
     for number, alert in enumerate(reading.get("alerts") or ()):
         if alert.then == "roll_back" and alert.when != "slo_burn":
@@ -412,7 +419,7 @@ _CHECKS: tuple[Callable[[Reading], None], ...] = (
     _release,
     _serving,
     _alerts,
-    _alerts,
+    _upkeep,
     _monitoring,
     _training,
     _graph,

@@ -258,6 +258,19 @@ class Governance(_Section, frozen=True, kw_only=True):
     erasure: Literal["by subject", "none"] = "none"
 
 
+class UpkeepSection(_Section, frozen=True, kw_only=True):
+    """How often the control plane looks after the tables by itself, each task where it is written; a minute at least.
+
+    ``promises`` holds them against what contracts promise over time, ``expire`` takes out what is older than it may be
+    kept, ``compact`` writes small files together, and ``scrub`` hashes every data file again.
+    """
+
+    promises: Seconds | None = None
+    expire: Seconds | None = None
+    compact: Seconds | None = None
+    scrub: Seconds | None = None
+
+
 class Resources(_Section, frozen=True, kw_only=True):
     """What training may use."""
 
@@ -410,6 +423,7 @@ class UseCase(_Section, frozen=True, kw_only=True):
     requirements: RequirementsSection
     data: dict[str, DataSet] = {}
     governance: Governance
+    upkeep: UpkeepSection = UpkeepSection()
     features: tuple[str, ...] = ()
     train: Train = Train()
     graph: Graph | None = None
