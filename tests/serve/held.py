@@ -12,7 +12,7 @@ from bedplate.http.server import Server
 from bedplate.serve.holding import Held
 
 TEXT = [("content-type", "text/plain")]
-LARGE, TOO_LARGE = 3 << 20, 5 << 20
+LARGE, TOO_LARGE = 40 << 20, 65 << 20
 
 
 async def app(scope: Any, protocol: Any) -> None:

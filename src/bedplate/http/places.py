@@ -16,6 +16,7 @@ import struct
 import termios
 from collections.abc import Callable
 from contextvars import ContextVar
+from typing import Protocol
 
 import msgspec
 
@@ -26,7 +27,7 @@ _STATES = 64, 128
 _CLAIM = struct.Struct("<Q40s")
 _CLAIMS, _MOST_CLAIMS = 192, 8
 _ARRIVED = _CLAIMS + _CLAIM.size * _MOST_CLAIMS
-_STAGED = 4 << 20
+_STAGED = 64 << 20
 """Bytes of an answer that can be kept; a larger one is sent all the same, and lost with the process."""
 _AT_ONCE = 64 << 10
 _ENOUGH = 8 << 10
@@ -38,17 +39,31 @@ _MOST_TRIES = 2
 _ESTABLISHED, _CLOSE_WAIT = 1, 8
 
 _libc = ctypes.CDLL(None)
-_answering: ContextVar["Place | None"] = ContextVar("answering", default=None)
+
+
+class Claims(Protocol):
+    """A request of which a record may be."""
+
+    def claim(self, record: str) -> None:
+        """Say that a record of this id, at most 40 ASCII characters, is about it."""
+
+
+_answering: ContextVar[Claims | None] = ContextVar("answering", default=None)
+
+
+def answering(request: Claims) -> None:
+    """What this task does from here on is about the request."""
+    _answering.set(request)
 
 
 def claim(record: str) -> None:
-    """Say that a record of this id, at most 40 ASCII characters, is about the request that this task answers.
+    """Say that a record of this id is about the request that this task answers.
 
     If the process is killed before the answer is given, the record is about an answer that nobody got.
     """
-    place = _answering.get()
-    if place is not None:
-        place.claim(record)
+    request = _answering.get()
+    if request is not None:
+        request.claim(record)
 
 
 class Left(msgspec.Struct, frozen=True):
@@ -159,10 +174,6 @@ class Place:
         start, self._end = self._end, self._end + size
         return bytes(self._aside[:size] if self._flags & _LOST else self._arrived[start : self._end])
 
-    def answering(self) -> None:
-        """What this task does from here on is about the request at hand."""
-        _answering.set(self)
-
     def claim(self, record: str) -> None:
         """See :func:`claim`. It holds until an answer is given, for it says of which bytes it is about the first."""
         if self._claims < _MOST_CLAIMS and not self._ended:
@@ -234,6 +245,11 @@ def shut_down(descriptor: int) -> None:
     _libc.shutdown(descriptor, socket.SHUT_RDWR)
 
 
+def reset(connection: socket.socket) -> None:
+    """Break a connection off, whoever else has it open, so that its client cannot take that for an end."""
+    _libc.connect(connection.fileno(), bytes(16), 16)  # to no address: connect(2) of a stream that is connected
+
+
 # ------------------------------------------------------------------------------------------------------ who comes after
 
 
@@ -242,7 +258,7 @@ def left(places: int, number: int, connection: socket.socket) -> Left | None:
 
     None where nobody can go on: it was closed, or what is missing was kept nowhere.
     """
-    counted = _counts(connection)
+    counted = counts(connection)
     if counted is None:
         return None
     taken, written = counted
@@ -284,7 +300,7 @@ def _state(places: int, at: int) -> tuple[int, ...]:
     return _STATE.unpack_from(head, _STATES[head[0]])
 
 
-def _counts(connection: socket.socket) -> tuple[int, int] | None:
+def counts(connection: socket.socket) -> tuple[int, int] | None:
     """The bytes that were taken from a connection, and that were given to it, ever; None when it is not open.
 
     Offsets are those of ``struct tcp_info`` in linux/tcp.h. An end that the other side sent counts as a byte received.

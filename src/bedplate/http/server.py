@@ -17,7 +17,7 @@ from typing import Any, cast
 import msgspec
 
 from bedplate import clock
-from bedplate.http import wire
+from bedplate.http import places, wire
 from bedplate.http.messages import ProtocolError
 from bedplate.http.places import Left, Place, Places, shut_down
 from bedplate.http.wire import Chunks, Head, Headers
@@ -399,7 +399,7 @@ class Exchange:
         """Have the application answer."""
         connection = self._connection
         if connection.place is not None:
-            connection.place.answering()
+            places.answering(connection.place)
         try:
             await connection.server.app(self._head, self)
             if self._stream is not None:

@@ -16,11 +16,12 @@ import msgspec
 
 from bedplate.bundle.protobuf import field
 from bedplate.errors import AuthenticationError, BedplateError, DeniedError, InputError, UnavailableError
-from bedplate.http import ProtocolError
+from bedplate.http import ProtocolError, places
 from bedplate.http.streams import NoRoomError, Room
 from bedplate.serve import arrival as arrivals
 from bedplate.serve import codecs, messages, repository
 from bedplate.serve.arrival import Arrival
+from bedplate.serve.calls import Calls
 from bedplate.serve.handlers import Inference, Outcome, unforeseen
 from bedplate.serve.hpack import literal
 from bedplate.serve.http2 import Http2Server
@@ -54,12 +55,12 @@ class GrpcServer:
         InputError: the signature uses a datatype that the protocol does not have.
     """
 
-    def __init__(self, inference: Inference, version: str, wishes: Wishes) -> None:
+    def __init__(self, inference: Inference, version: str, wishes: Wishes, calls: Calls | None = None) -> None:
         self._inference, self._version, self._asked = inference, version, wishes
         spec = inference.spec
         self._messages = Messages(spec.name, inference.signature, inference.served)
         room = inference.metrics.room or Room(spec.max_arriving)
-        self._server = Http2Server(self, room, most=spec.max_body, receipt=spec.receipt, streams=_STREAMS)
+        self._server = Http2Server(self, room, most=spec.max_body, receipt=spec.receipt, streams=_STREAMS, calls=calls)
         self._repository = Repository(inference)
         self._methods = self._table()
         self._wishes: dict[bytes, Wish] = {
@@ -178,6 +179,7 @@ class GrpcServer:
 
     async def _infer(self, rpc: Rpc) -> None:
         self._inference.pressure.arriving.pop(rpc, None)
+        places.answering(rpc)
         try:
             asked = self._request(rpc)
             arrival = _arrival(rpc, rpc.started)

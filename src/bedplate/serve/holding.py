@@ -2,8 +2,8 @@
 
 A replica tells of every connection that it takes and ends, over a socket between the two. With its first word come the
 descriptors of the memory in which its connections and its log live (:mod:`bedplate.http.places`,
-:class:`bedplate.journal.Backlog`). When it is killed another replica gets the connections, and goes on with each where
-that memory and the kernel say that the first had come to.
+:mod:`bedplate.serve.calls`, :class:`bedplate.journal.Backlog`). When it is killed another replica gets the connections,
+and goes on with each where that memory and the kernel say that the first had come to; those of gRPC get a goodbye.
 """
 
 import array
@@ -23,6 +23,8 @@ from bedplate.http import places
 from bedplate.http.places import Left, Places
 from bedplate.http.server import Server
 from bedplate.journal import Backlog, predictions
+from bedplate.serve import calls
+from bedplate.serve.calls import Calls
 
 _log = logging.getLogger(__name__)
 _WORD = struct.Struct("<cII")
@@ -31,6 +33,8 @@ _NOBODY = 0xFFFFFFFF
 _AT_ONCE = 200
 """Connections in one message: the kernel lets there be 253 descriptors."""
 _LONGEST = _WORD.size + 4 * _AT_ONCE
+_CALLS = 1 << 24
+"""What is added to the numbers of connections of gRPC, which have a memory of their own."""
 _SPARE = 64
 """Places for connections that are only told to come again."""
 
@@ -61,6 +65,7 @@ class Holder:
         self.socket.setblocking(False)
         self.ended = False
         self._memory: Descriptor | None = None
+        self._calls: Descriptor | None = None
         self._backlog: Descriptor | None = None
         self._held: dict[int, Descriptor] = {}
         self._given: dict[int, Orphan] = {}
@@ -83,8 +88,8 @@ class Holder:
 
     def _take(self, word: bytes, place: int, hand: int, given: Sequence[Descriptor]) -> None:
         self._given.pop(hand, None)
-        if word == _MEMORY and len(given) == 2:
-            self._memory, self._backlog = given
+        if word == _MEMORY and len(given) == 3:
+            self._memory, self._calls, self._backlog = given
         elif word == _KEPT:
             if given:  # none where this process may open no more: that connection ends with its replica
                 self._held[place] = given[0]
@@ -111,18 +116,22 @@ class Holder:
         self.hear()
         self.socket.close()
         self.ended = True
-        memory, held = self._memory, self._held
+        memory, called = self._memory, self._calls
+        held = {place: one for place, one in self._held.items() if place < _CALLS}
+        calling = {place - _CALLS: one for place, one in self._held.items() if place >= _CALLS}
         orphans = list(self._given.values())
-        self._held, self._given, self._memory = {}, {}, None
-        if memory is None or self._backlog is None:
+        self._held, self._given, self._memory, self._calls = {}, {}, None, None
+        if memory is None or called is None or self._backlog is None:
             return orphans
         void = {id for place in held for id in places.claims(memory.number, place)}
+        void.update(id for place, one in calling.items() for id in calls.end(called.number, place, one.number))
         try:
             late = journal.rescue(log, self._backlog.number, lambda record: _id_of(record) in void)
         except (OSError, BedplateError) as error:
             _log.error("what a replica had for the prediction log is lost: %s", error)
         else:
-            _log.info("a replica left %d connections and %d predictions for the log", len(held), late)
+            count = len(held) + len(calling)
+            _log.info("a replica left %d connections and %d predictions for the log", count, late)
         self._backlog = None
         return orphans + [Orphan(memory, place, connection) for place, connection in held.items()]
 
@@ -147,12 +156,14 @@ class Held:
 
     def __init__(self, descriptor: int, connections: int, body: int) -> None:
         self.places = Places(connections + _SPARE, body, self._kept, self._left)
+        self.calls = Calls(connections, self._called, lambda number: self._left(_CALLS + number))
         self.backlog = Backlog()
         self._socket = socket.socket(fileno=descriptor)
         self._socket.setblocking(False)
         self._waiting: dict[int, tuple[bytes, int, tuple[int, ...]]] = {}
         self._adopting: set[asyncio.Task[None]] = set()
-        self._say(_MEMORY, 0, _NOBODY, self.places.descriptor, self.backlog.descriptor)
+        memory = self.places.descriptor, self.calls.descriptor, self.backlog.descriptor
+        self._say(_MEMORY, 0, _NOBODY, *memory)
 
     def start(self, server: Server) -> None:
         """Go on with the connections that come from now on."""
@@ -161,6 +172,9 @@ class Held:
 
     def _kept(self, place: int, descriptor: int, left: Left | None) -> None:
         self._say(_KEPT, place, _NOBODY if left is None else left.hand, descriptor)
+
+    def _called(self, number: int, descriptor: int) -> None:
+        self._say(_KEPT, _CALLS + number, _NOBODY, descriptor)
 
     def _left(self, place: int) -> None:
         self._say(_LEFT, place, _NOBODY)
@@ -212,7 +226,7 @@ class Held:
     def _adopt(self, memory: int, place: int, connection: socket.socket, hand: int) -> None:
         left = places.left(memory, place, connection)
         if left is None:
-            places.shut_down(connection.fileno())
+            places.reset(connection)
             connection.close()
             self._say(_DROPPED, _NOBODY, hand)
             return

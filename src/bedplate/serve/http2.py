@@ -9,12 +9,14 @@ import socket
 from time import perf_counter
 from typing import Any, Protocol
 
+from bedplate.http.places import shut_down
 from bedplate.http.streams import Room
+from bedplate.serve.calls import Calls, Said
 from bedplate.serve.hpack import Decoder, HpackError
-from bedplate.serve.rpc import MOST_UNSENT, Rpc, frame
+from bedplate.serve.rpc import GOAWAY, MOST_UNSENT, Rpc, frame
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_DATA, _HEADERS, _RST, _SETTINGS, _PUSH, _PING, _GOAWAY, _WINDOW, _CONTINUATION = 0, 1, 3, 4, 5, 6, 7, 8, 9
+_DATA, _HEADERS, _RST, _SETTINGS, _PUSH, _PING, _WINDOW, _CONTINUATION = 0, 1, 3, 4, 5, 6, 8, 9
 _END_STREAM, _END_HEADERS, _PADDED, _PRIORITY, _ACK = 1, 4, 8, 32, 1
 _NO_ERROR, _PROTOCOL, _FLOW, _CLOSED, _SIZE, _REFUSED, _COMPRESSION, _CALM = 0, 1, 3, 5, 6, 7, 9, 11
 _FRAME = 16_384
@@ -47,11 +49,15 @@ class Service(Protocol):
 class Http2Server:
     """Answers on listening sockets. ``most`` bounds a message in bytes, ``receipt`` its arrival in seconds.
 
-    ``room`` is the memory for what arrives, which other protocols may share.
+    ``room`` is the memory for what arrives, which other protocols may share. With ``calls`` clients ask again what
+    this process had in hand, should it be killed.
     """
 
-    def __init__(self, service: Service, room: Room, *, most: int, receipt: float, streams: int) -> None:
+    def __init__(
+        self, service: Service, room: Room, *, most: int, receipt: float, streams: int, calls: Calls | None = None
+    ) -> None:
         self.service, self.room, self.most, self.receipt, self.streams = service, room, most, receipt, streams
+        self.calls = calls
         self.window = max(_FIRST_WINDOW, most + 5)
         self.connections: set[Connection] = set()
         self.draining = False
@@ -117,6 +123,9 @@ class Connection(asyncio.Protocol):
         self._block: tuple[int, int, bytearray] | None = None
         self._out: list[bytes] = []
         self._flushing = False
+        self._said: Said | None = None
+        self._answered = 0
+        self._descriptor = -1
         self._out_window = _FIRST_WINDOW
         self._window = max(_LEAST_HELD, 4 * server.window)
         self._in_window = self._window
@@ -131,6 +140,9 @@ class Connection(asyncio.Protocol):
         known = transport.get_extra_info("socket")
         known.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         known.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self.server.calls is not None:
+            self._descriptor = known.fileno()
+            self._said = self.server.calls.take(self._descriptor)
         settings = b"".join(
             number.to_bytes(2, "big") + value.to_bytes(4, "big")
             for number, value in ((3, self.server.streams), (4, self.server.window), (6, _MOST_METADATA))
@@ -148,6 +160,10 @@ class Connection(asyncio.Protocol):
             rpc.close()
             rpc.cancel()
         self._rpcs.clear()
+        if self._said is not None:
+            shut_down(self._descriptor)
+            self._said.end()
+            self._said = None
 
     def pause_writing(self) -> None:
         self._transport.pause_reading()
@@ -385,11 +401,20 @@ class Connection(asyncio.Protocol):
         self._flushing = False
         out, self._out = self._out, []
         if out and self._transport is not None and not self._transport.is_closing():
-            self._transport.write(b"".join(out))
+            data = b"".join(out)
+            if self._said is not None:
+                self._said.say(len(data), self._answered)
+            self._transport.write(data)
+
+    def claim(self, number: int, record: str) -> None:
+        """A record of this id is about a call."""
+        if self._said is not None:
+            self._said.claim(number, record)
 
     def send(self, number: int, rpc: Rpc, head: bytes, data: bytes, tail: bytes) -> None:
         """Send what a call answers: headers, data and, at its end, trailers."""
         if head:
+            self._answered = max(self._answered, number)
             self.write(frame(_HEADERS, _END_HEADERS, number, head))
         size = len(data)
         if not rpc.unsent and size <= _FRAME and size <= rpc.out_window and size <= self._out_window:
@@ -406,6 +431,7 @@ class Connection(asyncio.Protocol):
 
     def end(self, number: int, rpc: Rpc, headers: bytes) -> None:
         """Send the last headers of a call, and forget it."""
+        self._answered = max(self._answered, number)
         self.write(frame(_HEADERS, _END_HEADERS | _END_STREAM, number, headers))
         if not rpc.ended:
             self.write(frame(_RST, 0, number, bytes(4)))
@@ -452,7 +478,7 @@ class Connection(asyncio.Protocol):
 
     def goodbye(self, last: int, code: int = _NO_ERROR, text: str = "") -> None:
         """Tell the client that streams above ``last`` will not be answered here."""
-        self.write(frame(_GOAWAY, 0, 0, last.to_bytes(4, "big") + code.to_bytes(4, "big") + text.encode()))
+        self.write(frame(GOAWAY, 0, 0, last.to_bytes(4, "big") + code.to_bytes(4, "big") + text.encode()))
 
     def leave(self) -> None:
         """Take no more streams, and close after the last one."""

@@ -126,7 +126,7 @@ class Replica:
             predictor.steps = self.inference.metrics.steps = {name: Durations() for name in predictor.steps}
         routes = [*edges.routes(self.inference, predictor, manifest), *repository.routes(self.inference, wishes)]
         self.app = RestApplication(self.inference, _release(), routes)
-        self.grpc = GrpcServer(self.inference, _release(), wishes)
+        self.grpc = GrpcServer(self.inference, _release(), wishes, None if held is None else held.calls)
 
     async def serve(self, descriptors: Sequence[int], say: Say) -> None:
         """Answer on the sockets until told to end; says when the first request can come, and then its load."""

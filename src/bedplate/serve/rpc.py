@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 MOST_UNSENT = 1 << 20
 """Bytes that wait for a client to take them, from which on a stream waits and nothing more is read from a socket."""
-WINDOW_UPDATE = 8
+GOAWAY, WINDOW_UPDATE = 7, 8
 _ENCODINGS = {b"gzip": 31, b"deflate": 15}
 _ANSWER = (
     b"\x88" + literal(b"content-type", b"application/grpc") + literal(b"grpc-accept-encoding", b"identity,deflate,gzip")
@@ -70,7 +70,8 @@ class Rpc:
         return self
 
     def claim(self, record: str) -> None:
-        """Say that a record of this id is about this call: it ends with this process, so nobody has to know."""
+        """Say that a record of this id is about this call: see :mod:`bedplate.serve.calls`."""
+        self._connection.claim(self._number, record)
 
     # -------------------------------------------------------------------------------------------- what the handler does
 
