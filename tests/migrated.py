@@ -1,8 +1,9 @@
-"""New databases at the cost of their statements: the migrations work them out for the first one of each kind.
+"""New SQLite databases at the cost of their statements, which the migrations work out for the first one.
 
-Working out a hundred statements takes a fifth of a second, and most tests begin with a new database. The first SQLite
-and the first PostgreSQL database of a worker are made by the migrations; to every other one the statements that they
-said then are said again, in the same transaction. What is about migrations asks for the fixture ``real_migrations``.
+Working out a hundred statements takes a fifth of a second, and most tests begin with a new database. The first one of a
+worker is made by the migrations; to every other one the statements that they said then are said again, in the same
+transaction. What is about migrations asks for the fixture ``real_migrations``. For PostgreSQL see
+:meth:`tests.servers.Postgresql.store`.
 """
 
 from typing import Any
@@ -22,17 +23,17 @@ class Again:
     """Stands where the migrations are run."""
 
     def __init__(self) -> None:
-        self._said: dict[str, Said] = {}
+        self._said: Said = []
 
     def run(self, connection: sa.Connection) -> None:
         """As :func:`bedplate.store.migrate.run`."""
-        kind = connection.dialect.name
-        if MigrationContext.configure(connection).get_current_revision() is not None:
+        new = MigrationContext.configure(connection).get_current_revision() is None
+        if connection.dialect.name != "sqlite" or not new:
             really(connection)
-        elif kind in self._said:
-            _say(connection, self._said[kind])
+        elif self._said:
+            _say(connection, self._said)
         else:
-            self._said[kind] = _listen(connection)
+            self._said = _listen(connection)
 
 
 def _listen(connection: sa.Connection) -> Said:
@@ -53,6 +54,6 @@ def _say(connection: sa.Connection, said: Said) -> None:
     cursor = connection.connection.cursor()
     try:
         for statement, parameters in said:
-            cursor.execute(statement, parameters or ())
+            cursor.execute(statement, parameters)
     finally:
         cursor.close()

@@ -252,7 +252,7 @@ def test_changes_at_once_leave_the_last_one_with_replicas(home: Team) -> None:
 
 
 def test_all_of_it_holds_on_postgresql_too(tmp_path: Path, postgresql: servers.Postgresql) -> None:
-    with team.running(tmp_path / "home", database=postgresql.database()) as home:
+    with team.running(tmp_path / "home", database=postgresql.store()) as home:
         endpoints.publish_access(home.system)
         test_changes_at_once_leave_the_last_one_with_replicas(home)
         home.do("add_policies", text=FROZEN)

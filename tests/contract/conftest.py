@@ -7,14 +7,16 @@ import pytest
 
 from bedplate import store as stores
 from bedplate.store import Store
+from tests.servers import Postgresql
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def location(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
-    """Where a new, empty database can be made."""
+    """Where a store can be opened that holds nothing; where nothing at all is yet, with ``real_migrations``."""
     if request.param == "sqlite":
         return tmp_path / "test.db"
-    return str(request.getfixturevalue("postgresql").database())
+    server: Postgresql = request.getfixturevalue("postgresql")
+    return server.database() if "real_migrations" in request.fixturenames else server.store()
 
 
 @pytest.fixture

@@ -419,6 +419,7 @@ def test_a_model_made_twice_at_once_is_made_once(home: Home) -> None:
 # --------------------------------------------------------------------------------------------------------- carried over
 
 
+@pytest.mark.usefixtures("real_migrations")
 def test_versions_of_the_first_schema_are_carried_over(location: Path | str, tmp_path: Path) -> None:
     """Each use case with versions gets its model; numbers, bundles and times stay, and the history begins there."""
     from bedplate.store import migrate

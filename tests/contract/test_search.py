@@ -99,7 +99,7 @@ def filled(
     """A store with runs, and the same runs in memory."""
     location: Path | str = tmp_path_factory.mktemp("search") / "test.db"
     if request.param == "postgresql":
-        location = str(request.getfixturevalue("postgresql").database())
+        location = str(request.getfixturevalue("postgresql").store())
     store = stores.open(location)
     yield store, fill(store, random.Random(11))
     store.close()

@@ -429,6 +429,7 @@ def test_every_change_is_in_the_ledger_once(store: Store, by: Actor) -> None:
     ]
 
 
+@pytest.mark.usefixtures("real_migrations")
 def test_what_was_tracked_before_is_kept(location: Path | str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first tables of experiments, runs and metrics are moved into those of today."""
     with monkeypatch.context() as patched:
