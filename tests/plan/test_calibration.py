@@ -26,6 +26,8 @@ TOY: Model[Job] = Model(
     lambda job: {"rate": [job.machine]},
     {"source": Level(0.05), "near": Level(0.05, near=True)},
     0.03,
+    together="near",
+    like="source",
 )
 
 
@@ -86,6 +88,35 @@ def test_the_interval_widens_with_the_distance_from_measurements(near: float, mo
     assert width(near) <= width(near + more) * (1 + 1e-9)
 
 
+def test_hardware_that_was_never_measured_widens_the_interval() -> None:
+    known = calibration.calibrate(TOY, made())
+
+    def width(machine: str) -> float:
+        found = known.estimate(Job(100, machine), {"source": "new", "near": "new"}, (math.log(100),)).seconds
+        return found.high / found.low
+
+    assert width("slow") < width("never seen") < width("slow") * 3
+
+
+def test_intervals_hold_nine_of_ten_of_what_was_left_out() -> None:
+    """Ten sources that err by 10 % each: of each one, left out, the others' interval holds about nine in ten."""
+    errs = np.random.default_rng(3).normal(0, 0.1, 10)
+    noise = np.random.default_rng(4).normal(0, 0.02, 120)
+    rows = []
+    for i in range(120):
+        source, machine, work = f"s{i % 10}", ("slow", "fast")[i % 2], 1.3 ** (i % 19)
+        seconds = (work / (3.0 if machine == "slow" else 6.0) + 0.5) * math.exp(errs[i % 10] + noise[i])
+        rows.append(job(work, machine, source, seconds))
+    inside = []
+    for source in sorted({row.groups["source"] for row in rows}):
+        known = calibration.calibrate(TOY, [row for row in rows if row.groups["source"] != source])
+        for row in rows:
+            if row.groups["source"] == source:
+                found = known.estimate(row.workload, row.groups, row.at).seconds
+                inside.append(found.low <= row.seconds <= found.high)
+    assert 0.75 < np.mean(inside) <= 1.0
+
+
 def test_nothing_measured_is_refused() -> None:
     with pytest.raises(InputError, match="no measurement"):
         calibration.calibrate(TOY, [])
@@ -108,7 +139,11 @@ def test_the_constants_that_ship_belong_to_the_model_and_its_measurements(kind: 
     for row in exact:
         wanted |= {f"{name}@{part}" for name, parts in module.MODEL.names(row.workload).items() for part in parts}
     shipped = [row for row in accelerators.rows("efficiencies") if row["kind"] == kind]
-    assert {row["constant"] for row in shipped} == wanted
+    wanted |= {f"tail {end}" for end in ("seen", "unseen")}
+    likes = {row.groups[module.MODEL.like] for row in exact}
+    told = {row["constant"] for row in shipped if row["constant"].startswith("tail ")}
+    assert {name.partition("seen")[2].strip() for name in told} - {""} <= likes
+    assert {row["constant"] for row in shipped} == wanted | told
     assert {row["source"] for row in shipped} == {f"calibration of the {len(exact)} exact rows of {kind}.csv"}
 
 

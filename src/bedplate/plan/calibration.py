@@ -24,6 +24,9 @@ W = TypeVar("W")
 _Z90 = 1.645
 _LEAST = 0.015
 """No error below 1.5 % is believed: a step is not timed twice to better than that."""
+_ENDS = ("seen", "unseen")
+_ENOUGH, _SOURCES = 20, 4
+"""Measurements, and sources, from which a 90 % point is taken."""
 
 
 class Constant(NamedTuple):
@@ -85,6 +88,10 @@ class Model(NamedTuple, Generic[W]):
     """For each constant that differs by hardware, the names that this workload asks it for."""
     levels: Mapping[str, Level]
     noise: float
+    together: str
+    """The group whose measurements say much of each other: intervals are held to errors with all of one left out."""
+    like: str
+    """The group whose errors are of a size: intervals are held to those of each by itself, where it has enough."""
 
 
 class Calibrated(NamedTuple, Generic[W]):
@@ -97,8 +104,9 @@ class Calibrated(NamedTuple, Generic[W]):
     anchors: tuple[Measured[W], ...]
     weights: Any
     inverse: Any
-    tail: tuple[float, float]
-    """Standard deviations that hold 90 % of the errors: of a source with anchors, and of one without."""
+    tails: Mapping[str, tuple[float, float]]
+    """Standard deviations that hold 90 % of the errors, of a source with anchors and of one without: by ``like``, and
+    under the empty name those of all."""
 
     def estimate(self, workload: W, groups: Mapping[str, str], at: tuple[float, ...]) -> Estimated:
         """Seconds for a workload; ``groups`` name what it shares with the anchors.
@@ -108,12 +116,14 @@ class Calibrated(NamedTuple, Generic[W]):
         """
         plain = math.log(self.model.seconds(Constants(self.values), workload))
         here = Measured(workload, 1.0, groups, at)
+        strange = self._strange(workload, plain)
         shared = _kernel(self.spreads, self.model.levels, [here], self.anchors)[0]
         before = sum(spread**2 for spread in self.spreads.values())
         after = max(before - float(shared @ self.inverse @ shared), 0.0)
         seen = any(groups["source"] == anchor.groups["source"] for anchor in self.anchors)
         middle = plain + float(shared @ self.weights)
-        width = self.tail[0 if seen else 1] * math.sqrt(after + self.noise**2)
+        tail = self.tails.get(groups[self.model.like], self.tails[""])
+        width = tail[0 if seen else 1] * math.sqrt(after + strange + self.noise**2)
         return Estimated(
             Estimate(
                 value=math.exp(middle),
@@ -123,8 +133,20 @@ class Calibrated(NamedTuple, Generic[W]):
                 n=len(self.anchors),
                 method="anchored" if seen else "model",
             ),
-            1 - after / before,
+            1 - (after + strange) / (before + strange),
         )
+
+    def _strange(self, workload: W, plain: float) -> float:
+        """Variance that comes from hardware that was never measured: what it may do to each constant."""
+        off, step = 0.0, 0.05
+        for name, parts in self.model.names(workload).items():
+            new = [part for part in parts if f"{name}@{part}" not in self.values]
+            each = self.model.constants[name].each
+            if new and each:
+                moved = Constants({**self.values, name: self.values[name] * math.exp(step)})
+                slope = (math.log(self.model.seconds(moved, workload)) - plain) / step
+                off += len(new) * (slope * each) ** 2
+        return off
 
 
 def calibrate(model: Model[W], measured: Sequence[Measured[W]]) -> Calibrated[W]:
@@ -144,31 +166,36 @@ def calibrate(model: Model[W], measured: Sequence[Measured[W]]) -> Calibrated[W]
     noise = model.noise
     commons, asked = _asked(model, measured, names)
     logs = start
+
+    def predicted(logs: np.ndarray) -> np.ndarray:
+        values = Constants(dict(zip(names, np.exp(logs).tolist(), strict=True)))
+        return np.log([model.seconds(values, row.workload) for row in measured])
+
+    def slope(logs: np.ndarray) -> np.ndarray:
+        # What hardware does to a constant multiplies it: the slope is the constant's, where it is asked for.
+        here, step = predicted(logs), 1e-4
+        common = {i: (predicted(logs + step * (np.arange(len(names)) == i)) - here) / step for i in set(commons)}
+        stacked: np.ndarray = np.stack([common[i] for i in commons], axis=1) * asked
+        return stacked
+
     for _ in range(2):
         covariance = _kernel(spreads, model.levels, measured, measured)
         half = linalg.cholesky(covariance + noise**2 * np.eye(len(measured)), lower=True)
-
-        def predicted(logs: np.ndarray) -> np.ndarray:
-            values = Constants(dict(zip(names, np.exp(logs).tolist(), strict=True)))
-            return np.log([model.seconds(values, row.workload) for row in measured])
 
         def errors(logs: np.ndarray, half: np.ndarray = half) -> np.ndarray:
             white = linalg.solve_triangular(half, seconds - predicted(logs), lower=True)
             return np.concatenate([white, (logs - start) / spread])
 
         def slopes(logs: np.ndarray, half: np.ndarray = half) -> np.ndarray:
-            # What hardware does to a constant multiplies it: the slope is the constant's, where it is asked for.
-            here, step = predicted(logs), 1e-4
-            common = {i: (predicted(logs + step * (np.arange(len(names)) == i)) - here) / step for i in set(commons)}
-            slope = np.stack([common[i] for i in commons], axis=1) * asked
-            return np.concatenate([-linalg.solve_triangular(half, slope, lower=True), np.diag(1 / spread)])
+            return np.concatenate([-linalg.solve_triangular(half, slope(logs), lower=True), np.diag(1 / spread)])
 
         fitted = optimize.least_squares(errors, logs, jac=slopes, max_nfev=8, x_scale=spread, ftol=1e-3, xtol=1e-3)
         logs = fitted.x
         off = seconds - predicted(logs)
         spreads, noise = _spreads(model, measured, off)
     found = dict(zip(names, np.exp(logs).tolist(), strict=True))
-    return _anchored(model, measured, found, spreads, noise)
+    tails = _tails(model, measured, spreads, noise, slope(logs) * spread, off, (logs - start) / spread)
+    return _anchored(model, measured, found, spreads, noise, tails)
 
 
 def _asked(model: Model[W], measured: Sequence[Measured[W]], names: Sequence[str]) -> tuple[list[int], np.ndarray]:
@@ -187,13 +214,12 @@ def _anchored(
     values: Mapping[str, float],
     spreads: Mapping[str, float],
     noise: float,
+    tails: Mapping[str, tuple[float, float]],
 ) -> Calibrated[W]:
     off = np.log([row.seconds / model.seconds(Constants(values), row.workload) for row in measured])
     covariance = _kernel(spreads, model.levels, measured, measured) + noise**2 * np.eye(len(measured))
     inverse = linalg.inv(covariance)
-    weights = inverse @ off
-    tail = _tails(measured, inverse, weights)
-    return Calibrated(model, values, spreads, noise, tuple(measured), weights, inverse, tail)
+    return Calibrated(model, values, spreads, noise, tuple(measured), inverse @ off, inverse, tails)
 
 
 def facts(kind: str, found: Calibrated[W]) -> list[dict[str, str]]:
@@ -208,6 +234,8 @@ def facts(kind: str, found: Calibrated[W]) -> list[dict[str, str]]:
         (f"spread of {name}", value, model.levels[name].spread, 0.0) for name, value in found.spreads.items()
     ]
     found_rows.append(("noise", found.noise, model.noise, 0.0))
+    for like, pair in found.tails.items():
+        found_rows += [(f"tail {end} {like}".strip(), tail, _Z90, 0.0) for end, tail in zip(_ENDS, pair, strict=True)]
     source = f"calibration of the {len(found.anchors)} exact rows of {kind}.csv"
     return [
         {"kind": kind, "constant": n, "value": f"{v:.4g}", "before": f"{b:.4g}", "before_spread": f"{s:.2g}"}
@@ -220,7 +248,12 @@ def restore(kind: str, model: Model[W], measured: Sequence[Measured[W]]) -> Cali
     """The calibration that the package ships, with its measurements as anchors: no constant is searched for."""
     known = {row["constant"]: float(row["value"]) for row in rows("efficiencies") if row["kind"] == kind}
     spreads = {name: known.pop(f"spread of {name}") for name in model.levels}
-    return _anchored(model, measured, known, spreads, known.pop("noise"))
+    tails: dict[str, list[float]] = {}
+    for end in _ENDS:
+        for name in [name for name in known if name.startswith(f"tail {end}")]:
+            tails.setdefault(name.removeprefix(f"tail {end}").strip(), []).append(known.pop(name))
+    noise = known.pop("noise")
+    return _anchored(model, measured, known, spreads, noise, {like: (a, b) for like, (a, b) in tails.items()})
 
 
 def _priors(model: Model[W], measured: Sequence[Measured[W]]) -> dict[str, Constant]:
@@ -249,36 +282,77 @@ def _spreads(model: Model[W], measured: Sequence[Measured[W]], off: np.ndarray) 
     """How much each level explains, most likely given the errors; held to what was known within a factor of 1.6."""
     names = list(model.levels)
     parts = [_kernel({n: float(n == name) for n in names}, model.levels, measured, measured) for name in names]
+    parts.append(np.eye(len(measured)))
     start = np.log([*(model.levels[name].spread for name in names), model.noise])
 
-    def unlikely(logs: np.ndarray) -> float:
+    def unlikely(logs: np.ndarray) -> tuple[float, np.ndarray]:
+        """The negative logarithm of the likelihood, and its slopes (Rasmussen and Williams, 5.9)."""
         variances = np.exp(2 * logs)
-        covariance = sum(v * part for v, part in zip(variances, parts, strict=False)) + variances[-1] * np.eye(len(off))
+        covariance = sum(v * part for v, part in zip(variances, parts, strict=True))
         half = linalg.cholesky(covariance, lower=True)
-        white = linalg.solve_triangular(half, off, lower=True)
-        return float(0.5 * white @ white + np.log(np.diag(half)).sum() + 0.5 * (((logs - start) / 0.47) ** 2).sum())
+        inverse = linalg.cho_solve((half, True), np.eye(len(off)))
+        white = inverse @ off
+        apart = (logs - start) / 0.47
+        value = 0.5 * off @ white + np.log(np.diag(half)).sum() + 0.5 * apart @ apart
+        slopes = [v * ((inverse * part).sum() - white @ part @ white) for v, part in zip(variances, parts, strict=True)]
+        return float(value), np.array(slopes) + apart / 0.47
 
-    found = np.exp(optimize.minimize(unlikely, start, method="L-BFGS-B", options={"maxiter": 8}).x)
+    found = np.exp(optimize.minimize(unlikely, start, jac=True, method="L-BFGS-B", options={"maxiter": 20}).x)
     return dict(zip(names, found[:-1].tolist(), strict=True)), max(_LEAST, float(found[-1]))
 
 
-def _tails(measured: Sequence[Measured[W]], inverse: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
-    """Errors are not normal: the 90 % point of those that each measurement, then each source, has when left out."""
-    alone = np.abs(weights) / np.sqrt(np.diag(inverse))
-    sources: dict[str, list[int]] = {}
+def _tails(
+    model: Model[W], measured: Sequence[Measured[W]], spreads: Mapping[str, float], noise: float, slopes: np.ndarray,
+    off: np.ndarray, moved: np.ndarray,
+) -> dict[str, tuple[float, float]]:  # fmt: skip
+    """Errors are not normal: the 90 % point of those that measurements have when all of their group are left out.
+
+    ``slopes``: of the logarithm of each measurement, for a spread of each constant; ``moved``: by how many of those
+    spreads the measurements moved each. With both the constants are found again without the group, to first order.
+    """
+    fixed = _kernel(spreads, model.levels, measured, measured) + noise**2 * np.eye(len(measured))
+    free = linalg.inv(fixed + slopes @ slopes.T)
+    weights, inverse = free @ (off + slopes @ moved), linalg.inv(fixed)
+    near = _left_out(model.together, measured, inverse, free, weights)
+    far = _left_out("source", measured, inverse, free, weights)
+    sources = [row.groups["source"] for row in measured]
+    likes = [row.groups[model.like] for row in measured]
+    found: dict[str, tuple[float, float]] = {}
+    for like in ("", *sorted(set(likes))):
+        own = [i for i, name in enumerate(likes) if like in ("", name)]
+        if like and len(own) < _ENOUGH:
+            continue
+        seen = _ninth(near[own], np.ones(len(own)))
+        if len({sources[i] for i in own}) < _SOURCES:
+            found[like] = seen, max(seen, found[""][1] if like else _Z90)
+            continue
+        # A source counts as the root of its rows: one of a hundred is neither a hundred sources nor like one of two.
+        rooted = np.array([sum(sources[j] == sources[i] for j in own) ** -0.5 for i in own])
+        found[like] = seen, max(_ninth(far[own], rooted), seen)
+    return found
+
+
+def _left_out(
+    group: str, measured: Sequence[Measured[W]], inverse: np.ndarray, free: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    """Errors of each measurement by the others without those of its group, in the spreads that an estimate tells.
+
+    Source: Rasmussen and Williams (2006), 5.12, for blocks.
+    """
+    members: dict[str, list[int]] = {}
     for i, row in enumerate(measured):
-        sources.setdefault(row.groups["source"], []).append(i)
-    apart: list[tuple[float, float]] = []
-    for members in sources.values():
-        block = linalg.inv(inverse[np.ix_(members, members)])
-        off = block @ weights[members]
-        apart.extend((float(abs(o)) / math.sqrt(v), 1 / len(members)) for o, v in zip(off, np.diag(block), strict=True))
-    n = len(measured)
-    seen = float(np.quantile(alone, min(1.0, 0.9 * (n + 1) / n))) if n >= 20 else _Z90
-    if len(sources) < 4:
-        return seen, max(seen, _Z90)
-    # Each source counts once, however many rows it has.
-    apart.sort()
-    total = np.cumsum([weight for _, weight in apart])
-    unseen = apart[int(np.searchsorted(total, 0.9 * total[-1]))][0]
-    return seen, max(unseen, _Z90)
+        members.setdefault(row.groups[group], []).append(i)
+    found = np.zeros(len(measured))
+    for inside in members.values():
+        block = np.ix_(inside, inside)
+        told = np.sqrt(np.diag(linalg.inv(inverse[block])))
+        found[inside] = np.abs(linalg.solve(free[block], weights[inside], assume_a="pos")) / told
+    return found
+
+
+def _ninth(errors: np.ndarray, weights: np.ndarray) -> float:
+    """What nine of ten errors do not exceed, one more than there are being counted (split conformal)."""
+    order = np.argsort(errors)
+    total = np.cumsum(weights[order])
+    wanted = 0.9 * total[-1] * (len(errors) + 1) / len(errors)
+    return float(errors[order[min(int(np.searchsorted(total, wanted)), len(errors) - 1)]])

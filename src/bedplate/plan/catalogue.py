@@ -6,11 +6,9 @@ wrong in price lists before: sentinels, spot above on-demand, prices that fall w
 
 import csv
 import io
-import itertools
-import re
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 
@@ -18,14 +16,13 @@ import msgspec
 
 from bedplate.errors import IntegrityError
 from bedplate.ids import Digest, digest_of
-from bedplate.plan.accelerators import accelerators
-from bedplate.usecase.quantities import CURRENCIES
+from bedplate.plan import price_checks as checks
+from bedplate.plan.price_checks import Key, Row, key_of, number
 
 _FILES = ("instances", "prices", "cpus", "regions", "services")
-_SENTINELS = (0.0, 700.0, 999.0, 9999.0, 99999.0)
-_QUALITIES = ("exact", "derived", "corrected", "unverified", "assumed", "unknown")
-
-Row = Mapping[str, str]
+_SPOT_SHARES = (0.5, 0.95)
+"""A spot price is one that can be had from half the share of the list price that its type has in the middle of its
+regions, up to 0.95 of that price, above which a list price was copied."""
 
 
 class Cpu(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +58,8 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     currency: str
     price_hour: float
     spot_hour: float | None
+    spot_doubt: str = ""
+    """Why a published spot price is not believed; it is then left out."""
     price_date: str
     price_source: str
     price_quality: str
@@ -95,8 +94,20 @@ def load() -> Catalogue:
     Raises:
         IntegrityError: it does not pass its own checks; the text names every row at fault.
     """
+    return build(texts())
+
+
+@cache
+def texts() -> Mapping[str, str]:
+    """The tables that ship, as CSV, by name."""
     folder = resources.files("bedplate.plan") / "facts"
-    return build({name: (folder / f"{name}.csv").read_text(encoding="utf-8") for name in _FILES})
+    return {name: (folder / f"{name}.csv").read_text(encoding="utf-8") for name in _FILES}
+
+
+def faults(files: Mapping[str, str]) -> list[checks.Fault]:
+    """Everything that the checks find in the texts of a catalogue."""
+    tables = {name: list(csv.DictReader(io.StringIO(files[name]))) for name in _FILES}
+    return checks.faults(tables)
 
 
 def build(files: Mapping[str, str]) -> Catalogue:
@@ -105,15 +116,13 @@ def build(files: Mapping[str, str]) -> Catalogue:
     Raises:
         IntegrityError: a check failed.
     """
-    tables = {name: list(csv.DictReader(io.StringIO(files[name]))) for name in _FILES}
-    faults = [*_cells(tables), *_names(tables)]
-    if not faults:
-        faults = [*_spot(tables["prices"]), *_sizes(tables), *_regions(tables["prices"])]
-    if faults:
-        shown = "\n".join(f"  {fault}" for fault in faults[:20])
+    found = faults(files)
+    if found:
+        shown = "\n".join(f"  {checks.told(fault)}" for fault in found[:20])
         raise IntegrityError(
-            f"{len(faults)} faults in the price catalogue\n{shown}", where="catalogue", fix="correct or remove the rows"
+            f"{len(found)} faults in the price catalogue\n{shown}", where="catalogue", fix="correct or remove the rows"
         )
+    tables = {name: list(csv.DictReader(io.StringIO(files[name]))) for name in _FILES}
     cpus = {row["cpu"]: _cpu(row) for row in tables["cpus"]}
     shapes = {(row["provider"], row["instance"]): row for row in tables["instances"]}
     regions = {(row["provider"], row["region"]): row for row in tables["regions"]}
@@ -128,8 +137,9 @@ def build(files: Mapping[str, str]) -> Catalogue:
             source=row["source"],
             quality=row["quality"],
         )
+    doubts = _doubts(tables["prices"])
     instances = tuple(
-        _instance(row, shapes[row["provider"], row["instance"]], regions[row["provider"], row["region"]], cpus)
+        _instance(row, shapes[row["provider"], row["instance"]], regions[row["provider"], row["region"]], cpus, doubts)
         for row in tables["prices"]
     )
     return Catalogue(
@@ -150,7 +160,8 @@ def _cpu(row: Row) -> Cpu:
     )
 
 
-def _instance(price: Row, shape: Row, region: Row, cpus: Mapping[str, Cpu]) -> Instance:
+def _instance(price: Row, shape: Row, region: Row, cpus: Mapping[str, Cpu], doubts: Mapping[Key, str]) -> Instance:
+    doubt = doubts.get(key_of(price), "")
     return Instance(
         provider=price["provider"],
         region=price["region"],
@@ -164,117 +175,31 @@ def _instance(price: Row, shape: Row, region: Row, cpus: Mapping[str, Cpu]) -> I
         cpu=cpus[shape["cpu"]],
         accelerator=shape["accelerator"] or None,
         accelerators=int(shape["accelerators"] or 0),
-        cluster_gbps=_number(shape["cluster_gbps"]),
-        grid_g_kwh=_number(region["grid_g_kwh"]),
+        cluster_gbps=number(shape["cluster_gbps"]),
+        grid_g_kwh=number(region["grid_g_kwh"]),
         currency=price["currency"],
         price_hour=float(price["price_hour"]),
-        spot_hour=float(price["spot_hour"]) if price["spot_hour"] else None,
+        spot_hour=float(price["spot_hour"]) if price["spot_hour"] and not doubt else None,
+        spot_doubt=doubt,
         price_date=price["price_date"],
         price_source=price["price_source"],
         price_quality=price["price_quality"],
     )
 
 
-def _cells(tables: Mapping[str, list[dict[str, str]]]) -> Iterable[str]:
-    """Each priced row has currency, date, source and quality, and a number that is no sentinel."""
-    for row in tables["prices"]:
-        name = f"{row['provider']} {row['region']} {row['instance']}"
-        if row["currency"] not in CURRENCIES:
-            yield f"{name}: currency {row['currency']!r}"
-        yield from _provenance(name, row["price_date"], row["price_source"], row["price_quality"])
-        for column in ("price_hour", "spot_hour"):
-            text = row[column]
-            if column == "spot_hour" and not text:
-                continue
-            value = _number(text)
-            if value is None or value <= 0:
-                yield f"{name}: {column} {text!r} is not a price"
-            elif value in _SENTINELS:
-                yield f"{name}: {column} {text} stands for an unknown price"
-    for row in tables["services"]:
-        name = f"{row['provider']} {row['fact']}"
-        yield from _provenance(name, row["price_date"], row["source"], row["quality"])
-        low, value, high = _number(row["low"]), _number(row["value"]), _number(row["high"])
-        if low is None or value is None or high is None or not 0 <= low <= value <= high:
-            yield f"{name}: {row['low']!r} <= {row['value']!r} <= {row['high']!r} does not hold"
-
-
-def _provenance(name: str, date: str, source: str, quality: str) -> Iterable[str]:
-    if not re.fullmatch(r"20\d\d-\d\d-\d\d", date or ""):
-        yield f"{name}: date {date!r}"
-    if not (source or "").strip():
-        yield f"{name}: no source"
-    if quality not in _QUALITIES:
-        yield f"{name}: quality {quality!r}"
-
-
-def _names(tables: Mapping[str, list[dict[str, str]]]) -> Iterable[str]:
-    """Each price belongs to a shape and a region that exist, once; each shape to a processor."""
-    shapes = {(row["provider"], row["instance"]) for row in tables["instances"]}
-    regions = {(row["provider"], row["region"]) for row in tables["regions"]}
-    cpus = {row["cpu"] for row in tables["cpus"]}
-    seen = set()
-    for row in tables["prices"]:
-        key = row["provider"], row["region"], row["instance"]
-        if (key[0], key[2]) not in shapes:
-            yield f"{' '.join(key)}: no such shape"
-        if key[:2] not in regions:
-            yield f"{' '.join(key)}: no such region"
-        if key in seen:
-            yield f"{' '.join(key)}: priced twice"
-        seen.add(key)
-    for row in tables["instances"]:
-        if row["cpu"] not in cpus:
-            yield f"{row['instance']}: no processor {row['cpu']!r}"
-        if row["accelerator"] and row["accelerator"] not in accelerators():
-            yield f"{row['instance']}: no accelerator {row['accelerator']!r}"
-        if bool(row["accelerator"]) != (row["accelerators"] not in ("", "0")):
-            yield f"{row['instance']}: {row['accelerators'] or 'no'} accelerators of {row['accelerator'] or 'no kind'}"
-
-
-def _spot(prices: list[dict[str, str]]) -> Iterable[str]:
-    """Spot is never above on-demand: then one of them is of another kind."""
+def _doubts(prices: list[dict[str, str]]) -> dict[Key, str]:
+    """Spot prices that cannot be had, with the reason. A type is judged by its own regions, three or more of them."""
+    types: dict[tuple[str, str], list[tuple[Key, float]]] = defaultdict(list)
     for row in prices:
-        if row["spot_hour"] and float(row["spot_hour"]) > float(row["price_hour"]):
-            name = f"{row['provider']} {row['region']} {row['instance']}"
-            yield f"{name}: spot {row['spot_hour']} above {row['price_hour']}"
-
-
-def _sizes(tables: Mapping[str, list[dict[str, str]]]) -> Iterable[str]:
-    """In one family and region, more costs more, and a vCPU, or an accelerator, costs about the same in every size."""
-    shapes = {(row["provider"], row["instance"]): row for row in tables["instances"]}
-    families: dict[tuple[str, str, str], list[tuple[int, float, str]]] = defaultdict(list)
-    for row in tables["prices"]:
-        shape = shapes[row["provider"], row["instance"]]
-        key = row["provider"], row["region"], f"{shape['family']} {shape['accelerator']}"
-        size = int(shape["accelerators"] or shape["vcpus"])
-        families[key].append((size, float(row["price_hour"]), row["instance"]))
-    for (provider, region, family), members in families.items():
-        unit = "vCPU" if family.endswith(" ") else "accelerator"
-        low, high = (0.75, 1.33) if unit == "vCPU" else (0.5, 2.0)  # hosts of one accelerator differ in size
-        median = statistics.median(price / size for size, price, _ in members)
-        for size, price, name in members:
-            if not low <= price / size / median <= high:
-                yield f"{provider} {region} {name}: {price / size:.4f} a {unit}, its family {median:.4f}"
-        for (size, price, name), (more, dearer, larger) in itertools.pairwise(sorted(members)):
-            if more > size and dearer <= price:
-                yield f"{provider} {region}: {larger} at {dearer} is no dearer than {name} at {price}"
-
-
-def _regions(prices: list[dict[str, str]]) -> Iterable[str]:
-    """The price of a type in any region lies between 0.7 and 2 times its median."""
-    types: dict[tuple[str, str], list[tuple[str, float]]] = defaultdict(list)
-    for row in prices:
-        types[row["provider"], row["instance"]].append((row["region"], float(row["price_hour"])))
-    for (provider, name), members in types.items():
-        median = statistics.median(price for _, price in members)
-        for region, price in members:
-            if not 0.7 <= price / median <= 2.0:
-                yield f"{provider} {region} {name}: {price} is {price / median:.2f} times the median of its regions"
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        return float(text or "")
-    except ValueError:
-        return None
+        if row["spot_hour"]:
+            share = float(row["spot_hour"]) / float(row["price_hour"])
+            types[row["provider"], row["instance"]].append((key_of(row), share))
+    found = {}
+    for members in types.values():
+        middle = statistics.median(share for _, share in members)
+        for key, share in members:
+            if len(members) >= 3 and share < _SPOT_SHARES[0] * middle:
+                found[key] = f"a spot price of {share:.0%} of the list price; the type's regions have {middle:.0%}"
+            elif share > _SPOT_SHARES[1]:
+                found[key] = f"a spot price of {share:.0%} of the list price is the list price, copied"
+    return found

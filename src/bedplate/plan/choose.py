@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from bedplate.plan import devices, jobs, replicas, sites, workloads
+from bedplate.plan import cautions, devices, jobs, replicas, sites, workloads
 from bedplate.plan.catalogue import Catalogue
 from bedplate.plan.requirements import HOURS_PER_MONTH
 from bedplate.plan.sites import Site, Sizer
@@ -61,6 +61,7 @@ def plan(requirements: Requirements, catalogue: Catalogue, probe: Probe) -> Plan
     ranked = sorted(search.every(requirements), key=_rank)
     chosen = next((option for option in ranked if option.meets), None)
     breach, reason = _judge(requirements, chosen)
+    warned = cautions.of(requirements, catalogue, KINDS[type(requirements.size)][1], chosen, ranked)
     constraints = _constraints(requirements, search, chosen) if chosen else ()
     flips = _flips(requirements, search, chosen, ranked) if chosen else ()
     if breach == "block":
@@ -83,6 +84,7 @@ def plan(requirements: Requirements, catalogue: Catalogue, probe: Probe) -> Plan
         constraints=constraints,
         breach=breach,
         reason=reason,
+        cautions=warned,
         currency=requirements.budget.currency if requirements.budget else "USD",
     )
 

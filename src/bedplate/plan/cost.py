@@ -57,9 +57,8 @@ def hourly(instance: Instance, market: Market, catalogue: Catalogue) -> Estimate
         ends = (value * core.low / core.value, value * core.high / core.value)
         return Estimate(value=value, low=ends[0], high=ends[1], method="assumed cost of owned hardware")
     spread = _PRICE_SPREAD.get(instance.price_quality, 0.2)
-    years = age(instance.price_date, catalogue.today)
-    low = (1 - spread) / (1 + (_FALLS_DEVICES if instance.accelerator else _FALLS) * years)
-    factors = [(low, 1.0, 1 + spread + _RISES * years)]
+    low, high = aged(instance, catalogue.today)
+    factors = [((1 - spread) * low, 1.0, high + spread)]
     value = instance.price_hour
     if market == "spot":
         value = instance.spot_hour or math.inf
@@ -70,9 +69,11 @@ def hourly(instance: Instance, market: Market, catalogue: Catalogue) -> Estimate
     return intervals.scaled(_named(intervals.product(factors), f"{instance.price_quality} price"), value)
 
 
-def age(date: str, today: str) -> float:
-    """Years from one day to another, none below zero."""
-    return max(0.0, (datetime.date.fromisoformat(today) - datetime.date.fromisoformat(date)).days / 365.25)
+def aged(instance: Instance, today: str) -> tuple[float, float]:
+    """What the price of a machine may have become since its date, at least and at most, as factors."""
+    since = datetime.date.fromisoformat(today) - datetime.date.fromisoformat(instance.price_date)
+    years = max(0.0, since.days / 365.25)
+    return 1 / (1 + (_FALLS_DEVICES if instance.accelerator else _FALLS) * years), 1 + _RISES * years
 
 
 def _named(estimate: Estimate, method: str) -> Estimate:

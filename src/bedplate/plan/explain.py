@@ -70,6 +70,8 @@ def _words(plan: Plan) -> Iterable[str]:
             middle, *ends = (_short(end) for end in (chosen.carbon.value, chosen.carbon.low, chosen.carbon.high))
             yield f"That is {middle} kg of CO2 a {cost.period} [{', '.join(ends)}], by the grid there."
         yield f"Its price is of {chosen.price_date}, from: {chosen.price_source} ({chosen.price_quality})."
+    for caution in plan.cautions:
+        yield f"{caution[0].upper()}{caution[1:]}."
     if plan.binding is not None:
         yield (
             f"What binds is {plan.binding.name} (line {plan.binding.line}): with that it would cost "

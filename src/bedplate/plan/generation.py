@@ -63,8 +63,8 @@ _CONSTANTS = {
     "stream": Constant(0.75, 0.12, 0.12),
     "experts": Constant(0.5, 0.3),
     "host": Constant(2e-3, 0.6),  # seconds a step
-    "token": Constant(4e-6, 0.7),  # seconds of the host for each token that leaves
-    "batch": Constant(2048.0, 0.4),  # sequences in flight that engines are set to, at most
+    "token": Constant(1.5e-5, 0.7),  # seconds of the host for each token that leaves
+    "batch": Constant(4096.0, 0.4),  # sequences in flight that engines are set to, at most
     "cache": Constant(0.9, 0.05),  # share of the free memory that the cache takes
     "link": Constant(0.5, 0.3, 0.2),
     "latency": Constant(1.5e-5, 0.4),  # seconds of one all-reduce of nothing
@@ -127,7 +127,9 @@ def steps(c: Constants, g: Generation) -> Steps:
     computing = work * inside * part / tensor / rate
     read = inside * context * m.kv_bytes(_CACHE_BYTES[g.precision]) * part / memory
     read /= min(tensor, m.kv_heads) if not m.kv_rank else 1
-    step = math.hypot(weights, computing) + read + traffic(inside) + c("host") + inside * c("token")
+    # The host prepares a step while the device computes the one before; with experts each rank has requests of its own.
+    host = c("host") + inside * c("token") / (tensor if m.experts else 1)
+    step = math.hypot(math.hypot(weights, computing) + read + traffic(inside), host)
     prefill = (work * g.tokens_in + g.tokens_in * m.attention_flops(g.tokens_in / 2) * 2) * part / tensor / rate
     prefill += traffic(g.tokens_in) - (2 * m.layers * part * c("latency") if tensor > 1 else 0)
     uneven = 1 + c("stages") * math.log2(g.pipeline)
@@ -162,10 +164,13 @@ MODEL = Model(
         "accelerator": Level(0.10),
         "model": Level(0.10),
         "cell": Level(0.08),
+        "architecture": Level(0.12),
         "shape": Level(0.10, near=True),
         "near": Level(0.08, near=True),
     },
     0.04,
+    together="cell",
+    like="kind",
 )
 
 
@@ -178,6 +183,8 @@ def groups(g: Generation, source: str, model: str) -> dict[str, str]:
         "accelerator": f"{source} {g.accelerator.name} {g.precision} {sparse}",
         "model": model,
         "cell": f"{model} {g.accelerator.name}",
+        "architecture": f"{model} {g.accelerator.generation}",
+        "kind": sparse,
         "shape": f"{source} {sparse}",
         "near": f"{model} {g.accelerator.name} {source}",
     }

@@ -28,7 +28,8 @@ class Images(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _CONSTANTS = {
-    "matmul": Constant(0.5, 0.2, 0.2),
+    "matmul": Constant(0.5, 0.2, 0.2),  # share of peak where it does 150 operations for each byte of its memory
+    "ridge": Constant(0.4, 0.4),  # power at which that share falls as a device does more: small tiles starve it
     "stream": Constant(8.0, 0.3, 0.2),  # times each activation is read or written, eager
     "compiled": Constant(0.5, 0.3),  # of those, once steps are fused
     "last": Constant(0.8, 0.2),
@@ -42,12 +43,13 @@ _BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2}
 def _seconds(c: Constants, w: Images) -> float:
     a = w.accelerator
     fused = c("compiled") if w.compiled else 1.0
-    rate = a.peak(w.precision) * c("matmul", f"{a.name} {w.precision}")
+    peak, bandwidth = a.peak(w.precision), a.memory_gbps * 1e9
+    rate = peak * min(1.0, c("matmul", f"{a.name} {w.precision}") * (150 * bandwidth / peak) ** c("ridge"))
     moved = w.activations * _BYTES[w.precision] * c("stream", a.name) * fused * (c("last") if w.channels_last else 1.0)
     passes = 1 + (c("backward") if w.training else 0.0)
-    device = passes * w.batch * (2 * w.macs / rate + moved / (a.memory_gbps * 1e9))
+    device = passes * w.batch * (2 * w.macs / rate + moved / bandwidth)
     host = c("launch", a.name) * fused**2 * passes
-    update = 28.0 * w.parameters / (a.memory_gbps * 1e9) if w.training else 0.0
+    update = 28.0 * w.parameters / bandwidth if w.training else 0.0
     return (math.hypot(device, host) + update) / (c("parallel") if w.devices > 1 else 1.0)
 
 
@@ -65,10 +67,13 @@ MODEL = Model(
         "setting": Level(0.10),
         "family": Level(0.12),
         "model": Level(0.12),
+        "device": Level(0.12),
         "work": Level(0.10, near=True),
         "near": Level(0.10, near=True),
     },
     0.05,
+    together="pair",
+    like="use",
 )
 
 
@@ -82,6 +87,9 @@ def groups(w: Images, source: str, model: str) -> dict[str, str]:
         "setting": setting,
         "family": family,
         "model": model,
+        "device": f"{model} {'processor' if a.generation == 'cpu' else 'accelerator'}",
+        "pair": f"{model} {a.name}",
+        "use": f"{w.training}",
         "work": f"{w.training}",
         "near": setting,
     }

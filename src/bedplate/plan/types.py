@@ -415,4 +415,6 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     constraints: tuple[Constraint, ...]
     breach: Literal["none", "warn", "block"]
     reason: str
+    cautions: tuple[str, ...] = ()
+    """What to know of the prices that decided."""
     currency: str

@@ -1,0 +1,51 @@
+"""What to know of the prices before a plan is believed: those that were left out, and those too old to decide by."""
+
+from collections.abc import Collection, Iterator, Sequence
+
+from bedplate.plan import cost
+from bedplate.plan.catalogue import Catalogue, Instance
+from bedplate.plan.types import Market, Option, Requirements
+
+
+def of(
+    requirements: Requirements, catalogue: Catalogue, markets: Collection[Market], chosen: Option | None,
+    ranked: Sequence[Option],
+) -> tuple[str, ...]:  # fmt: skip
+    """Plain sentences, the weightiest first."""
+    places = {(i.provider, i.region, i.instance): i for i in catalogue.instances}
+    found = [*_old(catalogue, chosen, ranked, places)] if chosen else []
+    if "spot" in markets:
+        found += _doubted(requirements, catalogue, ranked)
+    return tuple(found)
+
+
+def _old(
+    catalogue: Catalogue, chosen: Option, ranked: Sequence[Option], places: dict[tuple[str, str, str], Instance]
+) -> Iterator[str]:
+    """The option that is the cheaper one if prices moved since they were read as prices do."""
+
+    def total(option: Option, end: int) -> float:
+        assert option.cost is not None
+        place = places.get((option.provider, option.region, option.instance))
+        factor = cost.aged(place, catalogue.today)[end] if place and option.market != "owned" else 1.0
+        machine = option.cost.compute.value + option.cost.idle.value
+        return option.cost.total.value + machine * (factor - 1)
+
+    def same(option: Option) -> bool:  # the same machine, paid otherwise, ages with it
+        return (option.provider, option.instance) == (chosen.provider, chosen.instance)
+
+    others = [option for option in ranked if option.meets and option.cost and not same(option)]
+    nearest = min(others, key=lambda option: total(option, 0), default=None)
+    if nearest is not None and total(nearest, 0) < total(chosen, 1):
+        yield (
+            f"{nearest.name} may be the cheaper one by now: its price is of {nearest.price_date}, that of "
+            f"{chosen.name} of {chosen.price_date}; import prices of today before you decide"
+        )
+
+
+def _doubted(requirements: Requirements, catalogue: Catalogue, ranked: Sequence[Option]) -> Iterator[str]:
+    able = {(option.provider, option.instance) for option in ranked if option.meets}
+    for i in catalogue.instances:
+        allowed = not requirements.residency or i.residency in requirements.residency
+        if i.spot_doubt and allowed and (i.provider, i.instance) in able:
+            yield f"{i.provider} {i.instance} in {i.region} has {i.spot_doubt}: left out"
