@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -10,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from bedplate import settings
-from bedplate.app import access, erase
+from bedplate.app import access, auditing, erase
 from bedplate.app.system import System
 from bedplate.cli import root
 from bedplate.data.ingest import ingest
@@ -20,10 +21,12 @@ from bedplate.ids import digest_bytes
 from bedplate.observe.ship import SCHEMA
 from bedplate.records import Bundle, FeatureSet, Governance
 from bedplate.serve.state import key_of
+from bedplate.store.subjects import word
 from bedplate.usecase.starter import starter
 from bedplate.usecase.types import DataSet, Source
 from tests.app.test_access import logged
 from tests.governed import govern
+from tests.ui.tracked import Tracked
 
 SUBJECT, OTHER = "7190283364517", "7190283364518"
 NAME = "shop"
@@ -164,6 +167,56 @@ def test_the_proof_stands_in_the_ledger_and_names_nobody(system: System) -> None
     assert payload["rows"] == report.tables
     assert payload["models to train anew"] == ["shop version 1"]
     assert SUBJECT not in msgspec.json.encode([entry, payload]).decode()
+
+
+def _tracked(system: System) -> Tracked:
+    """What logs runs in this home."""
+    site = SimpleNamespace(appends=system.appends, artifacts=system.artifacts)
+    plane: Any = SimpleNamespace(
+        identity=system.identity, key=system.token, store=system.store, ledger=system.ledger, site=site
+    )
+    return Tracked(plane)
+
+
+def test_what_people_wrote_about_somebody_goes_or_is_named_with_its_reason(system: System, tmp_path: Path) -> None:
+    home = system.home.root
+    logs = _tracked(system)
+    run = logs.run(
+        0,
+        "r",
+        params={"customer": SUBJECT, "seed": "7", "long": "x" * 900 + f" {SUBJECT}"},
+        tags={"customer": SUBJECT, "note": f"for {SUBJECT}, twice", "near": f"{SUBJECT}5"},
+    )
+    logs.put(run, "list.txt", f"a, {SUBJECT}".encode())
+    with system.store.transaction() as tx:
+        logs.actor.record(tx, "note", "run/r", about=SUBJECT)
+    bundle = system.home.bundles / digest_bytes(b"bundle").removeprefix("sha256:")
+    bundle.mkdir(parents=True)
+    (bundle / "users.bin").write_bytes(b"\0" * 9 + int(SUBJECT).to_bytes(8, "little"))
+    (bundle / "items.json").write_text(f"[1{SUBJECT}]")
+    report = _erase(system)
+    assert report.logged == 5
+    with system.store.read() as tx:
+        row = tx.runs.find("default", run)
+        assert row is not None
+        assert {"customer", "note"}.isdisjoint(dict(tx.runs.tags([row.key])[row.key]))
+        assert dict(tx.runs.tags([row.key])[row.key])["near"] == f"{SUBJECT}5"
+        assert [key for key, _ in tx.runs.params([row.key])[row.key]] == ["seed"]
+    assert {left.where for left in report.left} == {
+        f"artifact default/0/{run}/artifacts/list.txt",
+        "shop version 1, shop version 2: users.bin",
+    }
+    assert SUBJECT not in msgspec.json.encode(report).decode()
+    assert auditing.verify(system.settings, None).problems == ()
+    system.close()
+    about = word(SUBJECT)
+    assert [path.name for path in home.rglob("*.db*") if about.search(path.read_bytes())] == []
+
+
+def test_a_short_value_is_looked_for_under_the_names_of_its_columns_alone(system: System) -> None:
+    _tracked(system).run(0, "r", tags={"customer": "7", "seed": "7"})
+    report = _erase(system, "7")
+    assert (report.logged, [left.where for left in report.left]) == (1, ["free text of runs, artifacts and bundles"])
 
 
 def test_what_is_on_hold_stays_until_the_hold_is_lifted(system: System) -> None:

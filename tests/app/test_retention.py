@@ -6,26 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from bedplate import clock, settings
+from bedplate import clock
 from bedplate.app import erase
 from bedplate.app.system import System
-from bedplate.data import contracts
-from bedplate.data.ingest import ingest
-from bedplate.errors import ContractError, DeniedError, InputError, StateError
-from bedplate.records import Governance
-from bedplate.usecase.starter import starter
-from bedplate.usecase.types import DataSet, Source
+from bedplate.errors import DeniedError, InputError, StateError
+from tests.app import invoices
 from tests.app.test_erase import _somebody
-from tests.governed import govern
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
-CONTRACT = """
-apiVersion: v3.1.0
-kind: DataContract
-id: invoices
-version: 1.0.0
-status: active
-slaProperties:
+CONTRACT = (
+    invoices.HEAD
+    + """\
   - {property: latency, value: 4, unit: d}
   - {property: retention, value: 30, unit: d, element: invoices.seen}
 schema:
@@ -34,25 +25,15 @@ schema:
       - {name: id, logicalType: integer, required: true}
       - {name: seen, logicalType: date}
 """
+)
 LINES = "id,seen\n1,2026-05-31\n2,2026-05-01\n3,2026-05-03\n4,\n,2026-01-01\n,2026-05-31\n6,soon\n"
 
 
 @pytest.fixture
 def system(tmp_path: Path) -> Iterator[System]:
-    folder = tmp_path / "shop"
-    starter(folder, "shop")
-    (folder / "contracts" / "invoices.odcs.yaml").write_text(CONTRACT)
-    (folder / "data" / "invoices.csv").write_text(LINES)
-    with System(settings.load({"BEDPLATE_HOME": str(tmp_path / "home")})) as opened, clock.frozen(NOW):
-        govern(opened, "shop", Governance(purpose="care", sensitive=()))
-        spec = DataSet(contract="contracts/invoices.odcs.yaml", source=Source(kind="csv", path="data/invoices.csv"))
+    with invoices.home(tmp_path, CONTRACT, LINES, NOW) as opened:
         for key in ("a", "b"):
-            ingest(opened.tables, use_case="shop", dataset="invoices", spec=spec, folder=folder, key=key)
-        with opened.store.transaction() as tx:
-            row = tx.use_cases.get("shop")
-            tx.use_cases.put(
-                "shop", folder=str(folder), file="usecase.yaml", file_digest=row.file_digest, objective=row.objective
-            )
+            invoices.take_in(opened, tmp_path, key)
         yield opened
 
 
@@ -93,22 +74,3 @@ def test_where_nothing_says_how_long_nothing_goes(system: System, tmp_path: Path
     contract.write_text(CONTRACT.replace("property: retention", "property: other"))
     with pytest.raises(InputError, match="how long"):
         erase.expire(system, system.identity.authenticate(system.token), "shop")
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "match"),
-    [
-        ("element: invoices.seen", "element: invoices.id", "no date or timestamp"),
-        ("element: invoices.seen", "element: other.seen", "no date or timestamp"),
-        (", element: invoices.seen", "", "needs the element"),
-        ("value: 30", "value: soon", "number above 0"),
-        ("value: 30", "value: 0", "number above 0"),
-        ("30, unit: d", "30, unit: fortnight", "unit is 'fortnight'"),
-        ("value: 30", "valu: 30", "did you mean value"),
-    ],
-)
-def test_a_retention_that_cannot_be_counted_is_refused_with_its_line(old: str, new: str, match: str) -> None:
-    assert old in CONTRACT
-    with pytest.raises(ContractError, match=match) as raised:
-        contracts.parse_contract(CONTRACT.replace(old, new).encode(), "c")
-    assert "line 9" in str(raised.value)

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from typing import Annotated
 
 import msgspec
+from msgspec.structs import asdict
 
-from bedplate.api.use_cases import LOOKS, SMALL
-from bedplate.app import session
+from bedplate.api.use_cases import LOOKS, SMALL, at_endpoint
 from bedplate.app.serving_models import EndpointQuota
 from bedplate.app.site import Site
 from bedplate.http import CHANGE, Request, Response, Route, from_path
@@ -31,22 +31,13 @@ def routes(site: Site) -> Iterator[Route]:
     one, base = from_path("UseCase", "name"), "/api/v1/use-cases/{name}/quotas"
 
     def listed(request: Request) -> Response:
-        token, name = session.presented(request), request.params["name"]
-        return Response.json({"quotas": site.change("list_quotas", token, endpoint=name)})
+        return Response.json({"quotas": at_endpoint(site, request, "list_quotas")})
 
     def put(request: Request) -> Response:
-        wanted = request.json(QuotaRequest)
-        token, name = session.presented(request), request.params["name"]
-        return Response.json(
-            site.change("set_quota", token, endpoint=name, holder=wanted.holder, group=wanted.group, quota=wanted.quota)
-        )
+        return Response.json(at_endpoint(site, request, "set_quota", **asdict(request.json(QuotaRequest))))
 
     def remove(request: Request) -> Response:
-        wanted = request.json(Holder)
-        token, name = session.presented(request), request.params["name"]
-        return Response.json(
-            site.change("remove_quota", token, endpoint=name, holder=wanted.holder, group=wanted.group)
-        )
+        return Response.json(at_endpoint(site, request, "remove_quota", **asdict(request.json(Holder))))
 
     yield Route(
         "GET", base, "read", one, LOOKS, SMALL, listed,

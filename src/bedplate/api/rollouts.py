@@ -5,8 +5,7 @@ from typing import Annotated
 
 import msgspec
 
-from bedplate.api.use_cases import LONG, LOOKS, SMALL
-from bedplate.app import session
+from bedplate.api.use_cases import LONG, LOOKS, SMALL, at_endpoint
 from bedplate.app.serving_models import RolloutReport
 from bedplate.app.site import Site
 from bedplate.http import CHANGE, Limits, Request, Response, Route, from_path
@@ -40,19 +39,17 @@ def routes(site: Site) -> Iterator[Route]:
 
     def carry_out(operation: str) -> Callable[[Request], Response]:
         def handler(request: Request) -> Response:
-            return Response.json(site.change(operation, session.presented(request), endpoint=request.params["name"]))
+            return Response.json(at_endpoint(site, request, operation))
 
         return handler
 
     def roll_back(request: Request) -> Response:
         wanted = request.json(RollBackRequest) if request.body else RollBackRequest()
-        token, name = session.presented(request), request.params["name"]
-        return Response.json(site.change("roll_back", token, endpoint=name, reason=wanted.reason))
+        return Response.json(at_endpoint(site, request, "roll_back", reason=wanted.reason))
 
     def report(request: Request) -> Response:
         pairs = tuple((outcome.key, outcome.value) for outcome in request.json(OutcomesRequest).outcomes)
-        token, name = session.presented(request), request.params["name"]
-        return Response.json(site.change("take_outcomes", token, endpoint=name, outcomes=pairs))
+        return Response.json(at_endpoint(site, request, "take_outcomes", outcomes=pairs))
 
     yield Route(
         "GET", base, "read", one, LOOKS, SMALL, carry_out("show_rollout"),

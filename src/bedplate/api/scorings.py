@@ -5,8 +5,7 @@ from typing import Annotated
 
 import msgspec
 
-from bedplate.api.use_cases import LOOKS, SMALL
-from bedplate.app import session
+from bedplate.api.use_cases import LOOKS, SMALL, at_endpoint
 from bedplate.app.read_models import Scoring
 from bedplate.app.site import Site
 from bedplate.http import CHANGE, Request, Response, Route, from_path
@@ -35,13 +34,11 @@ def routes(site: Site) -> Iterator[Route]:
 
     def start(request: Request) -> Response:
         wanted = msgspec.structs.asdict(request.json(ScoringRequest))
-        token, name = session.presented(request), request.params["name"]
-        return Response.json(site.change("start_scoring", token, endpoint=name, **wanted), 202)
+        return Response.json(at_endpoint(site, request, "start_scoring", **wanted), 202)
 
     def carry_out(operation: str) -> Callable[[Request], Response]:
         def handler(request: Request) -> Response:
-            token, params = session.presented(request), request.params
-            return Response.json(site.change(operation, token, endpoint=params["name"], scoring_id=params["scoring"]))
+            return Response.json(at_endpoint(site, request, operation, scoring_id=request.params["scoring"]))
 
         return handler
 

@@ -1,6 +1,7 @@
 """Use cases, their plan, runs and evidence; running one; the state of the home."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 
@@ -21,6 +22,15 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """What to run: the folder the use case was last run from, one stage if ``only`` names it."""
 
     only: str | None = None
+
+
+def at_endpoint(site: Site, request: Request, operation: str, **arguments: Any) -> Any:
+    """Carry out an operation about the endpoint that a path names, for whoever asks; it has the name of its use case.
+
+    Raises:
+        BedplateError: whatever the operation raises.
+    """
+    return site.change(operation, session.presented(request), endpoint=request.params["name"], **arguments)
 
 
 def routes(site: Site) -> Iterator[Route]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from bedplate import clock, journal
-from bedplate.app import access, endpoints, inputs, queries
+from bedplate.app import access, endpoints, inputs, leftovers, queries
 from bedplate.app.table_reports import ErasureReport, ExpiryReport, HoldReport
 from bedplate.errors import BedplateError, InputError, NotFoundError, StateError, UnavailableError
 from bedplate.identity import Principal
@@ -76,6 +76,8 @@ def subject(system: "System", principal: Principal, use_case: str, value: str, r
         online = _online(system, asked)
         tables = _tables(system, asked)
         models = _models(system, use_case, tables)
+    logged, closed = leftovers.take_out(system, principal, asked.value, asked.columns)
+    left = (*closed, *leftovers.remaining(system, asked.value))
     sources = _sources(system, asked)
     with system.store.transaction() as tx:
         entry = system.ledger.record(
@@ -88,14 +90,25 @@ def subject(system: "System", principal: Principal, use_case: str, value: str, r
                 "reason": _said(reason),
                 "rows": tables,
                 "online features": online,
+                "params, tags and payloads": logged,
                 "models to train anew": list(models),
                 "sources that still hold it": list(sources),
+                "what stays": [f"{each.where}: {each.why}" for each in left],
             },
             auth=principal.auth,
             policies=decision.policies,
             purpose=asked.use_case.governance.purpose,
         )
-    return ErasureReport(use_case=use_case, tables=tables, online=online, models=models, sources=sources, entry=entry)
+    return ErasureReport(
+        use_case=use_case,
+        tables=tables,
+        online=online,
+        logged=logged,
+        models=models,
+        sources=sources,
+        left=left,
+        entry=entry,
+    )
 
 
 def expire(system: "System", principal: Principal, use_case: str) -> ExpiryReport:

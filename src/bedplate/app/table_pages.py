@@ -143,6 +143,8 @@ class TablePage(msgspec.Struct, frozen=True, kw_only=True):
     quality: tuple[Quality, ...] = ()
     quarantine: str = ""
     everybody: tuple[Seen, ...] | None = None
+    unasked: int = 0
+    """People beyond those of ``everybody``, of whom there are too many for a page."""
     upkeep: tuple[Standing, ...] = ()
     sample: TableRows | None = None
     refused: BedplateError | None = None
@@ -155,6 +157,17 @@ def kind_of(name: str) -> tuple[Kind, str]:
         dataset = rest[1:].removesuffix(QUARANTINE)
         return ("rows set aside" if rest.endswith(QUARANTINE) else "data set"), dataset
     return _MADE.get(rest.split("/")[1] if rest else "", "rows"), ""
+
+
+def _upkeep(tx: "Transaction", principal: Principal, use_cases: list[str]) -> list[Standing]:
+    """How upkeep went. What it found counts rows, so it is not told to whom row policies keep some in from."""
+    kept = {name for name in use_cases if access.kept_in(tx, name, principal)}
+    return [
+        msgspec.structs.replace(each, last=msgspec.structs.replace(each.last, found="not told to you"))
+        if each.use_case in kept
+        else each
+        for each in upkeep.standings(tx, use_cases)
+    ]
 
 
 # ----------------------------------------------------------------------------------------------------------- catalogue
@@ -173,7 +186,7 @@ def catalogue(system: "System", principal: Principal, words: str, first: int = 0
             hits = tuple(name for name, text in columns.items() if any(w in text and w not in told for w in wanted))
             found.append(msgspec.structs.replace(line, found=hits))
     with system.store.read() as tx:
-        standings = upkeep.standings(tx, sorted({line.use_case for line in found}))
+        standings = _upkeep(tx, principal, sorted({line.use_case for line in found}))
     return Catalogue(
         words=words,
         lines=tuple(found[first : first + PAGE]),
@@ -225,9 +238,10 @@ def page(
     with system.store.read() as tx:
         counted = view.rows is not None and dataset not in access.kept_in(tx, view.use_case, principal)
         quality = tuple(_quality(tx, view.use_case, dataset)) if kind == "data set" and counted else ()
-        standings = tuple(upkeep.standings(tx, [view.use_case]))
+        standings = tuple(_upkeep(tx, principal, [view.use_case]))
     rows, refused = _sample(system, principal, name, purpose) if sample else (None, None)
     model = _model(contract, kind, name)
+    people = _others(system) if _may_ask_about_others(system, principal) else None
     return TablePage(
         view=view,
         kind=kind,
@@ -240,7 +254,8 @@ def page(
         contract=_told(contract, dataset) if contract is not None else None,
         quality=quality,
         quarantine=_aside(system, principal, name, kind),
-        everybody=_everybody(system, version) if _may_ask_about_others(system, principal) else None,
+        everybody=None if people is None else _everybody(system, people[:_MOST_PEOPLE], version),
+        unasked=0 if people is None else len(people[_MOST_PEOPLE:]),
         upkeep=standings,
         sample=rows,
         refused=refused,
@@ -421,13 +436,16 @@ def _may_ask_about_others(system: "System", principal: Principal) -> bool:
     return system.policies.decide(policy_principal(principal), "administer", policy.HOME, {}).allowed
 
 
-def _everybody(system: "System", version: TableVersion) -> tuple[Seen, ...]:
-    """Who sees what of a version: those together who see the same for the same reasons, the most first."""
+def _others(system: "System") -> list[policy.Principal]:
     with system.store.read() as tx:
-        rows = [row for row in tx.principals.list() if row.disabled is None]
+        return [policy_principal(row) for row in tx.principals.list() if row.disabled is None]
+
+
+def _everybody(system: "System", people: "Sequence[policy.Principal]", version: TableVersion) -> tuple[Seen, ...]:
+    """Who sees what of a version: those together who see the same for the same reasons, the most first."""
     groups: dict[bytes, list[AccessView]] = {}
-    for row in rows[:_MOST_PEOPLE]:
-        view = tables.seen(system, policy_principal(row), version)
+    for somebody in people:
+        view = tables.seen(system, somebody, version)
         groups.setdefault(msgspec.json.encode(msgspec.structs.replace(view, who="")), []).append(view)
     found = [Seen(people=tuple(view.who for view in alike), view=alike[0]) for alike in groups.values()]
     return tuple(sorted(found, key=lambda each: (not each.view.allowed, -len(each.people))))
@@ -440,5 +458,4 @@ def names(system: "System", principal: Principal) -> Sequence[str]:
 
 def people(system: "System") -> Sequence[str]:
     """Who can come in, and the flow."""
-    with system.store.read() as tx:
-        return [policy.FLOW.name, *(row.name for row in tx.principals.list() if row.disabled is None)]
+    return [policy.FLOW.name, *(somebody.name for somebody in _others(system))]

@@ -150,17 +150,28 @@ class PromiseReport(msgspec.Struct, frozen=True, kw_only=True):
     promises: tuple[Promise, ...]
 
 
+class Left(msgspec.Struct, frozen=True, kw_only=True):
+    """A place that still holds somebody who was erased, and why it stays or what to do about it."""
+
+    where: str
+    why: str
+
+
 class ErasureReport(msgspec.Struct, frozen=True, kw_only=True):
     """What was taken of one person: rows by table, over all versions, and views of online features.
 
-    ``models`` were trained on them, ``sources`` are data sets whose source still holds them; ``entry`` is the proof.
+    ``logged`` counts params and tags of runs, and payloads of the ledger, that named them. ``models`` were trained on
+    them, ``sources`` are data sets whose source still holds them, ``left`` is where else they stand; ``entry`` is the
+    proof.
     """
 
     use_case: str
     tables: dict[str, int]
     online: int
+    logged: int
     models: tuple[str, ...]
     sources: tuple[str, ...]
+    left: tuple[Left, ...]
     entry: int
 
 

@@ -40,12 +40,16 @@ def _erased(report: "ErasureReport") -> Iterator[str]:
         yield f"{name}: {number(rows)} rows, over all versions"
     if report.online:
         yield f"online features: {report.online} views"
-    if not report.tables and not report.online:
+    if report.logged:
+        yield f"params and tags of runs, payloads of the ledger: {number(report.logged)}"
+    if not (report.tables or report.online or report.logged):
         yield "Nothing of this person was there."
     if report.models:
         yield f"Trained on them, to be trained anew: {listed(report.models)}"
     if report.sources:
         yield f"Their source still holds them, remove them there: {listed(report.sources)}"
+    for left in report.left:
+        yield f"Stays: {left.where} ({left.why})"
     yield f"Proof: entry {report.entry} of the ledger. Backups made before this still hold them."
 
 

@@ -12,17 +12,7 @@ from bedplate.cli.session import connect
 from bedplate.cli.words import clip, listed, moment, number, size
 
 if TYPE_CHECKING:
-    from bedplate.app.table_reports import (
-        AccessDiff,
-        AccessView,
-        BatchReport,
-        ReplayReport,
-        TableChange,
-        TableLine,
-        TableRows,
-        TableScrub,
-        TableView,
-    )
+    from bedplate.app import table_reports as reports
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the table, as in: bedplate table list.")]
 DataSetName = Annotated[str, typer.Argument(metavar="DATASET", help="Name of the data set in the file.")]
@@ -56,7 +46,7 @@ def list_(home: HomeOption = None, as_json: JsonOption = False) -> None:
     emit({"tables": connect(home).tables.list()}, as_json=as_json, text=lambda found: _all(found["tables"]))
 
 
-def _all(tables: "Sequence[TableLine]") -> Iterator[str]:
+def _all(tables: "Sequence[reports.TableLine]") -> Iterator[str]:
     yield from table(
         ("table", "use case", "version", "rows"),
         ((t.name, t.use_case, str(t.version), _count(t.rows)) for t in tables),
@@ -73,7 +63,7 @@ def show(name: Name, home: HomeOption = None, as_json: JsonOption = False) -> No
     emit(connect(home).tables.show(name), as_json=as_json, text=_view)
 
 
-def _view(view: "TableView") -> Iterator[str]:
+def _view(view: "reports.TableView") -> Iterator[str]:
     space = "-" if view.size is None else size(view.size)
     yield f"{view.name}  version {view.version}, {_count(view.rows)} rows, {view.files} files, {space}"
     yield f"digest   {view.digest}"
@@ -92,7 +82,7 @@ def history(
     emit({"versions": changes}, as_json=as_json, text=lambda found: _history(found["versions"]))
 
 
-def _history(changes: "Sequence[TableChange]") -> Iterator[str]:
+def _history(changes: "Sequence[reports.TableChange]") -> Iterator[str]:
     yield from table(
         ("version", "when", "what", "rows", "files"),
         ((str(c.version), moment(c.time), c.what, _count(c.rows), str(c.files)) for c in changes),
@@ -120,7 +110,7 @@ def read(
     emit(rows, as_json=as_json, text=_rows)
 
 
-def _rows(found: "TableRows") -> Iterator[str]:
+def _rows(found: "reports.TableRows") -> Iterator[str]:
     cells = ([clip("-" if value is None else str(value), 40) for value in row] for row in found.rows)
     yield from table(found.columns, cells)
     if found.more:
@@ -135,7 +125,7 @@ def scrub(name: Name, home: HomeOption = None, as_json: JsonOption = False) -> N
         raise typer.Exit(2)
 
 
-def _scrubbed(found: "TableScrub") -> Iterator[str]:
+def _scrubbed(found: "reports.TableScrub") -> Iterator[str]:
     yield f"{found.files} files, {size(found.size)}"
     for verb, names in (("damaged", found.damaged), ("missing", found.missing)):
         for name in names:
@@ -174,7 +164,7 @@ def backfill(
     emit(connect(home).tables.backfill(path, dataset, since=since, until=until), as_json=as_json, text=_batch)
 
 
-def _batch(report: "BatchReport") -> Iterator[str]:
+def _batch(report: "reports.BatchReport") -> Iterator[str]:
     yield (
         f"{report.table}  version {report.version}: {number(report.accepted)} of {number(report.read)} rows came in, "
         f"{number(report.known)} were there, {number(report.outside)} are outside the range, "
@@ -189,7 +179,7 @@ def replay(path: UseCasePath, dataset: DataSetName, home: HomeOption = None, as_
     emit(connect(home).tables.replay(path, dataset), as_json=as_json, text=_replayed)
 
 
-def _replayed(report: "ReplayReport") -> Iterator[str]:
+def _replayed(report: "reports.ReplayReport") -> Iterator[str]:
     yield (
         f"{report.table}  version {report.version}: {number(report.accepted)} of {number(report.read)} rows came in, "
         f"{number(report.known)} were there, {number(report.left)} stay set aside"
@@ -216,7 +206,7 @@ def diff(
     emit(connect(home).tables.diff(path), as_json=as_json, text=_diff)
 
 
-def _diff(found: "AccessDiff") -> Iterator[str]:
+def _diff(found: "reports.AccessDiff") -> Iterator[str]:
     for change in found.changes:
         before, after = change.may_read
         word = "sees otherwise" if before and after else "may now read" if after else "may no longer read"
@@ -232,7 +222,7 @@ def _diff(found: "AccessDiff") -> Iterator[str]:
         yield "There are too many users and tables to compare them all: these are the first."
 
 
-def _explained(view: "AccessView") -> Iterator[str]:
+def _explained(view: "reports.AccessView") -> Iterator[str]:
     may = "may" if view.allowed else "may not"
     yield f"{view.who} {may} read {view.table}, version {view.version}, for {view.purpose!r}"
     for reason in view.reasons:

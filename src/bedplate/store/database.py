@@ -44,6 +44,7 @@ from bedplate.store.search import Search
 from bedplate.store.segments import Segments
 from bedplate.store.sql import WRITE, driver
 from bedplate.store.stages import Stages
+from bedplate.store.subjects import Subjects
 from bedplate.store.use_cases import UseCases
 from bedplate.store.workspaces import Workspaces
 from bedplate.store.writer import Writer
@@ -241,6 +242,11 @@ class Transaction:
         return Erasure(self._connection)
 
     @cached_property
+    def subjects(self) -> Subjects:
+        """Where a person's value stands."""
+        return Subjects(self._connection)
+
+    @cached_property
     def artifacts(self) -> Artifacts:
         """Names of artifacts."""
         return Artifacts(self._connection)
@@ -379,6 +385,26 @@ class Store:
             with connection.begin() as transaction:
                 yield Transaction(connection)
                 transaction.rollback()
+
+    def vacuum(self) -> None:
+        """Write the file anew, without what was deleted from it. PostgreSQL does so by itself.
+
+        Raises:
+            StorageError: there is no room for a second file.
+            UnavailableError: another write, or a read, takes too long.
+        """
+        if self._one is None:
+            return
+        if not self._one.acquire(timeout=self._wait):
+            raise UnavailableError("another write takes too long", where=self.where, fix="try again")
+        try:
+            with self.translated(), self._engine.connect() as connection:
+                raw = driver(connection)
+                connection.info[WRITE] = True
+                for statement in ("PRAGMA query_only=OFF", "VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"):
+                    raw.execute(statement).close()
+        finally:
+            self._one.release()
 
     def close(self) -> None:
         """Write what waits for the writer, then close all connections."""
