@@ -7,7 +7,7 @@ runs, or there, over the owner's socket.
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
 
@@ -42,6 +42,10 @@ from bedplate.plan.types import Probe
 from bedplate.records import Event
 from bedplate.settings import Home, Settings
 from bedplate.workflow.owner import HeldError
+
+if TYPE_CHECKING:
+    from bedplate.app.asking import Question
+    from bedplate.plan.compare import Comparison
 
 T = TypeVar("T")
 OnEvent = Callable[[Event], None]
@@ -124,6 +128,34 @@ class Bedplate:
 
         loaded = usecase.load(Path(path))
         return plan_page.page(planning.derive(loaded, planning.probe(self.home, keep=False), self.settings)[1])
+
+    def what_if(self, path: str | Path, asked: Sequence[str]) -> "Comparison":
+        """The plan of a use case beside what it would be with other values in its file. Changes nothing.
+
+        ``asked`` are ``PATH=VALUE``, such as ``throughput.peak=2000/s``.
+
+        Raises:
+            InputError: a path does not exist, or a value is not allowed there.
+        """
+        from bedplate.app import planning
+
+        return planning.compare(self.settings, usecase.load(Path(path)), asked)
+
+    def questions(self, path: str | Path) -> "tuple[Question, ...]":
+        """What a use case leaves open or contradicts, as questions in plain words. Changes nothing."""
+        from bedplate.app import asking, planning
+
+        return asking.questions(Path(path), planning.probe(self.home, keep=False))
+
+    def answer(self, path: str | Path, question: "Question", value: str) -> None:
+        """Write an answer into ``usecase.yaml``; its comments and order stay.
+
+        Raises:
+            InputError: it is not allowed there; the file stays as it was.
+        """
+        from bedplate.app import asking
+
+        asking.answer(Path(path), question, value)
 
     def probe(
         self, model: str | Path | None = None, *, shapes: Sequence[str] = (), on_event: OnEvent = _quiet

@@ -16,6 +16,8 @@ from bedplate.errors import InputError
 from bedplate.identity import Principal
 from bedplate.ids import Digest
 from bedplate.plan import catalogue, choose, explain, requirements
+from bedplate.plan import compare as comparing
+from bedplate.plan.compare import Comparison
 from bedplate.plan.types import DataFacts, Option, Plan, Probe, Requests, Requirements, TableFacts
 from bedplate.policy import values as policy
 from bedplate.records import Event
@@ -223,6 +225,19 @@ def preview(settings: Settings, loaded: Loaded) -> PlanReport:
         return msgspec.structs.replace(shown, stages=flow.explain(context))
     finally:
         opened.close()
+
+
+def compare(settings: Settings, loaded: Loaded, asked: Sequence[str]) -> Comparison:
+    """The plan of a file beside what it would be with other values in it. Changes nothing.
+
+    Raises:
+        InputError: a path does not exist, or a value is not allowed there.
+    """
+    from bedplate.app import what_if
+
+    measured = probe(Home(settings.home), keep=False)
+    other, rows = what_if.changed(loaded, asked)
+    return comparing.compare(derive(loaded, measured)[1], derive(other, measured)[1], rows)
 
 
 class Preview:

@@ -11,9 +11,11 @@ from bedplate.cli.options import HomeOption, JsonOption, UseCasePath
 from bedplate.cli.output import emit, table
 from bedplate.cli.session import connect
 from bedplate.cli.words import clip, estimate, money, number, seconds
+from bedplate.errors import InputError
 
 if TYPE_CHECKING:
     from bedplate.app.read_models import PlanOption, PlanReport
+    from bedplate.plan.compare import Comparison
 
 SHOWN = 12
 """Rows of the option table that a person gets; ``--json`` has all."""
@@ -29,17 +31,57 @@ def plan(
     page: Annotated[
         Path | None, typer.Option("--page", help="Write the plan as an HTML page as well.", show_default=False)
     ] = None,
+    what_if: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--what-if",
+            metavar="PATH=VALUE",
+            help="Compare with a plan where this stood in the file; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    ask: Annotated[
+        bool, typer.Option("--ask", help="Ask for what the file leaves open, and write the answers into it.")
+    ] = False,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show requirements, priced options, the choice, and what a run would do. Changes nothing."""
+    """Show requirements, priced options, the choice, and what a run would do. Changes nothing but with --ask."""
     bedplate = connect(home)
+    if ask:
+        if what_if or as_json:
+            raise InputError("--ask stands alone", where="--ask", fix="leave out --what-if and --json")
+        from bedplate.cli.asking import interview
+
+        interview(bedplate, path)
+    if what_if:
+        if page is not None:
+            raise InputError("a comparison has no page", where="--page", fix="leave out --page, or --what-if")
+        emit(bedplate.what_if(path, what_if), as_json=as_json, text=comparison_lines)
+        return
     report = bedplate.plan(path)
     if page is not None:
         from bedplate import files
 
         files.write(page.absolute(), bedplate.plan_page(path).encode(), 0o644)
     emit(report, as_json=as_json, text=plan_lines)
+
+
+def comparison_lines(compared: "Comparison") -> Iterator[str]:
+    """Two plans side by side: what was asked, which requirements change, what it comes to, and why."""
+    yield "If usecase.yaml said otherwise"
+    yield from table(("", "line", "now", "what if"), ((d.what, str(d.line), d.before, d.after) for d in compared.asked))
+    yield ""
+    if compared.needs:
+        yield "Requirements that change"
+        rows = ((d.what, d.before, d.after, clip(f"{d.rule} (line {d.line})", 60)) for d in compared.needs)
+        yield from table(("", "now", "what if", "why"), rows)
+        yield ""
+    yield "The plan"
+    yield from table(("", "now", "what if"), ((d.what, d.before, d.after) for d in compared.choice))
+    yield ""
+    for words in compared.words:
+        yield from wrap(f"- {words}", 110, initial_indent="  ", subsequent_indent="    ")
 
 
 def plan_lines(report: "PlanReport") -> Iterator[str]:

@@ -169,33 +169,40 @@ def _constraints(requirements: Requirements, search: _Search, chosen: Option) ->
     """What each requirement costs: choose again without it. The largest saving binds."""
     now = _total(chosen)
     found = []
-    for name, line, relaxed in _relaxed(requirements):
+    for path, name, line, relaxed in _relaxed(requirements):
         saved = max(0.0, now - _total(search.best(relaxed) or chosen))
-        found.append(Constraint(name=name, line=line, saved=saved, share=saved / now if now else 0.0))
+        found.append(Constraint(name=name, line=line, path=path, saved=saved, share=saved / now if now else 0.0))
     return tuple(sorted(found, key=lambda c: (-c.saved, c.name)))
 
 
-def _relaxed(requirements: Requirements) -> Iterator[tuple[str, int, Requirements]]:
-    """The requirements without each of them in turn, with the line that asks for it."""
+def in_the_way(requirements: Requirements, catalogue: Catalogue, probe: Probe) -> tuple[tuple[str, int], ...]:
+    """Where nothing meets the file: path and line of each requirement without which, alone, something would."""
+    search = _Search(requirements, catalogue, probe)
+    return tuple((path, line) for path, _, line, relaxed in _relaxed(requirements) if search.best(relaxed) is not None)
+
+
+def _relaxed(requirements: Requirements) -> Iterator[tuple[str, str, int, Requirements]]:
+    """The requirements without each of them in turn, with its path in the file, its name and its line."""
     names = {item.name: item for item in requirements.items}
     if "p99" in names:
-        waits = [name for name in ("p99", "first token", "each further token") if name in names]
-        for name in waits:
-            yield f"latency: ten times the {name}", names[name].line, _scaled(requirements, {name}, 10)
-        least = min(names["availability"].value, 0.99)
-        share = least / names["availability"].value
-        yield "availability: 99 %", names["availability"].line, _scaled(requirements, {"availability"}, share)
-        yield "throughput: half the peak", names["peak rate"].line, _scaled(requirements, _traffic(requirements), 0.5)
-        yield (
-            "replicas: no upper limit",
-            requirements.replicas_line,
-            msgspec.structs.replace(requirements, replicas_max=10**6),
-        )
+        waits = {"p99": "p99", "first token": "first_token", "each further token": "per_token"}
+        for name in (name for name in waits if name in names):
+            path = f"requirements.latency.{waits[name]}"
+            yield path, f"latency: ten times the {name}", names[name].line, _scaled(requirements, {name}, 10)
+        least, up = min(names["availability"].value, 0.99), names["availability"]
+        relaxed = _scaled(requirements, {"availability"}, least / up.value)
+        yield "requirements.availability", "availability: 99 %", up.line, relaxed
+        half = _scaled(requirements, _traffic(requirements), 0.5)
+        yield "requirements.throughput.peak", "throughput: half the peak", names["peak rate"].line, half
+        many = msgspec.structs.replace(requirements, replicas_max=10**6)
+        yield "serve.replicas.max", "replicas: no upper limit", requirements.replicas_line, many
     else:
         limit = names["time of a run"]
-        yield "time: ten times as long", limit.line, _scaled(requirements, {limit.name}, 10)
+        long = _scaled(requirements, {limit.name}, 10)
+        yield "requirements.time", "time: ten times as long", limit.line, long
     if requirements.residency:
-        yield "residency: anywhere", requirements.residency_line, msgspec.structs.replace(requirements, residency=())
+        anywhere = msgspec.structs.replace(requirements, residency=())
+        yield "requirements.residency", "residency: anywhere", requirements.residency_line, anywhere
 
 
 def _traffic(requirements: Requirements) -> set[str]:

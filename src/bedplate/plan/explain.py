@@ -63,7 +63,7 @@ def _words(plan: Plan) -> Iterable[str]:
     else:
         cost = chosen.cost
         yield f"{plan.reason[0].upper()}{plan.reason[1:]}."
-        yield f"{_shape(chosen)} It costs {_money(cost.total, cost)} a {cost.period}: {_parts(cost)}."
+        yield f"{_shape(chosen)} It costs {money(cost.total, cost)} a {cost.period}: {_parts(cost)}."
         for figure in chosen.predicted:
             yield _figure(figure)
         if chosen.carbon is not None:
@@ -111,9 +111,8 @@ _NAMES = {
 
 def _figure(figure: Predicted) -> str:
     """One prediction with its interval, its limit and line, its chance, and how near a measurement is."""
-    e, timed = figure.estimate, figure.unit == "s"
-    say = span if timed else _short
-    text = _NAMES[figure.name].format(f"{say(e.value)} [{say(e.low)}, {say(e.high)}]")
+    say = span if figure.unit == "s" else _short
+    text = _NAMES[figure.name].format(interval(figure.estimate, figure.unit if figure.unit == "s" else ""))
     if figure.limit is not None:
         text += f"; line {figure.line} asks for {say(figure.limit)}"
         text += (
@@ -139,6 +138,24 @@ def span(seconds: float) -> str:
         if seconds >= size:
             return f"{seconds / {'days': 86400, 'hours': 3600, 'minutes': 60}[unit]:.1f} {unit}"
     return f"{seconds:.1f} s" if seconds >= 1 else f"{_short(seconds * 1e3)} ms"
+
+
+def quantity(value: float, unit: str) -> str:
+    """A number of a requirement with its unit: seconds as a time, bytes as a size, the rest as it is."""
+    if unit == "s":
+        return span(value)
+    if unit == "bytes":
+        for size, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
+            if value >= size:
+                return f"{value / size:,.3g} {name}"
+    return f"{value:,.6g} {unit}".strip()
+
+
+def interval(estimate: Estimate, unit: str) -> str:
+    """``12.5 ms [11.0 ms, 14.0 ms]``: an estimate between its ends."""
+    say = span if unit == "s" else _short
+    ends = f"{say(estimate.value)} [{say(estimate.low)}, {say(estimate.high)}]"
+    return ends if unit in ("s", "") else f"{ends} {unit}"
 
 
 def _shape(option: Option) -> str:
@@ -177,7 +194,7 @@ def _row(option: Option, plan: Plan) -> TableRow:
         replicas="" if option.replicas is None else f"{option.replicas} on {option.machines}",
         p99="" if option.p99 is None else _ms(option.p99),
         busy="" if option.utilisation is None else f"{option.utilisation.value:.0%}",
-        monthly="" if cost is None else _money(cost.total, cost),
+        monthly="" if cost is None else money(cost.total, cost),
         verdict="chosen" if option == plan.chosen else option.lost or "meets the file",
     )
 
@@ -201,7 +218,8 @@ def _short(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2g}"
 
 
-def _money(estimate: Estimate, cost: Cost) -> str:
+def money(estimate: Estimate, cost: Cost) -> str:
+    """``812 USD [700, 950]``."""
     return f"{_amount(estimate.value)} {cost.currency} [{_amount(estimate.low)}, {_amount(estimate.high)}]"
 
 

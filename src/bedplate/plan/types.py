@@ -385,10 +385,11 @@ class Option(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Constraint(msgspec.Struct, frozen=True, kw_only=True):
-    """What one requirement costs: the monthly total saved if it were let go."""
+    """What one requirement costs: the monthly total saved if it were let go. ``path`` is where the file states it."""
 
     name: str
     line: int
+    path: str = ""
     saved: float
     share: float
 

@@ -80,10 +80,20 @@ _SIZES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "data_pipeline": (("bytes", "record", "cpu"), ("epochs",)),
 }
 """What each kind of workload needs to be told of its size, and what it may be told."""
+KINDS = tuple(_SIZES)
+"""The kinds of workload."""
 _TRAINED = ("recommender", "tabular")
 """Kinds that are trained from data sets of the file; the others can be planned before there are any."""
 _RUNS = ("image_training", "llm_training", "batch_scoring", "data_pipeline")
 """Kinds that run and end; the others serve."""
+
+
+def needed(kind: str) -> tuple[Keys, ...]:
+    """The values that the planner cannot do without for a kind of workload."""
+    sizes = tuple(("workload", field) for field in _SIZES[kind][0])
+    if kind in _RUNS:
+        return (*sizes, ("requirements", "time"))
+    return (*sizes, ("requirements", "latency", "p99"), ("requirements", "throughput", "peak"))
 
 
 def _workload(reading: Reading) -> None:

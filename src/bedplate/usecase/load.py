@@ -38,8 +38,16 @@ def load(path: Path, *, check_files: bool = True) -> Loaded:
         NotFoundError: there is no such file.
         UseCaseError: it cannot be used; ``problems`` holds every :class:`Problem`, in file order.
     """
-    path = Path(path)
-    data, path = _bytes(path)
+    data, path = _bytes(Path(path))
+    return read(data, path, check_files=check_files)
+
+
+def read(data: bytes, path: Path, *, check_files: bool = True) -> Loaded:
+    """:func:`load` of bytes that stand, or could stand, in the file ``path``.
+
+    Raises:
+        UseCaseError: it cannot be used; ``problems`` holds every :class:`Problem`, in file order.
+    """
     problems: list[Problem] = []
     try:
         root, problems = nodes.read(data)

@@ -20,6 +20,10 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     kind: Literal["scalar", "mapping", "sequence"]
     line: int
     column: int
+    span: tuple[int, int] = (0, 0)
+    """Where it begins and ends in the text, in characters; a block ends where its last value does, or later."""
+    flow: bool = False
+    """Whether it is a mapping or list in braces or brackets."""
     text: str = ""
     tag: str = ""
     plain: bool = True
@@ -108,18 +112,21 @@ class _Composer(yaml.SafeLoader):
 
 def _node(node: yaml.Node, keys: Keys, problems: list[Problem]) -> Node:
     line, column = node.start_mark.line + 1, node.start_mark.column + 1
+    span = node.start_mark.index, node.end_mark.index
     if isinstance(node, yaml.ScalarNode):
         return Node(
             kind="scalar",
             line=line,
             column=column,
+            span=span,
             text=node.value,
             tag=node.tag.rpartition(":")[2],
             plain=not node.style,
         )
     if isinstance(node, yaml.SequenceNode):
         items = tuple(_node(child, (*keys, i), problems) for i, child in enumerate(node.value))
-        return Node(kind="sequence", line=line, column=column, items=items, tag="seq")
+        flow = bool(node.flow_style)
+        return Node(kind="sequence", line=line, column=column, span=span, flow=flow, items=items, tag="seq")
     entries: dict[str, Node] = {}
     key_lines: dict[str, tuple[int, int]] = {}
     for key, value in node.value:
@@ -144,7 +151,10 @@ def _node(node: yaml.Node, keys: Keys, problems: list[Problem]) -> Node:
             continue
         entries[key.value] = _node(value, (*keys, key.value), problems)
         key_lines[key.value] = where
-    return Node(kind="mapping", line=line, column=column, entries=entries, key_lines=key_lines, tag="map")
+    return Node(
+        kind="mapping", line=line, column=column, span=span, flow=bool(node.flow_style), entries=entries,
+        key_lines=key_lines, tag="map",
+    )  # fmt: skip
 
 
 def _decode(data: bytes) -> str:
