@@ -48,6 +48,8 @@ class Objective(msgspec.Struct, frozen=True, kw_only=True):
     file_digest: Digest
     line: int
     risk: str = ""
+    value: dict[str, Any] = {}
+    """What one accepted unit is worth, if the file says so."""
 
 
 class RowAccess(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,9 +13,10 @@ from bedplate.app import asking, planning, what_if
 from bedplate.errors import InputError, UseCaseError
 from bedplate.plan.compare import Comparison, compare
 from bedplate.usecase import load
-from tests.plan.conftest import PROBE
+from tests.plan.conftest import PROBE, SETTINGS
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+NOWHERE = msgspec.structs.replace(SETTINGS, home=Path("/nowhere"))
 OPEN = """\
 # answers, at any hour
 bedplate: 1
@@ -37,7 +38,7 @@ serve: { replicas: { max: 2 } } # not many
 def compared(name: str, *asked: str) -> Comparison:
     loaded = load(EXAMPLES / name)
     other, rows = what_if.changed(loaded, asked)
-    return compare(planning.derive(loaded, PROBE)[1], planning.derive(other, PROBE)[1], rows)
+    return compare(planning.derive(loaded, PROBE, NOWHERE)[1], planning.derive(other, PROBE, NOWHERE)[1], rows)
 
 
 def test_a_plan_stands_beside_what_it_would_be() -> None:
@@ -92,7 +93,7 @@ def test_a_wrong_path_or_unit_is_a_plain_error(asked: str, says: str) -> None:
 def answered(folder: Path, **given: str) -> list[str]:
     """Answer what is asked for, by the last word of its path, and leave the rest; the paths that were asked."""
     asked: list[str] = []
-    while question := next((q for q in asking.questions(folder, PROBE) if q.path not in asked), None):
+    while question := next((q for q in asking.questions(folder, PROBE, NOWHERE) if q.path not in asked), None):
         asked.append(question.path)
         value = given.get(question.path.rpartition(".")[2])
         if value is not None:
@@ -127,7 +128,7 @@ def test_what_contradicts_itself_is_asked_for_and_a_wrong_answer_changes_nothing
     )
     file = tmp_path / "usecase.yaml"
     file.write_bytes(b"\xef\xbb\xbf" + slow.replace("  tokens_in: 300", "  tokens_in: 300\n  tokens_out: 9").encode())
-    first = asking.questions(tmp_path, PROBE)[0]
+    first = asking.questions(tmp_path, PROBE, NOWHERE)[0]
     assert first.path == "requirements.latency.p50"
     assert "half of the calls may be slower" in first.because
     before = file.read_bytes()
@@ -141,7 +142,7 @@ def test_what_contradicts_itself_is_asked_for_and_a_wrong_answer_changes_nothing
 def test_a_budget_that_is_exceeded_is_asked_for_with_its_reason() -> None:
     loaded = load(EXAMPLES / "llm-chat")
     poor, _ = what_if.changed(loaded, ["budget.monthly=10 USD"])
-    plan = planning.derive(poor, PROBE)[1]
+    plan = planning.derive(poor, PROBE, NOWHERE)[1]
     question = next(asking._over_budget(plan))
     assert question.path == "requirements.budget.monthly"
     assert "the budget is 10" in question.because

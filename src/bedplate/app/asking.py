@@ -14,10 +14,11 @@ from bedplate.app import planning
 from bedplate.errors import InputError, UseCaseError
 from bedplate.plan import choose
 from bedplate.plan.types import Plan, Probe
+from bedplate.settings import Settings
 from bedplate.usecase import Loaded, checks, edit, nodes
 from bedplate.usecase.load import read
 from bedplate.usecase.nodes import Node
-from bedplate.usecase.problems import Keys, path_text
+from bedplate.usecase.problems import Keys, path_text, problems
 
 _WORDS = {
     "workload.catalogue": ("How many things are there to choose from?", "92000 items"),
@@ -69,7 +70,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     keys: tuple[str | int, ...]
 
 
-def questions(path: Path, measured: Probe) -> tuple[Question, ...]:
+def questions(path: Path, measured: Probe, settings: Settings) -> tuple[Question, ...]:
     """What is open in a use case, most pressing first.
 
     Raises:
@@ -82,7 +83,7 @@ def questions(path: Path, measured: Probe) -> tuple[Question, ...]:
         if not found:
             raise
         return found
-    plan = planning.derive(loaded, measured)[1]
+    plan = planning.derive(loaded, measured, settings, planning.known(settings))[1]
     return (*_in_the_way(plan, measured), *_over_budget(plan), *_assumed(loaded))
 
 
@@ -101,7 +102,7 @@ def answer(path: Path, question: Question, value: str) -> None:
     try:
         read(changed, target.absolute())
     except UseCaseError as error:
-        here = [p for p in error.problems if p.path == question.path or p.path.startswith(f"{question.path}[")]
+        here = [p for p in problems(error) if p.path == question.path or p.path.startswith(f"{question.path}[")]
         if here:
             fix = f"did you mean {here[0].nearest}?" if here[0].nearest else f"allowed: {here[0].allowed}"
             raise InputError(here[0].message, where=question.path, fix=fix) from None
@@ -121,7 +122,7 @@ def _wrong(path: Path, error: UseCaseError) -> Iterator[Question]:
     missing = [keys for keys in checks.needed(known) if root.at(keys) is None] if known in checks.KINDS else []
     for keys in missing:
         yield _question(root, keys, f"a workload of kind {known} cannot be planned without it")
-    for problem in error.problems:
+    for problem in problems(error):
         if problem.path in _WORDS and _keys(problem.path) not in missing:
             yield _question(root, _keys(problem.path), f"{problem.message}; allowed: {problem.allowed}")
 

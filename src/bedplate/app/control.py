@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from bedplate import clock, files
-from bedplate.app import access, endpoints, owned, owner_socket, rollout_steps, upkeep
+from bedplate.app import access, actuals, endpoints, owned, owner_socket, rollout_steps, upkeep
 from bedplate.app import home as homes
 from bedplate.app.owner_socket import Request
 from bedplate.app.read_models import StopReport, UpInfo
@@ -103,9 +103,10 @@ def _exporter(settings: Settings) -> "Exporter | None":
 def _until_stopped(home: owned.OwnedHome) -> None:
     """Wait; meanwhile ship what replicas logged, seal what runs logged and sign what the ledger took in.
 
-    From time to time content that nothing names goes, and uploads that nobody carries on.
+    From time to time content that nothing names goes, and uploads that nobody carries on. Each day of serving is held
+    against its plan once it is over.
     """
-    collected = clock.monotonic()
+    collected, days = clock.monotonic(), actuals.Days()
     while not home.stopping.wait(_SHIP_EVERY):
         try:
             if clock.monotonic() - collected >= _COLLECT_EVERY:
@@ -113,6 +114,7 @@ def _until_stopped(home: owned.OwnedHome) -> None:
                 home.system.uploads.forget()
                 home.system.contents.collect()
             ship_all(home)
+            days.look(home.system)
             home.system.appends.seal_if_due()
             home.system.ledger.checkpoint()
         except BedplateError as error:

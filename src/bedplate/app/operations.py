@@ -127,7 +127,9 @@ class Bedplate:
         from bedplate.app import plan_page, planning
 
         loaded = usecase.load(Path(path))
-        return plan_page.page(planning.derive(loaded, planning.probe(self.home, keep=False), self.settings)[1])
+        measured = planning.probe(self.home, keep=False)
+        experience = planning.known(self.settings)
+        return plan_page.page(planning.derive(loaded, measured, self.settings, experience)[1])
 
     def what_if(self, path: str | Path, asked: Sequence[str]) -> "Comparison":
         """The plan of a use case beside what it would be with other values in its file. Changes nothing.
@@ -145,7 +147,7 @@ class Bedplate:
         """What a use case leaves open or contradicts, as questions in plain words. Changes nothing."""
         from bedplate.app import asking, planning
 
-        return asking.questions(Path(path), planning.probe(self.home, keep=False))
+        return asking.questions(Path(path), planning.probe(self.home, keep=False), self.settings)
 
     def answer(self, path: str | Path, question: "Question", value: str) -> None:
         """Write an answer into ``usecase.yaml``; its comments and order stay.

@@ -18,6 +18,7 @@ from bedplate.ids import Digest
 from bedplate.plan import catalogue, choose, explain, requirements
 from bedplate.plan import compare as comparing
 from bedplate.plan.compare import Comparison
+from bedplate.plan.experience import Experience
 from bedplate.plan.types import DataFacts, Option, Plan, Probe, Requests, Requirements, TableFacts
 from bedplate.policy import values as policy
 from bedplate.records import Event
@@ -122,10 +123,32 @@ def facts(loaded: Loaded, settings: Settings) -> DataFacts:
     return DataFacts(tables=tables, model=described.model(loaded))
 
 
-def derive(loaded: Loaded, measured: Probe, settings: Settings) -> tuple[Requirements, Plan]:
-    """Requirements of the file, and the plan that meets them."""
-    derived = requirements.derive(loaded, facts(loaded, settings))
+def derive(
+    loaded: Loaded, measured: Probe, settings: Settings, experience: Experience = requirements.NOTHING_LEARNED
+) -> tuple[Requirements, Plan]:
+    """Requirements of the file, and the plan that meets them, corrected by what earlier plans got wrong here."""
+    derived = requirements.derive(loaded, facts(loaded, settings), experience, measured.cpu)
     return derived, choose.plan(derived, prices(), measured)
+
+
+def learned(opened: "store.Store") -> Experience:
+    """What the use cases of a home taught about predictions."""
+    from bedplate.app import actuals
+
+    with opened.read() as tx:
+        return actuals.experience(tx)
+
+
+def known(settings: Settings) -> Experience:
+    """:func:`learned` of the home that settings name; nothing where there is none yet."""
+    database = settings.database or Home(settings.home).database
+    if not settings.database and not Home(settings.home).database.is_file():
+        return requirements.NOTHING_LEARNED
+    opened = store.open(database, read_only=True)
+    try:
+        return learned(opened)
+    finally:
+        opened.close()
 
 
 def prices() -> catalogue.Catalogue:
@@ -213,7 +236,7 @@ def preview(settings: Settings, loaded: Loaded) -> PlanReport:
 
     home = Home(settings.home)
     measured = probe(home, keep=False)
-    derived, plan = derive(loaded, measured, settings)
+    derived, plan = derive(loaded, measured, settings, known(settings))
     shown = report(derived, plan)
     if not loaded.use_case.data:
         return shown  # a plan is all that can be made before there is data
@@ -237,7 +260,10 @@ def compare(settings: Settings, loaded: Loaded, asked: Sequence[str]) -> Compari
 
     measured = probe(Home(settings.home), keep=False)
     other, rows = what_if.changed(loaded, asked)
-    return comparing.compare(derive(loaded, measured)[1], derive(other, measured)[1], rows)
+    experience = known(settings)
+    return comparing.compare(
+        derive(loaded, measured, settings, experience)[1], derive(other, measured, settings, experience)[1], rows
+    )
 
 
 class Preview:

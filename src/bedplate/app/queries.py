@@ -12,6 +12,7 @@ from bedplate import usecase
 from bedplate.app import access
 from bedplate.app.read_models import (
     STAGES,
+    Account,
     AuditPage,
     EndpointStatus,
     Evidence,
@@ -141,6 +142,7 @@ def use_case_page(opened: Store, name: str, principal: Principal, live: Live | N
             endpoint=_endpoint(endpoint, live or {}) if endpoint else None,
             ledger=tuple(_entry(entry) for entry in tx.ledger.recent(LEDGER, resource=f"use_case/{name}")),
             sample_predictions=_traced(tx, name),
+            account=_account(tx, row, principal),
         )
 
 
@@ -338,6 +340,15 @@ def _plan(tx: Transaction, name: str) -> Stamped[PlanReport] | None:
 
     report = planning.report(msgspec.convert(requirements.body, Requirements), msgspec.convert(found.body, Plan))
     return Stamped(digest=found.digest, created=found.created, body=report)
+
+
+def _account(tx: Transaction, row: UseCaseRow, principal: Principal) -> Account:
+    from bedplate.app import actuals
+
+    planned = tx.facts.latest(row.name, "plan")
+    plan = msgspec.convert(planned.body, Plan) if planned is not None else None
+    value = msgspec.convert(tx.facts.get(row.objective).body, Objective).value
+    return actuals.account(tx, row.name, plan, value, counts=not access.kept_in(tx, row.name, principal))
 
 
 def _traced(tx: Transaction, name: str) -> tuple[str, ...]:

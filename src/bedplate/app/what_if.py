@@ -7,7 +7,7 @@ from bedplate.errors import InputError, UseCaseError
 from bedplate.plan.compare import Difference
 from bedplate.usecase import Loaded, edit
 from bedplate.usecase.load import read
-from bedplate.usecase.problems import Keys, listing, nearest, path_text
+from bedplate.usecase.problems import Keys, listing, nearest, path_text, problems
 from bedplate.usecase.types import RequirementsSection, UseCase
 
 _STEP = re.compile(r"([A-Za-z_][\w-]*)((?:\[\d+\])*)")
@@ -38,8 +38,8 @@ def changed(loaded: Loaded, asked: Sequence[str]) -> tuple[Loaded, tuple[Differe
     try:
         return read(text.encode(), loaded.path), tuple(rows)
     except UseCaseError as error:
-        said = "; ".join(f"{problem.path}: {problem.message}" for problem in error.problems)
-        allowed = next((problem for problem in error.problems if problem.allowed or problem.nearest), None)
+        said = "; ".join(f"{problem.path}: {problem.message}" for problem in problems(error))
+        allowed = next((problem for problem in problems(error) if problem.allowed or problem.nearest), None)
         fix = "give a value that the file may have"
         if allowed is not None:
             fix = f"did you mean {allowed.nearest}?" if allowed.nearest else f"allowed: {allowed.allowed}"

@@ -143,8 +143,18 @@ def _judge(requirements: Requirements, chosen: Option | None) -> tuple[Literal["
     if total.value > budget.amount:
         text = f"the cheapest that meets the file, {named}, costs {total.value:,.0f} {budget.currency} a "
         return requirements.on_breach, f"{text}{chosen.cost.period}; the budget is {budget.amount:,.0f}"
+    one, allowed = _one_training(requirements, chosen), requirements.training_budget
+    if one is not None and allowed is not None and one > allowed.amount:
+        text = f"one training costs {one:,.2f} {allowed.currency} on {named}, the cheapest that meets the file"
+        return requirements.on_breach, f"{text}; the budget of a run is {allowed.amount:,.0f}"
     sure = "with the whole interval" if total.high <= budget.amount else "but the upper end of the interval does not"
     return "none", f"the cheapest of those that meet the file is {named}; it stays in the budget, {sure}"
+
+
+def _one_training(requirements: Requirements, option: Option) -> float | None:
+    """What one training of something that serves costs; None where nothing is trained."""
+    runs = next((item.value for item in requirements.items if item.name == "retrainings a month"), 0.0)
+    return option.cost.retraining.value / runs if option.cost is not None and runs else None
 
 
 def _budget(requirements: Requirements, option: Option) -> Money | None:

@@ -87,6 +87,12 @@ def _words(plan: Plan) -> Iterable[str]:
         yield f"{then} if {flip.name} were {amount} {'higher' if flip.factor > 1 else 'lower'}."
     if plan.here is not None and plan.here is not chosen and not plan.here.meets:
         yield f"This machine does not meet the file: {plan.here.lost}."
+    for item in plan.requirements.learned:
+        times = f"{item.factor.value:.2f} [{item.factor.low:.2f}, {item.factor.high:.2f}]"
+        yield (
+            f"What was measured before corrects {item.figure}: {times} times what is counted, by "
+            f"{_count(item.factor.n, 'case')}{f'; {item.moved}' if item.moved else ''}."
+        )
     if plan.stages:
         slowest = max(plan.stages, key=lambda stage: stage.time.value)
         yield f"Most of a request's work is {slowest.stage}: {_ms(slowest.time)} ms here ({slowest.why})."

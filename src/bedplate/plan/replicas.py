@@ -11,8 +11,9 @@ import msgspec
 
 from bedplate.plan import cost, queueing, sites, workloads
 from bedplate.plan.catalogue import Catalogue, Instance
+from bedplate.plan.experience import corrected
 from bedplate.plan.intervals import product
-from bedplate.plan.requirements import HOURS_PER_MONTH
+from bedplate.plan.requirements import HOURS_PER_MONTH, SERVICE
 from bedplate.plan.sites import Site, described, predicted
 from bedplate.plan.types import Option, Probe, Requests, Requirements, StageTime
 from bedplate.records import Estimate
@@ -40,7 +41,7 @@ def _option(
     base, (speed, why), cs2 = described(site), sites.speed(site, probe), _cs2(probe)
     if speed is None:
         return msgspec.structs.replace(base, lost=why)
-    service = service_time(stages, speed)
+    service = corrected(service_time(stages, speed), requirements.correction(SERVICE))
     memory = requirements.item("memory of a replica")
     slots = min(base.vcpus, int((base.memory_gib * 2**30 - _SYSTEM_BYTES) // (memory.high or memory.value)))
     base = msgspec.structs.replace(base, service=service)

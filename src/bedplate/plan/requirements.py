@@ -7,6 +7,8 @@ from typing import Any
 
 from bedplate.errors import InputError
 from bedplate.plan import counts, workloads
+from bedplate.plan import experience as experiences
+from bedplate.plan.experience import Experience, Learned
 from bedplate.plan.types import (
     DataFacts,
     ImageTrainingSize,
@@ -20,8 +22,14 @@ from bedplate.plan.types import (
     Served,
     StageBudget,
 )
+from bedplate.records import Estimate
 from bedplate.usecase import quantities
 from bedplate.usecase.load import Loaded
+
+NOTHING_LEARNED = Experience()
+TRAINING, SERVICE = "one training", "work of a request"
+CORRECTED = (TRAINING, SERVICE)
+"""Figures that later runs and days of serving correct: core seconds of a training, seconds of one request."""
 
 SHAPES: dict[str, tuple[float, ...]] = {
     "flat": (1.0,) * 24,
@@ -37,8 +45,10 @@ HOURS_PER_MONTH = 730.0
 _MONTH = HOURS_PER_MONTH * 3600
 
 
-def derive(loaded: Loaded, facts: DataFacts) -> Requirements:
-    """The requirements of a use case.
+def derive(
+    loaded: Loaded, facts: DataFacts, experience: Experience = NOTHING_LEARNED, hardware: str = ""
+) -> Requirements:
+    """The requirements of a use case; what ``experience`` knows of its kind on ``hardware`` corrects predictions.
 
     Raises:
         InputError: no workload model for its kind; the text says what to measure instead.
@@ -48,6 +58,8 @@ def derive(loaded: Loaded, facts: DataFacts) -> Requirements:
     budget = case.requirements.budget
     hourly: tuple[float, ...] = ()
     items: tuple[Item, ...]
+    known = (experience.of(figure, case.workload.kind, hardware) for figure in CORRECTED)
+    learned = tuple(item for item in known if item is not None)
     if isinstance(size, Job):
         items = tuple(_run(loaded, size))
     else:
@@ -56,7 +68,7 @@ def derive(loaded: Loaded, facts: DataFacts) -> Requirements:
             *_traffic(loaded, hourly),
             *_service(loaded, size),
             *_storage(loaded, facts, hourly, size),
-            *_training(loaded, facts, size),
+            *_training(loaded, facts, size, learned),
         )
     return Requirements(
         use_case=case.name,
@@ -73,6 +85,7 @@ def derive(loaded: Loaded, facts: DataFacts) -> Requirements:
         replicas_min=case.serve.replicas.min,
         replicas_max=case.serve.replicas.max,
         replicas_line=loaded.line("serve", "replicas", "max"),
+        learned=learned,
     )
 
 
@@ -146,7 +159,7 @@ def _storage(loaded: Loaded, facts: DataFacts, hourly: tuple[float, ...], size: 
     )  # fmt: skip
 
 
-def _training(loaded: Loaded, facts: DataFacts, size: Served) -> Iterator[Item]:
+def _training(loaded: Loaded, facts: DataFacts, size: Served, learned: tuple[Learned, ...]) -> Iterator[Item]:
     if not isinstance(size, Requests):
         return  # its model is trained elsewhere
     case = loaded.use_case
@@ -157,10 +170,14 @@ def _training(loaded: Loaded, facts: DataFacts, size: Served) -> Iterator[Item]:
     known = [table.rows for name, table in facts.tables.items() if name in case.data and table.rows is not None]
     rows = max(known, default=0) or case.workload.rows or 0
     if rows:
-        seconds = workloads.training_core_seconds(size, rows)
+        before = next((item for item in learned if item.figure == TRAINING), None)
+        counted = workloads.training_core_seconds(size, rows)
+        plain = Estimate(value=counted, low=counted / 4, high=counted * 4, method="rows counted")
+        took = experiences.corrected(plain, before)
+        rule = f"{rows:,} rows; " + (f"corrected by {before.factor.n} runs" if before else "until a run has been timed")
         yield _item(
-            loaded, "one training", seconds, "core-s", ("train",), f"{rows:,} rows; until a run has been timed",
-            "assumed", low=seconds / 4, high=seconds * 4,
+            loaded, "one training", took.value, "core-s", ("train",), rule, "derived" if before else "assumed",
+            low=took.low, high=took.high,
         )  # fmt: skip
     resources = case.train.resources
     yield _item(

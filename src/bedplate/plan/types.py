@@ -6,6 +6,7 @@ import msgspec
 
 from bedplate.ids import Digest
 from bedplate.plan.counts import Transformer
+from bedplate.plan.experience import Learned
 from bedplate.plan.graphs import GraphCount
 from bedplate.records import Estimate
 from bedplate.usecase.types import Money
@@ -268,6 +269,12 @@ class Requirements(msgspec.Struct, frozen=True, kw_only=True):
     replicas_min: int
     replicas_max: int
     replicas_line: int
+    learned: tuple[Learned, ...] = ()
+    """What earlier plans got wrong of such work on this machine: its predictions are corrected by it."""
+
+    def correction(self, figure: str) -> Learned | None:
+        """What was learned of one figure."""
+        return next((item for item in self.learned if item.figure == figure), None)
 
     def item(self, name: str) -> Item:
         """The item of that name."""

@@ -88,9 +88,12 @@ class SystemMetrics:
         self._most = most
         self._every, self._seen = 1, 0
         self._kept: list[Usage] = []
+        self.peak = 0
+        """The most private memory at any moment, in bytes; 0 before the first."""
 
     def add(self, usage: Usage) -> None:
         """Take note of one moment."""
+        self.peak = max(self.peak, usage.memory)
         if self._seen % self._every == 0:
             self._kept.append(usage)
             if len(self._kept) > self._most:

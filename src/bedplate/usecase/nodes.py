@@ -123,9 +123,9 @@ def _node(node: yaml.Node, keys: Keys, problems: list[Problem]) -> Node:
             tag=node.tag.rpartition(":")[2],
             plain=not node.style,
         )
+    flow = isinstance(node, yaml.CollectionNode) and bool(node.flow_style)
     if isinstance(node, yaml.SequenceNode):
         items = tuple(_node(child, (*keys, i), problems) for i, child in enumerate(node.value))
-        flow = bool(node.flow_style)
         return Node(kind="sequence", line=line, column=column, span=span, flow=flow, items=items, tag="seq")
     entries: dict[str, Node] = {}
     key_lines: dict[str, tuple[int, int]] = {}
@@ -152,9 +152,8 @@ def _node(node: yaml.Node, keys: Keys, problems: list[Problem]) -> Node:
         entries[key.value] = _node(value, (*keys, key.value), problems)
         key_lines[key.value] = where
     return Node(
-        kind="mapping", line=line, column=column, span=span, flow=bool(node.flow_style), entries=entries,
-        key_lines=key_lines, tag="map",
-    )  # fmt: skip
+        kind="mapping", line=line, column=column, span=span, flow=flow, entries=entries, key_lines=key_lines, tag="map"
+    )
 
 
 def _decode(data: bytes) -> str:

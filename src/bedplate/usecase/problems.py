@@ -2,8 +2,11 @@
 
 import difflib
 from collections.abc import Iterable
+from typing import cast
 
 import msgspec
+
+from bedplate.errors import UseCaseError
 
 Keys = tuple[str | int, ...]
 """A way into the file: keys of mappings and positions in lists."""
@@ -27,6 +30,11 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
         if self.nearest:
             text += f"; did you mean {self.nearest!r}?"
         return text
+
+
+def problems(error: UseCaseError) -> tuple[Problem, ...]:
+    """Every problem that an error carries."""
+    return cast("tuple[Problem, ...]", error.problems)
 
 
 def path_text(keys: Keys) -> str:

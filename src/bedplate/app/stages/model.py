@@ -1,11 +1,13 @@
 """Train in a limited process, on governed rows, with honest baselines."""
 
-from bedplate import ids
-from bedplate.app import access, inputs
+from bedplate import clock, ids
+from bedplate.app import access, actuals, inputs
 from bedplate.app.inputs import section
 from bedplate.app.stage import Context, Evidence, Outcome, Stage
 from bedplate.app.stages import data
+from bedplate.errors import GateError
 from bedplate.ids import Digest
+from bedplate.plan.types import Plan
 from bedplate.records import Fact, FeatureSet, TrainResult
 from bedplate.store import Transaction
 from bedplate.tracking import SystemMetrics, code_of, of_training, save
@@ -53,7 +55,18 @@ def _train_inputs(context: Context) -> dict[str, str]:
 
 
 def _train(context: Context) -> Outcome:
-    system = SystemMetrics()
+    """Train, unless that would take the month over a budget whose breach blocks.
+
+    Raises:
+        GateError: it would.
+    """
+    plan, system = context.body("plan", Plan), SystemMetrics()
+    with context.system.store.read() as tx:
+        over = actuals.overspent(tx, context.use_case.name, plan)
+    if over:
+        raise GateError(
+            over, where="requirements.budget", fix="raise the budget, let its breach warn, or train next month"
+        )
     made = context.body("features", FeatureSet)
     body = run.run(
         context.loaded,
@@ -76,8 +89,12 @@ def _train(context: Context) -> Outcome:
         save(tx, context.system.appends, tracked, files, by=by)
 
     parents = (context.output("features").digest, context.output("ingest").digest, context.output("plan").digest)
-    evidence = Evidence(kind="training", body=body, parents=parents)
-    return Outcome(evidence=(evidence,), summary=headline(body), apply=track)
+    held = actuals.of_training(plan, body.run_id, seconds=body.seconds, peak=system.peak, at=clock.timestamp())
+    evidence = (
+        Evidence(kind=actuals.KIND, body=held, parents=(context.output("plan").digest,)),
+        Evidence(kind="training", body=body, parents=parents),
+    )
+    return Outcome(evidence=evidence, summary=headline(body), apply=track)
 
 
 def primary(training: TrainResult) -> str:

@@ -36,6 +36,7 @@ def _check(context: Context) -> Outcome:
         file=loaded.path.name,
         file_digest=loaded.digest,
         line=loaded.line("objective"),
+        value=msgspec.to_builtins(use_case.objective.value) or {},
     )
 
     def known(tx: Transaction, facts: tuple[Fact, ...]) -> None:
@@ -81,7 +82,8 @@ def _plan_inputs(context: Context) -> dict[str, str]:
 
 def _plan(context: Context) -> Outcome:
     measured = planning.probe(context.system.home, keep=True)
-    requirements, plan = planning.derive(context.loaded, measured, context.system.settings)
+    system = context.system
+    requirements, plan = planning.derive(context.loaded, measured, system.settings, planning.learned(system.store))
     objective = context.output("check").digest
     return Outcome(
         evidence=(

@@ -12,7 +12,7 @@ import msgspec
 
 from bedplate import bundle as bundles
 from bedplate import clock, ids
-from bedplate.app import access, endpoints, load, measure, planning, rollouts
+from bedplate.app import access, actuals, endpoints, load, measure, planning, rollouts
 from bedplate.app.inputs import section
 from bedplate.app.stage import Context, Evidence, Halt, Outcome, Stage
 from bedplate.app.stages import data
@@ -44,6 +44,7 @@ from bedplate.store.rollouts import RolloutRow
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from bedplate.app.system import System
     from bedplate.observe.drift import Reference
 
 LOAD_SECONDS = 4.0
@@ -76,7 +77,8 @@ def _plan(context: Context) -> Plan:
     """The plan, or the one that will be made where a run is only explained: it is derived the same way."""
     if "plan" in context.outputs:
         return context.body("plan", Plan)
-    return planning.derive(context.loaded, planning.probe(context.system.home, keep=True), context.system.settings)[1]
+    system, measured = context.system, planning.probe(context.system.home, keep=True)
+    return planning.derive(context.loaded, measured, system.settings, planning.learned(system.store))[1]
 
 
 def _price(plan: Plan) -> ReplicaPrice | None:
@@ -200,7 +202,20 @@ def _serve(context: Context) -> Outcome:
         load=msgspec.structs.replace(report, p99=_bounded(report), intervals=tuple(_closed(report))),
     )
     parents = (context.output("approve").digest, context.output("plan").digest, context.output("features").digest)
-    return Outcome(evidence=(Evidence(kind="endpoint", body=body, parents=parents),), summary=_served_as(body))
+    held = actuals.of_release(
+        context.body("plan", Plan), spec.digest, report, memory=_memory(system, use_case.name), at=clock.timestamp()
+    )
+    evidence = (
+        Evidence(kind=actuals.KIND, body=held, parents=(context.output("plan").digest,)),
+        Evidence(kind="endpoint", body=body, parents=parents),
+    )
+    return Outcome(evidence=evidence, summary=_served_as(body))
+
+
+def _memory(system: "System", name: str) -> int:
+    """Bytes that one replica of an endpoint takes; 0 where it is not known."""
+    seen = next((status for status in system.supervisor.status() if status.name == name), None)
+    return seen.memory // seen.ready if seen is not None and seen.ready else 0
 
 
 def _bounded(report: LoadTest) -> Estimate:
