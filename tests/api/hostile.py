@@ -71,7 +71,7 @@ def usual(team: Team, run: str, model: str, csrf: str) -> dict[str, Any]:
         "/api/2.0/mlflow/logged-models/search datasets": [{"dataset_name": "d", "dataset_digest": "d1"}],
         "/api/v1/use-cases name": sample.NAME,
         "/use-cases name": sample.NAME,
-        "from": "0", "use_case": sample.NAME,
+        "from": "0", "use_case": sample.NAME, "budget": "2000 USD",
         "/api/v1/users name": "victim",
         "/api/v1/workspaces name": "absent",
     }  # fmt: skip

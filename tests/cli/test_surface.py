@@ -44,7 +44,7 @@ models history NAME --before --home --json --version --workspace
 models list --after --home --json --workspace
 models live NAME --alias --at --environment --home --json --stage --workspace
 models show NAME --home --json --workspace
-plan PATH --ask --home --json --page --what-if
+plan PATH --all --ask --budget --home --json --page --what-if
 policy add FILE --home --json --replace
 policy check FILE --home --json
 policy list --home --json

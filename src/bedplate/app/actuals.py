@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from bedplate import clock
-from bedplate.app.read_models import Account, AccountRow
+from bedplate.app.plan_models import Account, AccountRow
 from bedplate.errors import NotFoundError
 from bedplate.plan import explain, intervals
 from bedplate.plan.experience import Actual, Case, Experience, Figure, learn

@@ -46,6 +46,7 @@ from bedplate.workflow.owner import HeldError
 if TYPE_CHECKING:
     from bedplate.app.asking import Question
     from bedplate.plan.compare import Comparison
+    from bedplate.plan.portfolio import Portfolio
 
 T = TypeVar("T")
 OnEvent = Callable[[Event], None]
@@ -142,6 +143,16 @@ class Bedplate:
         from bedplate.app import planning
 
         return planning.compare(self.settings, usecase.load(Path(path)), asked)
+
+    def plan_all(self, folder: str | Path, budget: str = "") -> "Portfolio":
+        """What to fund of the use cases in a folder's folders, with a budget a month or the sum of theirs.
+
+        Raises:
+            InputError: there is none, or the budget is no amount.
+        """
+        from bedplate.app import planning
+
+        return planning.together(self.settings, Path(folder), budget)
 
     def questions(self, path: str | Path) -> "tuple[Question, ...]":
         """What a use case leaves open or contradicts, as questions in plain words. Changes nothing."""

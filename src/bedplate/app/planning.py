@@ -1,8 +1,8 @@
 """From a loaded file to a plan: what the planner needs from this machine and this data, and how its answer is shown."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -15,16 +15,18 @@ from bedplate.data.parsing.template import TEMPLATE
 from bedplate.errors import InputError
 from bedplate.identity import Principal
 from bedplate.ids import Digest
-from bedplate.plan import catalogue, choose, explain, requirements
+from bedplate.plan import catalogue, choose, explain, portfolio, requirements
 from bedplate.plan import compare as comparing
 from bedplate.plan.compare import Comparison
 from bedplate.plan.experience import Experience
+from bedplate.plan.portfolio import Portfolio
 from bedplate.plan.types import DataFacts, Option, Plan, Probe, Requests, Requirements, TableFacts
 from bedplate.policy import values as policy
 from bedplate.records import Event
 from bedplate.settings import Home, Settings
-from bedplate.usecase import Loaded
+from bedplate.usecase import FILE_NAME, Loaded, load, quantities
 from bedplate.usecase.files import is_local
+from bedplate.usecase.types import Money
 
 if TYPE_CHECKING:
     from bedplate.app.system import System
@@ -264,6 +266,59 @@ def compare(settings: Settings, loaded: Loaded, asked: Sequence[str]) -> Compari
     return comparing.compare(
         derive(loaded, measured, settings, experience)[1], derive(other, measured, settings, experience)[1], rows
     )
+
+
+def together(settings: Settings, folder: Path, budget: str) -> Portfolio:
+    """The use cases of a folder's folders on one budget, ``20000 USD`` a month, or on the sum of their own.
+
+    Raises:
+        InputError: there is none, the budget is no amount, or amounts are in several currencies.
+    """
+    paths = sorted(path.parent for path in folder.glob(f"*/{FILE_NAME}"))
+    if not paths:
+        raise InputError("no use case here", where=str(folder), fix="name a folder whose folders are use cases")
+    measured, experience = probe(Home(settings.home), keep=False), known(settings)
+    made = []
+    for path in paths:
+        loaded = load(path)
+        plan = derive(loaded, measured, settings, experience)[1]
+        made.append(portfolio.Entry(plan=plan, worth=worth(msgspec.to_builtins(loaded.use_case.objective.value))))
+    return fund(made, budget)
+
+
+def worth(value: Mapping[str, Any] | None) -> Money | None:
+    """What a use case is worth a month by ``objective.value``; None where it does not say how many units."""
+    if not value or not value.get("monthly"):
+        return None
+    each = value["per_unit"]
+    return Money(amount=each["amount"] * value["monthly"], currency=each["currency"])
+
+
+def fund(made: Sequence[portfolio.Entry], budget: str) -> Portfolio:
+    """What to fund of several use cases with a budget a month, or with the sum of their own.
+
+    Raises:
+        InputError: the budget is no amount, or amounts are in several currencies.
+    """
+    own = [entry.plan.requirements.budget for entry in made if entry.plan.requirements.budget is not None]
+    given = _amount(budget) if budget else None
+    named = {money.currency for money in (*own, *(entry.worth for entry in made), given) if money is not None}
+    if len(named | {"USD"}) > 1:
+        raise InputError(
+            f"amounts are in {', '.join(sorted(named | {'USD'}))}",
+            where="budget",
+            fix="prices are in USD: state all so",
+        )
+    total = Money(amount=sum(money.amount for money in own), currency="USD") if own else None
+    return portfolio.choose(made, given or total)
+
+
+def _amount(text: str) -> Money:
+    try:
+        amount, currency = quantities.parse_money(text)
+    except quantities.QuantityError as error:
+        raise InputError(str(error), where="--budget", fix=f"allowed: {error.allowed}") from None
+    return Money(amount=amount, currency=currency)
 
 
 class Preview:

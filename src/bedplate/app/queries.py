@@ -1,6 +1,6 @@
 """Read models from the store: what the command line, the API and the pages show. Nothing here changes anything."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -10,9 +10,9 @@ import msgspec
 from bedplate import store as stores
 from bedplate import usecase
 from bedplate.app import access
+from bedplate.app.plan_models import Account
 from bedplate.app.read_models import (
     STAGES,
-    Account,
     AuditPage,
     EndpointStatus,
     Evidence,
@@ -30,6 +30,7 @@ from bedplate.errors import DeniedError, NotFoundError
 from bedplate.identity import Principal
 from bedplate.ids import Digest
 from bedplate.ledger import Entry
+from bedplate.plan.portfolio import Portfolio
 from bedplate.plan.types import Plan, Requirements
 from bedplate.records import (
     Approval,
@@ -185,10 +186,17 @@ def counted(opened: Store, fact: Fact, principal: Principal) -> None:
     Raises:
         DeniedError: it does.
     """
-    if fact.kind != "dataset":
+    if fact.kind not in ("dataset", "actual"):
         return
     with opened.read() as tx:
-        if fact.body["dataset"] in access.kept_in(tx, fact.use_case, principal):
+        kept_in = access.kept_in(tx, fact.use_case, principal)
+        if kept_in and fact.body.get("requests") is not None:
+            raise DeniedError(
+                "row policies keep rows in from you, so it is not told how many requests there were",
+                where=fact.digest,
+                fix="ask for the right to see every row",
+            )
+        if fact.body.get("dataset") in kept_in:
             raise DeniedError(
                 f"row policies keep rows of {fact.body['dataset']} in from you, so it is not told how many there are",
                 where=fact.digest,
@@ -219,6 +227,25 @@ def plan(opened: Store, name: str) -> PlanReport:
     if found is None:
         raise NotFoundError(f"{name} has no plan yet", fix="run `bedplate plan` on its folder")
     return found.body
+
+
+def portfolio(opened: Store, names: Sequence[str], budget: str) -> Portfolio:
+    """What to fund of these use cases, by the latest plan of each.
+
+    Raises:
+        InputError: the budget is no amount, or amounts are in several currencies.
+    """
+    from bedplate.app import planning
+    from bedplate.plan.portfolio import Entry
+
+    made = []
+    with opened.read() as tx:
+        for name in names:
+            found = tx.facts.latest(name, "plan")
+            if found is not None:
+                value = msgspec.convert(tx.facts.get(tx.use_cases.get(name).objective).body, Objective).value
+                made.append(Entry(plan=msgspec.convert(found.body, Plan), worth=planning.worth(value)))
+    return planning.fund(made, budget)
 
 
 def audit(opened: Store, before: int | None = None, limit: int = 50) -> AuditPage:

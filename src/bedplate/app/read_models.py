@@ -7,6 +7,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
 
+from bedplate.app.plan_models import Account
 from bedplate.ids import Digest
 from bedplate.records import (
     Approval,
@@ -134,31 +135,6 @@ class PlanReport(msgspec.Struct, frozen=True, kw_only=True):
     def option(self, name: str | None) -> PlanOption | None:
         """The option of that name, if the plan compared it."""
         return next((option for option in self.options if option.name == name), None)
-
-
-class AccountRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One figure as it was planned and as it came, in words; ``when`` is ``training``, ``release``, or a day."""
-
-    what: str
-    when: str
-    planned: str
-    happened: str
-    allowed: str
-    verdict: str
-
-
-class Account(msgspec.Struct, frozen=True, kw_only=True):
-    """Plan, actual and value of one use case. ``spent`` is what trainings and serving cost in ``month`` so far, and
-    ``planned`` what a month is to cost. ``moved``: errors of the plan that are not what they were."""
-
-    rows: tuple[AccountRow, ...]
-    month: str
-    spent: float
-    planned: Estimate | None
-    budget: float | None
-    currency: str
-    moved: tuple[str, ...]
-    worth: str
 
 
 # ----------------------------------------------------------------------------------------------------------------- runs

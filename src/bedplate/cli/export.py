@@ -2,7 +2,7 @@
 
 import enum
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,6 +26,14 @@ OutOption = Annotated[
 ]
 
 
+_TOOLS: "dict[Tool, str]" = {
+    "skypilot": "a task of SkyPilot",
+    "ray": "a cluster of Ray's launcher",
+    "terraform": "variables of Terraform",
+}
+"""What is launched by a file that needs no more than the option."""
+
+
 class As(enum.StrEnum):
     """What is made of an endpoint."""
 
@@ -37,10 +45,9 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this file."""
     group = noun("Endpoints for other platforms to serve, and plans for tools to launch.")
     group.command("kubernetes")(kubernetes)
-    group.command("skypilot")(skypilot)
-    group.command("ray")(ray)
+    for tool, what in _TOOLS.items():
+        group.command(tool, help=f"Write the option that the plan chose as {what}.")(_launched(tool))
     group.command("kuberay")(kuberay)
-    group.command("terraform")(terraform)
     app.add_typer(group, name="export")
 
 
@@ -83,26 +90,19 @@ def _yaml(export: "KubernetesExport") -> Iterator[str]:
         yield "---\n" + yaml.safe_dump(made, sort_keys=False, allow_unicode=True, width=120)
 
 
-def skypilot(
-    use_case: UseCaseName,
-    option: OptionOption = "",
-    out: OutOption = None,
-    home: HomeOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Write the option that the plan chose as a task of SkyPilot."""
-    _launch(use_case, "skypilot", option, out, home, as_json)
+def _launched(tool: "Tool") -> Callable[..., None]:
+    """The command that writes a plan for one of the tools that need nothing more said."""
 
+    def launched(
+        use_case: UseCaseName,
+        option: OptionOption = "",
+        out: OutOption = None,
+        home: HomeOption = None,
+        as_json: JsonOption = False,
+    ) -> None:
+        _launch(use_case, tool, option, out, home, as_json)
 
-def ray(
-    use_case: UseCaseName,
-    option: OptionOption = "",
-    out: OutOption = None,
-    home: HomeOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Write the option that the plan chose as a cluster of Ray's launcher."""
-    _launch(use_case, "ray", option, out, home, as_json)
+    return launched
 
 
 def kuberay(
@@ -116,17 +116,6 @@ def kuberay(
 ) -> None:
     """Write the option that the plan chose as a RayCluster of KubeRay."""
     _launch(use_case, "kuberay", option, out, home, as_json, image=image, namespace=namespace)
-
-
-def terraform(
-    use_case: UseCaseName,
-    option: OptionOption = "",
-    out: OutOption = None,
-    home: HomeOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Write the option that the plan chose as variables of Terraform."""
-    _launch(use_case, "terraform", option, out, home, as_json)
 
 
 def _launch(

@@ -16,6 +16,7 @@ from bedplate.errors import InputError
 if TYPE_CHECKING:
     from bedplate.app.read_models import PlanOption, PlanReport
     from bedplate.plan.compare import Comparison
+    from bedplate.plan.portfolio import Portfolio
 
 SHOWN = 12
 """Rows of the option table that a person gets; ``--json`` has all."""
@@ -43,11 +44,24 @@ def plan(
     ask: Annotated[
         bool, typer.Option("--ask", help="Ask for what the file leaves open, and write the answers into it.")
     ] = False,
+    together: Annotated[
+        bool, typer.Option("--all", help="Plan the use cases in the folders of PATH together: what to fund first.")
+    ] = False,
+    budget: Annotated[
+        str, typer.Option("--budget", help="With --all: what a month may cost. Default: the sum of their budgets.")
+    ] = "",
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show requirements, priced options, the choice, and what a run would do. Changes nothing but with --ask."""
     bedplate = connect(home)
+    if together:
+        if what_if or ask or page is not None:
+            raise InputError("--all stands alone", where="--all", fix="leave out --what-if, --ask and --page")
+        emit(bedplate.plan_all(path, budget), as_json=as_json, text=portfolio_lines)
+        return
+    if budget:
+        raise InputError("--budget goes with --all", where="--budget", fix="state requirements.budget in the file")
     if ask:
         if what_if or as_json:
             raise InputError("--ask stands alone", where="--ask", fix="leave out --what-if and --json")
@@ -65,6 +79,30 @@ def plan(
 
         files.write(page.absolute(), bedplate.plan_page(path).encode(), 0o644)
     emit(report, as_json=as_json, text=plan_lines)
+
+
+def portfolio_lines(found: "Portfolio") -> Iterator[str]:
+    """What to fund, in order, then what not and why; what is shared, and what it comes to."""
+    head = ("", "use case", f"worth {found.currency}/month", "costs", "where", "why")
+    rows = (
+        (
+            str(share.order or ""),
+            share.use_case,
+            "" if share.worth is None else f"{share.worth:,.0f}",
+            "" if share.cost is None else f"{share.cost:,.0f}",
+            clip(share.option, 60),
+            clip(f"{share.state}: {share.why}", 90),
+        )
+        for share in found.shares
+    )
+    yield from table(head, rows, right=(2, 3))
+    yield ""
+    budget = "no budget" if found.budget is None else f"a budget of {money(found.budget, found.currency)}"
+    yield f"Funded: {money(found.cost, found.currency)} a month of {budget}, worth {money(found.worth, found.currency)}"
+    if found.pool:
+        yield f"Shared: {found.pool}; saves {money(found.saved, found.currency)} a month"
+    if found.gap:
+        yield f"Another choice could be worth up to {money(found.gap, found.currency)} a month more"
 
 
 def comparison_lines(compared: "Comparison") -> Iterator[str]:

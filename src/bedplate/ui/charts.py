@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from bedplate.plan.portfolio import Portfolio
 from bedplate.records import DriftFinding, Estimate, TrainResult
 
 
@@ -50,6 +51,28 @@ def intervals(
         end=start + span,
         mark=None if mark is None else place(mark),
         mark_label=mark_label,
+    )
+
+
+class Bar(NamedTuple):
+    """What one use case is worth and costs, on a scale from 0 to 100; ``worth`` is None where nobody said."""
+
+    name: str
+    worth: float | None
+    cost: float
+
+
+def funding(found: Portfolio) -> tuple[Bar, ...]:
+    """Worth and cost of each use case that has a cost, on one scale."""
+    rows = [share for share in found.shares if share.cost is not None]
+    most = max([*(share.cost or 0.0 for share in rows), *(share.worth or 0.0 for share in rows)], default=0.0) or 1.0
+    return tuple(
+        Bar(
+            share.use_case,
+            None if share.worth is None else round(100 * share.worth / most, 2),
+            round(100 * (share.cost or 0.0) / most, 2),
+        )
+        for share in rows
     )
 
 

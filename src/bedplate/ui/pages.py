@@ -6,7 +6,9 @@ from typing import Any
 from bedplate.app.read_models import AuditPage, Trace, UseCasePage, UseCaseStatus
 from bedplate.app.serving_models import RolloutReport
 from bedplate.errors import BedplateError
+from bedplate.plan.portfolio import Portfolio
 from bedplate.records import Fact
+from bedplate.ui import charts
 from bedplate.ui.frame import View
 from bedplate.ui.render import render
 
@@ -34,6 +36,11 @@ def use_cases(view: View, rows: Sequence[UseCaseStatus]) -> str:
 def use_case(view: View, page: UseCasePage, rollout: RolloutReport | None) -> str:
     """One use case, objective first."""
     return render("use_case.html", {"view": view, "page": page, "rollout": rollout, "sections": SECTIONS})
+
+
+def portfolio(view: View, found: Portfolio, budget: str) -> str:
+    """Use cases on one budget: value against cost, and what to fund first."""
+    return render("portfolio.html", {"view": view, "found": found, "budget": budget, "bars": charts.funding(found)})
 
 
 def stages(view: View, page: UseCasePage) -> str:

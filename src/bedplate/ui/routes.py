@@ -71,6 +71,12 @@ def _looking(site: Site) -> Iterator[Route]:
             raise NotFoundError("there is no such chart")
         return Response.json(points)
 
+    def portfolio(request: Request) -> Response:
+        names = [row.name for row in site.visible(request.principal)]
+        budget = request.query.get("budget", "").strip()
+        found = queries.portfolio(site.store, names, budget)
+        return Response.html(pages.portfolio(view(site, request), found, budget))
+
     def evidence(request: Request) -> Response:
         fact = site.evidence(request.principal, Digest(request.params["digest"]))
         return Response.html(pages.evidence(view(site, request), fact))
@@ -103,6 +109,9 @@ def _looking(site: Site) -> Iterator[Route]:
         "GET", "/use-cases/{name}/series/{series}", "read", one, LOOKS, PAGE, series,
         name="page_series", summary="Points of a chart",
     )  # fmt: skip
+    yield Route(
+        "GET", "/portfolio", "enter", home, LOOKS, PAGE, portfolio, name="page_portfolio", summary="What to fund first"
+    )
     yield Route(
         "GET",
         "/evidence/{digest:digest}",

@@ -51,10 +51,11 @@ class Kpi(_Section, frozen=True, kw_only=True):
 
 
 class Value(_Section, frozen=True, kw_only=True):
-    """What one accepted unit is worth."""
+    """What one accepted unit is worth, and how many a month are expected once the target is reached."""
 
     per_unit: Money
     of: str
+    monthly: Count | None = None
 
 
 class ObjectiveSection(_Section, frozen=True, kw_only=True):
