@@ -26,6 +26,7 @@ CONTRACT = (
   - {property: freshness, value: 2, unit: d, element: invoices.day}
   - {property: freshness, value: 90, unit: min, element: invoices.at}
   - {property: completeness, value: 75, unit: percent}
+  - {property: frequency, value: 1, unit: d, element: invoices}
 schema:
   - name: invoices
     properties:
@@ -61,17 +62,18 @@ def test_tables_are_held_against_what_their_contracts_promise(system: System, tm
     _take_in(system, tmp_path)
     report = _checked(system, folder)
     assert report.kept
-    assert [(p.promise, p.found) for p in report.promises] == [
+    assert report.promises[3].promise == "frequency"
+    assert [(p.promise, p.found) for p in report.promises[:3]] == [
         ("freshness of day", "1 day, 12:00:00 old"),  # a day may grow until it ends
         ("freshness of at", "1:00:00 old"),
         ("completeness", "75.00%"),
     ]
     with clock.frozen(NOW + timedelta(hours=1)):
         late = _checked(system, folder)
-    assert [p.kept for p in late.promises] == [True, False, True]
+    assert [p.kept for p in late.promises] == [True, False, True, True]
     contract = folder / "contracts" / "invoices.odcs.yaml"
     contract.write_text(CONTRACT.replace("value: 75", "value: 75.1"))
-    assert [p.kept for p in _checked(system, folder).promises] == [True, True, False]
+    assert [p.kept for p in _checked(system, folder).promises] == [True, True, False, True]
 
 
 def test_times_are_seen_as_whoever_asks_may_see_them(system: System, tmp_path: Path) -> None:

@@ -1,16 +1,20 @@
-"""Ingest batches until killed, printing each that is acknowledged: run by :mod:`tests.data.test_kill_ingestion`.
+"""Ingest batches until killed, saying which are acknowledged: run by :mod:`tests.data.test_kill_ingestion`.
 
-Each turn takes what the work of a shop is made of: a file of rows, some of which break the contract, to a table that
-is added to; and now and then the same batch again, a backfill, or a replay of what was set aside.
+Each turn takes what the work of a shop is made of: a file of rows, some of which break the contract and some of which
+came before, to a table that is added to; and now and then a backfill, or a replay of what was set aside. Meanwhile the
+table is compacted.
 """
 
-import sys
+import threading
+from multiprocessing.connection import Connection
 from pathlib import Path
 
-from bedplate.data import replay
+from bedplate.data import replay, upkeep
 from bedplate.data.ingest import ingest
+from bedplate.data.parsing.template import TEMPLATE
 from bedplate.data.sources.databases import Window
 from bedplate.data.tables import Tables
+from bedplate.errors import ConflictError, NotFoundError
 from bedplate.usecase.types import DataSet, Incremental, Source
 
 CONTRACT = """apiVersion: v3.1.0
@@ -28,32 +32,58 @@ schema:
 BATCHES = 100
 """Batches that one file holds: an ingestion acknowledges them together."""
 ROWS = 3
+SPEC = DataSet(
+    contract="c.odcs.yaml", source=Source(kind="csv", path="rows.csv"), incremental=Incremental(watermark="batch")
+)
 
 
-def rows(batch: int) -> list[tuple[int, int, float]]:
-    """The rows of a batch; one of every seventh breaks the contract."""
-    return [(batch * ROWS + at, batch, -1.0 if batch % 7 == 0 and at == 1 else at + 0.5) for at in range(ROWS)]
+def good(key: int) -> bool:
+    """Whether the row of that id keeps the contract; one of every seventh batch breaks it."""
+    return not (key // ROWS % 7 == 0 and key % ROWS == 1)
 
 
-def main(folder: Path, number: int) -> None:
-    """Ingest file ``number`` and those after it; ``acknowledged N`` says that its batches are in."""
-    (folder / "c.odcs.yaml").write_text(CONTRACT)
+def main(folder: Path, line: Connection) -> None:
+    """Ingest the file that is named and those after it; a number that is sent says that its batches are in."""
+    TEMPLATE.warm()
     tables = Tables(folder / "tables")
-    spec = DataSet(
-        contract="c.odcs.yaml", source=Source(kind="csv", path="rows.csv"), incremental=Incremental(watermark="batch")
-    )
-    print("ready", flush=True)
+    number: int = line.recv()
+    threading.Thread(target=_compact, args=(tables,), daemon=True).start()
     while True:
         first = number * BATCHES
-        lines = [",".join(map(str, row)) for batch in range(first, first + BATCHES) for row in rows(batch)]
-        (folder / "rows.csv").write_text("\n".join(["id,batch,cost", *lines]) + "\n")
+        _write(folder, max(0, first - BATCHES * (number % 2)), first + BATCHES)
         for window in (None, Window(since=first, until=first + BATCHES)) if number % 3 == 0 else (None,):
-            ingest(tables, use_case="u", dataset="orders", spec=spec, folder=folder, key=f"{number}", window=window)
-        print("acknowledged", number, flush=True)
+            _ingest(tables, folder, window)
+        line.send(number)
         if number % 4 == 0:
-            replay.replay(tables, use_case="u", dataset="orders", spec=spec, folder=folder)
+            _replay(tables, folder)
         number += 1
 
 
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+def _write(folder: Path, since: int, until: int) -> None:
+    rows = (f"{key},{key // ROWS},{0.5 if good(key) else -1.0}" for key in range(since * ROWS, until * ROWS))
+    (folder / "rows.csv").write_text("\n".join(["id,batch,cost", *rows]) + "\n")
+
+
+def _ingest(tables: Tables, folder: Path, window: Window | None) -> None:
+    while True:
+        try:
+            ingest(tables, use_case="u", dataset="orders", spec=SPEC, folder=folder, key="", window=window)
+            return
+        except ConflictError:  # the table was compacted meanwhile
+            continue
+
+
+def _replay(tables: Tables, folder: Path) -> None:
+    try:
+        replay.replay(tables, use_case="u", dataset="orders", spec=SPEC, folder=folder)
+    except ConflictError:
+        return
+
+
+def _compact(tables: Tables) -> None:
+    pause = threading.Event()
+    while not pause.wait(0.3):
+        try:
+            upkeep.compact(tables, "u.orders")
+        except (ConflictError, NotFoundError):
+            continue

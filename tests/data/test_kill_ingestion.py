@@ -1,67 +1,102 @@
 """Kill -9 during mixed ingestion: nothing that was acknowledged is lost, and nothing stands twice."""
 
+import multiprocessing
 import os
 import random
-import subprocess
-import sys
+import signal
 import time
-from collections import Counter
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bedplate.data.tables import Tables
 from bedplate.errors import NotFoundError
-from tests.data.endless_ingestion import BATCHES, ROWS, rows
+from tests.data import endless_ingestion
+from tests.data.endless_ingestion import BATCHES, CONTRACT, ROWS, good
 
 KILLS = int(os.environ.get("INGESTION_KILLS", "40"))
 """``INGESTION_KILLS=500`` is the whole sweep."""
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload([endless_ingestion.__name__])
 
 
-def _standing(tables: Tables, name: str, column: str) -> Counter[int]:
-    try:
-        version = tables.current(name)
-    except NotFoundError:
-        return Counter()
-    return Counter(int(value) for value in tables.scan(version, [column]).read_all().column(column).to_pylist())
+def _writer(folder: Path) -> tuple[ForkServerProcess, Connection]:
+    """One that has loaded everything, and waits to be told where to begin."""
+    ours, theirs = FORKS.Pipe()
+    writer = FORKS.Process(target=endless_ingestion.main, args=(folder, theirs), daemon=True)
+    writer.start()
+    theirs.close()
+    return writer, ours
 
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 def test_kills_during_ingestion_lose_and_double_nothing(tmp_path: Path) -> None:
+    (tmp_path / "c.odcs.yaml").write_text(CONTRACT)
     tables = Tables(tmp_path / "tables")
     choice = random.Random(7)
-    number = kills = 0
-    while kills < KILLS:
-        command = [sys.executable, "-m", "tests.data.endless_ingestion", str(tmp_path), str(number)]
-        writer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        assert writer.stdout is not None
-        assert writer.stdout.readline() == "ready\n"
-        time.sleep(choice.uniform(0.1, 6))
-        writer.kill()
-        said, _ = writer.communicate()
-        kills += 1
-        done = [
-            int(line.split()[1]) for line in said.splitlines() if line.startswith("acknowledged ") and line[-1] != " "
-        ]
-        number = done[-1] + 1 if done else number
+    number, took, began = 0, 1.0, time.monotonic()
+    waiting = _writer(tmp_path)
+    for _ in range(KILLS):
+        writer, line = waiting
+        line.send(number)
+        waiting = _writer(tmp_path)  # the next loads while this one writes
+        number, took = _run(line, choice, number, took)
+        assert writer.pid is not None
+        os.kill(writer.pid, signal.SIGKILL)
+        writer.join()
+        number = _acknowledged(line, number)
         _check(tables, number)
-    print(f"{kills} kills, {number * BATCHES:,} batches acknowledged")
+    os.kill(waiting[0].pid or 0, signal.SIGKILL)
+    waiting[0].join()
+    waiting[1].close()
+    print(f"{KILLS} kills, {number * BATCHES:,} batches acknowledged, {time.monotonic() - began:.0f} s")
     assert number
     assert tables.verify("u.orders").sound
 
 
+def _run(line: Connection, choice: random.Random, number: int, took: float) -> tuple[int, float]:
+    """Let it write some files, and go on for a part of the time that one takes; gives the next file, and that time."""
+    for _ in range(choice.randrange(3)):
+        began = time.monotonic()
+        assert line.poll(60)
+        number = line.recv() + 1
+        took = time.monotonic() - began
+    time.sleep(choice.uniform(0, took))
+    return number, took
+
+
+def _acknowledged(line: Connection, number: int) -> int:
+    """The file that comes after the last one that was acknowledged."""
+    with line:
+        while True:
+            try:
+                number = line.recv() + 1
+            except EOFError:
+                return number
+
+
 def _check(tables: Tables, acknowledged: int) -> None:
     """Each row of an acknowledged file stands once, in the table or set aside; beyond it at most one more file."""
-    kept, aside = _standing(tables, "u.orders", "id"), _standing(tables, "u.orders.quarantine", "id")
-    for standing in (kept, aside):
-        assert max(standing.values(), default=1) == 1
-    assert not kept.keys() & aside.keys()
-    wanted = {row[0]: row[2] >= 0 for batch in range(acknowledged * BATCHES) for row in rows(batch)}
-    assert {key for key, good in wanted.items() if good} <= kept.keys()
-    assert {key for key, good in wanted.items() if not good} <= aside.keys()
-    end = (acknowledged + 1) * BATCHES * ROWS
-    assert all(key < end for key in (*kept, *aside))
-    more = sum(key >= acknowledged * BATCHES * ROWS for key in kept)
-    whole = sum(row[2] >= 0 for batch in range(acknowledged * BATCHES, end // ROWS) for row in rows(batch))
-    assert more in (0, whole)  # a file is in as a whole, or not at all
+    for name, wanted in (("u.orders", True), ("u.orders.quarantine", False)):
+        ids = _ids(tables, name)
+        assert len(np.unique(ids)) == len(ids)
+        whole = [_expected(files, keeps=wanted) for files in (acknowledged, acknowledged + 1)]
+        # A file is in as a whole, or not at all.
+        assert any(np.array_equal(np.sort(ids), each) for each in whole), (name, acknowledged, len(ids))
+
+
+def _expected(files: int, *, keeps: bool) -> np.ndarray:
+    ids = np.arange(files * BATCHES * ROWS)
+    return ids[np.array([good(int(key)) == keeps for key in ids[: 7 * ROWS]])[ids % (7 * ROWS)]] if files else ids
+
+
+def _ids(tables: Tables, name: str) -> np.ndarray:
+    try:
+        version = tables.current(name)
+    except NotFoundError:
+        return np.array([], dtype=np.int64)
+    return tables.scan(version, ["id"]).read_all().column("id").to_numpy().astype(np.int64)

@@ -153,9 +153,10 @@ def contract_test(path: Path, settings: Settings) -> ContractTestReport:
 
     loaded = usecase.load(path)
     results = []
-    for name, data in loaded.use_case.data.items():
-        contract = contracts.load(loaded.folder / data.contract)
-        outcomes = ingest.test(contract, name, data, loaded.folder, inputs.reach(settings, loaded.use_case))
+    known = {name: (contracts.load(loaded.folder / data.contract), data) for name, data in loaded.use_case.data.items()}
+    for name, (contract, data) in known.items():
+        reach = inputs.reach(settings, loaded.use_case)
+        outcomes = ingest.test(contract, name, data, loaded.folder, reach, known)
         results.append(ContractResult(dataset=name, contract=contract.id, outcomes=outcomes))
     passed = not any(o.failed and o.severity == "error" for result in results for o in result.outcomes)
     return ContractTestReport(use_case=loaded.use_case.name, passed=passed, results=tuple(results))

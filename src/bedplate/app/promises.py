@@ -1,4 +1,4 @@
-"""What contracts promise of tables over time, freshness and completeness, and whether that holds now."""
+"""What contracts promise of tables over time, freshness, frequency and completeness, and whether that holds now."""
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, time, timedelta
@@ -37,6 +37,7 @@ def check(system: "System", principal: Principal, path: str) -> PromiseReport:
         contract = contracts.load(loaded.folder / data.contract)
         came_in = _newest(system, loaded.use_case.name, name)
         found += _promises(name, contract, came_in, partial(_age, system, principal, came_in))
+        found += _frequency(name, contract, _came_in(system, came_in))
     return PromiseReport(
         use_case=loaded.use_case.name, kept=all(promise.kept for promise in found), promises=tuple(found)
     )
@@ -73,6 +74,28 @@ def _promises(
             found="nothing" if share is None else f"{share:.2%}",
             kept=share is not None and share >= contract.completeness,
         )
+
+
+def _frequency(dataset: str, contract: "Contract", last: datetime | None) -> Iterator[Promise]:
+    for promised in contract.frequency:
+        if promised.table not in ("", contract.model(dataset).name):
+            continue
+        since = None if last is None else (clock.now() - last).total_seconds()
+        yield Promise(
+            dataset=dataset,
+            promise="frequency",
+            wanted=f"rows every {timedelta(seconds=promised.seconds)}",
+            found="nothing" if since is None else f"the last came {timedelta(seconds=round(since))} ago",
+            kept=since is not None and since <= promised.seconds,
+        )
+
+
+def _came_in(system: "System", newest: IngestResult | None) -> datetime | None:
+    """When the newest version of a table was made."""
+    if newest is None:
+        return None
+    made: float = system.tables.log(newest.table.name, 1)[0]["timestamp"]
+    return datetime.fromtimestamp(made / 1000, UTC)
 
 
 def _age(system: "System", principal: Principal, came_in: IngestResult | None, column: str) -> timedelta | None:

@@ -86,7 +86,7 @@ def _promised(report: "PromiseReport") -> Iterator[str]:
             "" if promise.kept else "  BROKEN"
         )
     if not report.promises:
-        yield "No contract promises freshness or completeness (slaProperties)."
+        yield "No contract promises freshness, frequency or completeness (slaProperties)."
 
 
 def examine(path: UseCasePath = Path(), home: HomeOption = None, as_json: JsonOption = False) -> None:

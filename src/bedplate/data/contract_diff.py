@@ -7,11 +7,11 @@ or a value is let in that a rule kept out. It breaks the source where rows that 
 from collections.abc import Iterator
 from typing import Any
 
-from bedplate.data.model import Contract, KeyRule, Model, RowRule, SetRule
+from bedplate.data.model import Contract, KeyRule, Model, ReferenceRule, RowRule, SetRule
 from bedplate.records import Breaks, ContractChange
 
-_RISING = ("minimum", "exclusiveMinimum", "minLength")
-_FALLING = ("maximum", "exclusiveMaximum", "maxLength")
+_RISING = ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties")
+_FALLING = ("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties")
 
 
 def compare(old: Model, new: Model) -> tuple[ContractChange, ...]:
@@ -61,11 +61,11 @@ def _rules(old: Model, new: Model) -> Iterator[ContractChange]:
             yield from _changed(name, was, now)
 
 
-_Rule = RowRule | KeyRule | SetRule
+_Rule = RowRule | KeyRule | ReferenceRule | SetRule
 
 
 def _by_id(model: Model) -> dict[str, _Rule]:
-    rules: tuple[_Rule, ...] = (*model.rows, *model.keys, *model.sets)
+    rules: tuple[_Rule, ...] = (*model.rows, *model.keys, *model.references, *model.sets)
     return {rule.id: rule for rule in rules}
 
 
@@ -95,6 +95,8 @@ def _says(rule: _Rule) -> Any:
         return (rule.column, rule.check, rule.limit)
     if isinstance(rule, KeyRule):
         return rule.columns
+    if isinstance(rule, ReferenceRule):
+        return (rule.columns, rule.table, rule.to)
     return (rule.metric, rule.columns, rule.operator, rule.limit, rule.percent, rule.query, rule.arguments)
 
 

@@ -13,16 +13,19 @@ from typing import Any, get_args
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from bedplate.data import contract_references, contract_sla, contract_types
 from bedplate.data.duck import check_select
 from bedplate.data.model import (
     Column,
     Contract,
+    Frequency,
     Freshness,
     KeyRule,
     LogicalType,
     Metric,
     Model,
     Operator,
+    ReferenceRule,
     Retention,
     RowCheck,
     RowRule,
@@ -53,7 +56,7 @@ def load(path: Path) -> Contract:
 
 def parse_contract(data: bytes, where: str) -> Contract:
     """Read a contract from bytes; ``where`` names them in errors. Raises as :func:`load`."""
-    return _Parser(parse(data, where), data, where).contract()
+    return Parser(parse(data, where), data, where).contract()
 
 
 # --------------------------------------------------------------------------------------- what the standard (3.1) allows
@@ -77,31 +80,13 @@ _QUALITY = _COMMON | {
     "dimension", "severity", "businessImpact", "scheduler", "schedule", *get_args(Operator),
 }  # fmt: skip
 _SLA = _COMMON | {"property", "value", "valueExt", "unit", "element", "driver", "description", "scheduler", "schedule"}
-_SECONDS = {
-    "s": 1.0, "second": 1.0, "seconds": 1.0, "min": 60.0, "minute": 60.0, "minutes": 60.0, "h": 3600.0, "hour": 3600.0,
-    "hours": 3600.0, "d": 86_400.0, "day": 86_400.0, "days": 86_400.0, "month": 30 * 86_400.0, "months": 30 * 86_400.0,
-    "y": 365 * 86_400.0, "yr": 365 * 86_400.0, "year": 365 * 86_400.0, "years": 365 * 86_400.0,
-}  # fmt: skip
-"""Seconds in each unit that a time may be written in."""
-_SHARES = {"percent": 0.01, "%": 0.01}
 _DIMENSIONS = ("accuracy", "completeness", "conformity", "consistency", "coverage", "timeliness", "uniqueness")
-_BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
-_OPTIONS: dict[str, set[str]] = {
-    "string": {"minLength", "maxLength", "pattern", "format"},
-    "integer": {*_BOUNDS, "multipleOf", "format"},
-    "number": {*_BOUNDS, "multipleOf", "format"},
-    "date": {*_BOUNDS, "format", "timezone", "defaultTimezone"},
-    "timestamp": {*_BOUNDS, "format", "timezone", "defaultTimezone"},
-    "time": {*_BOUNDS, "format", "timezone", "defaultTimezone"},
-    "array": {"minItems", "maxItems", "uniqueItems"},
-    "object": {"minProperties", "maxProperties", "required"},
-    "boolean": set(),
-}
-_ACTED_ON = {*_BOUNDS, "multipleOf", "minLength", "maxLength", "pattern"}
 _VERSION = re.compile(r"v3\.(0\.[0-2]|1\.0)")
 
 
-class _Parser:
+class Parser:
+    """One document, and what is wrong with it."""
+
     def __init__(self, document: Document, data: bytes, where: str) -> None:
         self.document = document
         self.data = data
@@ -140,52 +125,15 @@ class _Parser:
             models=tuple(model for model in models if model is not None),
             retention=tuple(each for each in promised if isinstance(each, Retention)),
             freshness=tuple(each for each in promised if isinstance(each, Freshness)),
+            frequency=tuple(each for each in promised if isinstance(each, Frequency)),
             completeness=min((each for each in promised if isinstance(each, float)), default=None),
         )
 
-    def sla(self, value: Any, place: Place) -> Retention | Freshness | float | None:
-        """What an SLA property promises, where something here keeps or watches it; the others are for people."""
+    def sla(self, value: Any, place: Place) -> contract_sla.Promised:
         if not self.mapping(value, place):
             return None
         self.keys(value, _SLA, place)
-        promise, amount = str(value.get("property")).lower(), value.get("value")
-        units = _SHARES if promise == "completeness" else _SECONDS
-        if promise not in ("retention", "re", "freshness", "completeness"):
-            return None
-        factor = units.get(str(value.get("unit", "d" if units is _SECONDS else "percent")).lower())
-        if isinstance(amount, bool) or not isinstance(amount, int | float) or not amount > 0:
-            self.problem((*place, "value"), f"a {promise} is a number above 0")
-        elif factor is None:
-            self.problem((*place, "unit"), f"unit is {value.get('unit')!r}; use one of {', '.join(units)}")
-        elif promise == "completeness":
-            if amount * factor > 1:
-                self.problem((*place, "value"), "a completeness is 100 percent at most")
-            return float(amount * factor)
-        else:
-            return self.timed(promise, value, amount * factor, place)
-        return None
-
-    def timed(self, promise: str, value: dict[str, Any], seconds: float, place: Place) -> Retention | Freshness | None:
-        """A promise that is counted from the time in a column."""
-        element = value.get("element") or self.document.value.get("slaDefaultElement") or ""
-        table, _, column = str(element).rpartition(".")
-        if not column:
-            self.problem(place, f"a {promise} needs the element whose time it counts from, as in table.column")
-            return None
-        if self.kind_of(table, column) not in ("date", "timestamp"):
-            self.problem((*place, "element"), f"{column} is no date or timestamp of {table or 'the schema'}")
-        if promise == "freshness":
-            return Freshness(table=table, column=column, seconds=seconds)
-        return Retention(table=table, column=column, days=seconds / 86_400)
-
-    def kind_of(self, table: str, column: str) -> Any:
-        """The logical type that the document gives a column of an object, of any where ``table`` is empty."""
-        for _, model in self.items(self.document.value, "schema", ()):
-            if isinstance(model, dict) and table in ("", model.get("name")):
-                for _, item in self.items(model, "properties", ()):
-                    if isinstance(item, dict) and item.get("name") == column:
-                        return item.get("logicalType")
-        return None
+        return contract_sla.promised(self, value, place)
 
     def model(self, value: Any, place: Place) -> Model | None:
         if not self.mapping(value, place):
@@ -197,6 +145,7 @@ class _Parser:
         rows: list[RowRule] = []
         keys: list[KeyRule] = []
         sets: list[SetRule] = []
+        references: list[ReferenceRule | None] = []
         primary: list[tuple[int, str]] = []
         for index, item in self.items(value, "properties", place):
             at = (*place, "properties", index)
@@ -206,6 +155,9 @@ class _Parser:
             if any(column.name.lower() == other.name.lower() for other in columns):
                 self.problem(at, f"the property {column.name} stands twice")
             columns.append(column)
+            for number, related in self.items(item, "relationships", at):
+                where = (*at, "relationships", number)
+                references.append(contract_references.rule(self, related, where, name, column.name, severity))
             if item.get("primaryKey") is True:
                 primary.append((item.get("primaryKeyPosition") or len(primary) + 1, column.name))
         if not columns:
@@ -223,8 +175,12 @@ class _Parser:
             )
         for index, item in self.items(value, "quality", place):
             self.quality(item, (*place, "quality", index), None, rows, keys, sets)
+        for index, item in self.items(value, "relationships", place):
+            where = (*place, "relationships", index)
+            references.append(contract_references.rule(self, item, where, name, None, severity))
+        related_to = tuple(rule for rule in references if rule is not None)
         known = {column.name for column in columns}
-        named: tuple[KeyRule | SetRule, ...] = (*keys, *sets)
+        named: tuple[KeyRule | SetRule | ReferenceRule, ...] = (*keys, *sets, *related_to)
         for rule in named:
             for missing in sorted(set(rule.columns) - known):
                 self.problem((*place, "quality"), f"rule {rule.id} names the column {missing}, which is not a property")
@@ -235,6 +191,7 @@ class _Parser:
             rows=tuple(rows),
             keys=tuple(keys),
             sets=tuple(sets),
+            references=related_to,
             line=self.document.line(place),
             more_columns=self.more_columns(value, place),
         )
@@ -285,7 +242,12 @@ class _Parser:
                     message=f"{name} stands twice",
                 )
             )
-        self.options(value.get("logicalTypeOptions") or {}, (*place, "logicalTypeOptions"), name, kind, severity, rows)
+        options, at = value.get("logicalTypeOptions") or {}, (*place, "logicalTypeOptions")
+        if self.mapping(options, at):
+            self.keys(options, contract_types.OPTIONS[kind], at)
+            rows += contract_types.rules(self, options, at, name, kind, severity)
+        else:
+            options = {}
         for index, item in self.items(value, "quality", place):
             self.quality(item, (*place, "quality", index), name, rows, keys, sets)
         tags = value.get("tags") or []
@@ -299,69 +261,30 @@ class _Parser:
             description=str(value.get("description") or ""),
             classification=str(value.get("classification") or ""),
             line=self.document.line(place),
-            format=str((value.get("logicalTypeOptions") or {}).get("format") or ""),
+            format=str(options.get("format") or ""),
             tags=tuple(tags),
+            pattern=contract_types.pattern(self, options, kind, at),
+            zone=contract_types.zone(self, options, kind, at),
+            items=self.inner(value["items"], (*place, "items")) if kind == "array" and "items" in value else None,
+            properties=self.within(value, place) if kind == "object" else (),
         )
 
-    def options(
-        self, value: Any, place: Place, column: str, kind: LogicalType, severity: Severity, rows: list[RowRule]
-    ) -> None:
-        if not self.mapping(value, place):
-            return
-        self.keys(value, _OPTIONS[kind], place)
-        for key, limit in value.items():
-            if key not in _ACTED_ON or key not in _OPTIONS[kind]:
-                continue
-            checked = self.limit(key, limit, kind, (*place, key))
-            if checked is None:
-                continue
-            words = {
-                "minimum": "is below",
-                "maximum": "is above",
-                "exclusiveMinimum": "is not above",
-                "exclusiveMaximum": "is not below",
-                "multipleOf": "is not a multiple of",
-                "minLength": "is shorter than",
-                "maxLength": "is longer than",
-                "pattern": "does not match",
-            }[key]
-            rows.append(
-                RowRule(
-                    id=f"{column}.{key}",
-                    column=column,
-                    check=key,
-                    limit=checked,
-                    severity=severity,
-                    dimension="conformity",
-                    message=f"{column} {words} {limit}",
-                )
-            )
+    def within(self, value: dict[str, Any], place: Place) -> tuple[Column, ...]:
+        """The properties of an object that is a value."""
+        found = [self.inner(item, (*place, "properties", at)) for at, item in self.items(value, "properties", place)]
+        return tuple(column for column in found if column is not None)
 
-    def limit(self, key: str, limit: Any, kind: LogicalType, place: Place) -> Any:
-        """The limit of an option, None (and a problem) if it cannot be one."""
-        if key == "pattern":
-            return limit if self.pattern(limit, place) else None
-        if key in ("minLength", "maxLength"):
-            if isinstance(limit, int) and not isinstance(limit, bool) and limit >= 0:
-                return limit
-            self.problem(place, f"{key} is a whole number from 0")
-            return None
-        if kind in ("date", "timestamp"):
-            try:
-                return pc.cast(pa.array([str(limit)]), pa.timestamp("us"))[0].as_py()
-            except pa.ArrowInvalid:
-                self.problem(place, f"{limit!r} is not a date or time like 2017-01-31 or 2017-01-31T10:00:00")
-                return None
-        if kind == "time":
-            self.problem(place, "limits on times of day are not supported; write a sql rule")
-            return None
-        if isinstance(limit, bool) or not isinstance(limit, int | float) or limit != limit:
-            self.problem(place, f"{key} is a number")
-            return None
-        if key == "multipleOf" and limit <= 0:
-            self.problem(place, "multipleOf is above 0")
-            return None
-        return limit
+    def inner(self, value: Any, place: Place) -> Column | None:
+        """What an item of an array, or a property of an object, is: its type alone, for rules are those of columns."""
+        named = {"name": "item", **value} if isinstance(value, dict) else value
+        rows: list[RowRule] = []
+        keys: list[KeyRule] = []
+        sets: list[SetRule] = []
+        column = self.column(named, place, "warning", rows, keys, sets)
+        found: list[RowRule | KeyRule | SetRule] = [rule for rule in rows if rule.check != "required"]
+        for rule in (*found, *keys, *sets):
+            self.problem(place, f"the rule {rule.id} is about a part of a value; put it on the whole, by a sql rule")
+        return column
 
     def quality(
         self,
@@ -390,7 +313,7 @@ class _Parser:
             self.problem(place, f"exactly one of {', '.join(get_args(Operator))} is needed")
             return
         operator: Operator = operators[0]
-        limit = self.bounds(operator, value[operator], (*place, operator))
+        limit = self.bounds(operator, value[operator], (*place, operator), text=metric == "sql")
         arguments = value.get("arguments") or {}
         if limit is None or not self.mapping(arguments, (*place, "arguments")):
             return
@@ -494,7 +417,7 @@ class _Parser:
 
     def query(self, value: dict[str, Any], place: Place) -> str:
         query = self.text(value, "query", place, required=True)
-        plain = re.sub(r"\$\{(object|property)\}|\{(object|property)\}", "x", query)
+        plain = re.sub(r"\$?\{(object|table|property|column)\}", "x", query)
         try:
             if query:
                 check_select(plain)
@@ -502,7 +425,10 @@ class _Parser:
             self.problem((*place, "query"), error.message.splitlines()[0])
         return query
 
-    def bounds(self, operator: str, value: Any, place: Place) -> Any:
+    def bounds(self, operator: str, value: Any, place: Place, *, text: bool) -> Any:
+        if text and isinstance(value, str) and operator in ("mustBe", "mustNotBe"):
+            return value
+
         def number(item: Any) -> bool:
             return isinstance(item, int | float) and not isinstance(item, bool) and item == item
 

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from bedplate.data import duck
+from bedplate.data import duck, shapes
 from bedplate.data.arrow import table_type
 from bedplate.data.model import Column, LogicalType, Model
 from bedplate.errors import ContractError
@@ -19,7 +19,15 @@ _TYPES: dict[LogicalType, pa.DataType] = {
     "date": pa.date32(),
     "timestamp": pa.timestamp("us"),
 }
-_SQL = {"integer": "BIGINT", "number": "DOUBLE", "boolean": "BOOLEAN", "date": "DATE", "timestamp": "TIMESTAMP"}
+_MOMENT = pa.timestamp("us", tz="UTC")
+_SQL = {
+    "integer": "BIGINT",
+    "number": "DOUBLE",
+    "boolean": "BOOLEAN",
+    "date": "DATE",
+    "timestamp": "TIMESTAMP",
+    "time": "TIME",
+}
 
 
 def schema(model: Model, found: pa.Schema) -> pa.Schema:
@@ -28,16 +36,26 @@ def schema(model: Model, found: pa.Schema) -> pa.Schema:
 
 
 def _target(column: Column, found: pa.Schema) -> pa.DataType:
+    given = found.field(column.name).type if column.name in found.names else None
+    if column.logical_type == "timestamp" and column.zone is None and given is not None:
+        if pa.types.is_timestamp(given) and given.tz:
+            return _MOMENT
+    elif column.logical_type in ("array", "object") and given is not None and not pa.types.is_string(given):
+        return table_type(given, column.name)
+    return _said(column)
+
+
+def _said(column: Column) -> pa.DataType:
+    """The type that the contract alone gives a column. Times of day are text: tables have no type for them."""
     if is_binary(column):
         return pa.binary()
-    if column.logical_type in _TYPES:
-        given = found.field(column.name).type if column.name in found.names else None
-        if column.logical_type == "timestamp" and given is not None and pa.types.is_timestamp(given) and given.tz:
-            return pa.timestamp("us", tz="UTC")
-        return _TYPES[column.logical_type]
-    if column.name in found.names and not pa.types.is_string(found.field(column.name).type):
-        return table_type(found.field(column.name).type, column.name)
-    return pa.string()
+    if column.logical_type == "timestamp" and column.zone:
+        return _MOMENT
+    if column.logical_type == "array" and column.items is not None:
+        return pa.list_(_said(column.items))
+    if column.logical_type == "object" and column.properties:
+        return pa.struct([pa.field(each.name, _said(each)) for each in column.properties])
+    return _TYPES.get(column.logical_type, pa.string())
 
 
 def compare(model: Model, found: pa.Schema, where: str, label: str, *, typed: bool, more: bool) -> None:
@@ -81,8 +99,15 @@ def _fits(column: Column, given: pa.DataType) -> bool:
         "timestamp": pa.types.is_timestamp(given) or pa.types.is_date(given),
         "array": pa.types.is_list(given) or pa.types.is_large_list(given) or pa.types.is_fixed_size_list(given),
         "object": pa.types.is_struct(given),
-        "time": False,
+        "time": pa.types.is_time(given),
     }
+    if verdicts["array"] and column.logical_type == "array":
+        return column.items is None or _fits(column.items, given.value_type)
+    if verdicts["object"] and column.logical_type == "object":
+        return not column.properties or (
+            {each.name for each in column.properties} == {field.name for field in given}
+            and all(_fits(each, given.field(each.name).type) for each in column.properties)
+        )
     return verdicts[column.logical_type] or (is_binary(column) and pa.types.is_binary(given))
 
 
@@ -91,16 +116,24 @@ def is_binary(column: Column) -> bool:
     return column.logical_type == "string" and column.format == "binary"
 
 
-def convert(table: pa.Table, schema: pa.Schema) -> tuple[pa.Table, dict[str, np.ndarray]]:
+def convert(table: pa.Table, schema: pa.Schema, model: Model) -> tuple[pa.Table, dict[str, np.ndarray]]:
     """Rows with the types of ``schema``, and per column which values do not fit (they become null).
 
     Text columns may stay as codes into their distinct values; :func:`plain` decodes them.
     """
+    known = {column.name: column for column in model.columns}
+    parsed = _parsed({
+        field.name: (column, known[field.name])
+        for field, column in zip(schema, table.columns, strict=True)
+        if pa.types.is_string(column.type) and known[field.name].logical_type in _SQL
+    })  # fmt: skip
     columns: list[pa.ChunkedArray] = []
     misfits: dict[str, np.ndarray] = {}
     for field, column in zip(schema, table.columns, strict=True):
-        converted = _convert(column, field.type)
-        columns.append(converted)
+        converted = parsed.get(field.name)
+        if converted is None:
+            converted = _convert(column, field.type, known[field.name])
+        columns.append(converted.cast(field.type) if field.name in parsed else converted)
         if converted.null_count > column.null_count:
             lost = pc.and_(column.is_valid(), converted.is_null())
             misfits[field.name] = np.asarray(lost.to_numpy())
@@ -116,12 +149,22 @@ def may_lose(given: pa.DataType, kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(given) or pa.types.is_uint64(given) or pa.types.is_date32(kind))
 
 
-def _convert(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+def _convert(column: pa.ChunkedArray, kind: pa.DataType, said: Column) -> pa.ChunkedArray:
     given = column.type
+    if pa.types.is_string(given) and said.logical_type in ("array", "object"):
+        return pa.chunked_array([shapes.read(column.to_pylist(), kind, said)])
     if given == kind or (pa.types.is_dictionary(given) and given.value_type == kind):
         return column
-    if pa.types.is_string(given):
-        return _parse(column, kind)
+    if pa.types.is_string(given) and pa.types.is_binary(kind):
+        return pa.chunked_array([pa.array(map(_bytes, column.to_pylist()), kind)])
+    if pa.types.is_time(given):
+        text = pc.replace_substring_regex(column.cast(pa.time64("us")).cast(kind), r"(\.\d*?)0+$", r"\1")
+        return pc.replace_substring_regex(text, r"\.$", "")
+    if pa.types.is_timestamp(given) and not given.tz and kind == _MOMENT:
+        local = pc.assume_timezone(
+            column.cast(pa.timestamp("us"), safe=False), said.zone, ambiguous="earliest", nonexistent="latest"
+        )
+        return local.cast(kind)
     if pa.types.is_timestamp(given) and pa.types.is_date32(kind):
         days = column.cast(pa.timestamp("us"), safe=False).cast(kind, safe=False)
         whole = pc.equal(days.cast(pa.timestamp("us")), column.cast(pa.timestamp("us"), safe=False))
@@ -132,22 +175,37 @@ def _convert(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     return column.cast(kind, safe=False)
 
 
-def _parse(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
-    if pa.types.is_binary(kind):
-        return pa.chunked_array([pa.array(map(_bytes, column.to_pylist()), kind)])
-    name = next(logical for logical, target in _TYPES.items() if target == kind)
-    # TRY_CAST gives null for what cannot be read, and would round a fraction to an integer, so those are left out.
-    whole = " WHERE regexp_full_match(trim(v), '[+-]?[0-9]+')" if name == "integer" else ""
-    source = pa.table({"v": column, "n": pa.array(np.arange(len(column)))})
-    query = f"SELECT n, TRY_CAST(trim(v) AS {_SQL[name]}) AS v FROM source{whole} ORDER BY n"  # noqa: S608  constants above
+def _parsed(columns: dict[str, tuple[pa.ChunkedArray, Column]]) -> dict[str, pa.ChunkedArray]:
+    """Columns of text as what the contract says they are, all by one query; null stands for what cannot be read."""
+    if not columns:
+        return {}
+    source = pa.table({f"v{at}": column for at, (column, _) in enumerate(columns.values())})
+    listed = ", ".join(f"{_sql(said, f'trim(v{at})')} AS v{at}" for at, (_, said) in enumerate(columns.values()))
     with duck.connect({"source": source}) as connection:
-        found: Any = connection.sql(query).to_arrow_table()
-    values = found.column("v").combine_chunks().cast(kind)
-    if len(values) == len(column):
-        return pa.chunked_array([values])
-    places = np.full(len(column), -1)
-    places[found.column("n").to_numpy()] = np.arange(len(values))
-    return pa.chunked_array([values.take(pa.array(places, mask=places < 0))])
+        found: Any = connection.sql(f"SELECT {listed} FROM source").to_arrow_table()  # noqa: S608  see _sql
+    return dict(zip(columns, found.columns, strict=True))
+
+
+def _sql(said: Column, text: str) -> str:
+    """How a column is read; what a contract says is in it as a literal, quoted."""
+    kind = _SQL[said.logical_type]
+    if said.logical_type == "integer":  # it would round a fraction
+        return f"CASE WHEN regexp_full_match({text}, '[+-]?[0-9]+') THEN TRY_CAST({text} AS {kind}) END"
+    read = f"try_strptime({text}, {_literal(said.pattern)})" if said.pattern else text
+    if said.logical_type == "time":
+        return f"CAST(TRY_CAST({read} AS {kind}) AS VARCHAR)"
+    if said.logical_type != "timestamp" or said.zone is None:
+        return f"TRY_CAST({read} AS {kind})"
+    zoned = f"regexp_matches({text}, '[0-9]([zZ]|[+-][0-9]{{2}}(:?[0-9]{{2}})?)$') AND {text} LIKE '%:%'"
+    if not said.zone:
+        return f"CASE WHEN NOT ({zoned}) THEN TRY_CAST({read} AS {kind}) END"
+    local = f"timezone({_literal(said.zone)}, TRY_CAST({read} AS {kind}))"
+    return local if said.pattern else f"CASE WHEN {zoned} THEN TRY_CAST({text} AS TIMESTAMPTZ) ELSE {local} END"
+
+
+def _literal(text: str) -> str:
+    doubled = text.replace("'", "''")
+    return f"'{doubled}'"
 
 
 def _bytes(text: str | None) -> bytes | None:
@@ -176,4 +234,4 @@ def text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     try:
         return column.cast(pa.string())
     except pa.ArrowNotImplementedError:
-        return pa.chunked_array([pa.array([None if v is None else str(v) for v in column.to_pylist()], pa.string())])
+        return pa.chunked_array([pa.array(map(shapes.written, column.to_pylist()), pa.string())])

@@ -4,7 +4,7 @@ A row is known by the contract's primary key and stands once, however often its 
 greatest value of one column in the table; a row further below it than ``lateness`` is late.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, datetime, time, timedelta
 from typing import Any
 
@@ -82,6 +82,12 @@ class Standing:
             value = pc.max(batch.column(0)).as_py()
             high = value if high is None or (value is not None and value > high) else high
         return datetime.combine(high, time()) if isinstance(high, date) and not isinstance(high, datetime) else high
+
+    def columns(self, names: Sequence[str]) -> pa.RecordBatchReader | None:
+        """Some columns of the rows that there are; None where there are none, or they lack one."""
+        if self.current is None or not set(names) <= set(self._tables.schema(self.current).names):
+            return None
+        return self._tables.scan(self.current, list(names))
 
     def there(self, keys: pa.RecordBatchReader) -> np.ndarray:
         """Positions of rows, given by their key and ``_position``, that the table holds already."""

@@ -32,6 +32,12 @@ RowCheck = Literal[
     "pattern",
     "validValues",
     "missingValues",
+    "minItems",
+    "maxItems",
+    "uniqueItems",
+    "minProperties",
+    "maxProperties",
+    "requiredProperties",
 ]
 
 
@@ -57,6 +63,18 @@ class KeyRule(msgspec.Struct, frozen=True, kw_only=True):
     message: str
 
 
+class ReferenceRule(msgspec.Struct, frozen=True, kw_only=True):
+    """The values of ``columns`` stand together in the columns ``to`` of ``table``. Rows with a null do not count."""
+
+    id: str
+    columns: tuple[str, ...]
+    table: str
+    to: tuple[str, ...]
+    severity: Severity
+    dimension: str
+    message: str
+
+
 class SetRule(msgspec.Struct, frozen=True, kw_only=True):
     """A rule about all rows together: a measured number compared with limits.
 
@@ -75,8 +93,11 @@ class SetRule(msgspec.Struct, frozen=True, kw_only=True):
     dimension: str
     message: str
 
-    def holds(self, value: float) -> bool:
-        """Whether the measured ``value`` is within the limits."""
+    def holds(self, value: float | str) -> bool:
+        """Whether the measured ``value`` is within the limits; text only ever is the same or not."""
+        if isinstance(value, str) or isinstance(self.limit, str):
+            same: bool = value == self.limit
+            return same == (self.operator == "mustBe")
         low, high = self.limit if isinstance(self.limit, tuple) else (self.limit, self.limit)
         verdicts: dict[str, bool] = {
             "mustBe": value == low,
@@ -102,6 +123,12 @@ class Column(msgspec.Struct, frozen=True, kw_only=True):
     line: int
     format: str = ""
     tags: tuple[str, ...] = ()
+    pattern: str = ""
+    """How dates and times are written, as ``strptime`` has it; empty: ISO 8601."""
+    zone: str | None = None
+    """The zone of times that name none, where moments are kept; empty: no time may name one; None: any may."""
+    items: "Column | None" = None
+    properties: tuple["Column", ...] = ()
 
     @property
     def marks(self) -> tuple[str, ...]:
@@ -119,6 +146,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     keys: tuple[KeyRule, ...]
     sets: tuple[SetRule, ...]
     line: int
+    references: tuple[ReferenceRule, ...] = ()
     more_columns: bool = False
     """Whether a source may have columns that the contract does not name; they are left out."""
 
@@ -129,7 +157,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
 
     def judged(self) -> set[str]:
         """The columns that a rule looks at."""
-        named: tuple[KeyRule | SetRule, ...] = (*self.keys, *self.sets)
+        named: tuple[KeyRule | SetRule | ReferenceRule, ...] = (*self.keys, *self.sets, *self.references)
         return {rule.column for rule in self.rows} | {column for rule in named for column in rule.columns}
 
     @property
@@ -155,6 +183,13 @@ class Freshness(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
 
 
+class Frequency(msgspec.Struct, frozen=True, kw_only=True):
+    """How long ago rows may have come into ``table`` for the last time, in seconds; of any table where it is empty."""
+
+    table: str
+    seconds: float
+
+
 class Contract(msgspec.Struct, frozen=True, kw_only=True):
     """A whole contract. ``data`` is the file as it was written, ``digest`` that of its bytes."""
 
@@ -168,6 +203,7 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
     models: tuple[Model, ...]
     retention: tuple[Retention, ...] = ()
     freshness: tuple[Freshness, ...] = ()
+    frequency: tuple[Frequency, ...] = ()
     completeness: float | None = None
     """The least share of the rows read that must be accepted."""
 

@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bedplate.data import contracts
+from bedplate.data.check import Check
 from bedplate.data.incremental import Standing, padded
-from bedplate.data.ingest import Check, table_name
+from bedplate.data.ingest import related_in, table_name
 from bedplate.data.parsing.values import BadLine, Chunk
 from bedplate.data.sources.databases import Window
 from bedplate.data.tables import Tables
@@ -62,7 +63,10 @@ def replay(
     model = contract.model(dataset)
     standing = Standing(tables, name, model, spec.incremental, contract.path, Window())
     rows = Quarantined(tables, aside, {rule.id for rule in model.keys})
-    check = Check(contract, dataset, rows, None, None, sensitive=sensitive, standing=standing)  # type: ignore[arg-type]
+    check = Check(
+        contract, dataset, rows, None, None,  # type: ignore[arg-type]
+        sensitive=sensitive, standing=standing, related=related_in(tables, use_case, contract.path),
+    )  # fmt: skip
     try:
         with tables.stage(name, standing.with_held(check.accepted_batches(), check.schema), check.schema) as staged:
             table = standing.commit(staged, check.accepted)

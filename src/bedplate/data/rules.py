@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from bedplate.data import shapes
 from bedplate.data.model import RowRule
 from bedplate.errors import ContractError
 
@@ -89,6 +90,8 @@ def _verdicts(rule: RowRule, values: pa.Array) -> pa.Array:
         return pc.less(pc.utf8_length(values), limit)
     if rule.check == "maxLength":
         return pc.greater(pc.utf8_length(values), limit)
+    if rule.check in shapes.BREAKS:
+        return shapes.verdicts(rule.check, limit, values)
     if rule.check == "multipleOf":
         quotient = pc.divide(pc.cast(values, pa.float64()), float(limit))
         return pc.invert(pc.less(pc.abs(pc.subtract(quotient, pc.round(quotient))), 1e-9))

@@ -256,4 +256,5 @@ def _become(run: object, template: int, control: socket.socket, files: list[int]
 
 
 if __name__ == "__main__":
-    main()
+    with contextlib.suppress(ConnectionError):  # an owner that was killed before it had read an answer
+        main()
