@@ -81,10 +81,16 @@ def service_quantile(p: float, cs2: float) -> float:
     return float(special.gammaincinv(1 / cs2, p) * cs2)
 
 
-def simulate(c: int, rate: float, s: float, cs2: float, *, customers: int = CUSTOMERS, seed: int = 1) -> np.ndarray:
-    """Waiting plus service of each customer of a first-come-first-served M/G/c queue, after the warm-up."""
+def simulate(
+    c: int, rate: float, s: float, cs2: float, *, customers: int = CUSTOMERS, seed: int = 1, paced: bool = False
+) -> np.ndarray:
+    """Waiting plus service of each customer of a first-come-first-served M/G/c queue, after the warm-up.
+
+    ``paced``: customers come at even distances, as a load run sends them (D/G/c).
+    """
     random = np.random.default_rng(seed)
-    arrivals = np.cumsum(random.exponential(1 / rate, customers))
+    gaps = np.full(customers, 1 / rate) if paced else random.exponential(1 / rate, customers)
+    arrivals = np.cumsum(gaps)
     service = _service(random, s, cs2, customers)
     if c == 1:  # Lindley's recursion, as a running maximum
         finished = np.cumsum(service)
