@@ -6,7 +6,7 @@ from playwright.sync_api import expect
 from tests import plane, sample
 from tests.ui import hostile
 
-PAGES = ("/", f"/use-cases/{sample.NAME}", f"/trace/{sample.PREDICTION}", "/audit")
+PAGES = ("/", "/portfolio", f"/use-cases/{sample.NAME}", f"/trace/{sample.PREDICTION}", "/audit")
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,7 @@
+import msgspec
+
 from bedplate.app.read_models import Evidence, UseCasePage
+from bedplate.plan.portfolio import Portfolio, Share
 from bedplate.records import Estimate
 from bedplate.ui import charts, pages
 from bedplate.ui.render import places, render
@@ -86,3 +89,26 @@ def test_series_follow_the_windows():
     assert points["x"] == ["week 50", "week 51", "week 52", "week 53"]
     assert len(points["series"][0]["low"]) == 4
     assert pages.series(sample.page(), "nothing") is None
+
+
+def test_the_portfolio_says_what_comes_first_and_why_the_rest_does_not():
+    share = {"alone": 90.0, "option": "aws/eu-north-1/c7a.large (reserved)"}
+    found = Portfolio(
+        shares=(
+            Share(use_case="chat", state="funded", order=1, worth=400.0, cost=80.0, why="each USD brings 5.0", **share),
+            Share(use_case="<b>", state="no value", order=0, worth=None, cost=90.0, why="not said", **share),
+        ),
+        budget=100.0, currency="USD", cost=80.0, worth=400.0, saved=10.0, pool="one machine, shared by chat and <b>",
+        gap=0.0,
+    )  # fmt: skip
+    html = pages.portfolio(VIEW, found, "100 USD")
+    for text in (
+        "80.00 USD</strong> a month of 100.00 USD",
+        "Each USD brings 5.0.",
+        "that saves 10.00 USD",
+        "not stated",
+    ):
+        assert text in html
+    assert "<b>" not in html
+    empty = msgspec.structs.replace(found, shares=(), pool="", saved=0.0)
+    assert "No use case has a plan yet" in pages.portfolio(VIEW, empty, "")
