@@ -47,7 +47,7 @@ def _body(plan: Plan) -> Iterator[str]:
     if chosen is not None:
         yield from _kept(plan, chosen)
         yield from _parts(chosen)
-    yield from _plots(plan)
+    yield from plots(plan)
     if plan.flips:
         yield "<h2>What would change the choice</h2>"
         flips = [(f"if {f.name} were", _moved(f.factor), f.to) for f in plan.flips]
@@ -115,15 +115,16 @@ class _Dot(NamedTuple):
     title: str
 
 
-def _plots(plan: Plan) -> Iterator[str]:
+def plots(plan: Plan, heading: str = "h2") -> Iterator[str]:
+    """Cost against the time that the file bounds, and against carbon, each under its heading: HTML that is whole."""
     timed = _dots(plan, lambda option: figure.estimate if (figure := _time(option)) is not None else None)
     figure = next((f for o in (plan.chosen, *plan.options) if o is not None and (f := _time(o)) is not None), None)
     if len(timed) > 1 and figure is not None:
-        yield f"<h2>Cost against {escape(figure.name)}</h2>"
+        yield f"<{heading}>Cost against {escape(figure.name)}</{heading}>"
         yield _scatter(timed, plan.currency, figure.name, explain.span, figure.limit)
     grams = _dots(plan, lambda option: option.carbon)
     if len(grams) > 1:
-        yield "<h2>Cost against carbon</h2>"
+        yield f"<{heading}>Cost against carbon</{heading}>"
         yield _scatter(grams, plan.currency, "kg of CO2", lambda value: f"{_small(value)} kg", None)
 
 

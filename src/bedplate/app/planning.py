@@ -183,7 +183,7 @@ def report(requirements_: Requirements, plan: Plan) -> PlanReport:
         use_case=plan.use_case,
         requirements=tuple(
             Requirement(
-                name=item.name, value=f"{item.value:,.6g} {item.unit}".strip(), because=item.rule, line=item.line
+                name=item.name, value=explain.quantity(item.value, item.unit), because=item.rule, line=item.line
             )
             for item in requirements_.items
         ),

@@ -229,6 +229,15 @@ def plan(opened: Store, name: str) -> PlanReport:
     return found.body
 
 
+def plots(opened: Store, name: str) -> str:
+    """The options of the latest plan of a use case by cost, time and carbon, as HTML; empty before there is a plan."""
+    from bedplate.app import plan_page
+
+    with opened.read() as tx:
+        found = tx.facts.latest(name, "plan")
+    return "" if found is None else "".join(plan_page.plots(msgspec.convert(found.body, Plan), heading="h3"))
+
+
 def portfolio(opened: Store, names: Sequence[str], budget: str) -> Portfolio:
     """What to fund of these use cases, by the latest plan of each.
 

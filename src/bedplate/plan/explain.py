@@ -154,7 +154,7 @@ def quantity(value: float, unit: str) -> str:
         for size, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
             if value >= size:
                 return f"{value / size:,.3g} {name}"
-    return f"{value:,.6g} {unit}".strip()
+    return f"{value:,.0f} {unit}" if 1e5 <= value < 1e12 else f"{value:,.6g} {unit}".strip()
 
 
 def interval(estimate: Estimate, unit: str) -> str:

@@ -33,9 +33,10 @@ def use_cases(view: View, rows: Sequence[UseCaseStatus]) -> str:
     return render("use_cases.html", {"view": view, "use_cases": rows})
 
 
-def use_case(view: View, page: UseCasePage, rollout: RolloutReport | None) -> str:
-    """One use case, objective first."""
-    return render("use_case.html", {"view": view, "page": page, "rollout": rollout, "sections": SECTIONS})
+def use_case(view: View, page: UseCasePage, rollout: RolloutReport | None, plots: str = "") -> str:
+    """One use case, objective first. ``plots`` is HTML: the options of its plan as pictures."""
+    shown = {"view": view, "page": page, "rollout": rollout, "plots": plots, "sections": SECTIONS}
+    return render("use_case.html", shown)
 
 
 def portfolio(view: View, found: Portfolio, budget: str) -> str:

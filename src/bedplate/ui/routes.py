@@ -58,7 +58,8 @@ def _looking(site: Site) -> Iterator[Route]:
     def use_case(request: Request) -> Response:
         page = queries.use_case_page(site.store, request.params["name"], request.principal, site.live())
         newest = rollouts.newest(site.system, page.status.name)
-        return Response.html(pages.use_case(view(site, request, page.status.name), page, newest))
+        plots = queries.plots(site.store, page.status.name)
+        return Response.html(pages.use_case(view(site, request, page.status.name), page, newest, plots))
 
     def stages(request: Request) -> Response:
         page = queries.use_case_page(site.store, request.params["name"], request.principal, site.live())
