@@ -5,13 +5,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bedplate.plan import catalogue, choose, portfolio
+from bedplate.plan import catalogue, choose, portfolio, requirements
 from bedplate.plan.portfolio import Entry, Portfolio
 from bedplate.plan.types import Requirements
+from bedplate.usecase import load
 from bedplate.usecase.types import Money
-from tests.plan.conftest import PROBE, changed
+from tests.plan.conftest import FACTS, PROBE, changed
+from tests.usecase.conftest import write
 
 CATALOGUE = catalogue.load()
+
+
+@pytest.fixture(scope="module")
+def needs(tmp_path_factory: pytest.TempPathFactory) -> Requirements:
+    folder = tmp_path_factory.mktemp("case")
+    write(folder)
+    return requirements.derive(load(folder), FACTS)
 
 
 def entry(
