@@ -101,6 +101,13 @@ def test_the_owner_counts_what_ran_and_closes_the_day_that_is_over(system: Syste
     assert kept(system)[0].spent is None, "nobody counted what ran on it"
 
 
+def test_a_plan_of_an_older_version_does_not_stop_the_owner(system: System) -> None:
+    with system.store.transaction() as tx:
+        tx.facts.put("plan", NAME, {"use_case": NAME})
+    actuals.close(system, [DAY], {})
+    assert kept(system) == []
+
+
 def test_the_next_plan_is_made_with_what_runs_took(system: System, loaded: Loaded) -> None:
     first = plan_of(loaded)
     item = first.requirements.item("one training")
