@@ -1,6 +1,4 @@
 import random
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -9,8 +7,9 @@ import pytest
 from bedplate.data.tables import Tables
 from bedplate.errors import NotFoundError
 from tests.data.endless_writer import rows
+from tests.forked import Program
 
-SCRIPT = str(Path(__file__).with_name("endless_writer.py"))
+SCRIPT = Path(__file__).with_name("endless_writer.py")
 KILLS = 10
 
 
@@ -22,14 +21,11 @@ def test_a_killed_write_happened_or_did_not(tmp_path: Path) -> None:
     choice = random.Random(seed)
     tables, number, versions = Tables(tmp_path), 0, 0
     for _ in range(KILLS):
-        writer = subprocess.Popen(
-            [sys.executable, SCRIPT, str(tmp_path), str(number)], stdout=subprocess.PIPE, text=True
-        )
-        assert writer.stdout is not None
+        writer = Program(SCRIPT, tmp_path, number)
         writer.stdout.readline()
         time.sleep(choice.uniform(0, 0.25))
         writer.kill()
-        said, _ = writer.communicate()
+        _, said, _ = writer.end()
         done = [tuple(map(int, line.split())) for line in said.splitlines() if line.count(" ") == 1]
         acknowledged = done[-1][0] if done else number - 1
 

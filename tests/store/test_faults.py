@@ -1,7 +1,5 @@
 """What goes wrong with a database file is told, and leaves nothing half done."""
 
-import os
-import signal
 import sqlite3
 import stat
 import subprocess
@@ -13,6 +11,7 @@ import pytest
 from bedplate import store as stores
 from bedplate.errors import StorageError, UnavailableError
 from bedplate.store import Store
+from tests.forked import Program
 
 _WRITER = """
 import sys
@@ -148,17 +147,12 @@ def kill_writers(path: Path, kills: int) -> int:
     """Kill a writer again and again at moments spread over its writes; returns how many writes it acknowledged."""
     acknowledged, there = -1, 0
     for kill in range(kills):
-        process = subprocess.Popen(
-            [sys.executable, "-c", _WRITER, str(path), str(there)], stdout=subprocess.PIPE, env=dict(os.environ)
-        )
-        assert process.stdout is not None
+        process = Program(_WRITER, path, there)
         for _ in range(1 + kill * 7 % 23):
             acknowledged = int(process.stdout.readline())
-        process.send_signal(signal.SIGKILL)
-        said = process.stdout.read().split(b"\n")[:-1]
+        process.kill()
+        said = process.end()[1].split("\n")[:-1]
         acknowledged = int(said[-1]) if said else acknowledged
-        process.stdout.close()
-        process.wait()
         opened = stores.open(path)
         with opened.read() as tx:
             # What lies further back was checked after an earlier kill.

@@ -2,11 +2,8 @@
 
 import json
 import logging
-import os
 import sqlite3
 import stat
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -19,6 +16,7 @@ import pytest
 from bedplate.errors import ConflictError, FencedError, GateError, HomeError, StorageError, UnavailableError
 from bedplate.records import Event
 from bedplate.workflow import Engine, Step
+from tests.forked import Program
 from tests.link import to_postgresql
 from tests.servers import Postgresql
 
@@ -210,12 +208,9 @@ def test_workflows_side_by_side(engine: Engine) -> None:
 # ------------------------------------------------------------------------------------------------------------ kill -9
 
 
-def run(
-    location: Path | str, folder: Path, workflow_id: str, count: int, death: str
-) -> subprocess.CompletedProcess[str]:
-    """Run the workflow in a process of its own."""
-    command = [sys.executable, str(PROCESS), str(location), str(folder), workflow_id, str(count), death]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=dict(os.environ))
+def run(location: Path | str, folder: Path, workflow_id: str, count: int, death: str) -> tuple[int, str, str]:
+    """Run the workflow in a process of its own: its code, and what it wrote."""
+    return Program(PROCESS, location, folder, workflow_id, count, death).end()
 
 
 @pytest.mark.slow
@@ -223,22 +218,22 @@ def test_after_kill_9_it_goes_on_where_it_was(location: Path | str, tmp_path: Pa
     """Killed before, inside and after steps, many times over one workflow: only an unrecorded step runs again."""
     deaths = ["0:before", "0:after", "1:recorded-previous", "2:before", "2:after", "3:recorded-previous", "end"]
     for death in deaths:
-        assert run(location, tmp_path, "flow", 4, death).returncode == -9, death
-    done = run(location, tmp_path, "flow", 4, "-")
-    results = json.loads(done.stdout)
+        assert run(location, tmp_path, "flow", 4, death)[0] == -9, death
+    code, out, err = run(location, tmp_path, "flow", 4, "-")
+    results = json.loads(out)
 
-    assert done.stderr == ""
+    assert (code, err) == (0, "")
     assert [result["step"] for result in results] == [0, 1, 2, 3]
     # Steps 0 and 2 were killed between their effect and its record: only they ran twice.
     assert Counter((tmp_path / "effects").read_text().split()) == Counter({"0": 2, "1": 1, "2": 2, "3": 1})
-    assert run(location, tmp_path, "flow", 4, "-").stdout == done.stdout
+    assert run(location, tmp_path, "flow", 4, "-") == (code, out, err)
 
 
 def test_what_a_killed_process_left_waits_for_who_asks(tmp_path: Path) -> None:
     """Starting takes up only what is executed again, and the rest is there for later, also after other work."""
     location, ran = tmp_path / "workflow.db", []
     for name in ("one", "two"):
-        assert run(location, tmp_path, name, 3, "1:before").returncode == -9
+        assert run(location, tmp_path, name, 3, "1:before")[0] == -9
     (tmp_path / "effects").unlink()
 
     with Engine(location) as engine:

@@ -3,8 +3,6 @@
 import contextlib
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,18 +18,19 @@ from bedplate.settings import Home
 from bedplate.store import Store
 from bedplate.workflow.lease import NAME, Lease, LeasedError, holder_of
 from bedplate.workflow.owner import Owner
+from tests.forked import Program
 from tests.link import to_postgresql
 from tests.servers import Postgresql
 
 PROCESS = Path(__file__).with_name("lease_process.py")
 PATIENCE = 30.0
-Start = Callable[[str, float], "subprocess.Popen[str]"]
+Start = Callable[[str, float], Program]
 
 
 @pytest.fixture
 def database(postgresql: Postgresql) -> str:
     """The address of a new database."""
-    return postgresql.database()
+    return postgresql.store()
 
 
 @pytest.fixture
@@ -51,29 +50,25 @@ def second(database: str) -> Iterator[Store]:
 @pytest.fixture
 def start(database: str, tmp_path: Path) -> Iterator[Start]:
     """Starts a process that takes the lease and writes; returns once it has written."""
-    started: list[subprocess.Popen[str]] = []
+    started: list[Program] = []
     (tmp_path / "key").write_text(ledger.new_key("test"))
 
-    def begin(holder: str, seconds: float) -> "subprocess.Popen[str]":
-        command = [sys.executable, str(PROCESS), database, str(tmp_path), holder, str(seconds)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    def begin(holder: str, seconds: float) -> Program:
+        process = Program(PROCESS, database, tmp_path, holder, seconds)
         started.append(process)
-        assert process.stdout is not None
         line = process.stdout.readline()
-        assert line[:1].isdigit(), line + process.stdout.read()
+        assert line[:1].isdigit(), line + process.stderr.read()
         return process
 
     yield begin
     for process in started:
-        process.kill()
-        process.communicate()
+        process.close()
 
 
-def end(process: "subprocess.Popen[str]", number: signal.Signals = signal.SIGKILL) -> list[str]:
+def end(process: Program, number: signal.Signals = signal.SIGKILL) -> list[str]:
     """Send a signal, and return what the process printed to its end."""
     process.send_signal(number)
-    out, _ = process.communicate(timeout=PATIENCE)
-    return out.splitlines()
+    return process.end(PATIENCE)[1].splitlines()
 
 
 @contextlib.contextmanager
