@@ -104,7 +104,8 @@ def read(
     chosen = _version(system, name, version, as_of)
     reader = access.reader_for(system, access.use_case_of(name), governance, policy_principal(principal), purpose)
     stream = reader.read(chosen, list(dict.fromkeys(columns)) or None, few=True)
-    rows = (row for batch in stream for row in zip(*(column.to_pylist() for column in batch.columns), strict=True))
+    first = (batch.slice(0, count + 1) for batch in stream)
+    rows = (row for batch in first for row in zip(*(column.to_pylist() for column in batch.columns), strict=True))
     found = tuple(tuple(map(_plain, row)) for row in islice(rows, count + 1))
     return TableRows(
         name=name,
