@@ -62,7 +62,7 @@ def _run(line: Connection, choice: random.Random, number: int, took: float) -> t
     """Let it write some files, and go on for a part of the time that one takes; gives the next file, and that time."""
     for _ in range(choice.randrange(3)):
         began = time.monotonic()
-        assert line.poll(60)
+        assert line.poll(300)
         number = line.recv() + 1
         took = time.monotonic() - began
     time.sleep(choice.uniform(0, took))

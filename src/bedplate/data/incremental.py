@@ -4,6 +4,7 @@ A row is known by the contract's primary key and stands once, however often its 
 greatest value of one column in the table; a row further below it than ``lateness`` is late.
 """
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, datetime, time, timedelta
 from typing import Any
@@ -181,26 +182,31 @@ def set_aside(tables: Tables, name: str, rows: pa.RecordBatchReader) -> TableVer
 
     Where a row stood in its source does not count: a batch that comes again may have others before it.
     """
-    new = rows.read_all()
     try:
         current = tables.current(name)
     except NotFoundError:
-        return tables.write(name, new, mode="overwrite")
-    held = tables.scan(current).read_all()
-    schema = pa.unify_schemas([held.schema, new.schema])
-    held, new = (pa.Table.from_batches(padded(t.to_batches(), schema), schema) for t in (held, new))
+        return tables.write(name, rows, mode="overwrite")
+    held = tables.schema(current)
+    schema = pa.unify_schemas([held, rows.schema])
+    views = {
+        "held": pa.RecordBatchReader.from_batches(schema, padded(tables.scan(current), schema)),
+        "new": pa.RecordBatchReader.from_batches(schema, padded(rows, schema)),
+    }
     same = " AND ".join(
         f"held.{duck.quote(column)} IS NOT DISTINCT FROM new.{duck.quote(column)}"
         for column in schema.names
         if column != "_source_row"
     )
     query = f"SELECT new.* FROM new ANTI JOIN held ON {same}"  # noqa: S608  identifiers are quoted
-    with duck.connect({"held": held, "new": new}) as connection:
-        added: Any = connection.sql(query).to_arrow_table().cast(schema)
-    if not added.num_rows:
-        return current
-    with tables.stage(name, pa.concat_tables([held, added])) as staged:
-        return staged.commit(mode="overwrite", after=current, what="ingest")
+    with duck.connect(views) as connection:
+        found: Iterable[pa.RecordBatch] = connection.sql(query).to_arrow_reader(1 << 16)
+        added = (batch.cast(schema) for batch in found)
+        if held == schema:
+            with tables.stage(name, added, schema) as staged:
+                return current if not staged.rows else staged.commit(mode="append", after=current, what="ingest")
+        before = padded(tables.scan(current), schema)
+        with tables.stage(name, itertools.chain(before, added), schema) as staged:
+            return staged.commit(mode="overwrite", after=current, what="ingest")
 
 
 def window(model: Model, wanted: Incremental, since: str | None, until: str | None) -> Window:

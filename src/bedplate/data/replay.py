@@ -70,14 +70,12 @@ def replay(
     try:
         with tables.stage(name, standing.with_held(check.accepted_batches(), check.schema), check.schema) as staged:
             table = standing.commit(staged, check.accepted)
-        left = _left(check, rows)
+        made = aside
+        if check.accepted or standing.known:
+            with tables.stage(aside.name, _left(check, rows)) as staged:
+                made = staged.commit(mode="overwrite", after=aside, what="replay")
     finally:
         check.close()
-    if check.accepted or standing.known:
-        with tables.stage(aside.name, left) as staged:
-            made = staged.commit(mode="overwrite", after=aside, what="replay")
-    else:
-        made = aside
     return Replayed(
         dataset=dataset,
         table=table,
@@ -90,35 +88,42 @@ def replay(
     )
 
 
-def _left(check: Check, rows: "Quarantined") -> pa.Table:
-    again = check.set_aside().read_all()
-    parts = [*rows.kept, again] if again.num_rows else rows.kept
-    if not parts:
-        return rows.held.slice(0, 0)
-    schema = pa.unify_schemas([part.schema for part in parts])
-    return pa.concat_tables([pa.Table.from_batches(padded(part.to_batches(), schema), schema) for part in parts])
+def _left(check: Check, rows: "Quarantined") -> pa.RecordBatchReader:
+    """What stays in the quarantine: the rows that no replay can bring in, and those that break the contract again."""
+    again = check.set_aside()
+    schema = pa.unify_schemas([rows.schema, again.schema])
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for batch, stays in rows.batches():
+            yield from padded([batch.filter(stays)], schema)
+        yield from padded(again, schema)
+
+    return pa.RecordBatchReader.from_batches(schema, batches())
 
 
 class Quarantined:
-    """The rows of a quarantine as a source. Those whose key another row holds are ``kept``: the first keeps it."""
+    """The rows of a quarantine as a source, some at a time. Those whose key another row holds stay there."""
 
     kind, typed, open_ended = "quarantine", False, True
+    unconfined = ""
 
     def __init__(self, tables: Tables, version: TableVersion, keys: set[str]) -> None:
-        self.label, self._version = version.name, version
-        self.held: pa.Table = tables.scan(version).read_all()
-        rules: list[list[str] | None] = self.held.column("_rules").to_pylist()
-        stays = pa.array([bool(keys.intersection(found or ())) for found in rules], pa.bool_())
-        self.kept = [self.held.filter(stays)] if pc.any(stays).as_py() else []
-        self._rows = self.held.filter(pc.invert(stays))
+        self.label, self.schema = version.name, tables.schema(version)
+        self._tables, self._version, self._keys = tables, version, keys
+
+    def batches(self) -> Iterator[tuple[pa.RecordBatch, pa.Array]]:
+        """All rows, and which of them stay."""
+        for batch in self._tables.scan(self._version):
+            rules: list[list[str] | None] = batch.column("_rules").to_pylist()
+            yield batch, pa.array([bool(self._keys.intersection(found or ())) for found in rules], pa.bool_())
 
     def columns(self, wanted: Sequence[str]) -> pa.Schema:
         """Text, whatever is asked for: a column that the rows lack is null in them."""
         return pa.schema([pa.field(name, pa.string()) for name in wanted])
 
     def total(self) -> int:
-        """How many rows there are."""
-        return int(self._rows.num_rows)
+        """How many rows there are that may come in."""
+        return sum(len(stays) - pc.sum(stays).as_py() for _, stays in self.batches() if len(stays))
 
     def digest(self) -> Digest:
         """That of the version."""
@@ -126,24 +131,28 @@ class Quarantined:
 
     def read(self, names: Sequence[str], known: Sequence[str] | None = None) -> Iterator[Chunk | BadLine]:
         """The rows, each with the file and number that it had in its source."""
-        start = 0
-        files: list[Any] = self._rows.column("_source_file").to_pylist()
-        lines: list[Any] = self._rows.column("_text").to_pylist()
-        while start < len(files):
-            if lines[start] is not None:
-                told = self._rows.slice(start, 1).to_pylist()[0]
-                reason = str(told["_reasons"]).removeprefix("the row ")
-                yield BadLine(files[start] or "", told["_source_row"], lines[start], reason)
-                start += 1
-                continue
-            end = start + 1
-            while end < len(files) and files[end] == files[start] and lines[end] is None:
-                end += 1
-            part = self._rows.slice(start, end - start)
-            columns = [
-                part.column(name) if name in part.column_names else pa.chunked_array([pa.nulls(len(part), pa.string())])
-                for name in names
-            ]
-            numbers = np.asarray(part.column("_source_row").to_numpy())
-            yield Chunk(files[start] or "", pa.table(dict(zip(names, columns, strict=True))), numbers)
-            start = end
+        for batch, stays in self.batches():
+            yield from _chunks(batch.filter(pc.invert(stays)), names)
+
+
+def _chunks(rows: pa.RecordBatch, names: Sequence[str]) -> Iterator[Chunk | BadLine]:
+    start = 0
+    files: list[Any] = rows.column("_source_file").to_pylist()
+    lines: list[Any] = rows.column("_text").to_pylist()
+    while start < len(files):
+        if lines[start] is not None:
+            told = rows.slice(start, 1).to_pylist()[0]
+            reason = str(told["_reasons"]).removeprefix("the row ")
+            yield BadLine(files[start] or "", told["_source_row"], lines[start], reason)
+            start += 1
+            continue
+        end = start + 1
+        while end < len(files) and files[end] == files[start] and lines[end] is None:
+            end += 1
+        part = rows.slice(start, end - start)
+        columns = [
+            part.column(name) if name in part.schema.names else pa.nulls(part.num_rows, pa.string()) for name in names
+        ]
+        numbers = np.asarray(part.column("_source_row").to_numpy())
+        yield Chunk(files[start] or "", pa.table(dict(zip(names, columns, strict=True))), numbers)
+        start = end

@@ -187,7 +187,8 @@ def _first_line(error: object) -> str:
 def produce(source: Source, connections: Mapping[str, str], scratch: Path) -> tuple[Path, ...]:
     """What a program gives: a resource of dlt, or anything else that can be iterated over, written as JSON lines.
 
-    The home names the program, as ``program:module:name``; a use case can choose it and not say what it runs.
+    The home names the program, as ``program:module:name``; a use case can choose it and not say what it runs. One
+    resource of a source is ``program:module:source.resource``.
 
     Raises:
         InputError: the home has no such connection, or it is none of a program.
@@ -203,9 +204,11 @@ def produce(source: Source, connections: Mapping[str, str], scratch: Path) -> tu
     path = scratch / "rows.json"
     encoder = msgspec.json.Encoder(enc_hook=str)
     try:
-        given = getattr(importlib.import_module(module), name)
+        given: Any = importlib.import_module(module)
+        for part in name.split("."):
+            given = _iterable(getattr(given, part))
         with path.open("wb") as file:
-            for item in given() if callable(given) and not hasattr(given, "__iter__") else given:
+            for item in given:
                 for row in _rows_of(item):
                     file.write(encoder.encode(row) + b"\n")
     except BedplateError:
@@ -217,8 +220,17 @@ def produce(source: Source, connections: Mapping[str, str], scratch: Path) -> tu
     return (path,)
 
 
+def _iterable(given: Any) -> Any:
+    """What is made where a function or a source of dlt makes what can be iterated over."""
+    return given() if callable(given) and not hasattr(given, "__iter__") else given
+
+
 def _rows_of(item: Any) -> Iterable[Any]:
-    """The rows of what a program gave at once: a row, a list of rows, or an Arrow table."""
+    """The rows of what a program gave at once: a row, a list of rows, an Arrow table, or a data frame."""
+    if hasattr(item, "to_dicts"):  # of Polars
+        return item.to_dicts()  # type: ignore[no-any-return]
+    if hasattr(item, "iterrows"):  # of pandas: through Arrow, what is missing is null
+        item = pa.Table.from_pandas(item, preserve_index=False)
     if hasattr(item, "to_pylist"):
         return item.to_pylist()  # type: ignore[no-any-return]
     return item if isinstance(item, list | tuple) else (item,)
