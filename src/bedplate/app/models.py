@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from bedplate.errors import DeniedError, InputError, UnavailableError
+from bedplate.errors import ConflictError, DeniedError, InputError
 from bedplate.identity import Principal
 from bedplate.ids import Digest
 from bedplate.release import environments, foreign, searching
@@ -132,7 +132,7 @@ class ModelRegistry:
         Raises:
             NotFoundError: there is no such version.
             InputError: there is no converter for it, or nothing to convert.
-            UnavailableError: its files are not with this server.
+            ConflictError: its files are not with this server.
             UserCodeError: it could not be loaded or converted.
             IntegrityError: what it was converted to says something else.
         """
@@ -144,7 +144,7 @@ class ModelRegistry:
         if row.fact is not None:
             raise InputError("a version that the flow made runs no code", where=f"{name} version {number}")
         if files is None:
-            raise UnavailableError(
+            raise ConflictError(
                 "the files of this version are not with this server, so they cannot be converted here",
                 where=row.location,
                 fix="log the model to a run, and register it from there",
