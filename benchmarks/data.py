@@ -388,24 +388,25 @@ def _scan_by_hand(folder: Path, *, hashed: bool) -> dict[str, Any]:
 
 
 def join_ours(folder: Path) -> dict[str, Any]:
-    """The governed tables as views of the one DuckDB factory."""
-    from bedplate.data import duck
+    """What training does: governed labels joined with a view of governed rows."""
+    from bedplate import features
     from bedplate.data.masks import Mask
 
     masks = {"labels": {"time": []}, "features": {"segment": [Mask(kind="generalise", step=100)],
                                                   "f3": [Mask(kind="null")]}}  # fmt: skip
     reader = _reader(folder, lambda _: None, masks, {"labels": VISITS, "features": VISITS})
     made, result = _tables(folder), {}
+    names = ["customer", "time", "f0", "f1", "f2", "f3", "segment"]
+    view = features.FeatureView(
+        name="f", entity=("customer",), times={"features": "time"}, rows=True,
+        sql=f"SELECT {', '.join(names)} FROM features",
+    )  # fmt: skip
     with _timed(result):
-        views = {
-            "labels": reader.read(_version(made["labels"]), ["customer", "time", "bought"]),
-            "features": reader.read(
-                _version(made["features"]), ["customer", "time", "f0", "f1", "f2", "f3", "segment"]
-            ),
-        }
-        with duck.connect(views, memory=4 << 30) as connection:
-            out = sum(batch.num_rows for batch in connection.sql(ASOF).to_arrow_reader(1 << 16))
-    return {**result, "rows": out}
+        labels = reader.read(_version(made["labels"]), ["customer", "time", "bought"]).read_all()
+        joined = features.join(
+            labels, "time", [view], lambda _: reader.read(_version(made["features"]), names), memory=4 << 30
+        )
+    return {**result, "rows": joined.num_rows}
 
 
 def join_by_hand(folder: Path) -> dict[str, Any]:

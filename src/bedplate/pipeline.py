@@ -38,7 +38,17 @@ def dataset(*, name: str) -> Callable[[F], F]:
 
 
 def feature_view(
-    *, entity: tuple[str, ...] | str, inputs: tuple[str, ...], time: str | Mapping[str, Any] | None = None
+    *,
+    entity: tuple[str, ...] | str,
+    inputs: tuple[str, ...],
+    time: str | Mapping[str, Any] | None = None,
+    rows: bool = False,
+    windows: Mapping[str, Mapping[str, str]] | None = None,
+    on_demand: Mapping[str, str] | None = None,
+    request: tuple[str, ...] = (),
+    ttl: str | None = None,
+    defaults: Mapping[str, float] | None = None,
+    owner: str = "",
 ) -> Callable[[F], F]:
     """Mark a function that returns the SQL of a feature view.
 
@@ -48,9 +58,29 @@ def feature_view(
     ``time`` says by what an input ends: the name of its timestamp column, for all inputs or by input; a count of
     periods as ``{"column": "week", "first": "2016-12-26", "days": 7}``, where period 1 begins at ``first`` and its rows
     are known from its beginning on; or None for an input that has no time, such as a product list.
+
+    With ``rows``, or ``windows``, the SQL gives a row for each row of its one input instead, with its timestamp column:
+    an entity's features at any moment are those of its newest row before it. ``windows`` makes features of these rows,
+    by name: ``{"spend_7d": {"of": "sum", "column": "value", "over": "7 d"}}`` (of ``count``, ``sum``, ``mean``,
+    ``min``, ``max`` or ``last``).
+
+    ``on_demand`` are features that a request completes: arithmetic on the view's features and the columns that
+    ``request`` names, ``{"over_usual": "amount / spend_mean"}``. ``ttl`` (``30 d``) is how old may be what features
+    rest on, ``defaults`` are what stands for a feature that is missing, ``owner`` who answers for it.
     """
-    keys = (entity,) if isinstance(entity, str) else entity
-    return lambda function: _marker("feature_view", function, {"entity": keys, "inputs": inputs, "time": time})
+    options = {
+        "entity": (entity,) if isinstance(entity, str) else entity,
+        "inputs": inputs,
+        "time": time,
+        "rows": rows or bool(windows),
+        "windows": {name: dict(window) for name, window in (windows or {}).items()},
+        "on_demand": dict(on_demand or {}),
+        "request": request,
+        "ttl": ttl,
+        "defaults": dict(defaults or {}),
+        "owner": owner,
+    }
+    return lambda function: _marker("feature_view", function, options)
 
 
 @overload

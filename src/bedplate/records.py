@@ -167,6 +167,25 @@ class ContractChange(msgspec.Struct, frozen=True, kw_only=True):
     breaks: Breaks
 
 
+class ViewRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A feature view as it was declared when its table was made; ``digest`` is the version of the declaration.
+
+    ``rests_on`` are the columns of its inputs that its features may tell of. ``ttl`` in seconds; ``rows``: what it says
+    of an entity is that of the entity's rows, at any moment.
+    """
+
+    digest: Digest
+    entity: tuple[str, ...]
+    rests_on: tuple[str, ...]
+    inputs: tuple[str, ...] = ()
+    rows: bool = False
+    ttl: float | None = None
+    defaults: dict[str, float] = {}
+    on_demand: dict[str, str] = {}
+    request: tuple[str, ...] = ()
+    owner: str = ""
+
+
 class FeatureSet(msgspec.Struct, frozen=True, kw_only=True):
     """Fact ``features``: the feature tables, one row per entity and ``as_of``; nothing in a row is later than it."""
 
@@ -175,6 +194,7 @@ class FeatureSet(msgspec.Struct, frozen=True, kw_only=True):
     as_of: tuple[str, ...]
     code_digest: Digest
     inputs: tuple[TableVersion, ...]
+    declared: dict[str, ViewRecord] = {}
 
 
 # ----------------------------------------------------------------------------------------------------------- training

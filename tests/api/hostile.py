@@ -35,7 +35,7 @@ _TEXTS = (
     "prediction", "principal", "purpose", "reason", "resource", "rule", "run_link", "run_name", "series",
     "source_run_id", "text", "trace_archival_config", "upload_id", "user_id", "username", "file", "level", "p0",
     "p1", "p2", "p3", "before", "column", "order", "page", "after", "limit", "other", "seen", "steps",
-    "model_id", "decision", "what", "comparison", "id", "at", "view", "left", "under", "axis", "scale",
+    "model_id", "feature_view", "decision", "what", "comparison", "id", "at", "view", "left", "under", "axis", "scale",
     "smooth", "value", "scoring", "table", "to",
     "q", "who", "policies", "dataset",
 )  # fmt: skip
@@ -67,6 +67,7 @@ def usual(team: Team, run: str, model: str, csrf: str) -> dict[str, Any]:
         "datasets": [{"dataset": _DATASET, "tags": [_PAIR]}], "models": [{"model_id": model, "step": 1}],
         "source": f"runs:/{run}/m", "status": "RUNNING", "expires": "2030-01-01T00:00:00Z",
         "view_type": "ACTIVE_ONLY", "run_view_type": "ACTIVE_ONLY", "mode": "RESTRICT", "workspace": "default",
+        "keys": [1],
         "quota": {"rate": 1.0, "burst": 1, "day": 1, "month": 1},
         "/api/2.0/mlflow/logged-models/search datasets": [{"dataset_name": "d", "dataset_digest": "d1"}],
         "/api/v1/use-cases name": sample.NAME,

@@ -19,7 +19,7 @@ from bedplate.errors import DeniedError, InputError, NotFoundError, StateError
 from bedplate.identity import Principal
 from bedplate.ids import digest_bytes
 from bedplate.observe.ship import SCHEMA
-from bedplate.records import Bundle, FeatureSet, Governance
+from bedplate.records import Bundle, FeatureSet, Governance, ViewRecord
 from bedplate.serve.state import key_of
 from bedplate.store.subjects import word
 from bedplate.usecase.starter import starter
@@ -84,7 +84,11 @@ def system(tmp_path: Path, folder: Path) -> Iterator[System]:
                 NAME, folder=str(folder), file="usecase.yaml", file_digest=row.file_digest, objective=row.objective
             )
             dataset = tx.facts.put("dataset", NAME, came_in)
-            made = FeatureSet(views=views, columns={}, as_of=(), code_digest=digest_bytes(b""), inputs=(came_in.table,))
+            recent = ViewRecord(digest=digest_bytes(b""), entity=("customer",), rests_on=())
+            made = FeatureSet(
+                views=views, columns={}, as_of=(), code_digest=digest_bytes(b""), inputs=(came_in.table,),
+                declared={"recent": recent},
+            )  # fmt: skip
             tx.facts.put("features", NAME, made, (dataset.digest,))
             some = digest_bytes(b"bundle")
             for version, parents in ((1, (dataset.digest,)), (2, ())):

@@ -30,6 +30,11 @@ export kubernetes ENDPOINT --as --gateway --home --host --image --json --namespa
 export ray USE_CASE --home --json --option --out
 export skypilot USE_CASE --home --json --option --out
 export terraform USE_CASE --home --json --option --out
+features get USE_CASE VIEW KEY... --home --json --purpose
+features list --home --json
+features materialize USE_CASE [VIEW]... --as-of --from --home --json --to
+features show USE_CASE VIEW --home --json
+features skew USE_CASE --home --json --limit --sample --since
 gc --dry-run --home --json --older-than
 init FOLDER --home --json --name
 key create NAME --expires --home --json --label

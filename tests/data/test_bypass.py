@@ -6,8 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import polars
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from pyarrow import csv
 
 from bedplate.data import duck, ingest, reads
 from bedplate.data import tables as tables_module
@@ -16,6 +20,7 @@ from bedplate.data.predicates import attributes
 from bedplate.data.reads import Protection, Reader, ReadRecord
 from bedplate.data.tables import Tables
 from bedplate.errors import BedplateError, ContractError, DeniedError, InputError
+from bedplate.features import join
 from bedplate.features.point_in_time import compute_view
 from bedplate.features.views import FeatureView
 from bedplate.policy import values
@@ -23,6 +28,7 @@ from bedplate.policy.filters import RowPolicies
 from bedplate.policy.policies import InForce, Policies
 from bedplate.policy.values import Principal
 from bedplate.records import TableVersion
+from bedplate.serve.state import packed
 from bedplate.usecase.types import DataSet, Source
 
 SECRET = "123-45-6789"
@@ -169,6 +175,70 @@ def test_explaining_a_query_shows_nothing_more(tables: Tables, version: TableVer
         plan = str(query(reader(tables).read(version), f"{word} SELECT * FROM t WHERE income > 5"))
         assert not any(text in plan for text in (SECRET, HIDDEN, "north", "south", "90000"))
         assert "3 rows" not in plan.lower()
+
+
+VIEW = FeatureView(
+    name="v", entity=("id",), times={"t": "moment"}, rows=True, sql="SELECT id, moment, income, 1 AS there FROM t"
+)
+WHEN = pa.array([dt.datetime(2026, 1, 1)] * 3, pa.timestamp("us"))
+LATER = pa.table({"id": [1, 2, 3], "asked": pa.array([dt.datetime(2026, 2, 1)] * 3, pa.timestamp("us"))})
+CUT = [dt.datetime(2026, 2, 1, tzinfo=dt.UTC)]
+
+
+def _sql(stream: pa.RecordBatchReader, sql: str) -> bytes:
+    return str(query(stream, sql)).encode()
+
+
+def _file(stream: pa.RecordBatchReader, write: Callable[[pa.Table, Any], object]) -> bytes:
+    sink = pa.BufferOutputStream()
+    write(stream.read_all(), sink)
+    return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
+
+
+WAYS_OUT: dict[str, Callable[[pa.RecordBatchReader], bytes]] = {
+    "parquet": lambda rows: _file(rows, lambda table, sink: pq.write_table(table, sink, compression="none")),
+    "csv": lambda rows: _file(rows, csv.write_csv),
+    "arrow": lambda rows: _file(rows, lambda table, sink: pa.ipc.new_file(sink, table.schema).write_table(table)),
+    "frame": lambda rows: polars.from_arrow(rows.read_all()).write_json().encode(),  # type: ignore[union-attr]
+    "sql": lambda rows: _sql(rows, "SELECT * FROM t"),
+    "statistics": lambda rows: _sql(rows, "SELECT * FROM (SUMMARIZE t)"),
+    "histogram": lambda rows: _sql(rows, "SELECT histogram(income), list(ssn), max(born), mode(region) FROM t"),
+    "features": lambda rows: str(compute_view(VIEW, lambda _: rows, CUT).to_pydict()).encode(),
+    "join": lambda rows: str(join(LATER, "asked", [VIEW], lambda _: rows).to_pydict()).encode(),
+    "online": lambda rows: b"".join(value for _, value in packed(compute_view(VIEW, lambda _: rows, CUT), ("id",))),
+}
+
+
+@pytest.mark.parametrize("way", WAYS_OUT)
+def test_masks_and_filters_hold_on_every_way_out(tables: Tables, way: str) -> None:
+    """What leaves a governed read in any form is what went in: two rows of the north, their values masked."""
+    version = tables.write("t", ROWS.append_column("moment", WHEN), mode="overwrite")
+    masked, open_ = (WAYS_OUT[way](reader(tables, who).read(version)) for who in (ENGINEER, ADMIN))
+    incomes = [np.float32(income).tobytes() for income in (90_000, 10_000, 50_000)] if way == "online" else []
+    hidden = [SECRET.encode(), HIDDEN.encode(), b"south", b"90000", b"10000", b"50000", b"1990", *incomes]
+    assert any(value in open_ for value in hidden)
+    assert not any(value in masked for value in hidden)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "COPY t TO 'out.csv'",
+        "COPY (SELECT * FROM t) TO 'out.parquet' (FORMAT parquet)",
+        "EXPORT DATABASE 'out'",
+        "ATTACH 'out.db'",
+        "INSTALL httpfs",
+        "SET enable_external_access = true",
+    ],
+)
+def test_sql_exports_nothing_by_itself(tables: Tables, version: TableVersion, sql: str, tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    with (
+        duck.connect({"t": reader(tables).read(version)}, threads=1) as connection,
+        pytest.raises(duck.duckdb.Error, match=r"(?i)disabled|locked|permission"),
+    ):
+        connection.execute(sql.replace("'out", f"'{tmp_path}/out"))
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize(

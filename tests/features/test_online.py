@@ -12,12 +12,19 @@ from hypothesis.extra import numpy as hnp
 from bedplate import online
 from bedplate.errors import InputError, IntegrityError
 from bedplate.features import materialise
+from bedplate.ids import digest_bytes
+from bedplate.records import ViewRecord
 from bedplate.serve.state import View, key_of, moments_of, pack_row, pack_rows, unpack_many, unpack_row, unpack_rows
 
 NOW, THEN = datetime(2017, 2, 1, tzinfo=UTC), datetime(2017, 1, 1, tzinfo=UTC)
 WIDTH = 3
 VIEW = View(namespace="v", columns=("a", "b", "c"))
 OTHER = View(namespace="v", columns=("b", "a", "c"))
+
+
+def of(*entity: str) -> ViewRecord:
+    """What is written of a view of these columns."""
+    return ViewRecord(digest=digest_bytes(b""), entity=entity, rests_on=())
 
 
 @given(values=hnp.arrays(np.float32, st.tuples(st.integers(0, 5), st.just(WIDTH)), elements=st.floats(width=32)))
@@ -57,7 +64,7 @@ def test_the_rows_of_one_moment_go_online(tmp_path):
     )
     store = online.open(tmp_path / "online")
 
-    counts = materialise(store, {"s": (("customer",), single), "p": (("customer", "item"), pairs)}, NOW)
+    counts = materialise(store, {"s": (of("customer"), single), "p": (of("customer", "item"), pairs)}, NOW)
 
     assert counts == {"s": 2, "p": 2}
     one, two = (store.get("s", key_of(i)) for i in (1, 2))
@@ -80,5 +87,5 @@ def test_online_views_are_keyed_by_whole_numbers(tmp_path):
     store = online.open(tmp_path / "online")
 
     with pytest.raises(InputError, match="customer"):
-        materialise(store, {"s": (("customer",), table)}, NOW)
+        materialise(store, {"s": (of("customer"), table)}, NOW)
     store.close()

@@ -11,7 +11,7 @@ from tests.train import shop
 
 def declaration(**options):
     given = {"entity": ("customer",), "inputs": ("sales",), "time": "at", **options}
-    return SimpleNamespace(name="view", kind="feature_view", options=given, sql="select 1 as customer")
+    return SimpleNamespace(name="view", kind="feature_view", options=given, sql="select 1 as customer", line=7)
 
 
 def test_the_retail_views_are_well_formed():
@@ -39,11 +39,32 @@ def test_views_come_in_the_order_asked_for():
         ({"time": None}, "no input has a time"),
         ({"time": {"other": "at"}}, "how each input ends"),
         ({"time": {"sales": {"column": "week", "first": "soon", "days": 7}}}, "how each input ends"),
+        ({"rows": True, "inputs": ("sales", "shops")}, "one input"),
+        ({"rows": True, "time": {"sales": {"column": "week", "first": "2026-01-05", "days": 7}}}, "one input"),
+        ({"windows": {"n": {"of": "count"}}}, "no length"),
+        ({"windows": {"n": {"of": "count", "over": "7"}}}, "windows.n.over"),
+        ({"windows": {"n": {"of": "count", "over": "-7 d"}}}, "windows.n.over"),
+        ({"windows": {"n": {"of": "median", "column": "v", "over": "7 d"}}}, "window of n cannot be used"),
+        ({"windows": {"n": {"of": "sum", "over": "7 d"}}}, "sum of no column"),
+        ({"windows": {"n": {"of": "count", "column": "v", "over": "7 d"}}}, "count of v"),
+        ({"windows": {"n": {"of": "count", "over": "7 d", "every": "1 d"}}}, "no 'every'"),
+        ({"ttl": "soon"}, "ttl"),
+        ({"defaults": {"n": "none"}}, "default is no number"),
+        ({"on_demand": {"x": "__import__('os')"}}, "cannot be used in a feature on demand"),
+        ({"on_demand": {"x": "n.real"}}, "cannot be used in a feature on demand"),
+        ({"on_demand": {"x": "n **"}}, "no expression"),
+        ({"on_demand": {"x": "min(n)"}}, "min takes 2"),
+        ({"on_demand": {"x": "n"}, "entity": ("a", "b")}, "of one entity"),
+        ({"on_demand": {"x": "n"}, "request": ("y",)}, "no feature on demand uses 'y'"),
+        (
+            {"windows": {"n": {"of": "count", "over": "7 d"}}, "on_demand": {"x": "y"}, "rows": True},
+            "'y' is no feature",
+        ),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options, found):
-    """Each names the view."""
-    with pytest.raises(InputError, match=found):
+    """Each names the view, and its line."""
+    with pytest.raises(InputError, match=rf"pipeline.py:7: view(.|\n)*{found}|{found}(.|\n)*pipeline.py:7"):
         declared([declaration(**options)], ["view"])
 
 

@@ -12,7 +12,7 @@ import openai
 import pytest
 
 from bedplate import settings
-from bedplate.app import endpoints, owned, tracing
+from bedplate.app import endpoints, features, owned, tracing
 from bedplate.app.read_models import STAGES, EndpointStatus, RunSummary
 from bedplate.app.system import System
 from bedplate.isolation import confine
@@ -307,6 +307,15 @@ from bedplate import pipeline
 @pipeline.feature_view(entity="household", inputs=("visits",), time="at")
 def recent() -> str:
     return "SELECT household, sum(spent) AS spent, count(*) AS visits FROM visits GROUP BY household"
+
+
+@pipeline.feature_view(
+    entity="household", inputs=("visits",), time="at", defaults={"visits_7d": 0},
+    windows={"visits_7d": {"of": "count", "over": "7 d"}, "spent_7d": {"of": "sum", "column": "spent", "over": "7 d"}},
+    on_demand={"worth_of_spent": "worth / spent_7d"}, request=("worth",),
+)
+def lately() -> str:
+    return 'SELECT household, "at", spent FROM visits'
 """
 
 
@@ -331,11 +340,11 @@ def coupons() -> dict[str, tuple[dict[str, str], str]]:
 
 def test_features_by_the_key_of_an_entity(tmp_path: Path) -> None:
     """A request names a household and the coupon; what the household spent is read from the online store."""
-    parameters = "{ table: coupons, time: given, features: { view: recent, entity: household } }"
+    parameters = "{ table: coupons, time: given, features: { view: [recent, lately], entity: household } }"
     folder = case(
         tmp_path / "case", FEATURES, coupons(),
         (r"target: paid_late.*", "target: used"),
-        (r"# features: .*", "features: [recent]"),
+        (r"# features: .*", "features: [recent, lately]"),
         (r"holdout: 20 %.*", f"holdout: 14 d\n  windows: 12\n  parameters: {parameters}"),
         NO_LOGISTIC,
     )  # fmt: skip
@@ -348,3 +357,14 @@ def test_features_by_the_key_of_an_entity(tmp_path: Path) -> None:
         observed = served.summary.evidence.observation
         assert observed is not None
         assert observed.body.predictions
+        seen = served.system.tables.scan(served.system.tables.current("invoices/features/lately")).read_all()
+        assert len(set(seen["as_of"].to_pylist())) > 59  # of the very moments of the coupons, beside the cuts
+        who = served.system.identity.authenticate(served.system.token)
+        line = next(line for line in features.listed(served.system, who) if line.view == "lately")
+        assert (line.features, line.as_of is not None) == (3, True)
+        materialised = features.materialise(served.system, who, "invoices", as_of="2026-04-20T00:00")
+        assert materialised.views == {"recent": 40, "lately": 40}
+        found = features.get(served.system, who, "invoices", "lately", [1])
+        assert found.entities[0].values[0] == 7.0
+        same = served.http.post("/v1/features", json={"view": "lately", "keys": [1]}).json()
+        assert same["values"] == [list(found.entities[0].values)]

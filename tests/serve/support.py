@@ -16,7 +16,7 @@ from bedplate.bundle import Manifest
 from bedplate.ids import Digest, digest_bytes
 from bedplate.journal import predictions
 from bedplate.policy.values import Principal
-from bedplate.records import ModelSignature, TensorSpec
+from bedplate.records import Governance, ModelSignature, TensorSpec
 from bedplate.serve import snapshot
 from bedplate.serve.snapshot import Quotas, Route
 from bedplate.serve.spec import ReplicaSpec
@@ -139,15 +139,17 @@ class World:
         expires: str | None = None,
         routes: dict[str, Route] | None = None,
         quotas: Quotas | None = None,
+        governed: dict[str, Governance] | None = None,
     ) -> None:
-        """Put the keys, and routes and quotas if there are any, into force."""
+        """Put the keys, and routes, quotas and governance if there are any, into force."""
         entries = {
             snapshot.name_of_token(token): snapshot.Key(
                 principal=Principal(kind="Service", id=f"svc-{i}", name=f"svc-{i}", groups=groups), expires=expires
             )
             for i, (token, groups) in enumerate(self.keys.items())
         }
-        made = snapshot.new(entries, policies, routes=routes, quotas={"linear": quotas} if quotas else None)
+        counted = {"linear": quotas} if quotas else None
+        made = snapshot.new(entries, policies, routes=routes, quotas=counted, governed=governed)
         snapshot.write(self.snapshot, made, self._key)
 
     def bundle(

@@ -18,11 +18,12 @@ from bedplate import online
 from bedplate.compute.task import Result, Task
 from bedplate.errors import InputError, IntegrityError, UnavailableError
 from bedplate.features import materialise
-from bedplate.records import ModelSignature, TensorSpec
+from bedplate.ids import digest_bytes
+from bedplate.records import ModelSignature, TensorSpec, ViewRecord
 from bedplate.serve import joining
 from bedplate.serve.joining import Joined
 from bedplate.serve.predictors import NO_FEATURES
-from bedplate.serve.state import View, key_of, pack_row
+from bedplate.serve.state import View, key_of, pack_row, packed
 from bedplate.serve.supervisor import Supervisor
 from bedplate.train import tabular
 from bedplate.train.joined import Join, config_of, join
@@ -78,7 +79,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 @pytest.fixture(scope="module")
 def url(world: World, release: Result) -> Iterator[str]:
     store = online.Scoped(online.open(world.home.online), world.spec().use_case)
-    materialise(store, {"recent": (("household",), view())}, HOURS[2])
+    materialise(
+        store, {"recent": (ViewRecord(digest=digest_bytes(b""), entity=("household",), rests_on=()), view())}, HOURS[2]
+    )
     store.put_many("recent", [(key_of(4), pack_row(("spent", "visits"), np.array([7, 8], np.float32), old()))])
     store.close()
     signature = msgspec.convert(release.result["signature"], ModelSignature)
@@ -206,9 +209,9 @@ def test_a_row_learns_from_the_newest_features_known_at_its_time(
         }
     )
     labels = pa.table({"e": pa.array([a[0] for a in asked], pa.int64()), "t": times([a[1] for a in asked])})
-    config = config_of(Join(view="v", entity="e", defaults={"x": -7.0}, max_age="20 min"), features)
+    config = config_of(Join(view="v", entity="e", defaults={"x": -7.0}, max_age="20 min"), {"v": features})
 
-    joined = join(labels, "t", features, config)["x"].to_pylist()
+    joined = join(labels, "t", {"v": features}, config)["x"].to_pylist()
 
     for (entity, at), value in zip(asked, joined, strict=True):
         before = max(((k[1], k[2]) for k in known if k[0] == entity and k[1] <= at), default=(-100, 0.0))
@@ -246,3 +249,45 @@ def test_a_release_whose_parts_do_not_fit_is_not_loaded(release: Result) -> None
     good = joining.assemble(files, signature)
     asked = {"household": np.array([[1]]), "coupon": np.array([[0.0]], np.float32)}
     assert good.predict(asked, NO_FEATURES).features["missing"] == {"recent": {"unknown": ["1"]}}
+
+
+def test_several_views_and_features_on_demand_are_the_same_in_training_and_in_a_request() -> None:
+    """An answer rests on what training saw: values of both views, and what is made of them and of the request."""
+    stamps = pa.array([HOURS[0], HOURS[0]], pa.timestamp("us", "UTC"))
+    base: dict[str, Any] = {"e": [1, 2], "as_of": stamps}
+    tables = {
+        "one": pa.table({**base, "seen": stamps, "a": pa.array([2.0, None], pa.float32())}),
+        "two": pa.table({**base, "b": pa.array([5.0, 6.0], pa.float32())}),
+    }
+    asked = Join(view=("one", "two"), entity="e", on_demand={"c": "x / a + b", "d": "c * 2"}, defaults={"c": 0.5})
+    config = config_of(asked, tables)
+    labels = pa.table({"e": [1, 2, 9], "t": pa.array([HOURS[1]] * 3), "x": [4.0, 4.0, 4.0]})
+
+    joined = join(labels, "t", tables, config)
+
+    assert {name: joined[name].to_pylist() for name in "abcd"} == {
+        "a": [2, -1, -1], "b": [5, 6, -1], "c": [7, 0.5, 0.5], "d": [14, 1, 1],
+    }  # fmt: skip
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, 1]) for name in ("a", "b", "c", "d", "x")]
+    graph = helper.make_graph([helper.make_node("Sum", ["a", "b", "c", "d", "x"], ["score"])], "sum", values,
+                              [helper.make_tensor_value_info("score", TensorProto.FLOAT, [None, 1])])  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9).SerializeToString()
+    given = (TensorSpec(name="x", datatype="FP32", shape=(-1, 1)),)
+    signature = joining.signature(config, given, (TensorSpec(name="score", datatype="FP32", shape=(-1, 1)),))
+    predictor = joining.JoiningPredictor(config, model, signature)
+    for entity, row in zip((1, 2, 9), joined.to_pylist(), strict=True):
+        answer = predictor.predict({"e": np.array([[entity]]), "x": np.array([[4.0]], np.float32)}, Tables(tables))
+        assert {name: answer.features[name] for name in "abcd"} == {name: row[name] for name in "abcd"}
+
+
+class Tables:
+    """Feature tables as an online store."""
+
+    def __init__(self, tables: dict[str, pa.Table]) -> None:
+        self._values = {name: dict(packed(table, ("e",))) for name, table in tables.items()}
+
+    def get(self, namespace: str, key: bytes) -> bytes | None:
+        return self._values[namespace].get(key)
+
+    def get_many(self, namespace: str, keys: list[bytes]) -> list[bytes | None]:
+        return [self.get(namespace, key) for key in keys]

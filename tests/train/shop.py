@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from bedplate import pipeline
 from bedplate.features import FeatureView, compute_view, declared, moments
+from bedplate.records import ViewRecord
 
 START = datetime(2017, 1, 2)
 DAYS = 150
@@ -33,8 +34,15 @@ def views() -> tuple[FeatureView, ...]:
     for function in vars(retail()).values():
         mark = pipeline.mark_of(function)
         if mark is not None and mark.kind == "feature_view":
-            declarations.append(SimpleNamespace(name=mark.name, kind=mark.kind, options=mark.options, sql=function()))
+            declarations.append(
+                SimpleNamespace(name=mark.name, kind=mark.kind, options=mark.options, sql=function(), line=1)
+            )
     return declared(declarations, [d.name for d in declarations])
+
+
+def recorded(view: FeatureView) -> ViewRecord:
+    """What is written of a view."""
+    return ViewRecord(digest=view.digest, entity=view.entity, rests_on=())
 
 
 def tables(households: int = 120, products: int = 150, seed: int = 1) -> dict[str, pa.Table]:

@@ -70,7 +70,7 @@ def test_served_answers_equal_offline_evaluation(trained, tmp_path):
     predictor = assemble(result.files)
     cut = parameters.as_of[0]
     store = online.open(tmp_path / "online")
-    entities = {v.name: (v.entity, task.tables[v.name]) for v in shop.views()}
+    entities = {v.name: (shop.recorded(v), task.tables[v.name]) for v in shop.views()}
     materialise(store, entities, cut)
     offline = reader(task.tables, parameters.views, parameters.columns, cut)
     later = Purchases.of(task.tables["transactions"], parameters.columns).between(cut, None)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from bedplate.api import (
     audit,
+    features,
     metrics,
     models,
     people,
@@ -24,6 +25,7 @@ def routes(site: Site) -> Iterator[Route]:
     yield from use_cases.routes(site)
     yield from releases.routes(site)
     yield from rollouts.routes(site)
+    yield from features.routes(site)
     yield from quotas.routes(site)
     yield from scorings.routes(site)
     yield from models.routes(site)

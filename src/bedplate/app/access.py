@@ -11,9 +11,11 @@ from bedplate.app import row_access
 from bedplate.errors import DeniedError, InputError
 from bedplate.identity import Principal, policy_principal
 from bedplate.ids import Digest
+from bedplate.policy import derived
 from bedplate.policy import values as policy
 from bedplate.policy.values import Decision, Resource
-from bedplate.records import Governance, TableVersion
+from bedplate.records import FeatureSet, Governance, TableVersion, ViewRecord
+from bedplate.serve.state import AS_OF, SEEN
 from bedplate.store import Transaction, facts
 from bedplate.usecase import Loaded
 from bedplate.usecase.types import UseCase
@@ -128,12 +130,7 @@ def kept_in(tx: Transaction, use_case: str, principal: Principal) -> tuple[str, 
 
 def table_resource(name: str, use_case: str, governance: Governance) -> Resource:
     """A table of a use case, as policy knows it."""
-    return policy.table(
-        name,
-        use_case=use_case,
-        purposes=(governance.purpose,),
-        sensitive=bool(governance.sensitive or governance.masks),
-    )
+    return derived.resource_of(name, use_case, governance)
 
 
 def predictions_table(use_case: str) -> str:
@@ -207,7 +204,16 @@ def reader_for(
             return Protection(withheld=f"it is no table of {use_case}, whose rules this read goes by")
         columns = system.tables.schema(version)
         rows, withheld = row_access.of(use_case, governance, who, chosen, version.name, columns)
-        return Protection(rows=rows, withheld=withheld, masks=_masks(use_case, governance, version, columns.names))
+        masks = _masks(use_case, governance, version, columns.names)
+        if use_case_of(version.name) == use_case and (view := _view_of(system, use_case, version.name)) is not None:
+            told = [name for name in columns.names if name not in (*view.entity, AS_OF, SEEN)]
+            masks = masks.also(told if _tells(view, who) else ())
+        return Protection(rows=rows, withheld=withheld, masks=masks)
+
+    def _tells(view: ViewRecord, who: policy.Principal) -> bool:
+        resource = table_resource(use_case, use_case, governance)
+        force = system.policies if policies is None else policies
+        return any(derived.hides(force, who, resource, chosen, governance, name) for name in view.rests_on)
 
     return Reader(
         system.tables,
@@ -220,6 +226,16 @@ def reader_for(
         mask_key=_mask_key(system, use_case),
         now=None if principal == policy.FLOW else lambda: _at_the_moment(system, principal),
     )
+
+
+def _view_of(system: "System", use_case: str, table: str) -> ViewRecord | None:
+    """What is written of the feature view whose table this is; None for any other table."""
+    parts = table.split("/")
+    if len(parts) != 3 or parts[1] not in ("features", "replay"):
+        return None
+    with system.store.read() as tx:
+        made = tx.facts.latest(use_case, "features")
+    return None if made is None else msgspec.convert(made.body, FeatureSet).declared.get(parts[2])
 
 
 def _at_the_moment(system: "System", principal: policy.Principal) -> policy.Principal | None:

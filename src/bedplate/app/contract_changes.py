@@ -4,7 +4,6 @@ The contract in force is the one under which the rows of the newest table came i
 change that breaks whoever reads the table is accepted by a higher first number of the contract's version.
 """
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -134,8 +133,7 @@ def _diff(system: "System", loaded: Loaded, dataset: str, views: "Iterable[Featu
 
 def _names(view: "FeatureView", columns: list[str]) -> bool:
     """Whether the SQL of a view, or its times, may speak of any of the columns; of all rows where one has no name."""
-    text = f"{view.sql} {view.times}"
-    return any(not c or "*" in view.sql or re.search(rf"(?i)(?<!\w){re.escape(c)}(?!\w)", text) for c in columns)
+    return any(not column or view.speaks_of(column) for column in columns)
 
 
 def kept(loaded: Loaded, dataset: str) -> Kept:

@@ -1,5 +1,6 @@
 """Endpoints as the owner keeps them: what replicas may know, what each is started from, and bringing them back."""
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,13 @@ from bedplate import bundle as bundles
 from bedplate.app import access
 from bedplate.app.read_models import EndpointState, EndpointStatus, ServingCost
 from bedplate.app.system import System
-from bedplate.errors import DeniedError, IntegrityError, NotFoundError
+from bedplate.errors import DeniedError, InputError, IntegrityError, NotFoundError
 from bedplate.identity import Principal, policy_principal
 from bedplate.ids import digest_of
 from bedplate.journal import Segment
 from bedplate.policy import values as policy
 from bedplate.policy.policies import Policies
-from bedplate.records import ReplicaPrice, TableVersion
+from bedplate.records import Governance, ReplicaPrice, TableVersion
 from bedplate.release.rollout import RolloutPlan
 from bedplate.serve import snapshot, supervisor
 from bedplate.serve.spec import ReplicaSpec
@@ -44,6 +45,12 @@ def publish_access(system: System) -> None:
         write_access(system, tx, system.policies.now)
 
 
+def republish_access(system: System) -> None:
+    """:func:`publish_access` where replicas were told anything yet."""
+    if access_path(system).exists():
+        publish_access(system)
+
+
 def write_access(system: System, tx: Transaction, policies: Policies) -> None:
     """:func:`publish_access` with what ``tx`` sees: who writes the file later has seen more."""
     tx.ledger.head(lock=True)
@@ -60,12 +67,16 @@ def write_access(system: System, tx: Transaction, policies: Policies) -> None:
     for kept in tx.quotas.list():
         of = quotas.setdefault(kept.endpoint, snapshot.Quotas(principals={}, groups={}))
         (of.principals if kept.kind == "principal" else of.groups)[kept.holder] = kept.quota
+    governed: dict[str, Governance] = {}
+    for name in {row.use_case for row in tx.endpoints.list()}:
+        with contextlib.suppress(InputError):  # it was never checked: nothing of it can be read
+            governed[name] = access.governance(tx, name)
     path = access_path(system)
     try:
         before = snapshot.read(path, signer.public_key()).number
     except IntegrityError:
         before = 0  # there is none yet, or none that a replica would take
-    snapshot.write(path, snapshot.new(keys, policies.texts, before, routes, quotas), signer)
+    snapshot.write(path, snapshot.new(keys, policies.texts, before, routes, quotas, governed), signer)
 
 
 def route_of(system: System, tx: Transaction, row: RolloutRow) -> snapshot.Route | None:

@@ -384,8 +384,8 @@ def _online(system: "System", asked: _Asked) -> int:
     if features is None:
         return 0
     online = system.online_of(asked.use_case.name)
-    for view in msgspec.convert(features.body, FeatureSet).views:
-        if online.get(view, key) is not None:
+    for view, declared in msgspec.convert(features.body, FeatureSet).declared.items():
+        if declared.entity[0] in asked.columns and online.get(view, key) is not None:
             online.erase(view, [key])
             count += 1
     return count

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from bedplate import clock
+from bedplate.app import endpoints
 from bedplate.app.read_models import StagePlan, StageState
 from bedplate.app.stage import Context, Halt, Stage
 from bedplate.app.stages import data, look, model, objective, release, serving
@@ -175,6 +176,8 @@ def _work(context: Context, stage: Stage, inputs: dict[str, str], started: float
             purpose=context.use_case.governance.purpose,
         )
     context.outputs[stage.name] = output
+    if stage.name == "check":
+        endpoints.republish_access(context.system)  # who may see features by key is said by the file
     return output
 
 

@@ -146,17 +146,7 @@ def fill(context: Context, online: "onlines.Online", moment: datetime, made: Fea
     """Make the online features those of ``moment``, and nothing else."""
     from bedplate.features import materialise
 
-    materialise(_Replacing(online), data.feature_tables(context, moment, made), moment)
-
-
-class _Replacing:
-    """Puts that leave nothing of another moment behind."""
-
-    def __init__(self, online: "onlines.Online") -> None:
-        self._online = online
-
-    def put_many(self, namespace: str, items: Any) -> object:
-        return self._online.put_many(namespace, items, replace=True)
+    materialise(online, data.feature_tables(context, moment, made), moment)
 
 
 def sample(context: Context, training: TrainResult, size: int) -> list[dict[str, Any]]:
@@ -178,8 +168,8 @@ def subjects(
         InputError: no feature view describes the entity that the model is asked about.
     """
     wanted = (training.signature.inputs[0].name,)
-    for entity, table in data.feature_tables(context, moment, made).values():
-        if entity == wanted:
+    for declared, table in data.feature_tables(context, moment, made).values():
+        if declared.entity == wanted:
             return wanted[0], table
     raise InputError(
         f"no feature view describes {wanted[0]}, which requests name",

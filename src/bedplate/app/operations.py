@@ -13,7 +13,7 @@ import msgspec
 
 from bedplate import settings as settings_module
 from bedplate import usecase
-from bedplate.app import erasure_noun, model_noun, nouns, owned, owner_socket, table_noun
+from bedplate.app import erasure_noun, feature_noun, model_noun, nouns, owned, owner_socket, table_noun
 from bedplate.app.exports.launch import LaunchExport, Tool
 from bedplate.app.owner_socket import Request
 from bedplate.app.profile_models import ProfileReport
@@ -61,8 +61,8 @@ def _quiet(event: Event) -> None:
 
 class Bedplate:
     """Everything Bedplate can do on one home. ``users``, ``keys``, ``workspaces`` and ``policies`` let a team share it;
-    ``models`` is the registry, ``tables`` the data, ``rollouts`` lets releases in, ``quotas`` bounds what is asked,
-    ``erasure`` takes a person out.
+    ``models`` is the registry, ``tables`` the data, ``features`` what is made of it, ``rollouts`` lets releases in,
+    ``quotas`` bounds what is asked, ``erasure`` takes a person out.
 
     Every method returns a struct of :mod:`bedplate.app.read_models` and raises only :class:`BedplateError`.
     """
@@ -78,6 +78,7 @@ class Bedplate:
         self.quotas = nouns.Quotas(self._effect)
         self.models = model_noun.Models(self._effect, self.settings)
         self.tables = table_noun.Tables(self._effect)
+        self.features = feature_noun.Features(self._effect)
         self.erasure = erasure_noun.Erasure(self._effect)
 
     # ------------------------------------------------------------------------------------------------- the file alone

@@ -8,10 +8,10 @@ cannot judge any more, so they are shown as a whole or not at all:
   flow that made it; what somebody else made of them (scores), to whom they keep nothing in.
 """
 
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from bedplate.errors import InputError
+from bedplate.policy import derived
 from bedplate.policy.values import FLOW, Principal
 from bedplate.records import Governance, RowAccess
 from bedplate.usecase import Loaded
@@ -19,7 +19,7 @@ from bedplate.usecase import Loaded
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from bedplate.policy.filters import Attribute, RowFilter, RowPolicies
+    from bedplate.policy.filters import RowPolicies
 
 _TYPES = {"integer": "Long", "string": "String", "boolean": "Bool"}
 """Cedar's types of the logical types that row policies can speak of."""
@@ -74,7 +74,7 @@ def check(rule: RowAccess, purpose: str, where: str) -> None:
     from bedplate.policy.filters import NOTHING
 
     try:
-        policies = untrusted.load_rows(rule.text, _as_contracted(rule))
+        policies = untrusted.load_rows(rule.text, derived.as_contracted(rule))
     except InputError as error:
         error.where = where
         raise
@@ -96,16 +96,16 @@ def of(
         return None, ""
     dataset = table.removeprefix(f"{use_case}.")
     if dataset == table:
-        return None, _why_not_made(governance, principal, purpose, table.startswith(f"{use_case}/scores/"))
+        return None, derived.why_not(governance, principal, purpose, scores=table.startswith(f"{use_case}/scores/"))
     rule = governance.rows.get(dataset)
     if rule is not None:
         found = predicates.attributes(columns, rule.required)
         try:
-            return _loaded(rule.text, tuple(found.items())), ""
+            return derived.loaded(rule.text, tuple(found.items())), ""
         except InputError as error:
             return None, f"its row policies do not fit the columns of this version: {error.message}"
     rule = governance.rows.get(dataset.removesuffix(_QUARANTINE))
-    if rule is not None and not _filter(rule, principal, purpose).everything:
+    if rule is not None and not derived.filter_of(rule, principal, purpose).everything:
         return None, "rows that were set aside go out only to whom the row policies let every row out"
     return None, ""
 
@@ -113,33 +113,7 @@ def of(
 def keeps_in(governance: Governance, principal: Principal) -> tuple[str, ...]:
     """The data sets of which some rows are kept in from somebody, for the purpose of their use case."""
     return tuple(
-        name for name, rule in governance.rows.items() if not _filter(rule, principal, governance.purpose).everything
+        name
+        for name, rule in governance.rows.items()
+        if not derived.filter_of(rule, principal, governance.purpose).everything
     )
-
-
-def _why_not_made(governance: Governance, principal: Principal, purpose: str, scores: bool) -> str:
-    """Why what was made of rows does not go out; empty where it does."""
-    if principal == FLOW:
-        return ""
-    for name, rule in governance.rows.items():
-        mine = _filter(rule, principal, purpose)
-        if not mine.everything and (scores or mine.condition != _filter(rule, FLOW, purpose).condition):
-            return f"it was made of rows of {name} that the row policies do not let out to them"
-    return ""
-
-
-def _filter(rule: RowAccess, principal: Principal, purpose: str) -> "RowFilter":
-    return _loaded(rule.text, tuple(_as_contracted(rule).items())).filter(principal, purpose)
-
-
-def _as_contracted(rule: RowAccess) -> "dict[str, Attribute]":
-    from bedplate.policy.filters import Attribute
-
-    return {name: Attribute(kind, name in rule.required) for name, kind in rule.columns.items()}
-
-
-@lru_cache(maxsize=256)
-def _loaded(text: str, columns: "tuple[tuple[str, Attribute], ...]") -> "RowPolicies":
-    from bedplate.policy.filters import RowPolicies
-
-    return RowPolicies.load(text, dict(columns))

@@ -74,6 +74,9 @@ class Mask(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+_NULL = (Mask(kind="null"),)
+
+
 def strictest(masks: Iterable[Mask]) -> Mask | None:
     """The one mask that counts, None where there is none."""
     found = list(masks)
@@ -81,15 +84,20 @@ def strictest(masks: Iterable[Mask]) -> Mask | None:
 
 
 class Masks(msgspec.Struct, frozen=True, kw_only=True):
-    """The masks of one table: on columns by name, and by the tag that brought them there, by column."""
+    """The masks of one table, by column: by name, by the tag that brought them there, and those that no right lifts."""
 
     columns: Mapping[str, Sequence[Mask]] = {}
     tags: Mapping[str, Mapping[str, Sequence[Mask]]] = {}
+    firm: Mapping[str, Sequence[Mask]] = {}
 
     def of(self, column: str, lifted: Container[str] = ()) -> Mask | None:
         """The mask on ``column``, without those of the tags ``lifted``; the tag of masks by name is empty."""
         found = [mask for tag, masks in self._by_tag() if tag not in lifted for mask in masks.get(column, ())]
-        return strictest(found)
+        return strictest([*found, *self.firm.get(column, ())])
+
+    def also(self, columns: Iterable[str]) -> "Masks":
+        """These masks, and nulls on ``columns`` that no right lifts here: it was asked for already."""
+        return Masks(columns=self.columns, tags=self.tags, firm={**self.firm, **dict.fromkeys(columns, _NULL)})
 
     def on(self, columns: Iterable[str]) -> tuple[str, ...]:
         """The tags, the empty one included, that mask any of these columns."""
@@ -105,7 +113,7 @@ class Masks(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             InputError: there are such.
         """
-        named = {column for _, masks in self._by_tag() for column in masks}
+        named = {column for _, masks in self._by_tag() for column in masks} | self.firm.keys()
         if strange := sorted(named.difference(schema.names)):
             raise InputError(
                 f"masks name {', '.join(strange)}, which the table has not", where=where, fix="correct the names"

@@ -4,8 +4,7 @@ The author of a view does not filter by time and cannot get around the filter: t
 declared, and under those names lie views that end before ``as_of``.
 """
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from secrets import token_hex
@@ -13,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from bedplate import ids
 from bedplate.errors import InputError
+from bedplate.features import rows
+from bedplate.features.sql import check_inputs
 from bedplate.features.views import FeatureView, Periods
-from bedplate.records import FeatureSet, TableVersion
-from bedplate.serve.state import columns_of
+from bedplate.records import FeatureSet, TableVersion, ViewRecord
+from bedplate.serve.state import AS_OF, SEEN, columns_of
 
 if TYPE_CHECKING:
     import duckdb
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 
 Read = Callable[[str], "pa.RecordBatchReader"]
 """``read(input)``: the governed rows of an input."""
-_ROW_MAKERS = ("range", "generate_series", "unnest")
+Asked = Callable[[FeatureView], "pa.Table | None"]
+"""``asked(view)``: entities and moments (entity columns and ``as_of``) that a view of rows is needed for, if any."""
 
 
 def compute(
@@ -40,10 +42,12 @@ def compute(
     key: str,
     memory: int = 2 << 30,
     workers: int = 2,
+    asked: Asked = lambda _: None,
     on_progress: Callable[[str, float | None, float | None], None] | None = None,
 ) -> FeatureSet:
     """Compute every view for every moment and write each as the table ``<prefix><view>``, once per ``key``.
 
+    Views of rows are computed for what is ``asked`` as well: for the very moments of the rows of a table, say.
     ``inputs`` maps data sets to the versions to read. Each view runs on one thread, so that sums come out the same each
     time; ``workers`` views run at once and share ``memory`` bytes.
 
@@ -62,7 +66,10 @@ def compute(
     done: list[str] = []
 
     def work(view: FeatureView) -> tuple[TableVersion, tuple[str, ...]]:
-        table = compute_view(view, lambda name: reader.read(inputs[name]), as_of, memory=memory // workers)
+        def read(name: str) -> "pa.RecordBatchReader":
+            return reader.read(inputs[name])
+
+        table = compute_view(view, read, as_of, memory=memory // workers, asked=asked(view))
         version = tables.write(prefix + view.name, table, mode="overwrite", key=f"{key}:{view.name}")
         done.append(view.name)
         if on_progress is not None:
@@ -78,10 +85,27 @@ def compute(
         as_of=tuple(moment.replace(tzinfo=UTC).isoformat() for moment in as_of),
         code_digest=ids.digest_of(list(views)),
         inputs=tuple(inputs[name] for name in used),
+        declared={view.name: _record(tables, inputs, view) for view in views},
     )
 
 
-def newest(rows: "pa.RecordBatchReader", column: str) -> datetime:
+def _record(tables: "Tables", inputs: Mapping[str, TableVersion], view: FeatureView) -> ViewRecord:
+    columns = (name for source in view.times for name in tables.schema(inputs[source]).names)
+    return ViewRecord(
+        digest=view.digest,
+        entity=view.entity,
+        rests_on=tuple(dict.fromkeys(name for name in columns if view.speaks_of(name))),
+        inputs=tuple(view.times),
+        rows=view.rows,
+        ttl=view.ttl,
+        defaults=view.defaults,
+        on_demand=view.on_demand,
+        request=view.request,
+        owner=view.owner,
+    )
+
+
+def newest(stream: "pa.RecordBatchReader", column: str) -> datetime:
     """The newest time in ``column``, without a zone (UTC).
 
     Raises:
@@ -90,7 +114,7 @@ def newest(rows: "pa.RecordBatchReader", column: str) -> datetime:
     import pyarrow.compute as pc
 
     latest = None
-    for batch in rows:
+    for batch in stream:
         value = pc.max(batch.column(column)).as_py()
         latest = value if latest is None or (value is not None and value > latest) else latest
     if not isinstance(latest, datetime):
@@ -108,10 +132,20 @@ def moments(end: datetime, *, holdout: timedelta, windows: int) -> tuple[datetim
     return tuple(cut - i * holdout for i in range(windows + 1))
 
 
-def compute_view(view: FeatureView, read: Read, as_of: Sequence[datetime], *, memory: int = 1 << 30) -> "pa.Table":
+def compute_view(
+    view: FeatureView,
+    read: Read,
+    as_of: Sequence[datetime],
+    *,
+    memory: int = 1 << 30,
+    asked: "pa.Table | None" = None,
+    touched: tuple[datetime, datetime] | None = None,
+) -> "pa.Table":
     """The feature table of one view: entity columns, ``as_of`` (UTC), then features; one row per entity and moment.
 
-    Rows are ordered by ``as_of`` as given, then by entity.
+    Rows are ordered by ``as_of`` as given, then by entity. Of a view of rows there is ``seen`` as well, the time of the
+    newest row that each rests on, and rows for the entities and moments of ``asked``, in the order of time. With
+    ``touched`` it holds of entities only those with a row that came into a window, or left one, in that range.
 
     Raises:
         InputError: the SQL cannot be run, names what it did not declare, or gives no or repeated entities.
@@ -121,6 +155,8 @@ def compute_view(view: FeatureView, read: Read, as_of: Sequence[datetime], *, me
     from bedplate.data import duck
 
     with duck.connect(memory=memory, threads=1) as connection:
+        if view.rows:
+            return _of_rows(connection, view, read, as_of, asked, touched)
         raw = {}
         for name in view.times:
             # The name is random, so that no SQL written before now can name the rows that are not cut off.
@@ -131,6 +167,66 @@ def compute_view(view: FeatureView, read: Read, as_of: Sequence[datetime], *, me
         return pa.concat_tables([_at(connection, view, raw, moment) for moment in as_of])
 
 
+def _of_rows(
+    connection: "duckdb.DuckDBPyConnection",
+    view: FeatureView,
+    read: Read,
+    as_of: Sequence[datetime],
+    asked: "pa.Table | None",
+    touched: tuple[datetime, datetime] | None,
+) -> "pa.Table":
+    from bedplate.data import duck
+
+    (name,), keys = view.times, ", ".join(duck.quote(name) for name in view.entity)
+    moments = [_plain(moment) for moment in as_of]
+    load_rows(connection, view, read(name))
+    cut = ", ".join(f"({i}, {_literal(moment)})" for i, moment in enumerate(moments)) or "(0, NULL)"
+    plain = None if touched is None else (_literal(_plain(touched[0])), _literal(_plain(touched[1])))
+    every = f"SELECT {keys}, m.turn, m.moment FROM ({rows.entities(view, plain)}) CROSS JOIN cuts m"
+    if asked is not None:
+        connection.register("given", asked)
+        every += f" UNION ALL SELECT DISTINCT {keys}, {len(moments)}, {duck.quote(AS_OF)}::TIMESTAMP FROM given"
+        every += f" WHERE {duck.quote(AS_OF)}::TIMESTAMP NOT IN (SELECT moment FROM cuts)"
+    _run(
+        connection,
+        view,
+        f"""CREATE TEMP TABLE {rows.ASKED} AS
+        WITH cuts AS (FROM (VALUES {cut}) c(turn, moment) WHERE moment IS NOT NULL), every AS ({every})
+        SELECT {keys}, moment AS {rows.MOMENT}, row_number() OVER (ORDER BY turn, moment, {keys}) AS {rows.PLACE}
+        FROM every WHERE moment IS NOT NULL""",
+    )
+    features = ", ".join(f"f.{duck.quote(name)}" for name in rows.names(connection, view))
+    return query(
+        connection,
+        view,
+        f"""SELECT {keys}, {rows.MOMENT}::TIMESTAMPTZ AS {AS_OF}, f.{SEEN}::TIMESTAMPTZ AS {SEEN}, {features}
+        FROM {rows.ASKED} JOIN ({rows.features(connection, view)}) f USING ({rows.PLACE})
+        WHERE f.{SEEN} IS NOT NULL ORDER BY {rows.PLACE}""",
+    )
+
+
+def load_rows(connection: "duckdb.DuckDBPyConnection", view: FeatureView, stream: "pa.RecordBatchReader") -> None:
+    """Make the rows of a view of rows from its input, as :func:`bedplate.features.rows.load`.
+
+    Raises:
+        InputError: its SQL is no such SQL, or cannot be run.
+    """
+    import duckdb
+
+    try:
+        rows.load(connection, view, stream)
+    except duckdb.Error as error:
+        raise _refused(view, error) from None
+
+
+def _plain(moment: datetime) -> datetime:
+    return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+
+
+def _literal(moment: datetime) -> str:
+    return f"TIMESTAMP '{moment:%Y-%m-%d %H:%M:%S.%f}'"
+
+
 def _at(
     connection: "duckdb.DuckDBPyConnection", view: FeatureView, raw: dict[str, str], moment: datetime
 ) -> "pa.Table":
@@ -139,7 +235,7 @@ def _at(
 
     from bedplate.data import duck
 
-    plain = moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+    plain = _plain(moment)
     for name, table in raw.items():
         condition = _ends_before(view, name, view.times[name], plain)
         _run(
@@ -147,8 +243,8 @@ def _at(
             view,
             f"CREATE OR REPLACE TEMP VIEW {duck.quote(name)} AS FROM {duck.quote(table)} WHERE {condition}",
         )
-    _check_sql(connection, view)
-    table = _query(connection, view, plain)
+    check_inputs(connection, view)
+    table = query(connection, view, view.sql, {"as_of": plain} if "$as_of" in view.sql else None)
     where = f"pipeline.py: {view.name}"
     absent = [name for name in view.entity if name not in table.column_names]
     if absent:
@@ -160,7 +256,7 @@ def _at(
     if keys.group_by(list(view.entity)).aggregate([]).num_rows != keys.num_rows:
         raise InputError("its SQL gives an entity more than once", where=where, fix="group by the entity columns")
     columns: dict[str, Any] = {name: keys[name] for name in view.entity}
-    columns["as_of"] = pa.repeat(pa.scalar(plain.replace(tzinfo=UTC), pa.timestamp("us", tz="UTC")), table.num_rows)
+    columns[AS_OF] = pa.repeat(pa.scalar(plain.replace(tzinfo=UTC), pa.timestamp("us", tz="UTC")), table.num_rows)
     for name in table.column_names:
         if name in columns:
             continue
@@ -168,7 +264,12 @@ def _at(
         numeric = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_decimal)
         if not any(test(kind) for test in numeric):
             raise InputError(f"its feature {name!r} is {kind}, not a number", where=where, fix="cast or encode it")
-        columns[name] = pc.cast(table[name], pa.float32(), safe=False)
+        values = pc.cast(table[name], pa.float32(), safe=False)
+        columns[name] = pc.fill_null(values, view.defaults[name]) if name in view.defaults else values
+    if strange := sorted(view.defaults.keys() - columns.keys() - view.on_demand.keys()):
+        raise InputError(
+            f"it has a default for {strange[0]!r}, which is no feature", where=where, fix="correct the name"
+        )
     return pa.table(columns)
 
 
@@ -178,55 +279,24 @@ def _ends_before(view: FeatureView, name: str, time: "str | Periods | None", mom
 
     if time is None:
         return "true"
-    literal = f"TIMESTAMP '{moment:%Y-%m-%d %H:%M:%S.%f}'"
     if isinstance(time, str):
-        return f"{duck.quote(time)} < {literal}"
+        return f"{duck.quote(time)} < {_literal(moment)}"
     first = f"TIMESTAMP '{time.first:%Y-%m-%d} 00:00:00'"
-    return f"{first} + to_days(((CAST({duck.quote(time.column)} AS INTEGER) - 1) * {time.days:d})) < {literal}"
+    return f"{first} + to_days(((CAST({duck.quote(time.column)} AS INTEGER) - 1) * {time.days:d})) < {_literal(moment)}"
 
 
-def _check_sql(connection: "duckdb.DuckDBPyConnection", view: FeatureView) -> None:
-    """One SELECT over the declared inputs alone, in plain names; of table functions only those that make rows."""
-    where = f"pipeline.py: {view.name}"
-    row = _run(connection, view, "SELECT json_serialize_sql($sql)", {"sql": view.sql}).fetchall()
-    tree = json.loads(row[0][0])
-    if tree.get("error") or len(tree.get("statements", [])) != 1:
-        reason = tree.get("error_message") or "it holds more than one statement"
-        raise InputError(f"its SQL is not one SELECT: {reason}", where=where, fix="return one SELECT statement")
-    allowed = set(view.times)
-    nodes = list(_nodes(tree))
-    for node in nodes:
-        allowed |= {entry["key"] for entry in (node.get("cte_map") or {}).get("map", [])}
-    for node in nodes:
-        kind = node.get("type")
-        name = node.get("table_name") if kind == "BASE_TABLE" else ""
-        if kind == "TABLE_FUNCTION":
-            function = node.get("function") or {}
-            name = "" if function.get("function_name") in _ROW_MAKERS else f"{function.get('function_name')}()"
-        if name and (name not in allowed or node.get("schema_name") or node.get("catalog_name")):
-            raise InputError(
-                f"its SQL names {name!r}, which is not among its inputs",
-                where=where,
-                fix=f"name it in inputs, or use {', '.join(view.times)}",
-            )
+def query(
+    connection: "duckdb.DuckDBPyConnection", view: FeatureView, sql: str, values: dict[str, Any] | None = None
+) -> "pa.Table":
+    """What a query over the tables of a view gives.
 
-
-def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(tree, dict):
-        yield tree
-        for value in tree.values():
-            yield from _nodes(value)
-    elif isinstance(tree, list):
-        for value in tree:
-            yield from _nodes(value)
-
-
-def _query(connection: "duckdb.DuckDBPyConnection", view: FeatureView, moment: datetime) -> "pa.Table":
+    Raises:
+        InputError: it cannot be run: the SQL of the view is at fault, for the rest is ours.
+    """
     import duckdb
 
     try:
-        relation = connection.sql(view.sql, params={"as_of": moment} if "$as_of" in view.sql else None)
-        return relation.to_arrow_table()
+        return connection.sql(sql, params=values).to_arrow_table()
     except duckdb.Error as error:
         raise _refused(view, error) from None
 

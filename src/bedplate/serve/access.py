@@ -10,6 +10,7 @@ from bedplate.errors import AuthenticationError, BedplateError, DeniedError, Int
 from bedplate.http import ResourceRef
 from bedplate.policy.policies import Policies
 from bedplate.policy.values import Principal, endpoint
+from bedplate.records import Governance
 from bedplate.serve import snapshot as snapshots
 from bedplate.serve.quotas import Meter, Meters
 
@@ -47,7 +48,14 @@ class Access:
         self._kept: dict[tuple[str, str, str], Admitted] = {}  # by header, action, endpoint
         self.routes: dict[str, snapshots.Route] = {}
         """Routes in force, by endpoint; none without a good snapshot."""
+        self.governed: Governance | None = None
+        """What rows of the use case are for and who may see them, as far as it is known."""
         self.refresh()
+
+    @property
+    def policies(self) -> Policies | None:
+        """What decides; None without a good snapshot."""
+        return self._policies
 
     @property
     def ready(self) -> bool:
@@ -73,11 +81,11 @@ class Access:
                 policies = Policies.load(*snapshot.policies)
         except BedplateError as error:
             _log.error("everything is denied: %s", error)
-            self._policies, self._keys, self._kept, self.routes = None, {}, {}, {}
+            self._policies, self._keys, self._kept, self.routes, self.governed = None, {}, {}, {}, None
             return
         self._number, self._texts = snapshot.number, snapshot.policies
         self._policies, self._keys, self._kept = policies, snapshot.keys, {}
-        self.routes = snapshot.routes
+        self.routes, self.governed = snapshot.routes, snapshot.governed.get(self._use_case)
         if self.meters is not None:
             self.meters.follow(snapshot.quotas.get(self._endpoint, snapshots.Quotas()))
 

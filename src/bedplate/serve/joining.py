@@ -17,6 +17,7 @@ import numpy.typing as npt
 from bedplate import clock
 from bedplate.errors import IntegrityError, UnavailableError
 from bedplate.records import ModelSignature, TensorSpec
+from bedplate.serve.expressions import Expression, on_demand
 from bedplate.serve.predictors import Answer, FeatureReader, OnnxPredictor
 from bedplate.serve.state import MISSING, Floats, View, key_of, moments_of, unpack_many
 
@@ -30,7 +31,8 @@ class Joined(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     ``entity`` names the input that keys come in, whole numbers. ``features`` are the columns of ``views`` that the
     model takes, each one of its inputs. ``defaults`` stand for what is missing; without one it is what a null is in
-    training (:data:`~bedplate.serve.state.MISSING`). ``max_age``: seconds from the moment that a value is of, after
+    training (:data:`~bedplate.serve.state.MISSING`). ``on_demand`` are expressions over those columns and the other
+    inputs, by the name of the input that each is. ``max_age``: seconds from the moment that a value is of, after
     which it counts as missing. ``within``: seconds that reading may take of a request's time; views after that count as
     missing.
     """
@@ -40,6 +42,7 @@ class Joined(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     views: tuple[View, ...]
     features: tuple[str, ...]
     defaults: dict[str, float] = {}
+    on_demand: dict[str, str] = {}
     max_age: Annotated[float, msgspec.Meta(gt=0)] | None = None
     within: Annotated[float, msgspec.Meta(gt=0)] = 0.01
 
@@ -47,7 +50,7 @@ class Joined(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         known = [column for view in self.views for column in view.columns]
         if len(set(known)) != len(known):
             raise ValueError("two of its views have a column of the same name")
-        if odd := [name for name in (*self.features, *self.defaults) if name not in known]:
+        if odd := [name for name in (*self.features, *self.defaults) if name not in (*known, *self.on_demand)]:
             raise ValueError(f"no view has the feature {odd[0]!r}")
 
 
@@ -76,7 +79,8 @@ class JoiningPredictor:
         self._model = OnnxPredictor(model, inner, threads)
         columns = [column for view in config.views for column in view.columns]
         self._default = np.array([config.defaults.get(column, MISSING) for column in columns], np.float32)
-        self._at = {name: columns.index(name) for name in config.features}
+        self._columns = columns
+        self._on_demand = {name: Expression(text) for name, text in config.on_demand.items()}
 
     def predict(self, inputs: dict[str, npt.NDArray[Any]], features: FeatureReader) -> Answer:
         """The answers for the entities of a request, and the feature values they rest on.
@@ -88,7 +92,10 @@ class JoiningPredictor:
         entities = inputs[self.config.entity].ravel().tolist()
         values, missing = self._read(entities, features)
         given = {name: array for name, array in inputs.items() if name != self.config.entity}
-        joined = {name: np.ascontiguousarray(values[:, at : at + 1]) for name, at in self._at.items()}
+        known = {name: values[:, at] for at, name in enumerate(self._columns)}
+        if self._on_demand:
+            known |= on_demand(self._on_demand, {**given, **known}, self.config.defaults)
+        joined = {name: np.ascontiguousarray(known[name])[:, None] for name in self.config.features}
         answer = self._model.predict({**given, **joined}, features)
         alone = len(entities) == 1
         used: dict[str, Any] = {

@@ -27,6 +27,7 @@ import uvloop
 from bedplate import bundle, online
 from bedplate.bundle import Manifest
 from bedplate.errors import BedplateError
+from bedplate.http import Limits
 from bedplate.http.server import Server
 from bedplate.journal import Writer
 from bedplate.records import ModelSignature
@@ -36,6 +37,7 @@ from bedplate.serve.access import Access
 from bedplate.serve.batching import Batcher
 from bedplate.serve.candidate import Candidate
 from bedplate.serve.durations import Durations
+from bedplate.serve.features import Features
 from bedplate.serve.grpc import GrpcServer
 from bedplate.serve.handlers import Inference
 from bedplate.serve.holding import Held
@@ -125,6 +127,8 @@ class Replica:
         if isinstance(predictor, Stepped):  # anew: what was computed to warm up does not count
             predictor.steps = self.inference.metrics.steps = {name: Durations() for name in predictor.steps}
         routes = [*edges.routes(self.inference, predictor, manifest), *repository.routes(self.inference, wishes)]
+        looked_up = Features(self.access, self.features, spec.use_case, spec.name)
+        routes += looked_up.routes(Limits(body=64 << 10, depth=4, receipt=spec.receipt))
         self.app = RestApplication(self.inference, _release(), routes)
         self.grpc = GrpcServer(self.inference, _release(), wishes, None if held is None else held.calls)
 

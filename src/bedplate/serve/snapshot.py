@@ -17,7 +17,7 @@ from bedplate import clock, files
 from bedplate.errors import IntegrityError
 from bedplate.ids import Digest
 from bedplate.policy.values import Principal
-from bedplate.records import Quota
+from bedplate.records import Governance, Quota
 
 _DOMAIN = b"bedplate access snapshot 1\n"
 
@@ -65,7 +65,8 @@ class Quotas(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``keys`` by :func:`key_name`; ``policies`` are texts beside the built-in ones; ``number`` never goes back.
 
-    ``routes`` are those of endpoints, by name, that are being rolled out now; ``quotas`` are those of endpoints.
+    ``routes`` are those of endpoints, by name, that are being rolled out now; ``quotas`` are those of endpoints;
+    ``governed`` is what rows of use cases are for, by name.
     """
 
     number: int
@@ -74,6 +75,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     policies: tuple[str, ...] = ()
     routes: dict[str, Route] = {}
     quotas: dict[str, Quotas] = {}
+    governed: dict[str, Governance] = {}
 
 
 class _Signed(msgspec.Struct, frozen=True):
@@ -100,6 +102,7 @@ def new(
     after: int = 0,
     routes: dict[str, Route] | None = None,
     quotas: dict[str, Quotas] | None = None,
+    governed: dict[str, Governance] | None = None,
 ) -> Snapshot:
     """A snapshot numbered by the time, but above ``after``: clocks are set back, numbers never."""
     number = max(int(clock.now().timestamp() * 1_000_000), after + 1)
@@ -110,6 +113,7 @@ def new(
         policies=policies,
         routes=routes or {},
         quotas=quotas or {},
+        governed=governed or {},
     )
 
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
 
+AS_OF, SEEN = "as_of", "seen"
+"""The columns of a feature table that are neither entity nor feature: the moment that its rows are for, and, in a view
+of rows, the time of the newest row that each rests on."""
 MISSING = np.float32(-1)
 """What stands for "there is none" (no second purchase, no discount)."""
 
@@ -32,7 +35,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     columns: tuple[str, ...]
 
 
-def _schema(columns: Sequence[str]) -> bytes:
+def schema_of(columns: Sequence[str]) -> bytes:
     return zlib.crc32("\n".join(columns).encode()).to_bytes(4, "little")
 
 
@@ -46,12 +49,12 @@ def pack_row(columns: Sequence[str], values: Floats, moment: int) -> bytes:
 
     ``moment`` in microseconds since 1970.
     """
-    return _schema(columns) + moment.to_bytes(8, "little", signed=True) + values.astype("<f4", copy=False).tobytes()
+    return schema_of(columns) + moment.to_bytes(8, "little", signed=True) + values.astype("<f4", copy=False).tobytes()
 
 
 def pack_rows(columns: Sequence[str], items: Ids, values: Floats, moment: int) -> bytes:
     """The features of one entity's pairs: head as above, the number of pairs, their items, their values by row."""
-    head = _schema(columns) + moment.to_bytes(8, "little", signed=True) + len(items).to_bytes(4, "little")
+    head = schema_of(columns) + moment.to_bytes(8, "little", signed=True) + len(items).to_bytes(4, "little")
     return head + items.astype("<i8").tobytes() + values.astype("<f4", copy=False).tobytes()
 
 
@@ -69,7 +72,7 @@ def blank_row(view: View) -> bytes:
 
 
 def _check(view: View, data: bytes) -> None:
-    if data[:4] != _schema(view.columns):
+    if data[:4] != schema_of(view.columns):
         raise _foreign(view)
 
 
@@ -104,7 +107,7 @@ def unpack_many(view: View, rows: Sequence[bytes]) -> Floats:
         raise _foreign(view)
     block = np.frombuffer(data, "<f4").reshape(len(rows), size // 4)
     heads = block[:, 0].view("<u4")
-    if len(rows) and (heads != int.from_bytes(_schema(view.columns), "little")).any():
+    if len(rows) and (heads != int.from_bytes(schema_of(view.columns), "little")).any():
         raise _foreign(view)
     return block[:, _HEAD // 4 :]
 
@@ -121,7 +124,7 @@ def pad(pairs: Floats, rows: int) -> Floats:
 
 def columns_of(table: "pa.Table", entity: Sequence[str]) -> tuple[str, ...]:
     """The feature columns of a feature table, in order."""
-    return tuple(name for name in table.column_names if name not in entity and name != "as_of")
+    return tuple(name for name in table.column_names if name not in entity and name not in (AS_OF, SEEN))
 
 
 def matrix(table: "pa.Table", columns: Sequence[str]) -> Floats:
@@ -146,7 +149,7 @@ def identifiers(table: "pa.Table", name: str) -> Ids:
 
 
 def packed(table: "pa.Table", entity: Sequence[str]) -> Iterator[tuple[bytes, bytes]]:
-    """Keys and values of one view at one moment, that of the first row.
+    """Keys and values of one view at one moment. Each is of the time that it rests on, or of the moment.
 
     Raises:
         InputError: an entity column does not hold whole numbers.
@@ -154,16 +157,23 @@ def packed(table: "pa.Table", entity: Sequence[str]) -> Iterator[tuple[bytes, by
     columns = columns_of(table, entity)
     values = matrix(table, columns)
     ids = identifiers(table, entity[0])
-    moment = round(table["as_of"][0].as_py().timestamp() * 1e6) if table.num_rows else 0
+    moments = known(table)
     if len(entity) == 1:
-        for i, identifier in enumerate(ids.tolist()):
+        for i, (identifier, moment) in enumerate(zip(ids.tolist(), moments.tolist(), strict=True)):
             yield key_of(identifier), pack_row(columns, values[i], moment)
         return
     items = identifiers(table, entity[1])
     order = np.lexsort((items, ids))
-    ids, items, values = ids[order], items[order], values[order]
+    ids, items, values, moments = ids[order], items[order], values[order], moments[order]
     for low, high in groups(ids):
-        yield key_of(int(ids[low])), pack_rows(columns, items[low:high], values[low:high], moment)
+        newest = int(moments[low:high].max())
+        yield key_of(int(ids[low])), pack_rows(columns, items[low:high], values[low:high], newest)
+
+
+def known(table: "pa.Table") -> Ids:
+    """The time that each row of a feature table rests on, in microseconds since 1970."""
+    column = table[SEEN if SEEN in table.column_names else AS_OF]
+    return np.asarray(column.to_numpy().astype("datetime64[us]"), np.int64)
 
 
 def groups(ids: Ids) -> Iterator[tuple[int, int]]:

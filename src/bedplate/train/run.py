@@ -237,10 +237,27 @@ def _tables(
     return tables, tuple(versions)
 
 
+def _as_declared(joined: dict[str, Any], features: FeatureSet) -> dict[str, Any]:
+    """What the file says of the features that are joined, over what their views declare."""
+    named = joined.get("view")
+    chosen = [features.declared[name] for name in ([named] if isinstance(named, str) else named or ())
+              if name in features.declared]  # fmt: skip
+    ages = [view.ttl for view in chosen if view.ttl is not None]
+    return {
+        **({"max_age": f"{min(ages)!r} s"} if ages else {}),
+        "on_demand": {name: text for view in chosen for name, text in view.on_demand.items()},
+        **joined,
+        "defaults": {name: value for view in chosen for name, value in view.defaults.items()}
+        | joined.get("defaults", {}),
+    }
+
+
 def _parameters(use_case: UseCase, features: FeatureSet | None) -> dict[str, Any]:
     parameters: dict[str, Any] = {"threads": use_case.train.resources.cpu, **use_case.train.parameters}
     if features is not None:
         parameters["as_of"] = list(features.as_of)
+        if isinstance(joined := parameters.get("features"), dict):
+            parameters["features"] = _as_declared(joined, features)
     if use_case.workload.kind == "recommender":
         parameters.setdefault("latency", use_case.requirements.p99)
     if use_case.workload.kind == "tabular":

@@ -169,7 +169,7 @@ def _parameters(given: dict[str, Any]) -> Parameters:
 
 
 def _table(task: Task, p: Parameters) -> "tuple[Any, str]":
-    tables = [name for name in task.tables if p.features is None or name != p.features.view]
+    tables = [name for name in task.tables if p.features is None or name not in p.features.views]
     if p.table is None and len(tables) != 1:
         raise InputError(
             f"there are {len(tables)} tables",
@@ -196,12 +196,12 @@ def _features(task: Task, table: Any, p: Parameters) -> "tuple[Any, joining.Join
     """The table with the features of its entities, and what the release says of them."""
     if p.features is None:
         return table, None
-    view = task.tables.get(p.features.view)
-    if view is None or p.time is None:
-        missing = "a time" if view is not None else f"a feature view {p.features.view!r}"
-        raise InputError(f"features are joined, but there is not {missing}", where="train.parameters.features")
-    config = config_of(p.features, view)
-    return join(table, p.time, view, config), config
+    absent = [f"a feature view {name!r}" for name in p.features.views if name not in task.tables]
+    if missing := [*absent, *(("a time",) if p.time is None else ())]:
+        raise InputError(f"features are joined, but there is not {missing[0]}", where="train.parameters.features")
+    assert p.time is not None
+    config = config_of(p.features, task.tables)
+    return join(table, p.time, task.tables, config), config
 
 
 def _held_out(table: Any, p: Parameters, seed: int) -> npt.NDArray[np.bool_]:

@@ -13,11 +13,13 @@ from bedplate.app.stage import Context, Evidence, Outcome, Stage
 from bedplate.data.parsing.template import TEMPLATE
 from bedplate.errors import InputError, NotFoundError
 from bedplate.ids import Digest
-from bedplate.records import FeatureSet, IngestResult
+from bedplate.records import FeatureSet, IngestResult, ViewRecord
+from bedplate.usecase import Loaded
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from bedplate.app.system import System
     from bedplate.compute.sandbox import Declared
     from bedplate.features.views import FeatureView
 
@@ -41,7 +43,7 @@ def _ingest_inputs(context: Context) -> dict[str, str]:
             # What it is added to counts as well: a backfill or a replay is seen by the next run.
             found[f"table of {name}"] = _newest(context, name)
         found[f"source of {name}"] = inputs.source_digest(context.loaded.folder, data, context.system.settings)
-    cleaning = [d for d in _described(context) if d.kind == "dataset"]
+    cleaning = [d for d in described(context.system, context.loaded) if d.kind == "dataset"]
     if cleaning:
         found["cleaning in pipeline.py"] = inputs.pipeline_digest(context.loaded)
     return found
@@ -138,31 +140,34 @@ INGEST = Stage(
 
 # ------------------------------------------------------------------------------------------------------------ features
 
+PART = "features"
+"""The part of the use case whose tables are what training learns from."""
 
-def _described(context: Context) -> "tuple[Declared, ...]":
+
+def described(system: "System", loaded: Loaded) -> "tuple[Declared, ...]":
     """What ``pipeline.py`` declares; read in a limited process, once for each version of the file."""
     from bedplate.compute import sandbox
 
-    pipeline = inputs.pipeline_path(context.loaded)
+    pipeline = inputs.pipeline_path(loaded)
     if pipeline is None:
         return ()
-    known = context.system.described
-    digest = inputs.pipeline_digest(context.loaded)
-    if digest not in known:
-        known[digest] = sandbox.describe(pipeline, require_isolation=context.use_case.risk.level == "high")
-    return known[digest]
+    digest = inputs.pipeline_digest(loaded)
+    if digest not in system.described:
+        high = loaded.use_case.risk.level == "high"
+        system.described[digest] = sandbox.describe(pipeline, require_isolation=high)
+    return system.described[digest]
 
 
-def described(context: Context) -> "tuple[Declared, ...]":
-    """What ``pipeline.py`` declares."""
-    return _described(context)
+def views_of(system: "System", loaded: Loaded) -> "tuple[FeatureView, ...]":
+    """The feature views that a use case names."""
+    from bedplate.features.views import declared
+
+    return declared(described(system, loaded), loaded.use_case.features)
 
 
 def views(context: Context) -> "tuple[FeatureView, ...]":
     """The feature views that the file names."""
-    from bedplate.features.views import declared
-
-    return declared(_described(context), context.use_case.features)
+    return views_of(context.system, context.loaded)
 
 
 def _feature_inputs(context: Context) -> dict[str, str]:
@@ -173,6 +178,7 @@ def _feature_inputs(context: Context) -> dict[str, str]:
         used.update(view.times)
     found["holdout"] = str(context.use_case.train.holdout)
     found["windows"] = str(context.use_case.train.windows)
+    found["joined"] = ids.digest_of([context.use_case.train.parameters.get(name) for name in ("features", "time")])
     for name, result in ingested(context).items():
         if name in used:
             found[f"table {name}"] = result.table.digest
@@ -231,15 +237,41 @@ def compute(context: Context, moments: tuple[datetime, ...], part: str) -> Featu
         views(context),
         moments,
         prefix=access.table_name(context.use_case.name, part, ""),
+        asked=lambda view: _asked(context, view) if part == PART else None,
         key=ids.digest_of([_feature_inputs(context), [moment.isoformat() for moment in moments]]),
         on_progress=context.progress,
     )
 
 
+def _asked(context: Context, view: "FeatureView") -> "pa.Table | None":
+    """Whose features training asks for, and when: those of the rows that it joins a view of rows to."""
+    import pyarrow as pa
+
+    from bedplate.serve.state import AS_OF
+
+    parameters = context.use_case.train.parameters
+    joined, time = parameters.get("features"), parameters.get("time")
+    named = joined.get("view") if isinstance(joined, dict) else None
+    if (
+        not view.rows
+        or not isinstance(time, str)
+        or view.name not in ([named] if isinstance(named, str) else named or ())
+    ):
+        return None
+    found = []
+    for name, result in ingested(context).items():
+        names = context.system.tables.schema(result.table).names
+        if parameters.get("table", name) != name or not {*view.entity, time} <= set(names):
+            continue
+        rows = access.reader(context.system, context.use_case).read(result.table, [*view.entity, time]).read_all()
+        found.append(rows.rename_columns([*view.entity, AS_OF]))
+    return pa.concat_tables(found, promote_options="permissive") if found else None
+
+
 def _features(context: Context) -> Outcome:
     parents = (context.output("ingest").digest,)
     if views(context):
-        body = compute(context, _moments(context), "features")
+        body = compute(context, _moments(context), PART)
     else:
         tables = tuple(result.table for result in ingested(context).values())
         body = FeatureSet(views={}, columns={}, as_of=(), code_digest=ids.digest_of([]), inputs=tables)
@@ -256,19 +288,19 @@ def cut(context: Context) -> datetime | None:
 
 def feature_tables(
     context: Context, moment: datetime, made: FeatureSet | None = None
-) -> "dict[str, tuple[tuple[str, ...], pa.Table]]":
-    """The feature tables of one moment, governed: entity columns and rows, by view."""
+) -> "dict[str, tuple[ViewRecord, pa.Table]]":
+    """The feature tables of one moment, governed: what was declared and rows, by view."""
     import pyarrow as pa
 
     from bedplate.features.online import at
 
     made = context.body("features", FeatureSet) if made is None else made
     source = access.reader(context.system, context.use_case)
-    found: dict[str, tuple[tuple[str, ...], pa.Table]] = {}
-    for view in views(context):
-        rows = source.read(made.views[view.name])
+    found: dict[str, tuple[ViewRecord, pa.Table]] = {}
+    for name, declared in made.declared.items():
+        rows = source.read(made.views[name])
         parts = [at(pa.Table.from_batches([batch]), moment) for batch in rows]
-        found[view.name] = (view.entity, pa.concat_tables(parts))
+        found[name] = (declared, pa.concat_tables(parts))
     return found
 
 

@@ -24,7 +24,7 @@ def _code(context: Context) -> dict[str, str]:
 
 def _training_code(context: Context) -> str:
     """The digest of ``pipeline.py`` if it trains or answers: a feature view alone changes no more than features."""
-    counts = any(declared.kind in ("train", "predictor") for declared in data.described(context))
+    counts = any(declared.kind in ("train", "predictor") for declared in data.described(context.system, context.loaded))
     return inputs.pipeline_digest(context.loaded) if counts else "none"
 
 
@@ -75,7 +75,7 @@ def _train(context: Context) -> Outcome:
         made if made.views else None,
         context.system.contents,
         pipeline=inputs.pipeline_path(context.loaded),
-        declared=data.described(context),
+        declared=data.described(context.system, context.loaded),
         on_progress=context.progress,
         on_usage=system.add,
     )

@@ -38,6 +38,7 @@ from bedplate.retrain.decide import Signals
 from bedplate.retrain.decide import decide as weigh
 from bedplate.serve.scaling import Scale
 from bedplate.serve.spec import ReplicaSpec
+from bedplate.serve.state import columns_of
 from bedplate.store.endpoints import EndpointRow
 from bedplate.store.rollouts import RolloutRow
 
@@ -400,7 +401,7 @@ def _reference(context: Context) -> "Reference | None":
     tables = []
     for part in moments:
         entity, table = measure.subjects(context, context.body("train", TrainResult), part)
-        tables.append([table.drop_columns([entity, "as_of"])])
+        tables.append([table.select(columns_of(table, (entity,)))])
     return drift.reference(lambda: tables)
 
 

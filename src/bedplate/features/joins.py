@@ -1,0 +1,111 @@
+"""The features of rows as they were known when each row was: labels in, the same labels with features out."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from bedplate.errors import InputError
+from bedplate.features import rows
+from bedplate.features.point_in_time import load_rows, query
+from bedplate.features.views import FeatureView
+from bedplate.serve.expressions import Expression, on_demand
+from bedplate.serve.state import AS_OF, MISSING, SEEN, matrix
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from bedplate.data.duck import Connection
+
+Source = Callable[[FeatureView], "pa.RecordBatchReader"]
+"""Of a view of rows its input, of a view of moments its feature table: governed reads."""
+
+
+def join(
+    labels: "pa.Table",
+    time: str,
+    views: Sequence[FeatureView],
+    source: Source,
+    *,
+    memory: int = 2 << 30,
+    threads: int | None = None,
+) -> "pa.Table":
+    """``labels``, row by row as they are, with the features of every view as further columns (``float32``).
+
+    Each row gets what was known before its ``time``: of a view of rows what lies before it, of a view of moments the
+    newest moment that is not after it. What is missing, or older than a view's time to live, is the declared default,
+    or null.
+
+    Raises:
+        InputError: a column is missing or there twice, ``time`` holds no times, or the SQL of a view cannot be run.
+    """
+    import pyarrow as pa
+
+    needed = dict.fromkeys([time, *(name for view in views for name in (*view.entity, *view.request))])
+    for name in needed:
+        if name not in labels.column_names:
+            raise InputError(f"the labels have no column {name!r}", fix=f"give it, beside {labels.column_names}")
+    if not pa.types.is_temporal(labels.schema.field(time).type):
+        raise InputError(f"{time!r} holds no times", where="labels", fix="name a timestamp column")
+    joined = labels
+    for view in views:
+        found = _one(labels, time, view, source(view), memory, threads)
+        for name in found.column_names:
+            if name in joined.column_names:
+                raise InputError(f"{name!r} is there twice", where=view.name, fix="rename the feature")
+            joined = joined.append_column(name, found[name])
+        for name, column in _on_demand(joined, view):
+            joined = joined.append_column(name, column)
+    return joined
+
+
+def _on_demand(joined: "pa.Table", view: FeatureView) -> "Iterator[tuple[str, pa.Array]]":
+    import pyarrow as pa
+
+    expressions = {name: Expression(text) for name, text in view.on_demand.items()}
+    named = set().union(*(expression.names for expression in expressions.values()), set()) - expressions.keys()
+    columns = matrix(joined, sorted(named))
+    given = {name: columns[:, i] for i, name in enumerate(sorted(named))}
+    for name, values in on_demand(expressions, given, view.defaults).items():
+        yield name, pa.array(values, mask=values == MISSING)
+
+
+def _one(
+    labels: "pa.Table", time: str, view: FeatureView, given: "pa.RecordBatchReader", memory: int, threads: int | None
+) -> "pa.Table":
+    import pyarrow as pa
+
+    from bedplate.data import duck
+
+    keys = ", ".join(duck.quote(name) for name in view.entity)
+    asked = labels.select([*dict.fromkeys((*view.entity, time))])
+    asked = asked.append_column(rows.PLACE, pa.array(range(labels.num_rows), pa.int64()))
+    with duck.connect({"labels": asked}, memory=memory, threads=threads) as connection:
+        connection.execute(
+            f"""CREATE TEMP TABLE {rows.ASKED} AS
+            SELECT {keys}, {duck.quote(time)}::TIMESTAMP AS {rows.MOMENT}, {rows.PLACE} FROM labels"""
+        )
+        if view.rows:
+            load_rows(connection, view, given)
+            features = rows.features(connection, view)
+        else:
+            features = _of_moments(connection, view, given)
+        found = f"SELECT f.* EXCLUDE ({rows.PLACE}, {SEEN}) FROM ({features}) f ORDER BY {rows.PLACE}"
+        return query(connection, view, found)
+
+
+def _of_moments(connection: "Connection", view: FeatureView, given: "pa.RecordBatchReader") -> str:
+    """SQL of the newest moment of a feature table not after what is asked, as :func:`rows.features` gives it."""
+    from bedplate.data import duck
+
+    names = [name for name in given.schema.names if name not in (*view.entity, AS_OF)]
+    connection.register("computed", given)
+    same = " AND ".join(f"l.{duck.quote(key)} = r.{duck.quote(key)}" for key in view.entity)
+    age = "true"
+    if view.ttl is not None:
+        age = f"l.{rows.MOMENT} - r.{AS_OF}::TIMESTAMP <= to_microseconds({round(view.ttl * 1e6)})"
+    columns = []
+    for name in names:
+        value = f"CASE WHEN {age} THEN r.{duck.quote(name)} END"
+        filled = f"coalesce({value}, {view.defaults[name]!r}::FLOAT)" if name in view.defaults else value
+        columns.append(f"{filled} AS {duck.quote(name)}")
+    return f"""SELECT l.{rows.PLACE}, r.{AS_OF} AS {SEEN}, {", ".join(columns)}
+        FROM {rows.ASKED} l ASOF LEFT JOIN computed r ON {same} AND l.{rows.MOMENT} >= r.{AS_OF}::TIMESTAMP"""

@@ -1,0 +1,185 @@
+"""Views of rows: what each entity's rows before any moment say, computed for a list of entities and moments.
+
+One function serves training, materialisation and the recomputation of what was served, so they cannot differ. A row
+counts from just after its own time: at the very moment of a row, nobody knows it yet. Of several rows of one entity at
+one time the one with the greatest values counts, whatever the order in which they came.
+"""
+
+from typing import TYPE_CHECKING
+
+from bedplate.errors import InputError
+from bedplate.features.sql import check_row_by_row
+from bedplate.features.views import FeatureView, Window
+from bedplate.serve.state import AS_OF, SEEN
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from bedplate.data.duck import Connection
+
+ASKED, PLACE, MOMENT = "asked_rows", "asked_place", "asked_moment"
+"""The table of what is asked for: the entity columns, where the row stands, and its moment (UTC, without a zone)."""
+_ROWS = "rows_of_view"
+_NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT",
+            "UHUGEINT", "FLOAT", "DOUBLE", "BOOLEAN", "DECIMAL")  # fmt: skip
+_AGGREGATES = {"sum": "sum", "mean": "avg", "min": "min", "max": "max"}
+
+
+def load(connection: "Connection", view: FeatureView, stream: "pa.RecordBatchReader") -> None:
+    """Make the rows of the view from ``stream``, its input. Rows without an entity or a time are left out.
+
+    Raises:
+        InputError: the SQL does more than choose and compute row by row, or gives something that is no feature.
+        duckdb.Error: it cannot be run.
+    """
+    from bedplate.data import duck
+
+    (source,) = view.times
+    connection.register(source, stream.schema.empty_table())  # a stream is read once: its columns are looked at first
+    check_row_by_row(connection, view)
+    time, keys = duck.quote(view.event_time), [duck.quote(name) for name in view.entity]
+    values = [duck.quote(name) for name in _values(connection, view)]
+    there = " AND ".join(f"{name} IS NOT NULL" for name in (*keys, time))
+    connection.register(source, stream)
+    connection.execute(
+        f"""CREATE OR REPLACE TEMP TABLE {_ROWS} AS
+        SELECT {", ".join([*keys, f"{time}::TIMESTAMP AS {time}", *values])} FROM ({view.sql})
+        WHERE {there} AND isfinite({time}::TIMESTAMP)"""
+    )
+    connection.unregister(source)
+
+
+def entities(view: FeatureView, touched: tuple[str, str] | None = None) -> str:
+    """SQL of every entity that has rows; with ``touched`` (two literals of time) only of those with a row that came
+    into a window, or left one, from the first to before the second."""
+    from bedplate.data import duck
+
+    time, condition = duck.quote(view.event_time), "true"
+    if touched is not None:
+        ages = dict.fromkeys([0.0, *(window.over for window in view.windows.values())])
+        moved = (f"{time} + to_microseconds({round(age * 1e6)})" for age in ages)
+        condition = " OR ".join(f"({when} >= {touched[0]} AND {when} < {touched[1]})" for when in moved)
+    return f"SELECT DISTINCT {', '.join(duck.quote(name) for name in view.entity)} FROM {_ROWS} WHERE {condition}"
+
+
+def features(connection: "Connection", view: FeatureView) -> str:
+    """SQL that gives, for each row of :data:`ASKED`, its :data:`PLACE`, :data:`~bedplate.serve.state.SEEN` (the time of
+    the entity's newest row before the moment; null where there is none, or it is older than the view's time to live)
+    and the features as FLOAT: null, or the declared default, where there are none. To be called after :func:`load`.
+    """
+
+    made = _windowed(view) if view.windows else _newest(connection, view)
+    age = "" if view.ttl is None else f" AND {MOMENT} - {SEEN} <= to_microseconds({round(view.ttl * 1e6)})"
+    return f"""WITH made AS ({made}), judged AS (
+            SELECT *, coalesce({SEEN} IS NOT NULL{age}, false) AS alive FROM {ASKED} LEFT JOIN made USING ({PLACE}))
+        SELECT {PLACE}, CASE WHEN alive THEN {SEEN} END AS {SEEN},
+            {", ".join(_feature(name, view) for name in names(connection, view))} FROM judged"""
+
+
+def names(connection: "Connection", view: FeatureView) -> tuple[str, ...]:
+    """The features of a view of rows, in order."""
+    if view.windows:
+        return tuple(view.windows)
+    found = (name for name, *_ in connection.execute(f"DESCRIBE {_ROWS}").fetchall())
+    return tuple(name for name in found if name not in (*view.entity, view.event_time))
+
+
+def _feature(name: str, view: FeatureView) -> str:
+    from bedplate.data import duck
+
+    quoted = duck.quote(name)
+    value = f"CASE WHEN alive THEN {quoted} END::FLOAT"
+    return (
+        f"coalesce({value}, {view.defaults[name]!r}::FLOAT) AS {quoted}"
+        if name in view.defaults
+        else f"{value} AS {quoted}"
+    )
+
+
+def _newest(connection: "Connection", view: FeatureView) -> str:
+    """SQL of the newest row of each entity asked for before its moment."""
+    from bedplate.data import duck
+
+    keys, time = [duck.quote(name) for name in view.entity], duck.quote(view.event_time)
+    columns, entity = [duck.quote(name) for name in names(connection, view)], ", ".join(keys)
+    twice = f"SELECT 1 FROM {_ROWS} GROUP BY {entity}, {time} HAVING count(*) > 1 LIMIT 1"
+    if connection.execute(twice).fetchone() is not None:
+        order = ", ".join(f"{name} DESC NULLS LAST" for name in columns)
+        connection.execute(
+            f"""CREATE OR REPLACE TEMP TABLE {_ROWS} AS FROM {_ROWS}
+            QUALIFY row_number() OVER (PARTITION BY {entity}, {time} ORDER BY {order}) = 1"""
+        )
+    same = " AND ".join(f"l.{key} = r.{key}" for key in keys)
+    return f"""SELECT l.{PLACE}, r.{time} AS {SEEN}, {", ".join(f"r.{name}" for name in columns)}
+        FROM {ASKED} l ASOF JOIN {_ROWS} r ON {same} AND l.{MOMENT} > r.{time}"""
+
+
+def _windowed(view: FeatureView) -> str:
+    """SQL that walks asked and given rows together, by entity in the order of time, with one frame for each length.
+
+    Time becomes twice its microseconds, and one more for a given row: so it comes just after what is asked at its time.
+    """
+    from bedplate.data import duck
+
+    entity, time = ", ".join(duck.quote(name) for name in view.entity), duck.quote(view.event_time)
+    columns = dict.fromkeys(duck.quote(window.column) for window in view.windows.values() if window.column)
+    frames = {over: f"frame_{i}" for i, over in enumerate(dict.fromkeys(w.over for w in view.windows.values()))}
+    made = [f"{_aggregate(w)} OVER {frames[w.over]} AS {duck.quote(name)}" for name, w in view.windows.items()]
+    windows = [
+        f"{name} AS (PARTITION BY {entity} ORDER BY moved RANGE BETWEEN {round(2e6 * over)} PRECEDING AND CURRENT ROW)"
+        for over, name in frames.items()
+    ]
+    return f"""SELECT * EXCLUDE (given) FROM (
+        SELECT {PLACE}, {PLACE} IS NULL AS given,
+            max({SEEN}) OVER (PARTITION BY {entity} ORDER BY moved ROWS UNBOUNDED PRECEDING) AS {SEEN},
+            {", ".join(made)}
+        FROM (
+            SELECT {entity}, 2 * epoch_us({time}) + 1 AS moved, {time} AS {SEEN}, true AS counted,
+                {", ".join([*columns, f"NULL::BIGINT AS {PLACE}"])} FROM {_ROWS}
+            UNION ALL BY NAME
+            SELECT {entity}, 2 * epoch_us({MOMENT}) AS moved, {PLACE} FROM {ASKED}
+        ) WINDOW {", ".join(windows)}
+    ) WHERE NOT given"""
+
+
+def _aggregate(window: Window) -> str:
+    from bedplate.data import duck
+
+    if window.of == "count":
+        return "count(counted)"
+    column = duck.quote(window.column)
+    if window.of == "last":  # of rows at one time the greatest value, so that their order says nothing
+        return f"arg_max({column}, (moved, {column}))"
+    return f"{_AGGREGATES[window.of]}({column})"
+
+
+def _values(connection: "Connection", view: FeatureView) -> tuple[str, ...]:
+    """The columns of the rows that features are made of, each of which holds numbers."""
+    where = f"pipeline.py: {view.name}"
+    kinds = {name: str(kind) for name, kind, *_ in connection.execute(f"DESCRIBE {view.sql}").fetchall()}
+    for name in (*view.entity, view.event_time):
+        if name not in kinds:
+            raise InputError(f"its SQL gives no column {name!r}", where=where, fix="select entity and time as they are")
+    if not kinds[view.event_time].startswith(("TIMESTAMP", "DATE")):
+        raise InputError(
+            f"{view.event_time!r} holds {kinds[view.event_time]}, not times", where=where, fix="name a timestamp column"
+        )
+    others = [name for name in kinds if name not in (*view.entity, view.event_time)]
+    wanted = [w.column for w in view.windows.values() if w.column] if view.windows else others
+    if not wanted and not view.windows:
+        raise InputError("its SQL gives no features", where=where, fix="select columns beside entity and time")
+    for name in wanted:
+        if name not in others:
+            raise InputError(f"its SQL gives no column {name!r}", where=where, fix=f"select it, of {', '.join(kinds)}")
+        if not kinds[name].startswith(_NUMBERS) or kinds[name].endswith("]"):
+            raise InputError(
+                f"its feature {name!r} is {kinds[name]}, not a number", where=where, fix="cast or encode it"
+            )
+    if reserved := sorted({AS_OF, SEEN} & {*wanted, *view.windows}):
+        raise InputError(f"a feature cannot be called {reserved[0]!r}", where=where, fix="rename it")
+    made = view.windows.keys() or set(others)
+    if strange := sorted(view.defaults.keys() - made - view.on_demand.keys()):
+        raise InputError(
+            f"it has a default for {strange[0]!r}, which is no feature", where=where, fix="correct the name"
+        )
+    return tuple(dict.fromkeys(wanted))

@@ -1,0 +1,113 @@
+"""Feature views by key: what the online store says of each of its views, and the values of an entity.
+
+Beside the values stands, in the namespace :data:`VIEWS`, what they are (:class:`Published`), so that whoever reads them
+needs nothing else: a replica in the path of a request, the owner, a program of ours.
+"""
+
+import struct
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, Protocol
+
+import msgspec
+
+from bedplate import clock
+from bedplate.errors import IntegrityError, NotFoundError
+from bedplate.records import ViewRecord
+from bedplate.serve.state import MISSING, key_of, schema_of
+
+VIEWS = "bedplate.views"
+"""The namespace that says of each view of a use case what it is."""
+_LOOK_AGAIN = 1.0
+
+Reason = Literal["", "unknown", "stale"]
+
+
+class Store(Protocol):
+    """Where they are read: :class:`bedplate.online.Scoped`."""
+
+    def get(self, namespace: str, key: bytes) -> bytes | None:
+        """The value under ``key``, or None."""
+
+
+class Published(msgspec.Struct, frozen=True, kw_only=True):
+    """What the store says of a view: its columns in order, its declaration, and the moment it was last materialised
+    for (ISO 8601, UTC)."""
+
+    columns: tuple[str, ...]
+    declared: ViewRecord
+    as_of: str
+
+
+class Found(NamedTuple):
+    """The features of one entity, in order, None where there is none; ``moment`` is what they are of, in microseconds
+    since 1970, and 0 for an entity that is not known. ``missing`` says why defaults stand for all of them."""
+
+    values: tuple[float | None, ...]
+    moment: int
+    missing: Reason = ""
+
+
+def published(store: Store, view: str) -> Published:
+    """What the store says of a view.
+
+    Raises:
+        NotFoundError: nothing of it was materialised.
+    """
+    data = store.get(VIEWS, view.encode())
+    if data is None:
+        raise NotFoundError(f"no features of a view {view!r} are online", fix="see: bedplate features list")
+    return msgspec.json.decode(data, type=Published)
+
+
+class Lookup:
+    """Reads one view of one entity.
+
+    Raises:
+        NotFoundError: as :func:`published`; or it is a view of pairs, whose values belong to a model.
+    """
+
+    def __init__(self, store: Store, view: str) -> None:
+        self.view, self.about = view, published(store, view)
+        if len(self.about.declared.entity) != 1:
+            raise NotFoundError(f"{view!r} is a view of pairs, which are not read by one key", fix="name another view")
+        self._store = store
+        self._looked = clock.monotonic()
+        columns = self.about.columns
+        layout = struct.Struct(f"<4sq{len(columns)}f")
+        self._unpack, self._size = layout.unpack, layout.size
+        self._schema = schema_of(columns)
+        self._missing = float(MISSING)
+        defaults = self.about.declared.defaults
+        self._absent = tuple(defaults.get(name) for name in columns)
+        ttl = self.about.declared.ttl
+        self._ttl = None if ttl is None else round(ttl * 1e6)
+
+    @property
+    def due(self) -> bool:
+        """Whether what the store says of the view may be another by now."""
+        return clock.monotonic() - self._looked > _LOOK_AGAIN
+
+    def get(self, key: int) -> Found:
+        """The features of the entity ``key``, by the declared defaults where it is unknown, or older than the view's
+        time to live.
+
+        Raises:
+            IntegrityError: the store holds another shape of the view: look it up again.
+            UnavailableError: the store does not answer.
+        """
+        data = self._store.get(self.view, key_of(key))
+        if data is None:
+            return Found(self._absent, 0, "unknown")
+        if len(data) != self._size or not data.startswith(self._schema):
+            raise IntegrityError("the features of the view were changed while they were read", fix="ask again")
+        fields = self._unpack(data)
+        moment, values = fields[1], fields[2:]
+        if self._ttl is not None and clock.now().timestamp() * 1e6 - moment > self._ttl:
+            return Found(self._absent, moment, "stale")
+        if self._missing in values:
+            return Found(tuple([None if value == self._missing else value for value in values]), moment)
+        return Found(values, moment)
+
+    def get_many(self, keys: Sequence[int]) -> list[Found]:
+        """The features of several entities."""
+        return [self.get(key) for key in keys]

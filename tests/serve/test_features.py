@@ -1,0 +1,146 @@
+"""Features by key at a replica: the values that were put online, to whom they may be shown."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pyarrow as pa
+import pytest
+
+from bedplate import online
+from bedplate.errors import IntegrityError, NotFoundError
+from bedplate.features import materialise
+from bedplate.ids import digest_bytes
+from bedplate.online import Scoped
+from bedplate.records import Governance, ViewRecord
+from bedplate.serve.online_views import Lookup
+from bedplate.serve.supervisor import Supervisor
+from tests.serve.support import KEY, STRANGER, World, client, eventually
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+ADMIN = "bp_admin_0123456789abcdef"
+GOVERNED = Governance(purpose="care", sensitive=("income",))
+DENIED = """@id("frozen") forbid (principal, action == Action::"read", resource is Table);"""
+
+
+def view(*entity: str, **more: Any) -> ViewRecord:
+    return ViewRecord(digest=digest_bytes(b""), entity=entity, **{"rests_on": (), **more})
+
+
+def put(store: Scoped, **changes: ViewRecord) -> None:
+    table = pa.table(
+        {
+            "customer": [7, 8],
+            "as_of": pa.array([NOW, NOW], pa.timestamp("us", "UTC")),
+            "seen": pa.array([NOW, NOW - timedelta(days=3)], pa.timestamp("us", "UTC")),
+            "spend": pa.array([1.5, 2.5], pa.float32()),
+            "visits": pa.array([3, None], pa.float32()),
+        }
+    )
+    pairs = pa.table({"shop": [1], "customer": [7], "as_of": pa.array([NOW], pa.timestamp("us", "UTC")),
+                      "times": pa.array([4], pa.float32())})  # fmt: skip
+    views = {
+        "recent": view("customer", ttl=86400.0, defaults={"visits": 0.0}, rests_on=("amount",)),
+        "lasting": view("customer"),
+        "rich": view("customer", rests_on=("income",)),
+        "of_income": view("income"),
+        **changes,
+    }
+    materialise(store, {name: (about, table.rename_columns([about.entity[0], *table.column_names[1:]]))
+                        for name, about in views.items()}, NOW)  # fmt: skip
+    materialise(store, {"pairs": (view("shop", "customer"), pairs)}, NOW)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    keys = {KEY: ("engineers",), STRANGER: ("viewers",), ADMIN: ("administrators",)}
+    made = World(tmp_path_factory.mktemp("home"), keys)
+    made.publish(governed={"demo": GOVERNED})
+    return made
+
+
+@pytest.fixture(scope="module")
+def store(world: World) -> Iterator[Scoped]:
+    opened = Scoped(online.open(world.home.online), "demo")
+    put(opened)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def url(world: World, store: Scoped) -> Iterator[str]:
+    with Supervisor(world.home) as supervisor:
+        yield supervisor.start(world.spec())
+
+
+def ask(url: str, body: Any, key: str = KEY) -> httpx.Response:
+    with client(url, key) as http:
+        return http.post("/v1/features", json=body)
+
+
+def test_values_by_key_with_what_is_missing(url: str) -> None:
+    moment = round(NOW.timestamp() * 1e6)
+    assert ask(url, {"view": "recent", "keys": [7, 8, 9]}).json() == {
+        "features": ["spend", "visits"],
+        "values": [[1.5, 3.0], [None, 0.0], [None, 0.0]],
+        "moments": [moment, moment - 3 * 86_400_000_000, 0],
+        "missing": ["", "stale", "unknown"],
+        "masked": False,
+    }
+    assert ask(url, {"view": "lasting", "keys": [8]}).json()["values"] == [[2.5, None]]
+
+
+@pytest.mark.parametrize(
+    ("key", "body", "status", "said"),
+    [
+        (KEY, {"view": "rich", "keys": [7]}, 200, '"values":[[null,null]]'),
+        (ADMIN, {"view": "rich", "keys": [7]}, 200, '"values":[[1.5,3.0]]'),
+        (KEY, {"view": "recent", "keys": [7], "purpose": "care"}, 200, '"masked":false'),
+        (KEY, {"view": "of_income", "keys": [7]}, 403, "income is masked"),
+        (KEY, {"view": "recent", "keys": [7], "purpose": "marketing"}, 403, "purpose"),
+        (STRANGER, {"view": "recent", "keys": [7]}, 403, "policy"),
+        ("bp_nobody_0123456789abcdef", {"view": "recent", "keys": [7]}, 401, "key"),
+        (KEY, {"view": "nothing", "keys": [7]}, 404, "nothing"),
+        (KEY, {"view": "bedplate.views", "keys": [7]}, 404, "no features"),
+        (KEY, {"view": "pairs", "keys": [1]}, 404, "pairs"),
+        (KEY, {"view": "recent", "keys": []}, 400, "keys"),
+        (KEY, {"view": "recent", "keys": [1 << 63]}, 400, "keys"),
+        (KEY, {"view": "recent", "keys": ["7"]}, 400, "keys"),
+        (KEY, {"view": "recent", "keys": [7], "rows": 1}, 400, "rows"),
+        (KEY, [], 400, "object"),
+    ],
+)
+def test_who_may_ask_for_what(url: str, key: str, body: Any, status: int, said: str) -> None:
+    answer = ask(url, body, key)
+    assert (answer.status_code, said in answer.text) == (status, True), answer.text
+
+
+def test_a_change_of_rules_or_of_the_view_holds_within_a_second(url: str, world: World, store: Scoped) -> None:
+    """Decisions are kept until then."""
+    body = {"view": "recent", "keys": [7]}
+    assert ask(url, body).status_code == 200
+    world.publish((DENIED,), governed={"demo": GOVERNED})
+    eventually(lambda: ask(url, body).status_code == 403)
+    world.publish(governed={"demo": Governance(purpose="care", sensitive=("amount",))})
+    eventually(lambda: ask(url, body).json().get("masked") is True)
+    world.publish(governed={"demo": GOVERNED})
+    eventually(lambda: ask(url, body).json().get("masked") is False)
+    put(store, recent=view("customer", rests_on=("income",)))
+    eventually(lambda: ask(url, body).json().get("masked") is True)
+    world.publish()
+    eventually(lambda: ask(url, body).status_code == 503)
+
+
+def test_a_view_of_another_shape_is_never_misread(tmp_path: Path) -> None:
+    store = Scoped(online.open(tmp_path), "demo")
+    put(store)
+    lookup = Lookup(store, "lasting")
+    assert lookup.get(7).values == (1.5, 3.0)
+    store.put_many("lasting", [((7).to_bytes(8, "little"), b"other" * 5)])
+    with pytest.raises(IntegrityError):
+        lookup.get(7)
+    with pytest.raises(NotFoundError):
+        Lookup(Scoped(store, "other"), "lasting")
+    store.close()
