@@ -250,6 +250,11 @@ class Home(msgspec.Struct, frozen=True):
         return self.root / "probe.json"
 
     @property
+    def prices(self) -> Path:
+        """Prices that somebody imported, beside those that ship; plans are made from both."""
+        return self.root / "prices.json"
+
+    @property
     def keys(self) -> Path:
         """Folder (0700) of key files (0600)."""
         return self.root / "keys"

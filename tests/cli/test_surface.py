@@ -55,6 +55,7 @@ policy check FILE --home --json
 policy list --home --json
 policy remove ID --home --json
 policy test --action --environment --gates-passed --home --json --principal --purpose --resource
+prices import FILE --date --from --home --json --provider
 probe --home --json --model --shape
 profile TARGET --duration --home --json --out --rate --rows --shape
 quota list ENDPOINT --home --json

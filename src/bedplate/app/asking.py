@@ -84,7 +84,7 @@ def questions(path: Path, measured: Probe, settings: Settings) -> tuple[Question
             raise
         return found
     plan = planning.derive(loaded, measured, settings, planning.known(settings))[1]
-    return (*_in_the_way(plan, measured), *_over_budget(plan), *_assumed(loaded))
+    return (*_in_the_way(plan, measured, settings), *_over_budget(plan), *_assumed(loaded))
 
 
 def answer(path: Path, question: Question, value: str) -> None:
@@ -127,10 +127,10 @@ def _wrong(path: Path, error: UseCaseError) -> Iterator[Question]:
             yield _question(root, _keys(problem.path), f"{problem.message}; allowed: {problem.allowed}")
 
 
-def _in_the_way(plan: Plan, measured: Probe) -> Iterator[Question]:
+def _in_the_way(plan: Plan, measured: Probe, settings: Settings) -> Iterator[Question]:
     if any(option.meets for option in plan.options):
         return
-    for path, line in choose.in_the_way(plan.requirements, planning.prices(), measured):
+    for path, line in choose.in_the_way(plan.requirements, planning.prices(settings), measured):
         text, example = _WORDS[path]
         because = f"nothing meets the file as it is; without line {line} something would"
         yield Question(path=path, line=line, text=text, because=because, example=example, keys=_keys(path))

@@ -38,6 +38,7 @@ from bedplate.app.read_models import (
 from bedplate.app.serving_models import KubernetesExport
 from bedplate.app.table_reports import ContractDiffReport, ContractTestReport, PromiseReport
 from bedplate.errors import HomeError, UnavailableError
+from bedplate.plan.bought import Imported
 from bedplate.plan.types import Probe
 from bedplate.records import Event
 from bedplate.settings import Home, Settings
@@ -185,6 +186,22 @@ class Bedplate:
 
         found = planning.measure_anew(self.home, Path(model) if model is not None else None, shapes, on_event)
         return self._effect("keep_probe", Probe, measured=msgspec.to_builtins(found))
+
+    def import_prices(
+        self, sources: Sequence[str | Path], *, form: str, provider: str | None = None, date: str | None = None
+    ) -> tuple[Imported, ...]:
+        """Keep prices of a provider's list, or of machines of your own, as those that plans are made from.
+
+        ``form``: ``aws``, ``azure``, ``gcp``, ``skypilot`` (of a ``provider``) or ``own``; ``date``: the day they were
+        fetched, where the list names none.
+
+        Raises:
+            InputError: a file is not of that form, or holds nothing that can be used.
+        """
+        from bedplate.app import pricing
+
+        brought = pricing.read([Path(source) for source in sources], form, provider, date)
+        return self._effect("keep_prices", tuple[Imported, ...], brought=msgspec.to_builtins(brought))
 
     def profile(
         self,

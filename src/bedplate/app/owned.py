@@ -162,6 +162,12 @@ class OwnedHome:
 
         return planning.keep(self.system, principal, msgspec.convert(measured, Probe))
 
+    def keep_prices(self, principal: Principal, emit: Emit, brought: dict[str, Any]) -> Any:
+        """Keep prices that were read from a list."""
+        from bedplate.app import pricing
+
+        return pricing.keep(self.system, principal, msgspec.convert(brought, pricing.Bringing))
+
     def gc(self, principal: Principal, emit: Emit, older_than: str, dry_run: bool) -> Any:
         """Delete for good what was deleted long enough ago."""
         from bedplate.app import collecting
@@ -272,6 +278,7 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
         OwnedHome.export_kubernetes,
         OwnedHome.export_launch,
         OwnedHome.keep_probe,
+        OwnedHome.keep_prices,
         OwnedHome.score,
         OwnedHome.start_scoring,
         OwnedHome.show_scoring,

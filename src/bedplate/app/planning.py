@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from bedplate import clock, files, ids, store
-from bedplate.app import access, described, inputs, policies
+from bedplate.app import access, described, inputs, policies, pricing
 from bedplate.app.read_models import PlanOption, PlanReport, Requirement
 from bedplate.app.stage import Context
 from bedplate.app.system import System
@@ -15,7 +15,7 @@ from bedplate.data.parsing.template import TEMPLATE
 from bedplate.errors import InputError
 from bedplate.identity import Principal
 from bedplate.ids import Digest
-from bedplate.plan import catalogue, choose, explain, portfolio, requirements
+from bedplate.plan import bought, catalogue, choose, explain, portfolio, requirements
 from bedplate.plan import compare as comparing
 from bedplate.plan.compare import Comparison
 from bedplate.plan.experience import Experience
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from bedplate.app.system import System
 
 
-def catalogue_digest() -> Digest:
+def catalogue_digest(settings: Settings) -> Digest:
     """The digest of the prices that plans are made from."""
-    return catalogue.load().digest
+    return prices(settings).digest
 
 
 def probe(home: Home, *, keep: bool) -> Probe:
@@ -130,7 +130,7 @@ def derive(
 ) -> tuple[Requirements, Plan]:
     """Requirements of the file, and the plan that meets them, corrected by what earlier plans got wrong here."""
     derived = requirements.derive(loaded, facts(loaded, settings), experience, measured.cpu)
-    return derived, choose.plan(derived, prices(), measured)
+    return derived, choose.plan(derived, prices(settings), measured)
 
 
 def learned(opened: "store.Store") -> Experience:
@@ -153,9 +153,10 @@ def known(settings: Settings) -> Experience:
         opened.close()
 
 
-def prices() -> catalogue.Catalogue:
-    """The catalogue, with the age of its prices counted to today."""
-    return msgspec.structs.replace(catalogue.load(), today=clock.timestamp()[:10])
+def prices(settings: Settings) -> catalogue.Catalogue:
+    """The catalogue with what was imported into the home, and the age of its prices counted to today."""
+    found = bought.load(pricing.kept(Home(settings.home)))
+    return msgspec.structs.replace(found, today=clock.timestamp()[:10])
 
 
 def sentence(plan: Plan) -> str:

@@ -27,6 +27,7 @@ from bedplate.cli import (
     models,
     plan,
     policy,
+    prices,
     probe,
     profile,
     quota,
@@ -58,6 +59,7 @@ app = typer.Typer(
 for module in (
     usecase,
     plan,
+    prices,
     probe,
     profile,
     run,

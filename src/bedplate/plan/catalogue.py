@@ -51,6 +51,8 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     accelerator: str | None = None
     """A name of :mod:`bedplate.plan.accelerators`; None: processors alone."""
     accelerators: int = 0
+    machines: int | None = None
+    """How many there are, of your own; None: as many as are asked for."""
     cluster_gbps: float | None = None
     """10^9 bytes a second between machines, for all accelerators of one together; None: no cluster is sold."""
     grid_g_kwh: float | None = None
@@ -175,6 +177,7 @@ def _instance(price: Row, shape: Row, region: Row, cpus: Mapping[str, Cpu], doub
         cpu=cpus[shape["cpu"]],
         accelerator=shape["accelerator"] or None,
         accelerators=int(shape["accelerators"] or 0),
+        machines=int(shape["machines"]) if shape.get("machines") else None,
         cluster_gbps=number(shape["cluster_gbps"]),
         grid_g_kwh=number(region["grid_g_kwh"]),
         currency=price["currency"],

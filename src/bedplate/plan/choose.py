@@ -100,7 +100,7 @@ class _Search:
     def every(self, requirements: Requirements) -> Iterator[Option]:
         """All ways to run it, also those that do not meet the file."""
         for site in self._places(requirements):
-            yield from self._sizer(site, requirements, self._catalogue, self._probe)
+            yield from self._sized(site, requirements)
 
     def best(self, requirements: Requirements) -> Option | None:
         """The cheapest that meets the file: what could not be cheaper if one machine were enough is not sized."""
@@ -109,10 +109,19 @@ class _Search:
         for site in self._places(requirements):
             if found is not None and site.rate.value * hours > _total(found):
                 break
-            for option in self._sizer(site, requirements, self._catalogue, self._probe):
+            for option in self._sized(site, requirements):
                 if option.meets and (found is None or _rank(option) < _rank(found)):
                     found = option
         return found
+
+    def _sized(self, site: Site, requirements: Requirements) -> Iterator[Option]:
+        there = site.instance.machines
+        for option in self._sizer(site, requirements, self._catalogue, self._probe):
+            if there is not None and option.meets and (option.machines or 0) > there:
+                lost = f"needs {option.machines} machines; there are {there}"
+                yield msgspec.structs.replace(option, meets=False, lost=lost)
+            else:
+                yield option
 
     def _places(self, requirements: Requirements) -> list[Site]:
         if requirements.residency not in self._sites:

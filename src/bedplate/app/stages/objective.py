@@ -75,7 +75,7 @@ def _plan_inputs(context: Context) -> dict[str, str]:
         "data": section(context, "data"),
         "serving": ids.digest_of([section(context, "serve"), section(context, "train"), section(context, "monitor")]),
         "governance": section(context, "governance"),
-        "prices": planning.catalogue_digest(),
+        "prices": planning.catalogue_digest(context.system.settings),
         "this machine": planning.probe_digest(planning.probe(context.system.home, keep=True)),
     }
 
