@@ -224,10 +224,10 @@ orders = st.lists(
 
 WAYS = {
     "gathered": {"FEW": 10**6},
-    "walked": {"FEW": 0, "FEW_PAGES": 0, "TIED": 10**6, "STRETCHES": (10**6,), "STRETCHES_POSTGRESQL": (10**6,)},
-    "in sets": {"FEW": 0, "FEW_PAGES": 0, "TIED": 10**6, "STRETCHES": (), "STRETCHES_POSTGRESQL": ()},
-    "apart": {"FEW": 0, "FEW_PAGES": 0, "TIED": 4, "STRETCHES": (1, 1), "STRETCHES_POSTGRESQL": (1,), "SET": 20},
-    "all ways": {"FEW": 12, "FEW_PAGES": 0, "TIED": 10, "STRETCHES": (0, 2), "STRETCHES_POSTGRESQL": (0, 2), "SET": 60},
+    "walked": {"FEW": 0, "FEW_PAGES": 0, "TIED": 10**6, "STRETCH": 10**6, "STRETCHES": 10**6},
+    "in sets": {"FEW": 0, "FEW_PAGES": 0, "TIED": 10**6, "STRETCHES": 0},
+    "apart": {"FEW": 0, "FEW_PAGES": 0, "TIED": 4, "STRETCH": 1, "STRETCHES": 2, "SET": 20},
+    "all ways": {"FEW": 12, "FEW_PAGES": 0, "TIED": 10, "STRETCH": 1, "STRETCHES": 6, "SET": 60},
 }
 
 

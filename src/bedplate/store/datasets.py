@@ -174,10 +174,10 @@ class Datasets(Repository):
         return found
 
 
-def was_read(clause: Clause, *, postgresql: bool) -> matching.Condition:
-    """Whether the run at hand read a dataset that matches, or read one for what matches."""
+def was_read(clause: Clause, run: sa.ColumnElement[Any], *, postgresql: bool) -> matching.Condition:
+    """Whether the run whose key this is read a dataset that matches, or read one for what matches."""
     read: sa.Select[Any] = sa.select(sa.literal_column("1")).select_from(_READ).where(_matching(clause, postgresql))
-    return read.where(dataset_inputs.c.run == runs.c.key).correlate(runs).exists()
+    return read.where(dataset_inputs.c.run == run).correlate_except(dataset_inputs, datasets).exists()
 
 
 def readers(clause: Clause, experiment: int, *, postgresql: bool) -> sa.Select[Any]:

@@ -3,7 +3,7 @@
 Runs of one experiment are found in one of two ways. Where some comparison of the filter finds few of them in its own
 index, those are *gathered* and sorted. How many it finds is counted first, no further than where it stops mattering.
 Where every comparison finds many, the index of the key that is ordered by is *walked*, and each run along it is asked
-whether it matches. Should a stretch of the walk give too few, the filter's own findings are made into sets, and the
+whether it matches. Should a stretch of the walk promise too few, the filter's own findings are made into sets, and the
 walk looks there. Runs without a value for the key come last, and are walked in the order of what is left to order by.
 
 A page begins after the values of the row that the last one ended with, so the last page costs what the first one costs.
@@ -25,14 +25,15 @@ from bedplate.store.matching import Condition
 from bedplate.store.schema import latest_metrics, params, runs, tags
 from bedplate.store.sql import Repository, plain
 
+_Key = ColumnElement[Any]
 _Keys = sa.Select[Any] | sa.CompoundSelect[Any]
 Position = tuple[Any, ...]
 """Where a page ended: the values that its last row is ordered by."""
 
 FEW, FEW_PAGES = 2_000, 4
 """So many runs, or so many pages if that is more, are gathered and sorted rather than looked for along an index."""
-STRETCHES, STRETCHES_POSTGRESQL = (8, 56), (8,)
-"""A walk gives up asking run by run after stretches of so many pages' worth of runs."""
+STRETCH, STRETCHES = 8, 64
+"""A walk asks run by run for a stretch of so many pages' worth of runs, and goes on if this many should be enough."""
 TIED = 2_000
 """So many runs of one value are a search of their own, as sorting them anew for each page would take too long."""
 SET = 50_000
@@ -59,11 +60,15 @@ _ONE: ColumnElement[int] = sa.literal_column("1")
 
 
 class _Test:
-    """One thing that a run has to be: asked of the run at hand, or found in an index for all runs of an experiment."""
+    """One thing that a run has to be: asked of the run at hand, or found in an index for all runs of an experiment.
+
+    ``asked`` makes the condition from the column that holds the key of the run at hand. Along an index that is the
+    index's own column, so that a run that is not wanted is never looked up.
+    """
 
     def __init__(
         self,
-        asked: Condition,
+        asked: Callable[[_Key], Condition],
         found: _Keys | None = None,
         *,
         of: tuple[Kind, str] | None = None,
@@ -149,7 +154,7 @@ class _Walk(msgspec.Struct, frozen=True, kw_only=True):
 
     along: Any
     source: Any
-    key: ColumnElement[Any]
+    key: _Key
     within: list[Condition]
     lead: _Term | None
     rest: list[_Term]
@@ -240,7 +245,7 @@ class Search(Repository):
         self, part: _Part, tests: list[_Test], terms: list[_Term], limit: int, after: Position | None
     ) -> list[tuple[Any, ...]]:
         """The first rows of a part: the key of a run, then rank and value of every term."""
-        alive = _Test(runs.c.lifecycle == part.lifecycle, sa.select(runs.c.key).where(part.there))
+        alive = _Test(_fact(runs.c.lifecycle == part.lifecycle), sa.select(runs.c.key).where(part.there))
         most = max(FEW, FEW_PAGES * limit)
         counts = self._counts([alive, *tests], most + 1)
         fewest = min((alive, *tests), key=lambda test: counts.get(test, most + 1))
@@ -249,7 +254,9 @@ class Search(Repository):
             return []
         first, rest = terms[0], terms[1:]
         if least <= most or (first.kind == "attribute" and first.key not in _WALKED):
-            return self._gather(part, fewest if least <= most else None, [alive, *tests], terms, limit, after)
+            if least > most:
+                return self._gather(part, None, tests, terms, limit, after)
+            return self._gather(part, fewest, [alive, *tests], terms, limit, after)
         rows: list[tuple[Any, ...]] = []
         for rank, walk in self._walks(part, first, rest, tests):
             if after is None or after[0] <= rank:
@@ -278,14 +285,15 @@ class Search(Repository):
         source: Any = runs
         for term in terms:
             source = term.joined(source)
-        conditions = [test.asked for test in tests if test is not fewest]
         if fewest is None or fewest.found is None:
-            conditions.append(part.there)
-        elif self._postgresql:
-            # An array, as the planner takes an IN for a join and may read all runs for it.
-            conditions.append(runs.c.key == sa.any_(sa.func.array(fewest.found.scalar_subquery())))
+            conditions = [part.there, *self._sets(runs.c.key, tests)]
         else:
-            conditions.append(runs.c.key.in_(fewest.found))
+            conditions = [test.asked(runs.c.key) for test in tests if test is not fewest]
+            if self._postgresql:
+                # An array, as the planner takes an IN for a join and may read all runs for it.
+                conditions.append(runs.c.key == sa.any_(sa.func.array(fewest.found.scalar_subquery())))
+            else:
+                conditions.append(runs.c.key.in_(fewest.found))
         if after is not None:
             conditions.append(matching.after(_pairs(terms, after)))
         statement = sa.select(runs.c.key, *(column for term in terms for column in term.columns()))
@@ -300,7 +308,7 @@ class Search(Repository):
                 source = term.joined(source)
 
             def same(value: Any) -> _Test:
-                return _Test(first.value == value, sa.select(runs.c.key).where(part.there, first.value == value))
+                return _Test(_fact(first.value == value), sa.select(runs.c.key).where(part.there, first.value == value))
 
             yield (
                 0,
@@ -325,7 +333,7 @@ class Search(Repository):
         here = [test for test in tests if test.of == (first.kind, first.key) and test.on is not None]
         within = [table.experiment == part.experiment, table.key == first.key]
         within += [test.on(first.table) for test in here if test.on is not None]
-        left = [_Test(runs.c.lifecycle == part.lifecycle), *(test for test in tests if test not in here)]
+        left = [_Test(_fact(runs.c.lifecycle == part.lifecycle)), *(test for test in tests if test not in here)]
         for rank in (0, 1) if first.kind == "metric" else (0,):
             marks = _marks(first, first.table, rank)
             yield (
@@ -347,17 +355,16 @@ class Search(Repository):
         """The test that a run has no value for a key; None if every run that passes the others has one."""
         if first.table is None:
             lacking = first.value.is_(None)
-            return _Test(lacking, sa.select(runs.c.key).where(part.there, lacking))
+            return _Test(_fact(lacking), sa.select(runs.c.key).where(part.there, lacking))
         if any(test.of == (first.kind, first.key) for test in tests):
             return None
         table = _VALUES[first.kind]
-        own = sa.select(_ONE).where(table.c.run == runs.c.key, table.c.key == first.key)
-        asked = self._exists(own, there=False)
+        asked = self._has(table, table.c.key == first.key, there=False)
         few = Lacking(self._connection).runs(part.experiment, table, first.key)
         if few is None:
             return _Test(asked)
         keys = matching.among(runs.c.key, few, postgresql=self._postgresql)
-        return _Test(asked, sa.select(runs.c.key).where(part.there, keys)) if few else None
+        return _Test(_fact(keys), sa.select(runs.c.key).where(part.there, keys)) if few else None
 
     def _follow(
         self,
@@ -390,14 +397,15 @@ class Search(Repository):
             walk = whole.beyond(value)
 
     def _scan(self, walk: _Walk, limit: int) -> list[tuple[Any, ...]]:
-        """The first rows of a walk: stretch by stretch each run is asked, then the findings of the tests are used."""
-        asked = [test.asked for test in walk.tests]
+        """The first rows of a walk: each run is asked while that promises enough, then tests are made sets."""
+        asked = [test.asked(walk.key) for test in walk.tests]
         if not any(test.found is not None for test in walk.tests):
             return self._rows(walk.statement(asked, limit))
         rows: list[tuple[Any, ...]] = []
         lead = walk.lead or walk.rest[0]
-        for stretch in STRETCHES_POSTGRESQL if self._postgresql else STRETCHES:
-            (end,) = self._look(walk, stretch * limit)
+        passed, stretch = 0, STRETCH * limit
+        while passed < STRETCHES * limit:
+            (end,) = self._look(walk, stretch)
             if end is None:
                 return rows + self._rows(walk.statement(asked, limit - len(rows)))
             within = matching.from_(lead.value, not lead.ascending, end)
@@ -405,10 +413,12 @@ class Search(Repository):
             if len(rows) >= limit:
                 return rows
             walk = walk.beyond(end)
-        if self._postgresql:
-            self._connection.execute(_MORE_MEMORY)
-        counts = {} if self._postgresql else self._counts(walk.tests, SET + 1)
-        sets = [self._within(walk.key, test, counts.get(test, 0)) for test in walk.tests]
+            passed += stretch
+            expected = passed * (limit - len(rows)) // max(len(rows), 1)
+            if passed + expected > STRETCHES * limit:
+                break
+            stretch = expected + expected // 2  # they come unevenly
+        sets = self._sets(walk.key, walk.tests)
         return rows + self._rows(walk.statement(sets, limit - len(rows)))
 
     def _look(self, walk: _Walk, *skips: int) -> tuple[Any, ...]:
@@ -416,13 +426,17 @@ class Search(Repository):
         ahead = sa.select(*(walk.ahead(skip).scalar_subquery() for skip in skips))
         return tuple(self._connection.execute(ahead).one())
 
-    def _within(self, key: ColumnElement[Any], test: _Test, count: int) -> Condition:
-        """The test by what it finds in its index, where that makes a set quickly enough."""
-        if test.found is None or count > SET:
-            return test.asked
+    def _sets(self, key: _Key, tests: Sequence[_Test]) -> list[Condition]:
+        """The tests by what each finds in its index, where that makes a set to look in quickly enough."""
         if self._postgresql:
-            return key.in_(test.found).is_(True)  # so written, it is a set to look in, not a join to be planned
-        return (key + 0).in_(test.found)  # so written, it does not choose the index
+            self._connection.execute(_MORE_MEMORY)
+            # So written, it is a set to look in, not a join to be planned.
+            return [test.asked(key) if test.found is None else key.in_(test.found).is_(True) for test in tests]
+        counts = self._counts(tests, SET + 1)
+        # So written, it does not choose the index.
+        return [
+            test.asked(key) if test.found is None or counts[test] > SET else (key + 0).in_(test.found) for test in tests
+        ]
 
     def _test(self, clause: Clause, part: _Part) -> _Test:
         kind, key, comparator, value = clause.kind, clause.key, clause.comparator, clause.value
@@ -431,20 +445,20 @@ class Search(Repository):
         if kind == "attribute":
             column = _ATTRIBUTES[key]
             if isinstance(value, int | float):
-                asked = matching.whole(column, comparator, value)
+                so = matching.whole(column, comparator, value)
             else:
-                asked = matching.text(column, comparator, value, postgresql=self._postgresql)
-            return _Test(asked, sa.select(runs.c.key).where(part.there, asked) if key in _INDEXED else None)
+                so = matching.text(column, comparator, value, postgresql=self._postgresql)
+            return _Test(_fact(so), sa.select(runs.c.key).where(part.there, so) if key in _INDEXED else None)
         if kind == "dataset":
-            asked = datasets.was_read(clause, postgresql=self._postgresql)
-            return _Test(asked, datasets.readers(clause, part.experiment, postgresql=self._postgresql))
+            read = partial(datasets.was_read, clause, postgresql=self._postgresql)
+            return _Test(read, datasets.readers(clause, part.experiment, postgresql=self._postgresql))
         table = _VALUES[kind]
-        own = sa.select(_ONE).where(table.c.run == runs.c.key, table.c.key == key)
-        found = sa.select(table.c.run).where(table.c.experiment == part.experiment, table.c.key == key)
+        named = table.c.key == key
+        found = sa.select(table.c.run).where(table.c.experiment == part.experiment, named)
         if comparator == "IS NULL":
-            return _Test(self._exists(own, there=False))
+            return _Test(self._has(table, named, there=False))
         if comparator == "IS NOT NULL":
-            return _Test(self._exists(own), found, of=(kind, key), on=lambda _: sa.true())
+            return _Test(self._has(table, named), found, of=(kind, key), on=lambda _: sa.true())
 
         def on(values: Any) -> Condition:
             if kind == "param" or kind == "tag":
@@ -454,7 +468,7 @@ class Search(Repository):
             # NaN is stored as 0, and equals nothing.
             return sa.or_(compared, values.c.is_nan) if comparator == "!=" else sa.and_(compared, ~values.c.is_nan)
 
-        asked = self._exists(own.where(on(table)))
+        asked = self._has(table, named, on(table))
         if comparator in ("LIKE", "ILIKE"):
             parts = matching.patterns(table, comparator, str(value), postgresql=self._postgresql)
             return _Test(asked, sa.union_all(*(found.where(part) for part in parts)), of=(kind, key), on=on)
@@ -464,15 +478,21 @@ class Search(Repository):
         """The test that a run has just this value for the key of a term."""
         table = _VALUES[term.kind]
         same = [table.c.key == term.key, table.c.value == value, *_marks(term, table, rank)]
-        asked = self._exists(sa.select(_ONE).where(table.c.run == runs.c.key, *same))
+        asked = self._has(table, *same)
         return _Test(asked, sa.select(table.c.run).where(table.c.experiment == part.experiment, *same))
 
-    def _exists(self, own: sa.Select[Any], *, there: bool = True) -> Condition:
-        found = own.exists()
-        if self._postgresql:
-            # So written, it is asked for each run, or looked up in a set; else it may become a join of all runs.
-            return found.is_(there)
-        return found if there else ~found
+    def _has(self, table: sa.Table, *conditions: Condition, there: bool = True) -> Callable[[_Key], Condition]:
+        """Whether the run at hand has a row in this table that meets the conditions."""
+
+        def asked(key: _Key) -> Condition:
+            found = sa.select(_ONE).where(table.c.run == key, *conditions).correlate_except(table)
+            if not self._postgresql:
+                return found.exists() if there else ~found.exists()
+            # So written, what is found in no index is asked for each run or looked up in a set, where it might become
+            # a join of all runs; and the rest is asked for each run, as only we know how few there are, and make sets.
+            return found.offset(0).exists() if there else found.exists().is_(False)
+
+        return asked
 
     def _counts(self, tests: Sequence[_Test], most: int) -> dict[_Test, int]:
         """How many runs each of the tests finds that can, counted up to ``most``."""
@@ -485,6 +505,11 @@ class Search(Repository):
 
     def _rows(self, statement: sa.Select[Any]) -> list[tuple[Any, ...]]:
         return plain(self._connection.execute(statement))
+
+
+def _fact(condition: Condition) -> Callable[[_Key], Condition]:
+    """What the row of the run itself tells, whichever column its key is in."""
+    return lambda _: condition
 
 
 def _marks(term: _Term, table: Any, rank: int) -> list[Condition]:
