@@ -58,6 +58,7 @@ def test_a_home_is_copied_while_it_is_written(tmp_path: Path) -> None:
         key = Identity(store, home.keys, ledger).administrator_key()
         with Engine(home.workflow) as engine:
             engine.execute("flow", [Step("a", lambda: {"n": 1})])
+        home.prices.write_bytes(b"{}")
 
         def writer() -> None:
             while not stop.is_set():
@@ -82,6 +83,7 @@ def test_a_home_is_copied_while_it_is_written(tmp_path: Path) -> None:
     for number, least in enumerate(acknowledged):
         copy = Home(tmp_path / "elsewhere" / str(number))
         backups.restore(tmp_path / f"backup-{number}", copy.root)
+        assert copy.prices.read_bytes() == b"{}"
         assert least <= check(copy) <= written[0]
         with opened(copy) as (store, ledger):
             assert Identity(store, copy.keys, ledger).authenticate(key).name == "administrator"

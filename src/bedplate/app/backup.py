@@ -70,7 +70,9 @@ def backup(home: Home, destination: Path) -> BackupReport:
         for name in _IMMUTABLE:
             _copy_files(home.root / name, partial / name, first=("_last_checkpoint", "_delta_log"))
         _copy_online(home.online, partial / "online")
-        files.write(partial / home.manifest.name, home.manifest.read_bytes())
+        for single in (home.manifest, home.prices):
+            if single.exists():
+                files.write(partial / single.name, single.read_bytes())
         entries = {str(path.relative_to(partial)): _entry(path) for path in _walk(partial)}
         kept = BackupManifest(format=FORMAT, home=manifest.id, created=clock.timestamp(), files=entries)
         files.write(partial / MANIFEST, msgspec.json.encode(kept))
