@@ -1,6 +1,7 @@
 """Users, services and keys as the owner's operations: policy first, one entry a change, replicas told, nothing half."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from bedplate import bundle
 from bedplate.app import endpoints, people, rights
 from bedplate.errors import (
     AuthenticationError,
@@ -152,7 +154,9 @@ def test_the_administrators_own_key_is_replaced_when_it_is_revoked(home: Team) -
 
 def test_replicas_know_within_a_second(home: Team, tmp_path: Path) -> None:
     world = World(tmp_path / "models")
-    spec = world.spec(snapshot=endpoints.access_path(home.system), snapshot_key=home.system.home.keys / "access.pub")
+    spec, made = world.spec(), home.system.home
+    folder = shutil.copytree(spec.bundle, bundle.path_of(made.bundles, spec.digest))
+    bundle.sign(folder, home.system.opened.signing_key, home.system.opened.signing_public)
     url = endpoints.start(home.system, spec)
 
     def asks(key: str) -> int:

@@ -34,7 +34,9 @@ def test_describe_tells_marked_functions_and_their_sql():
 
     assert list(declared)[:3] == ["clean", "recent", "fit"]
     assert declared["recent"].kind == "feature_view"
-    assert declared["recent"].options == {"entity": ["household_id"], "inputs": ["orders"], "time": "day"}
+    said = {"entity": ["household_id"], "inputs": ["orders"], "time": "day"}
+    unsaid = {"rows": False, "windows": {}, "on_demand": {}, "request": [], "defaults": {}, "ttl": None, "owner": ""}
+    assert declared["recent"].options == said | unsaid
     assert declared["recent"].sql == "select household_id, max(day) as last from orders group by 1"
     assert declared["fit"].sql is None
 

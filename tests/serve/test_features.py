@@ -118,7 +118,7 @@ def test_who_may_ask_for_what(url: str, key: str, body: Any, status: int, said: 
 
 
 def test_a_change_of_rules_or_of_the_view_holds_within_a_second(url: str, world: World, store: Scoped) -> None:
-    """Decisions are kept until then."""
+    """Decisions are kept until then; in the end all is as it was."""
     body = {"view": "recent", "keys": [7]}
     assert ask(url, body).status_code == 200
     world.publish((DENIED,), governed={"demo": GOVERNED})
@@ -131,6 +131,9 @@ def test_a_change_of_rules_or_of_the_view_holds_within_a_second(url: str, world:
     eventually(lambda: ask(url, body).json().get("masked") is True)
     world.publish()
     eventually(lambda: ask(url, body).status_code == 503)
+    world.publish(governed={"demo": GOVERNED})
+    put(store)
+    eventually(lambda: ask(url, body).json().get("masked") is False)
 
 
 def test_a_view_of_another_shape_is_never_misread(tmp_path: Path) -> None:

@@ -181,8 +181,9 @@ def _parsed(columns: dict[str, tuple[pa.ChunkedArray, Column]]) -> dict[str, pa.
         return {}
     source = pa.table({f"v{at}": column for at, (column, _) in enumerate(columns.values())})
     listed = ", ".join(f"{_sql(said, f'trim(v{at})')} AS v{at}" for at, (_, said) in enumerate(columns.values()))
+    query = f"SELECT {listed} FROM source"  # noqa: S608  see _sql
     with duck.connect({"source": source}) as connection:
-        found: Any = connection.sql(f"SELECT {listed} FROM source").to_arrow_table()  # noqa: S608  see _sql
+        found: Any = connection.sql(query).to_arrow_table()
     return dict(zip(columns, found.columns, strict=True))
 
 

@@ -79,10 +79,9 @@ def _one(
     asked = labels.select([*dict.fromkeys((*view.entity, time))])
     asked = asked.append_column(rows.PLACE, pa.array(range(labels.num_rows), pa.int64()))
     with duck.connect({"labels": asked}, memory=memory, threads=threads) as connection:
-        connection.execute(
-            f"""CREATE TEMP TABLE {rows.ASKED} AS
+        ask = f"""CREATE TEMP TABLE {rows.ASKED} AS
             SELECT {keys}, {duck.quote(time)}::TIMESTAMP AS {rows.MOMENT}, {rows.PLACE} FROM labels"""
-        )
+        connection.execute(ask)
         if view.rows:
             load_rows(connection, view, given)
             features = rows.features(connection, view)

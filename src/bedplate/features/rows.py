@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 ASKED, PLACE, MOMENT = "asked_rows", "asked_place", "asked_moment"
 """The table of what is asked for: the entity columns, where the row stands, and its moment (UTC, without a zone)."""
 _ROWS = "rows_of_view"
+_COLUMNS = "DESCRIBE rows_of_view"
 _NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT",
             "UHUGEINT", "FLOAT", "DOUBLE", "BOOLEAN", "DECIMAL")  # fmt: skip
 _AGGREGATES = {"sum": "sum", "mean": "avg", "min": "min", "max": "max"}
@@ -41,11 +42,10 @@ def load(connection: "Connection", view: FeatureView, stream: "pa.RecordBatchRea
     values = [duck.quote(name) for name in _values(connection, view)]
     there = " AND ".join(f"{name} IS NOT NULL" for name in (*keys, time))
     connection.register(source, stream)
-    connection.execute(
-        f"""CREATE OR REPLACE TEMP TABLE {_ROWS} AS
+    keep = f"""CREATE OR REPLACE TEMP TABLE {_ROWS} AS
         SELECT {", ".join([*keys, f"{time}::TIMESTAMP AS {time}", *values])} FROM ({view.sql})
         WHERE {there} AND isfinite({time}::TIMESTAMP)"""
-    )
+    connection.execute(keep)
     connection.unregister(source)
 
 
@@ -80,7 +80,7 @@ def names(connection: "Connection", view: FeatureView) -> tuple[str, ...]:
     """The features of a view of rows, in order."""
     if view.windows:
         return tuple(view.windows)
-    found = (name for name, *_ in connection.execute(f"DESCRIBE {_ROWS}").fetchall())
+    found = (name for name, *_ in connection.execute(_COLUMNS).fetchall())
     return tuple(name for name in found if name not in (*view.entity, view.event_time))
 
 
@@ -105,10 +105,9 @@ def _newest(connection: "Connection", view: FeatureView) -> str:
     twice = f"SELECT 1 FROM {_ROWS} GROUP BY {entity}, {time} HAVING count(*) > 1 LIMIT 1"
     if connection.execute(twice).fetchone() is not None:
         order = ", ".join(f"{name} DESC NULLS LAST" for name in columns)
-        connection.execute(
-            f"""CREATE OR REPLACE TEMP TABLE {_ROWS} AS FROM {_ROWS}
+        once = f"""CREATE OR REPLACE TEMP TABLE {_ROWS} AS FROM {_ROWS}
             QUALIFY row_number() OVER (PARTITION BY {entity}, {time} ORDER BY {order}) = 1"""
-        )
+        connection.execute(once)
     same = " AND ".join(f"l.{key} = r.{key}" for key in keys)
     return f"""SELECT l.{PLACE}, r.{time} AS {SEEN}, {", ".join(f"r.{name}" for name in columns)}
         FROM {ASKED} l ASOF JOIN {_ROWS} r ON {same} AND l.{MOMENT} > r.{time}"""
@@ -156,7 +155,8 @@ def _aggregate(window: Window) -> str:
 def _values(connection: "Connection", view: FeatureView) -> tuple[str, ...]:
     """The columns of the rows that features are made of, each of which holds numbers."""
     where = f"pipeline.py: {view.name}"
-    kinds = {name: str(kind) for name, kind, *_ in connection.execute(f"DESCRIBE {view.sql}").fetchall()}
+    given = f"DESCRIBE {view.sql}"
+    kinds = {name: str(kind) for name, kind, *_ in connection.execute(given).fetchall()}
     for name in (*view.entity, view.event_time):
         if name not in kinds:
             raise InputError(f"its SQL gives no column {name!r}", where=where, fix="select entity and time as they are")

@@ -50,7 +50,7 @@ from bedplate.store.workspaces import Workspaces
 from bedplate.store.writer import Writer
 
 _VERSION = sa.text("SELECT version_num FROM alembic_version")
-MAPPED = 1 << 30
+MAPPED = "PRAGMA mmap_size=1073741824"
 """So many bytes of an SQLite file are read through the system's memory rather than copied page by page: what a
 connection has copied is of no use to it as soon as another one has written."""
 
@@ -468,8 +468,8 @@ def _sqlite_engine(path: Path, wait: float, *, read_only: bool) -> sa.Engine:
     @sa.event.listens_for(engine, "connect")
     def _connect(connection: sqlite3.Connection, _record: Any) -> None:
         connection.isolation_level = None  # we say BEGIN ourselves, below
-        for pragma in ("synchronous=FULL", "foreign_keys=ON", "trusted_schema=OFF", f"mmap_size={MAPPED}"):
-            connection.execute(f"PRAGMA {pragma}").close()
+        for pragma in ("PRAGMA synchronous=FULL", "PRAGMA foreign_keys=ON", "PRAGMA trusted_schema=OFF", MAPPED):
+            connection.execute(pragma).close()
         if not read_only:
             connection.execute("PRAGMA journal_mode=WAL").close()
 

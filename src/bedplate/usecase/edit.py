@@ -47,6 +47,7 @@ def _alone(value: str) -> Node | None:
         return None
     try:
         root, problems = nodes.read(f"[{value}]".encode())
+        nodes.read(f"a: {value}".encode())  # a "-" alone is a value in brackets only
     except nodes.SyntaxProblem:
         return None
     return root.items[0] if not problems and root.kind == "sequence" and len(root.items) == 1 else None
