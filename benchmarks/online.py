@@ -37,8 +37,8 @@ class Asked(msgspec.Struct):
     keys: list[int]
 decode, encode = msgspec.json.Decoder(Asked).decode, msgspec.json.Encoder().encode
 layout = struct.Struct("<4sq20f")
-prefix = b"\\x01" + hashlib.sha256(b"bench/recent").digest()[:8]
-names = [f"f{i}" for i in range(20)]
+prefix = b"\\x01" + hashlib.sha256(b"demo/recent").digest()[:8]
+names = ["f%d" % i for i in range(20)]
 store = lmdb.open({folder!r}, readonly=True, lock=False, readahead=False)
 head = [("content-type", "application/json")]
 async def app(scope, protocol):
@@ -153,7 +153,7 @@ def _granian(folder: Path) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with tempfile.TemporaryDirectory() as scratch:
-        text = BY_HAND.format(folder=str(folder)).replace("bench/recent", "demo/recent")
+        text = BY_HAND.format(folder=str(folder))
         (Path(scratch) / "by_hand.py").write_text(text)
         command = [sys.executable, "-m", "granian", "--interface", "rsgi", "--workers", "1", "--no-ws", "--port",
                    str(port), "--log-level", "error", "by_hand:app"]  # fmt: skip
