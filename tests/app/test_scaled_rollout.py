@@ -7,13 +7,15 @@ import httpx
 import msgspec
 import pytest
 
-from bedplate.app import endpoints, rollouts
+from bedplate.app import endpoints, pricing, rollouts
 from bedplate.app.exports import endpoint as exports
 from bedplate.errors import InputError
+from bedplate.plan import bought
 from bedplate.release.rollout import Step
 from bedplate.serve.scaling import Scale
 from tests.app.rolling import INFER, NAME, Load, Served
 from tests.kubernetes.test_export import check
+from tests.plan.test_offers import OWN
 from tests.serve.support import eventually, linear
 
 
@@ -61,6 +63,12 @@ def test_two_replicas_share_with_a_candidate_are_frozen_and_rolled_back(tmp_path
         assert [ref["weight"] for ref in route["spec"]["rules"][0]["backendRefs"]] == [500, 500]
         with pytest.raises(InputError, match="namespace"):
             exports.kubernetes(system, served.who, NAME, **(asked | {"namespace": "no_label"}))  # type: ignore[arg-type]
+
+        # A cluster of one's own is a place to run in as well, once it was imported.
+        assert "eu" not in exports.regions(system, ("eu",))
+        rows, reports = bought.read(OWN, "own.csv", "own", None, "2026-10-01")
+        pricing.keep(system, served.who, pricing.Bringing(rows=rows, reports=(reports,)))
+        assert "eu" in exports.regions(system, ("eu",))
 
         assert rollouts.freeze(system, served.who, NAME).state == "frozen"
         with Load(served) as load:

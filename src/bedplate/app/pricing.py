@@ -51,7 +51,6 @@ def keep(system: System, principal: Principal, brought: Bringing) -> tuple[Impor
     access.demand(system, principal, "administer", policy.HOME)
     together = bought.together(kept(system.home), brought.rows)
     digest = bought.load(together).digest
-    files.write(system.home.prices, msgspec.json.encode(together))
     with system.store.transaction() as tx:
         system.ledger.record(
             tx,
@@ -60,6 +59,8 @@ def keep(system: System, principal: Principal, brought: Bringing) -> tuple[Impor
             resource="home",
             payload={"rows": ids.digest_of(brought.rows), "catalogue": digest},
         )
+        # Within the transaction: prices that could not be recorded are not planned with.
+        files.write(system.home.prices, msgspec.json.encode(together))
     return brought.reports
 
 

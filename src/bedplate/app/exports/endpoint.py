@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from bedplate import bundle as bundles
-from bedplate.app import access, endpoints
+from bedplate.app import access, endpoints, planning
 from bedplate.app.exports import kubernetes as objects
 from bedplate.app.exports.kubernetes import Facts, Form, Release, Share
 from bedplate.app.serving_models import KubernetesExport
@@ -15,7 +15,6 @@ from bedplate.app.system import System
 from bedplate.errors import InputError
 from bedplate.identity import Principal
 from bedplate.online import is_address
-from bedplate.plan import catalogue
 from bedplate.plan.types import Option, Plan, Requirements
 from bedplate.policy import values as policy
 from bedplate.serve.spec import ReplicaSpec
@@ -77,7 +76,7 @@ def kubernetes(
         candidate=candidate,
         request=request,
         limit=limit,
-        regions=_regions(msgspec.convert(required.body, Requirements).residency if required else ()),
+        regions=regions(system, msgspec.convert(required.body, Requirements).residency if required else ()),
         public_key=stable.public_key.read_text("ascii"),
         snapshot_key=stable.snapshot_key.read_text("ascii"),
         features=manifest.signature.predictor in ("recommender", "onnx-features") and not is_address(stable.online),
@@ -112,9 +111,10 @@ def _shares(system: System, spec: ReplicaSpec, chosen: Option | None) -> tuple[S
     return asked, Share(cores=max(asked.cores, chosen.vcpus / each), memory=max(asked.memory, planned))
 
 
-def _regions(residency: Sequence[str]) -> tuple[str, ...]:
-    """The regions of all providers that lie where data may."""
-    return tuple(sorted({i.region for i in catalogue.load().instances if i.residency in residency}))
+def regions(system: System, residency: Sequence[str]) -> tuple[str, ...]:
+    """The regions that a plan could choose, machines of one's own included, which lie where data may."""
+    known = planning.prices(system.settings).instances
+    return tuple(sorted({i.region for i in known if i.residency in residency}))
 
 
 def _needs(system: System, facts: Facts) -> list[str]:
