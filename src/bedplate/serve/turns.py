@@ -47,10 +47,12 @@ class Queue(Generic[T]):
 
     def again(self, taken: Sequence[tuple[str, T]]) -> None:
         """Put what was taken, in that order, back in front."""
-        for who, one in reversed(taken):
-            mine = self._waiting.pop(who, deque[T]())
-            mine.appendleft(one)
-            self._waiting = {who: mine, **self._waiting}
+        front: dict[str, deque[T]] = {}
+        for who, one in taken:
+            front.setdefault(who, deque()).append(one)
+        for who, mine in front.items():
+            mine.extend(self._waiting.pop(who, ()))
+        self._waiting = front | self._waiting
 
 
 class Turns:
