@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bedplate import online
 from bedplate.errors import InputError, StorageError, UnavailableError
-from bedplate.online import LmdbOnline, Online, Scoped
+from bedplate.online import LmdbOnline, Online, Scoped, lmdb_store
 from tests.servers import Redis
 
 Opener = Callable[..., Online]
@@ -157,14 +157,72 @@ def test_what_is_erased_leaves_no_byte_in_any_file(kind: str, tmp_path: Path, re
         server: Redis = request.getfixturevalue("redis")
         store, folder = online.open(server.empty()), server.folder
     keys = [f"person-{number:06d}-{'x' * 40}".encode() for number in range(500)]
-    store.put_many("view", [(key, b"v" * 200) for key in keys])
-    store.put_many("view", [(key, b"w" * 300) for key in keys[:50]])
-    before = store.version("view")
+    values = {key: b"v" * (200 if number % 5 else 3000) for number, key in enumerate(keys)}
+    store.put_many("other", dict.fromkeys(keys[1::2], b"o"))
+    store.put_many("view", values)
+    store.put_many("view", dict.fromkeys(keys[:50], b"w" * 300))
+    before, values = store.version("view"), values | dict.fromkeys(keys[:50], b"w" * 300)
+    for number in (0, 7, 14):
+        store.erase("view", keys[number : number + 1])
     store.erase("view", keys[::7])
+    store.erase("other", keys[::7])
     assert store.version("view") > before
     for number, key in enumerate(keys):
-        assert (store.get("view", key) is None) == (number % 7 == 0)
-        assert any(key in path.read_bytes() for path in folder.iterdir()) == (number % 7 != 0)
+        assert store.get("view", key) == (values[key] if number % 7 else None)
+        assert store.get("other", key) == (b"o" if number % 2 and number % 7 else None)
+    for number in range(3):  # nor does it come back from what a store keeps at hand
+        held = [path.read_bytes() for path in folder.iterdir()]
+        assert all(any(key in each for each in held) == (n % 7 != 0) for n, key in enumerate(keys))
+        store.put_many(f"new-{number}", {b"%d" % i: b"n" * i for i in range(0, 3000, 50)})
+    store.close()
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from bedplate.online import LmdbOnline
+
+store = LmdbOnline(Path(sys.argv[1]))
+store.put_many("view", {b"person-%06d" % number: b"v" * 500 for number in range(300)})
+store.put_many("view", {b"kept-%06d" % number: b"k" * 500 for number in range(300)}, replace=True)
+print("wrote", flush=True)
+for line in sys.stdin:
+    store.put_many(line, {b"%d" % number: b"n" * number for number in range(0, 3000, 20)})
+    print("wrote", flush=True)
+"""
+
+
+def test_lmdb_another_process_that_wrote_does_not_write_again_what_was_erased(tmp_path: Path) -> None:
+    """It has pages of its earlier changes in memory, and puts new ones into them."""
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as writer:
+        assert writer.stdin is not None
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "wrote\n"
+        store = LmdbOnline(tmp_path)
+        store.erase("view", [b"person-%06d" % number for number in range(300)])
+        for name in ("one", "two"):
+            writer.stdin.write(f"{name}\n")
+            writer.stdin.flush()
+            assert writer.stdout.readline() == "wrote\n"
+            assert b"person-" not in (tmp_path / "data.mdb").read_bytes()
+        assert (store.count("view"), store.get("view", b"kept-000299")) == (300, b"k" * 500)
+        store.close()
+        writer.stdin.close()
+
+
+def test_lmdb_an_old_state_that_is_read_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lmdb_store, "_PATIENCE", 0.05)
+    store = LmdbOnline(tmp_path)
+    store.put_many("view", {b"person": b"1", b"other": b"2"})
+    with store._begin() as transaction:
+        with pytest.raises(StorageError, match="somebody reads an old state"):
+            store.erase("view", [b"person"])
+        assert transaction.get(store._prefix("view") + b"person") == b"1"
+    store.erase("view", [b"person"])
+    assert b"person" not in (tmp_path / "data.mdb").read_bytes()
+    assert store.get("view", b"other") == b"2"
     store.close()
 
 

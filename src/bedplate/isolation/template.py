@@ -12,6 +12,8 @@ import gc
 import importlib
 import json
 import os
+import select
+import signal
 import socket
 import subprocess
 import sys
@@ -70,13 +72,14 @@ class Template:
             ValueError: the template cannot be loaded.
         """
         read, write = os.pipe()
-        told = json.dumps({"do": "fork", "scratch": str(scratch)}).encode()
+        told = json.dumps({"fork": str(scratch)}).encode()
         try:
             with self._guard:
                 for attempt in (1, 2):
                     running = self._current()
                     try:
                         pid = int(running.ask(told, [connection.fileno(), write, shared]))
+                        handle = os.pidfd_open(pid)
                         break
                     except (OSError, ValueError):  # it was about to leave when it was asked
                         self._running = None
@@ -88,7 +91,7 @@ class Template:
             raise
         finally:
             os.close(write)
-        return Fork(pid, os.fdopen(read, "rb", buffering=0), running)
+        return Fork(pid, handle, os.fdopen(read, "rb", buffering=0), running)
 
     def end(self) -> None:
         """End it, and what it became: nothing is left to be waited for."""
@@ -141,6 +144,13 @@ class _Running:
             raise ConnectionError("it closed the connection")
         return answer.decode()
 
+    def status_of(self, pid: int) -> int:
+        """How a fork ended, of which it is known that it has."""
+        try:
+            return int(self.ask(json.dumps({"wait": pid}).encode()))
+        except (OSError, ValueError):
+            return _GONE
+
     def close(self) -> None:
         """Let it leave."""
         self._socket.close()
@@ -152,22 +162,24 @@ class _Running:
 
 
 class Fork:
-    """One limited process as its owner sees it, with the methods of :class:`subprocess.Popen` that a worker needs."""
+    """One limited process as its owner sees it, with the methods of :class:`subprocess.Popen` that a worker needs.
 
-    def __init__(self, pid: int, stdout: BinaryIO, template: _Running) -> None:
+    It is known by ``handle``, a pidfd: its number is somebody else's once the template, or who takes over from a
+    template that has ended, knows of its end.
+    """
+
+    def __init__(self, pid: int, handle: int, stdout: BinaryIO, template: _Running) -> None:
         self.pid, self.stdout = pid, stdout
         self._template, self._guard = template, threading.Lock()
         self._code: int | None = None
+        self._handle = handle
 
     def poll(self) -> int | None:
         """How it ended, as in :attr:`subprocess.Popen.returncode`; None while it runs."""
         with self._guard:
-            if self._code is None:
-                try:
-                    answer = self._template.ask(json.dumps({"do": "poll", "pid": self.pid}).encode())
-                    self._code = int(answer) if answer != "runs" else None
-                except (OSError, ValueError):
-                    self._code = _GONE
+            if self._code is None and _readable(self._handle):
+                self._code = self._template.status_of(self.pid)
+                os.close(self._handle)
             return self._code
 
     def wait(self, timeout: float | None = None) -> int:
@@ -186,10 +198,17 @@ class Fork:
 
     def kill(self) -> None:
         """Kill it, if it runs."""
-        with self._guard:  # until poll() has seen its end, nobody else can have its number
+        with self._guard:
             if self._code is None:
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(self.pid, 9)
+                    signal.pidfd_send_signal(self._handle, signal.SIGKILL)
+
+
+def _readable(handle: int) -> bool:
+    """Of a pidfd: whether the process has ended."""
+    poll = select.poll()  # unlike select(), it takes any number
+    poll.register(handle, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 # -------------------------------------------------------------------------------------------------- inside the template
@@ -217,18 +236,18 @@ def main() -> None:
         if not data:
             return
         told = json.loads(data)
-        if told["do"] == "fork":
+        if "fork" in told:
             template = os.getpid()
             if (pid := os.fork()) == 0:
-                _become(module.main, template, control, files, told["scratch"])
+                _become(module.main, template, control, files, told["fork"])
             for file in files:
                 os.close(file)
             children.add(pid)
             control.send(str(pid).encode())
         else:
-            pid, status = os.waitpid(told["pid"], os.WNOHANG)
+            pid, status = os.waitpid(told["wait"], 0)
             children.discard(pid)
-            control.send(str(os.waitstatus_to_exitcode(status)).encode() if pid else b"runs")
+            control.send(str(os.waitstatus_to_exitcode(status)).encode())
 
 
 def _become(run: object, template: int, control: socket.socket, files: list[int], scratch: str) -> None:

@@ -202,9 +202,11 @@ def _clean_up(process: Process, connection: socket.socket, scratch: Path) -> Non
 def _watch(owner: "weakref.ref[Worker]", process: Process) -> None:
     """Kill the process when it holds too much memory or makes too many threads; keep the end of what it prints."""
     assert process.stdout is not None
+    poll = select.poll()  # unlike select(), it takes any number
     with process.stdout as printed:
+        poll.register(printed, select.POLLIN)
         while process.poll() is None:
-            ready = select.select([printed], [], [], _POLL)[0]
+            ready = poll.poll(_POLL * 1000)
             block = os.read(printed.fileno(), 1 << 16) if ready else b""
             one = owner()
             if one is None:

@@ -4,19 +4,36 @@ import hashlib
 import struct
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import lmdb
 
 from bedplate.errors import StorageError
+from bedplate.online import lmdb_pages
 from bedplate.online.keys import check_keys, check_namespace
 
 _INITIAL_MAP = 64 << 20
 _VERSION = struct.Struct("<Q")
 _META = b"\x00"
-_FILLING = b"\x02"
-_ROUNDS = 10
+_ERASURES = b"\x00\x00"
+"""The key under which the erasures of all processes are counted."""
+_ZEROS = b"\x02"
+_SPARE_PAGES = 1 << 17
+"""More pages than LMDB keeps in memory between two changes (``MDB_IDL_UM_MAX``)."""
+_PATIENCE = 10.0
+
+
+@dataclass
+class _Opened:
+    """An environment of this process; ``clean``: how many erasures there were when its spare pages were last wiped."""
+
+    environment: lmdb.Environment
+    read_only: bool
+    clean: int
+    users: int = 0
 
 
 class _Shared:
@@ -24,26 +41,27 @@ class _Shared:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._open: dict[Path, tuple[lmdb.Environment, bool, int]] = {}
+        self._open: dict[Path, _Opened] = {}
 
-    def acquire(self, location: Path, read_only: bool, map_size: int) -> lmdb.Environment:
+    def acquire(self, location: Path, read_only: bool, map_size: int) -> _Opened:
         with self._lock:
             found = self._open.get(location)
             if found is None:
-                found = (_open(location, read_only, map_size), read_only, 0)
-            environment, opened_read_only, users = found
-            if opened_read_only and not read_only:
+                environment = _open(location, read_only, map_size)
+                with environment.begin() as transaction:
+                    found = _Opened(environment, read_only, _number(transaction.get(_ERASURES)))
+            if found.read_only and not read_only:
                 raise StorageError("online features are open for reading only in this process", where=str(location))
-            self._open[location] = (environment, opened_read_only, users + 1)
-            return environment
+            found.users += 1
+            self._open[location] = found
+            return found
 
     def release(self, location: Path) -> None:
         with self._lock:
-            environment, read_only, users = self._open.pop(location)
-            if users > 1:
-                self._open[location] = (environment, read_only, users - 1)
-            else:
-                environment.close()
+            found = self._open[location]
+            found.users -= 1
+            if not found.users:
+                self._open.pop(location).environment.close()
 
 
 def _open(location: Path, read_only: bool, map_size: int) -> lmdb.Environment:
@@ -72,7 +90,8 @@ class LmdbOnline:
         self._location = location.absolute()
         self._read_only = read_only
         self._prefixes: dict[str, bytes] = {}
-        self._environment = _shared.acquire(self._location, read_only, map_size)
+        self._opened = _shared.acquire(self._location, read_only, map_size)
+        self._environment = self._opened.environment
         self._closed = False
 
     def _prefix(self, namespace: str) -> bytes:
@@ -124,24 +143,24 @@ class LmdbOnline:
     def erase(self, namespace: str, keys: Iterable[bytes]) -> int:
         """Forget ``keys``, and leave no byte of theirs on the disk; gives the namespace's new version.
 
-        A page keeps, beside what is in it, what was in it before. So everything else is written anew, onto pages that
-        held nothing, in one transaction that readers see whole; then the pages that became free are used once more.
+        A change leaves behind what it replaced: in pages that it freed, beside the entries of pages in use, and in
+        the spare pages that each process which ever wrote keeps in memory, and will write again. So all that is not
+        in use is wiped, and a process that finds an erasure counted wipes its spare pages before it next writes.
 
         Raises:
             StorageError: opened for reading only, or a reader holds on to an old state: ask again.
         """
-        wanted = [self._prefix(namespace) + key for key in keys]
-        version = self._write(self._prefix(namespace), [(key, None) for key in wanted], None)
-        if self._on_disk(wanted):
-            self._fill()  # pages of earlier changes that this process still has at hand hold zeros from here on
+        prefix, file = self._prefix(namespace), self._location / "data.mdb"
+        wanted = [prefix + key for key in keys]
+        version = self._write(prefix, [(key, None) for key in wanted], None)
+        self._growing(_count_erasure)
+        self._growing(self._wipe)  # after it wiped the spare pages, as after any erasure
+        if lmdb_pages.holds(file, wanted):  # where a page ends is told by a key that once was in it
             self._write_anew()
-        for _ in range(_ROUNDS):
-            if not self._on_disk(wanted):
-                return version
-            self._fill()
-        raise StorageError(
-            "bytes of erased features are still on the disk", where=str(self._location), fix="run it again in a moment"
-        )
+            self._growing(self._wipe)
+            if lmdb_pages.holds(file, wanted):
+                raise StorageError("bytes of erased features are still on the disk", where=str(file))
+        return version
 
     def _write_anew(self) -> None:
         with tempfile.TemporaryDirectory(prefix="anew-", dir=self._location) as scratch:
@@ -152,17 +171,25 @@ class LmdbOnline:
                         target.put(key, value, append=True)
                 self._growing(lambda transaction: _refill(transaction, copy, self._environment))
 
-    def _fill(self) -> None:
-        info, used = self._environment.info(), self._environment.stat()
-        pages = info["last_pgno"] - used["leaf_pages"] - used["branch_pages"] - used["overflow_pages"] + 16
-        filling = [_FILLING + number.to_bytes(8, "big") for number in range(pages)]
-        for value in (bytes(used["psize"] - 200), None):
-            self._write(_FILLING, [(key, value) for key in filling], set())
+    def _wipe(self, transaction: lmdb.Transaction) -> int:
+        """Wipe what is not in use, while ``transaction`` keeps others from writing; it changes nothing itself."""
+        until = time.monotonic() + _PATIENCE
+        while self._environment.reader_check() or _oldest(self._environment) < transaction.id() - 1:
+            if time.monotonic() > until:
+                raise StorageError(
+                    "bytes of erased features are still on the disk, because somebody reads an old state",
+                    where=str(self._location), fix="run it again in a moment",
+                )  # fmt: skip
+            time.sleep(0.001)
+        lmdb_pages.wipe(self._location / "data.mdb")
+        return 0
 
-    def _on_disk(self, keys: Sequence[bytes]) -> bool:
-        self._environment.sync(True)
-        data = (self._location / "data.mdb").read_bytes()
-        return any(key in data for key in keys)
+    def _use_spare_pages(self, transaction: lmdb.Transaction) -> None:
+        """Have each page that LMDB keeps for the next change hold zeros; ``transaction`` is one to abort."""
+        last, size = self._environment.info()["last_pgno"], self._environment.stat()["psize"]
+        zeros = bytes(size - 16)  # with its head, one page of its own
+        for number in range(min(last + 64, _SPARE_PAGES)):
+            transaction.put(_ZEROS + number.to_bytes(8, "big"), zeros)
 
     def _write(self, prefix: bytes, pairs: Sequence[tuple[bytes, bytes | None]], keep: set[bytes] | None) -> int:
         def change(transaction: lmdb.Transaction) -> int:
@@ -174,7 +201,7 @@ class LmdbOnline:
                 else:
                     transaction.put(key, value)
             stamp = _META + prefix
-            version = _version_of(transaction.get(stamp)) + 1
+            version = _number(transaction.get(stamp)) + 1
             transaction.put(stamp, _VERSION.pack(version))
             return version
 
@@ -187,7 +214,12 @@ class LmdbOnline:
         while True:
             try:
                 with self._environment.begin(write=True) as transaction:
-                    return change(transaction)
+                    erasures = _number(transaction.get(_ERASURES))
+                    if erasures == self._opened.clean:
+                        return change(transaction)
+                    self._use_spare_pages(transaction)
+                    transaction.abort()
+                    self._opened.clean = erasures
             except lmdb.MapFullError:
                 self._environment.set_mapsize(self._environment.info()["map_size"] * 2)
             except lmdb.MapResizedError:
@@ -198,7 +230,7 @@ class LmdbOnline:
     def version(self, namespace: str) -> int:
         """How many batches changed the namespace; 0 when it was never written."""
         with self._begin() as transaction:
-            return _version_of(transaction.get(_META + self._prefix(namespace)))
+            return _number(transaction.get(_META + self._prefix(namespace)))
 
     def count(self, namespace: str) -> int:
         """How many keys the namespace holds. Walks them."""
@@ -210,6 +242,18 @@ class LmdbOnline:
         if not self._closed:
             self._closed = True
             _shared.release(self._location)
+
+
+def _count_erasure(transaction: lmdb.Transaction) -> int:
+    erasures = _number(transaction.get(_ERASURES)) + 1
+    transaction.put(_ERASURES, _VERSION.pack(erasures))
+    return erasures
+
+
+def _oldest(environment: lmdb.Environment) -> int:
+    """The oldest state that somebody reads, as the number of the transaction that made it."""
+    numbers = [line.split()[-1] for line in environment.readers().splitlines()[1:]]
+    return min((int(number) for number in numbers if number.isdecimal()), default=2**63)
 
 
 def _refill(transaction: lmdb.Transaction, copy: lmdb.Environment, environment: lmdb.Environment) -> int:
@@ -225,7 +269,7 @@ def _bytes(value: bytes | memoryview | None) -> bytes | None:
     return value if value is None or isinstance(value, bytes) else bytes(value)
 
 
-def _version_of(stamp: bytes | memoryview | None) -> int:
+def _number(stamp: bytes | memoryview | None) -> int:
     return int(_VERSION.unpack(stamp)[0]) if stamp else 0
 
 
