@@ -10,7 +10,7 @@ import msgspec
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-Kind = Literal["dataset", "feature_view", "train", "evaluate", "predictor"]
+Kind = Literal["dataset", "feature_view", "train", "evaluate", "predictor", "network"]
 
 
 class Mark(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,3 +111,12 @@ def predictor(function: F) -> F:
     It runs in a limited process of its own, whose working folder holds the files of the bundle.
     """
     return _marker("predictor", function, {})
+
+
+def network(function: F) -> F:
+    """Mark a function that builds a model for the planner to count: a ``torch.nn.Module``, and an input for it.
+
+    It takes nothing and returns ``(module, input, ...)``; the inputs are tensors whose first dimension is the batch.
+    Under ``torch.device("meta")`` a module of any size takes no memory.
+    """
+    return _marker("network", function, {})

@@ -5,17 +5,24 @@ from pathlib import Path
 import msgspec
 
 from bedplate.errors import InputError
-from bedplate.plan import accelerators, counts, graphs, images
+from bedplate.plan import accelerators, counts, graphs, images, programs
 from bedplate.plan.types import ModelFacts
 from bedplate.usecase import Loaded
 from bedplate.usecase.problems import nearest
 
+_EXPORT_SECONDS = 600.0
+"""What exporting a module may take; large ones are better saved once, as a program."""
+
 
 def model(loaded: Loaded) -> ModelFacts | None:
-    """The model that the file describes, counted: a config.json, an ONNX graph, or one that was published.
+    """The model that the file describes, counted: a config.json, an ONNX graph, a torch module, or a published one.
+
+    A saved program is read here without running anything of it; a ``.py`` file runs in a limited process, which hands
+    back no more than the graph of its module.
 
     Raises:
         InputError: it cannot be read or counted, or nothing of that name was published.
+        UserCodeError: the file marks no ``@network`` function, or that fails.
     """
     text = loaded.use_case.workload.model
     if text is None:
@@ -34,6 +41,10 @@ def model(loaded: Loaded) -> ModelFacts | None:
         return ModelFacts(name=next(same, "yours"), transformer=counted)
     if path.suffix == ".onnx":
         return ModelFacts(name="yours", graph=_graph(path, where))
+    if path.suffix == ".pt2":
+        return ModelFacts(name="yours", graph=_program(path, where))
+    if path.suffix == ".py":
+        return ModelFacts(name="yours", graph=_module(path, loaded, where))
     if text in accelerators.models():
         return ModelFacts(name=text, transformer=accelerators.models()[text])
     graph = images.published().get(text)
@@ -43,7 +54,8 @@ def model(loaded: Loaded) -> ModelFacts | None:
         raise InputError(
             f"no measurement of a model {text[:60]!r} was published",
             where=where,
-            fix=(f"did you mean {near!r}? Else " if near else "") + "describe it: a config.json or an ONNX file here",
+            fix=(f"did you mean {near!r}? Else " if near else "")
+            + "describe it: a config.json, an ONNX file or a program of torch.export here",
         )
     return ModelFacts(name=text, graph=graph)
 
@@ -60,3 +72,34 @@ def _graph(path: Path, where: str) -> graphs.GraphCount:
     shapes = {i.name: [d.dim_value or (1 if at == 0 else 0) for at, d in enumerate(i.type.tensor_type.shape.dim)]
               for i in given}  # fmt: skip
     return graphs.count(loaded, shapes)
+
+
+def _program(path: Path, where: str) -> graphs.GraphCount:
+    try:
+        with path.open("rb") as archive:
+            text = programs.description(archive, path.name)
+    except OSError as error:
+        raise InputError(f"{path.name} cannot be read: {error}", where=where, fix="save the program here") from None
+    return programs.count(text, path.name)
+
+
+def _module(path: Path, loaded: Loaded, where: str) -> graphs.GraphCount:
+    from bedplate.compute import sandbox
+
+    high = loaded.use_case.risk.level == "high"
+    declared = sandbox.describe(path, require_isolation=high)
+    marked = [one.name for one in declared if one.kind == "network"]
+    if len(marked) != 1:
+        raise InputError(
+            f"{path.name} marks {len(marked)} functions with @network",
+            where=where,
+            fix="mark the one that returns the module and an input for it",
+        )
+    reply = sandbox.call(
+        f"pipeline:{marked[0]}",
+        pipeline=path,
+        resources=loaded.use_case.train.resources,
+        require_isolation=high,
+        seconds=_EXPORT_SECONDS,
+    )
+    return programs.count(reply.files.get(programs.GRAPH, b""), path.name)

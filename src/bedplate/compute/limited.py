@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from bedplate.compute.task import Result, Task
 from bedplate.errors import BedplateError, NotFoundError
+from bedplate.extensions import require
 from bedplate.isolation import confine, wire
 from bedplate.pipeline import Mark, mark_of
 
@@ -73,6 +74,9 @@ def _serve(header: dict[str, Any], pipeline: Path | None, rows: BinaryIO, answer
     if mark is not None and mark.kind == "dataset":
         _answer(answers, _cleaned(function, mark, tables))
         return
+    if mark is not None and mark.kind == "network":
+        _answer(answers, _exported(function))
+        return
     result = function(task)
     if not isinstance(result, Result):
         raise TypeError(f"{header['entry']} returned {type(result).__name__}, not bedplate.compute.task.Result")
@@ -106,6 +110,18 @@ def _cleaned(function: Callable[..., Any], mark: Mark, tables: "dict[str, pa.Tab
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
     return Result(files={"table.arrow": sink.getvalue().to_pybytes()}, result={"rows": table.num_rows})
+
+
+def _exported(function: Callable[..., Any]) -> Result:
+    """Run a ``@network`` function; the graph of its module goes back as JSON, which is counted without torch."""
+    torch = require("torch", "torch")
+    from bedplate.plan import programs  # see _read_tables
+
+    module, *example = function()
+    archive = io.BytesIO()
+    with torch.no_grad():
+        torch.export.save(torch.export.export(module.eval(), tuple(example)), archive)
+    return Result(files={programs.GRAPH: programs.description(archive)})
 
 
 def _load(pipeline: Path) -> ModuleType:

@@ -78,11 +78,15 @@ def size_of(case: UseCase, facts: DataFacts | None = None) -> Size:
 def _with_model(case: UseCase, model: ModelFacts | None) -> Size:
     w = case.workload
     if model is None:
-        raise InputError("the model was not counted", where="workload.model", fix="name a config.json or an ONNX file")
+        raise InputError(
+            "the model was not counted",
+            where="workload.model",
+            fix="name a file that describes it, or a published model",
+        )
     if w.kind in ("image_training", "image_inference"):
         graph = model.graph
         if graph is None:
-            raise _unfit(w.kind, "an ONNX file or a published image model")
+            raise _unfit(w.kind, "an ONNX file, a torch module or a published image model")
         if w.kind == "image_inference":
             return ImageSize(name=model.name, graph=graph, precisions=w.precision or ("fp16",))
         return ImageTrainingSize(

@@ -156,8 +156,9 @@ def _features(reading: Reading, folder: Path) -> None:
 def _described(reading: Reading, folder: Path) -> None:
     """A model that is described by a file lies in the folder; any other name is one that the planner must know."""
     text = reading.get("workload", "model")
-    if isinstance(text, str) and Path(text).suffix in (".json", ".onnx"):
-        _below(reading, folder, ("workload", "model"), "a model", f"*{Path(text).suffix}", "a config.json or ONNX file")
+    if isinstance(text, str) and Path(text).suffix in (".json", ".onnx", ".pt2", ".py"):
+        what = "a config.json, an ONNX file, a program of torch.export or a .py file"
+        _below(reading, folder, ("workload", "model"), "a model", f"*{Path(text).suffix}", what)
 
 
 def _models(reading: Reading, folder: Path) -> None:

@@ -90,8 +90,9 @@ WorkloadKind = Literal[
 class Workload(_Section, frozen=True, kw_only=True):
     """What kind of model this is, and how large its world is. Which fields belong to a kind, ``check`` says.
 
-    ``model`` is a ``config.json`` as Hugging Face writes it or an ONNX file of this folder, or the name of a model that
-    the planner has published measurements of. ``tokens``, ``images``, ``rows`` and ``bytes`` are of one run;
+    ``model`` is a file of this folder, or the name of a model that the planner has published measurements of: a
+    ``config.json`` as Hugging Face writes it, an ONNX file, a program of ``torch.export`` (``.pt2``), or a ``.py`` file
+    with a function marked ``@network``. ``tokens``, ``images``, ``rows`` and ``bytes`` are of one run;
     ``tokens_in`` and ``tokens_out`` of one request, and ``cached`` is the share of the former that was asked before.
     ``batch`` counts sequences or images of one step; ``record`` is the size of one record; ``cpu`` the time of one core
     that reading one takes.
