@@ -304,13 +304,13 @@ def fund(made: Sequence[portfolio.Entry], budget: str) -> Portfolio:
     own = [entry.plan.requirements.budget for entry in made if entry.plan.requirements.budget is not None]
     given = _amount(budget) if budget else None
     named = {money.currency for money in (*own, *(entry.worth for entry in made), given) if money is not None}
-    if len(named | {"USD"}) > 1:
+    if len(named | {catalogue.CURRENCY}) > 1:
         raise InputError(
-            f"amounts are in {', '.join(sorted(named | {'USD'}))}",
+            f"amounts are in {', '.join(sorted(named | {catalogue.CURRENCY}))}",
             where="budget",
-            fix="prices are in USD: state all so",
+            fix=f"prices are in {catalogue.CURRENCY}: state all so",
         )
-    total = Money(amount=sum(money.amount for money in own), currency="USD") if own else None
+    total = Money(amount=sum(money.amount for money in own), currency=catalogue.CURRENCY) if own else None
     return portfolio.choose(made, given or total)
 
 

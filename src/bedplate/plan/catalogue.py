@@ -20,6 +20,8 @@ from bedplate.plan import price_checks as checks
 from bedplate.plan.price_checks import Key, Row, key_of, number
 
 _FILES = ("instances", "prices", "cpus", "regions", "services")
+CURRENCY = "USD"
+"""What all prices are in; nothing here knows what another currency is worth."""
 _SPOT_SHARES = (0.5, 0.95)
 """A spot price is one that can be had from half the share of the list price that its type has in the middle of its
 regions, up to 0.95 of that price, above which a list price was copied."""

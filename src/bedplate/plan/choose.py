@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 from bedplate.plan import cautions, devices, jobs, replicas, sites, workloads
-from bedplate.plan.catalogue import Catalogue
+from bedplate.plan.catalogue import CURRENCY, Catalogue
 from bedplate.plan.requirements import HOURS_PER_MONTH
 from bedplate.plan.sites import Site, Sizer
 from bedplate.plan.types import (
@@ -85,7 +85,7 @@ def plan(requirements: Requirements, catalogue: Catalogue, probe: Probe) -> Plan
         breach=breach,
         reason=reason,
         cautions=warned,
-        currency=requirements.budget.currency if requirements.budget else "USD",
+        currency=CURRENCY,
     )
 
 

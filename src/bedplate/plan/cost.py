@@ -8,7 +8,7 @@ import msgspec
 
 from bedplate.plan import intervals
 from bedplate.plan.accelerators import accelerator
-from bedplate.plan.catalogue import Catalogue, Cpu, Fact, Instance
+from bedplate.plan.catalogue import CURRENCY, Catalogue, Cpu, Fact, Instance
 from bedplate.plan.requirements import HOURS_PER_MONTH
 from bedplate.plan.types import Cost, Item, Market, Probe, Requirements
 from bedplate.records import Estimate
@@ -40,7 +40,7 @@ def this_machine(catalogue: Catalogue, probe: Probe) -> Instance:
         vcpus=probe.cores,
         memory_gib=round(gib, 2),
         cpu=Cpu(cpu="here", label=probe.cpu, clock_low_ghz=None, clock_high_ghz=None, threads_per_core=1),
-        currency="USD",
+        currency=CURRENCY,
         price_hour=(core.value * probe.cores + memory.value * gib) / HOURS_PER_MONTH,
         spot_hour=None,
         price_date=core.date,
@@ -104,7 +104,7 @@ def monthly(
         "retraining": _retraining(site, items),
     }
     total = intervals.total([paid, *list(parts.values())[2:]])
-    return Cost(currency="USD", period="month", total=total, **parts)
+    return Cost(currency=CURRENCY, period="month", total=total, **parts)
 
 
 def of_run(site: "Site", catalogue: Catalogue, *, hours: Estimate, machines: int, share: float, kept: float) -> Cost:
@@ -118,7 +118,7 @@ def of_run(site: "Site", catalogue: Catalogue, *, hours: Estimate, machines: int
     )
     nothing = Estimate(value=0.0, low=0.0, high=0.0, method="none")
     return Cost(
-        currency="USD",
+        currency=CURRENCY,
         period="run",
         compute=intervals.scaled(paid, share),
         idle=intervals.scaled(paid, 1 - share),

@@ -1,9 +1,10 @@
 """Work that runs and ends: training on accelerators, scoring in bulk, reading data. How many machines end it in time.
 
-A run takes its work over its rate, and longer by what failures cost; the fewest machines that end it in time at the
-slow end of the interval are the cheapest, as more machines lose more to each other.
+A run takes its work over its rate, and longer by what failures cost. The fewest machines that end it in time need not
+be the cheapest: more of them lose more to each other, but hold more without computing it again, and store it shorter.
 """
 
+import math
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
@@ -58,7 +59,7 @@ class Run(NamedTuple):
 
 
 def options(site: Site, needs: Requirements, catalogue: Catalogue, probe: Probe) -> Iterator[Option]:
-    """A machine type with as few machines as end the run in time; where none do, with the fastest; or why it cannot be.
+    """A machine type with the machines that end the run in time at the least cost; where none do, with the fastest.
 
     On a cluster of one market all machines are of that market.
     """
@@ -76,11 +77,15 @@ def options(site: Site, needs: Requirements, catalogue: Catalogue, probe: Probe)
             why = option.lost
             continue
         made.append(option)
-        if option.meets:
-            break
+    there = site.instance.machines
     able = [option for option in made if option.meets]
-    best = able[0] if able else min(made, key=_slowness, default=None)
+    able = [option for option in able if there is None or (option.machines or 0) <= there] or able
+    best = min(able, key=_total) if able else min(made, key=_slowness, default=None)
     yield best if best is not None else lost(site, why)
+
+
+def _total(option: Option) -> float:
+    return option.cost.total.value if option.cost else math.inf
 
 
 def _slowness(option: Option) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 from bedplate.errors import InputError
 from bedplate.plan import counts, workloads
 from bedplate.plan import experience as experiences
+from bedplate.plan.catalogue import CURRENCY
 from bedplate.plan.experience import Experience, Learned
 from bedplate.plan.types import (
     DataFacts,
@@ -51,11 +52,18 @@ def derive(
     """The requirements of a use case; what ``experience`` knows of its kind on ``hardware`` corrects predictions.
 
     Raises:
-        InputError: no workload model for its kind; the text says what to measure instead.
+        InputError: no workload model for its kind; the text says what to measure instead. Or the budget is in another
+            currency than prices.
     """
     case = loaded.use_case
     size = workloads.size_of(case, facts)
     budget = case.requirements.budget
+    if budget and budget.monthly.currency != CURRENCY:
+        raise InputError(
+            f"the budget is in {budget.monthly.currency} and prices are in {CURRENCY}",
+            where=f"{loaded.path}, line {loaded.line('requirements', 'budget', 'monthly')}",
+            fix=f"state it in {CURRENCY}: no exchange rate is known here",
+        )
     hourly: tuple[float, ...] = ()
     items: tuple[Item, ...]
     known = (experience.of(figure, case.workload.kind, hardware) for figure in CORRECTED)

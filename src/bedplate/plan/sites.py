@@ -44,20 +44,24 @@ def here(catalogue: Catalogue, probe: Probe) -> Site:
 
 
 def rented(requirements: Requirements, catalogue: Catalogue, markets: Iterable[Market]) -> Iterator[Site]:
-    """Of each machine type and market, the cheapest place that residency allows."""
+    """Of each machine type and market, the cheapest place that residency allows, and dearer ones with more zones.
+
+    Only zones make a dearer place worth a look: without them it may not promise what the file asks for.
+    """
     for market in markets:
-        cheapest: dict[tuple[str, str], tuple[float, str, Instance]] = {}
+        places: dict[tuple[str, str], list[tuple[float, str, Instance]]] = {}
         for instance in catalogue.instances:
             if requirements.residency and instance.residency not in requirements.residency:
                 continue
             price = instance.spot_hour if market == "spot" else instance.price_hour
-            if price is None:
-                continue
-            key = instance.provider, instance.instance
-            if key not in cheapest or (price, instance.region) < cheapest[key][:2]:
-                cheapest[key] = price, instance.region, instance
-        for key in sorted(cheapest):
-            yield Site(cheapest[key][2], market, cost.hourly(cheapest[key][2], market, catalogue))
+            if price is not None:
+                places.setdefault((instance.provider, instance.instance), []).append((price, instance.region, instance))
+        for key in sorted(places):
+            zones = 0
+            for _, _, instance in sorted(places[key], key=lambda place: place[:2]):
+                if instance.zones > zones:
+                    zones = instance.zones
+                    yield Site(instance, market, cost.hourly(instance, market, catalogue))
 
 
 def speed(site: Site, probe: Probe) -> tuple[Estimate | None, str]:
