@@ -112,12 +112,34 @@ def test_the_index_that_is_kept_finds_what_was_asked_for_and_brings_its_evidence
     chosen = msgspec.json.decode(files[INDEX], type=Chosen)
     kept = [t for t in chosen.trials if (t.kind, t.setting) == (chosen.kind, chosen.setting)]
     assert {t.kind for t in chosen.trials} == {"exact", "ivf", "pq"}
+    assert chosen.rows == 0
     assert kept[0].recall_low >= 0.9
     assert formats.identify(INDEX, files[INDEX]) == "json"
     index, loaded = vectors.load(files, catalogue)
     assert loaded == chosen
     found = [len(set(index.nearest(q, 20)) & set(Exact(catalogue).nearest(q, 20))) / 20 for q in clustered(40, 32, 6)]
     assert np.mean(found) >= 0.85  # other queries than it was chosen with
+
+
+def test_where_answers_are_among_the_longest_vectors_no_others_are_looked_at():
+    """Lengths that vary as popularity does; with even ones an index holds all, as the test above finds."""
+    random = np.random.default_rng(3)
+    catalogue = random.normal(size=(40_000, 32)).astype(np.float32)
+    catalogue *= random.gamma(9, 1 / 9, (len(catalogue), 1)).astype(np.float32) / 5
+    queries = random.normal(size=(120, 32)).astype(np.float32)
+
+    files = indexing.choose(catalogue, queries[:80], IndexParameters(kinds=("pq",)), top=20, count=40)
+
+    chosen = msgspec.json.decode(files[INDEX], type=Chosen)
+    assert 0 < chosen.rows < 20_000
+    assert {t.rows for t in chosen.trials[1:]} == {chosen.rows}
+    index, _ = vectors.load(files, catalogue)
+    found = [len(set(index.nearest(q, 20)) & set(Exact(catalogue).nearest(q, 20))) / 20 for q in queries[80:]]
+    assert np.mean(found) >= 0.9
+    rows = safetensors.read(files[ARRAYS], ARRAYS)[vectors.ROWS]
+    for wrong in (rows - rows[0] - 1, rows + len(catalogue), rows[1:], rows.astype(np.int64)):
+        with pytest.raises(IntegrityError, match="not there"):
+            vectors.load({**files, ARRAYS: safetensors.write({vectors.ROWS: wrong})}, catalogue)
 
 
 def trial(kind, recall, p50, p99=1.0):

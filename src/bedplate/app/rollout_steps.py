@@ -214,7 +214,7 @@ def _step(system: "System", row: RolloutRow, verdict: "Verdict") -> None:
 
 def _promote(system: "System", row: RolloutRow) -> None:
     """Every step passed: the candidate becomes what the endpoint's own replica runs."""
-    spec = endpoints.here(system, endpoints.spec_from(row.spec))
+    spec = endpoints.spec_from(row.spec)
     try:
         endpoints.start(system, spec)
     except BedplateError as error:
@@ -243,7 +243,7 @@ def undo(
     ``alert`` is the fact of the alert that asked for it.
     """
     state = rollout.follow(row.state, "rolled_back")
-    before = endpoints.here(system, endpoints.spec_from(row.before))
+    before = endpoints.spec_from(row.before)
     seen = row.evidence
     if row.state == "completed":
         endpoints.start(system, before)

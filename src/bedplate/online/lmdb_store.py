@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import lmdb
 
@@ -112,13 +113,14 @@ class LmdbOnline:
     def get(self, namespace: str, key: bytes) -> bytes | None:
         """The value under ``key``, or None."""
         with self._begin() as transaction:
-            return _bytes(transaction.get(self._prefix(namespace) + key))
+            return cast("bytes | None", transaction.get(self._prefix(namespace) + key))
 
     def get_many(self, namespace: str, keys: Sequence[bytes]) -> list[bytes | None]:
         """The values under ``keys``, in their order, from one moment."""
         prefix = self._prefix(namespace)
         with self._begin() as transaction:
-            return [_bytes(transaction.get(prefix + key)) for key in keys]
+            get = cast("Callable[[bytes], bytes | None]", transaction.get)  # copies: no buffers are asked for
+            return [get(prefix + key) for key in keys]
 
     def put_many(
         self, namespace: str, items: Mapping[bytes, bytes] | Iterable[tuple[bytes, bytes]], *, replace: bool = False
@@ -263,10 +265,6 @@ def _refill(transaction: lmdb.Transaction, copy: lmdb.Environment, environment: 
         for key, value in source.cursor():
             transaction.put(key, value, append=True)
     return 0
-
-
-def _bytes(value: bytes | memoryview | None) -> bytes | None:
-    return value if value is None or isinstance(value, bytes) else bytes(value)
 
 
 def _number(stamp: bytes | memoryview | None) -> int:

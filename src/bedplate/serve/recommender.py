@@ -107,6 +107,8 @@ class Factors:
         self.vectors = np.ascontiguousarray(vectors)
         self.index, self.chosen = load_index(files or {}, self.vectors)
         self.popular = popular
+        at, known = self.rows(popular)
+        self._popular = np.where(known, at, -1).tolist()
         self.alpha = np.float32(alpha)
         self._gram = self.vectors.T @ self.vectors + np.float32(regularization) * np.eye(
             vectors.shape[1], dtype=np.float32
@@ -121,15 +123,18 @@ class Factors:
     def fold_in(self, items: Ids, weights: Floats) -> Floats:
         """The vector, shape (d,), of a household that bought ``items`` with these weights."""
         at, known = self.rows(items)
-        y = self.vectors[at[known]]
-        confidence = self.alpha * weights[known]
+        return self._fold_in(at[known], weights[known])
+
+    def _fold_in(self, at: npt.NDArray[np.intp], weights: Floats) -> Floats:
+        y = self.vectors[at]
+        confidence = self.alpha * weights
         a = self._gram + (y * confidence[:, None]).T @ y
         return np.linalg.solve(a, y.T @ (1 + confidence)).astype(np.float32)
 
     def propose(self, history: Ids, weights: Floats, nearest: int, popular: int) -> tuple[Ids, Floats]:
         """Candidates, history first in its order, then new ones; and the affinity of each, 0 where unknown."""
-        vector = self.fold_in(history, weights)
         at, known = self.rows(history)
+        vector = self._fold_in(at[known], weights[known])
         affinity = np.where(known, self.vectors[at] @ vector, np.float32(0))
         taken = set(at[known].tolist())  # few, and a set of few is faster than any array
         places = self.index.nearest(vector, nearest + len(taken)).tolist()
@@ -137,8 +142,7 @@ class Factors:
         scores = self.vectors[near] @ vector
         near = near[np.lexsort((near, -scores))][:nearest]
         taken.update(near.tolist())
-        at, known = self.rows(self.popular[:popular])
-        more = [place for place in at[known].tolist() if place not in taken]
+        more = [place for place in self._popular[:popular] if place >= 0 and place not in taken]
         extra = np.concatenate([near, np.array(more, np.int64)])
         scores = self.vectors[extra] @ vector
         return np.concatenate([history, self.items[extra]]), np.concatenate([affinity, scores])

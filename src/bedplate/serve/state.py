@@ -5,6 +5,7 @@ its pairs, so that a household's history comes in one read. Each value begins wi
 and order of the columns (features of another shape are refused, never misread) and the moment that the features are of.
 """
 
+import functools
 import zlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -35,7 +36,9 @@ class View(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     columns: tuple[str, ...]
 
 
-def schema_of(columns: Sequence[str]) -> bytes:
+@functools.lru_cache(maxsize=1024)
+def schema_of(columns: tuple[str, ...]) -> bytes:
+    """Four bytes that stand for names and order of columns; remembered, for each read of features asks."""
     return zlib.crc32("\n".join(columns).encode()).to_bytes(4, "little")
 
 
@@ -44,7 +47,7 @@ def key_of(identifier: int) -> bytes:
     return int(identifier).to_bytes(8, "little", signed=True)
 
 
-def pack_row(columns: Sequence[str], values: Floats, moment: int) -> bytes:
+def pack_row(columns: tuple[str, ...], values: Floats, moment: int) -> bytes:
     """One entity's features: four bytes that stand for the column names, the moment, then float32 values.
 
     ``moment`` in microseconds since 1970.
@@ -52,7 +55,7 @@ def pack_row(columns: Sequence[str], values: Floats, moment: int) -> bytes:
     return schema_of(columns) + moment.to_bytes(8, "little", signed=True) + values.astype("<f4", copy=False).tobytes()
 
 
-def pack_rows(columns: Sequence[str], items: Ids, values: Floats, moment: int) -> bytes:
+def pack_rows(columns: tuple[str, ...], items: Ids, values: Floats, moment: int) -> bytes:
     """The features of one entity's pairs: head as above, the number of pairs, their items, their values by row."""
     head = schema_of(columns) + moment.to_bytes(8, "little", signed=True) + len(items).to_bytes(4, "little")
     return head + items.astype("<i8").tobytes() + values.astype("<f4", copy=False).tobytes()

@@ -16,6 +16,8 @@ from bedplate.bundle import safetensors
 from bedplate.errors import IntegrityError
 
 INDEX, ARRAYS = "index.json", "index.safetensors"
+ROWS = "rows"
+"""The array that says which vectors an index looks at, where it does not look at all."""
 
 Floats = npt.NDArray[np.float32]
 Places = npt.NDArray[np.int64]
@@ -26,10 +28,11 @@ _LEVELS = 16
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
-    """What one kind of index did with ``setting``: share of the exact answer found, times of a search, its making.
+    """What one kind of index did with ``setting``: share of the exact answer found, processor time of a search, its
+    making.
 
     ``recall`` is the mean over queries and ``recall_low`` the lower end of its 95 % interval. ``bytes`` come on top of
-    the vectors.
+    the vectors. ``rows`` is how many vectors it looks at, the longest ones; 0 for all.
     """
 
     kind: Kind
@@ -40,18 +43,20 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     p99_ms: float
     build_seconds: float
     bytes: int
+    rows: int = 0
 
 
 class Chosen(msgspec.Struct, frozen=True, kw_only=True):
     """What ``index.json`` holds: the kind of index, how it is searched, and the evidence for the choice.
 
     ``setting`` is how many cells are looked into (``ivf``), how many candidates are scored again (``pq``), or how many
-    are kept in view (``hnsw``).
+    are kept in view (``hnsw``). ``rows`` is that of :class:`Trial`.
     """
 
     format: Literal[1] = 1
     kind: Kind
     setting: int = 0
+    rows: int = 0
     reason: str
     target: float
     top: int
@@ -78,6 +83,17 @@ class Exact:
         if not count:
             return np.empty(0, np.int64)
         return np.argpartition(-(self._vectors @ query), count - 1)[:count]
+
+
+class Longest:
+    """What ``index`` finds among some of all vectors: it looks at those whose places are ``rows``, in their order."""
+
+    def __init__(self, index: Index, rows: Places) -> None:
+        self._index, self._rows = index, rows
+
+    def nearest(self, query: Floats, count: int) -> Places:
+        """The nearest of those, by their places among all."""
+        return self._rows[self._index.nearest(query, count)]
 
 
 class Approximate:
@@ -126,11 +142,23 @@ def load(files: Mapping[str, bytes], vectors: Floats) -> tuple[Index, Chosen | N
         chosen = msgspec.json.decode(files[INDEX], type=Chosen)
     except msgspec.DecodeError as error:
         raise IntegrityError(f"the index cannot be read: {error}", where=INDEX) from error
-    if chosen.kind == "exact":
+    if chosen.kind == "exact" and not chosen.rows:
         return Exact(vectors), chosen
-    if ARRAYS not in files or chosen.setting < 1:
+    if ARRAYS not in files or (chosen.kind != "exact" and chosen.setting < 1):
         raise IntegrityError(f"an index of kind {chosen.kind} lacks its arrays or its setting", where=INDEX)
-    return Approximate(chosen.kind, chosen.setting, safetensors.read(files[ARRAYS], ARRAYS), vectors), chosen
+    arrays = safetensors.read(files[ARRAYS], ARRAYS)
+    rows = _rows(arrays, chosen.rows, len(vectors)) if chosen.rows else None
+    held = vectors if rows is None else vectors[rows]
+    index = Exact(held) if chosen.kind == "exact" else Approximate(chosen.kind, chosen.setting, arrays, held)
+    return index if rows is None else Longest(index, rows), chosen
+
+
+def _rows(arrays: Mapping[str, npt.NDArray[Any]], count: int, n: int) -> Places:
+    """The places of the vectors that an index looks at, each below ``n``."""
+    rows = arrays.get(ROWS)
+    if rows is None or rows.dtype != np.int32 or rows.shape != (count,) or not 0 <= rows.min() <= rows.max() < n:
+        raise IntegrityError("the index looks at vectors that are not there", where=ARRAYS)
+    return rows.astype(np.int64)
 
 
 # ------------------------------------------------------------------------------------------------- from plain arrays
