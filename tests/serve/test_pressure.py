@@ -1,6 +1,7 @@
 """Too much at once: what would come too late is not computed, and whoever asks too much is told so at once."""
 
 import asyncio
+import collections
 import math
 import socket
 import threading
@@ -21,8 +22,9 @@ from bedplate.serve.batching import Batcher, Plan
 from bedplate.serve.codecs import waits
 from bedplate.serve.metrics import Metrics
 from bedplate.serve.predictors import Answer
-from bedplate.serve.pressure import OverloadedError, Pressure
+from bedplate.serve.pressure import OverloadedError, Pressure, Share
 from bedplate.serve.supervisor import Supervisor
+from bedplate.serve.turns import Turns
 from tests.serve.support import KEY, World, body, client, eventually, network
 
 INFER = "/v2/models/linear/infer"
@@ -84,30 +86,79 @@ def test_the_wait_is_what_the_batches_before_it_will_take() -> None:
 def test_a_replica_that_is_behind_lets_nobody_in_who_would_wait_too_long(tmp_path_factory: Any) -> None:
     spec = World(tmp_path_factory.mktemp("pressure")).spec(budget=0.02, max_in_flight=3)
     metrics = Metrics("m", "1")
-    pressure = Pressure(spec, Batcher(Slow(0), ANY, Plan(rows=1, reason="off")), metrics)
+    pressure = Pressure(spec, Batcher(Slow(0), ANY, Plan(rows=1, reason="off")), metrics, Turns())
     assert pressure.patience == 1.0
-    pressure.admit(math.inf)
+    pressure.admit(math.inf, "a")
     pressure._lag = 0.3
-    pressure.admit(0.5)
+    pressure.admit(0.5, "a")
     with pytest.raises(OverloadedError) as refused:
-        pressure.admit(0.2)
+        pressure.admit(0.2, "a")
     assert refused.value.retry == pytest.approx(0.3)
     pressure._lag = 1.1
     with pytest.raises(OverloadedError, match="too late"):
-        pressure.admit(math.inf)
+        pressure.admit(math.inf, "a")
     pressure._lag, metrics.in_flight = 0.0, 5
     with pytest.raises(OverloadedError, match="too many"):
-        pressure.admit(math.inf)
+        pressure.admit(math.inf, "a")
     pressure._stalled = 2  # of the five, whose bodies do not come: they are no work
-    pressure.admit(math.inf)
-    pressure.answering = 4
+    pressure.admit(math.inf, "a")
+    for _ in range(3):
+        pressure.answering.take("b")
     with pytest.raises(OverloadedError, match="too many"):
-        pressure.admit(math.inf)
+        pressure.admit(math.inf, "a")
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcd"), st.booleans()), max_size=200), st.integers(1, 30))
+def test_nobody_holds_all_places_and_who_holds_none_finds_one(steps: list[tuple[str, bool]], most: int) -> None:
+    share, held = Share(most), collections.Counter[str]()
+    for who, takes in steps:
+        if takes and share.free(who):
+            share.take(who)
+            held[who] += 1
+        elif not takes and held[who]:
+            share.give(who)
+            held[who] -= 1
+        assert share.total == held.total() <= most
+        others = most - held.total() + held[who]
+        assert held[who] <= max(1, math.ceil(0.8 * others) + 1)
+        assert share.free("new") == (share.total < most)
+
+
+def test_who_asks_a_lot_leaves_room_to_others_who_do_not_wait_for_it(tmp_path_factory: Any) -> None:
+    """By what the batcher holds of each: a thousand of one are not before the first of another."""
+    spec = World(tmp_path_factory.mktemp("share")).spec(budget=0.02, max_in_flight=40)
+    turns = Turns()
+
+    async def run() -> None:
+        batcher = Batcher(Slow(0.1), ANY, Plan(rows=2, reason="for the test"))
+        metrics = Metrics("m", "1")
+        pressure = Pressure(spec, batcher, metrics, turns)
+        batcher._took, asked = 0.1, []
+        for _ in range(100):
+            metrics.in_flight += 1
+            try:
+                pressure.admit(math.inf, "much")
+            except OverloadedError:
+                metrics.in_flight -= 1
+                continue
+            pressure.answering.take("much")
+            asked.append(asyncio.create_task(batcher.predict({"x": np.ones((1, 1))}, who="much")))
+            await asyncio.sleep(0)
+        assert 5 <= len(asked) < 40
+        metrics.in_flight += 1
+        assert pressure.wait("much") > 2 * pressure.wait("little")
+        pressure.admit(0.5, "little")
+        for task in asked:
+            task.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
+        batcher.close()
+
+    asyncio.run(run())
 
 
 def test_the_lag_of_a_loop_that_is_held_up_is_seen(tmp_path_factory: Any) -> None:
     spec = World(tmp_path_factory.mktemp("lag")).spec()
-    pressure = Pressure(spec, Batcher(Slow(0), ANY, Plan(rows=1, reason="off")), Metrics("m", "1"))
+    pressure = Pressure(spec, Batcher(Slow(0), ANY, Plan(rows=1, reason="off")), Metrics("m", "1"), Turns())
 
     async def run() -> float:
         watching = asyncio.create_task(pressure.watch())

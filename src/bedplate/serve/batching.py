@@ -114,11 +114,13 @@ class Batcher:
         """Whether requests wait for the model while the loop goes on."""
         return self._thread is not None
 
-    def wait(self) -> float:
-        """Seconds until the model would come to a request that comes now, by what the last batches took."""
+    def wait(self, who: str = "") -> float:
+        """Seconds until the model would come to a request of this principal that comes now, by what the last batches
+        took."""
         if not self._busy:
             return 0.0
-        batches = self._rows // self.plan.rows
+        before, waiting = self._waiting.before(who)
+        batches = self._rows * before // max(1, waiting) // self.plan.rows
         return max(0.0, self._took - (perf_counter() - self._begun)) + batches * self._took
 
     async def predict(self, inputs: Arrays, until: float = math.inf, who: str = "") -> Answer:

@@ -26,7 +26,7 @@ from bedplate.serve.handlers import Inference, Outcome, unforeseen
 from bedplate.serve.hpack import literal
 from bedplate.serve.http2 import Http2Server
 from bedplate.serve.messages import Asked, Messages
-from bedplate.serve.pressure import OverloadedError
+from bedplate.serve.pressure import OverloadedError, Share
 from bedplate.serve.repository import Repository
 from bedplate.serve.rpc import Rpc
 from bedplate.serve.wishes import Wish, Wishes
@@ -69,7 +69,7 @@ class GrpcServer:
         }
         self._idle: dict[Rpc, float] = {}
         """The streams that ask nothing now, and since when."""
-        self._open = 0
+        self._streams = Share(spec.max_in_flight)
         self._draining, self._until = False, inf
 
     def _table(self) -> dict[bytes, _Method]:
@@ -118,11 +118,12 @@ class GrpcServer:
                 rpc.handler, rpc.at_once = self._infer, self._infer_at_once
                 rpc.caller = inference.admit(caller, inference.resource, _arrival(rpc, rpc.started))
             elif path == _STREAM:
-                self._open += 1
                 rpc.streams, rpc.handler = True, self._stream
-                if self._open > inference.spec.max_in_flight:
+                rpc.caller = inference.access.admit(caller, "predict", inference.resource)
+                if not self._streams.free(rpc.caller.principal.id):
+                    rpc.caller = None
                     raise OverloadedError("too many streams are open", fix="use one stream for many requests")
-                inference.access.admit(caller, "predict", inference.resource)
+                self._streams.take(rpc.caller.principal.id)
             elif (wish := self._wishes.get(path)) is not None:
                 rpc.handler = partial(self._wish, wish)
                 rpc.caller = inference.access.admit(caller, wish, inference.resource)
@@ -154,7 +155,8 @@ class GrpcServer:
             self._inference.metrics.in_flight -= 1
             self._inference.pressure.arriving.pop(rpc, None)
         elif rpc.path == _STREAM:
-            self._open -= 1
+            if rpc.caller is not None:
+                self._streams.give(rpc.caller.principal.id)
             self._idle.pop(rpc, None)
 
     # ------------------------------------------------------------------------------------------------------ inference

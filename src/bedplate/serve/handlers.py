@@ -103,9 +103,9 @@ class Inference:
         self.resource = ResourceRef(ENTITY, spec.name)
         self._unit = spec.unit
         self._outputs = [output.name for output in manifest.signature.outputs]
-        self.pressure = Pressure(spec, batcher, self.metrics)
-        self.queues = batcher.queues
         self.turns = Turns()
+        self.pressure = Pressure(spec, batcher, self.metrics, self.turns)
+        self.queues = batcher.queues
         self._batcher = batcher
         self._journal = journal
         self._durable = spec.mode == "durable"
@@ -129,7 +129,7 @@ class Inference:
             UnavailableError: access cannot be decided, or the request not be counted.
         """
         admitted = self.access.admit(authorization, "predict", resource)
-        self.pressure.admit(arrival.seconds)
+        self.pressure.admit(arrival.seconds, admitted.principal.id)
         if admitted.meter is not None:
             admitted.meter.take()
         return admitted
@@ -161,15 +161,15 @@ class Inference:
         """
         self._charge(call, admitted)
         until = self._until(call, arrival)
-        pressure = self.pressure
-        pressure.answering += 1
+        who = admitted.principal.id
+        self.pressure.answering.take(who)
         try:
             return await self._answer(call, admitted, arrival, until, None if pinned else self.router.route)
         except DeadlineError:
             self.metrics.drop("deadline")
             raise
         finally:
-            pressure.answering -= 1
+            self.pressure.answering.give(who)
 
     def immediate(self, connection: object) -> bool:
         """Whether an answer to a request on this connection has to wait for no thread and no other process now."""
@@ -295,7 +295,7 @@ class Inference:
         sent: dict[str, list[Any]] = {name: [] for name in self._outputs}
         routed, ended = None, "the client left"
         pieces = self._routed(call, seconds)
-        self.pressure.answering += 1
+        self.pressure.answering.take(admitted.principal.id)
         try:
             async for routed in pieces:
                 outputs = routed.answer.outputs
@@ -307,7 +307,7 @@ class Inference:
             ended = error.message
             raise
         finally:
-            self.pressure.answering -= 1
+            self.pressure.answering.give(admitted.principal.id)
             await pieces.aclose()
             if routed is not None:
                 own = _Pieces(

@@ -13,6 +13,7 @@ from bedplate.errors import UnavailableError
 from bedplate.serve.batching import Batcher
 from bedplate.serve.metrics import Metrics
 from bedplate.serve.spec import ReplicaSpec
+from bedplate.serve.turns import Turns
 
 LEAST, TIMES = 1.0, 10.0
 """A request may take ten times what the requirement says of nearly all of them, and a second at least."""
@@ -20,6 +21,8 @@ WITHOUT_REQUIREMENT = 30.0
 _SLOW = 0.5
 """Seconds after which a body that is still arriving is not counted as work to come."""
 _LOOK = 0.02
+_TIMES_FREE = 4
+"""How many times what is free one principal may hold."""
 
 
 class OverloadedError(UnavailableError):
@@ -32,33 +35,63 @@ class OverloadedError(UnavailableError):
         self.retry = retry
 
 
-class Pressure:
-    """To be used from one event loop. ``arriving`` holds whose body is being received, and since when, oldest first."""
+class Share:
+    """Places that principals share: who holds much leaves some to others, who holds little finds one.
 
-    def __init__(self, spec: ReplicaSpec, batcher: Batcher, metrics: Metrics) -> None:
+    Nobody takes another place who holds four times as many as are free (the threshold of Choudhury & Hahne, *Dynamic
+    Queue Length Thresholds for Shared-Memory Packet Switches*, 1998): one that asks alone has four fifths of them.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._held: dict[str, int] = {}
+        self.total = 0
+
+    def free(self, who: str, *, taken: int = 0, more: int = 0) -> bool:
+        """Whether this principal may take one more, where ``taken`` are taken at least, and it holds ``more`` beside."""
+        return self._held.get(who, 0) + more < _TIMES_FREE * (self._most - max(taken, self.total))
+
+    def take(self, who: str) -> None:
+        """One more is this principal's."""
+        self._held[who] = self._held.get(who, 0) + 1
+        self.total += 1
+
+    def give(self, who: str) -> None:
+        """One less is."""
+        left = self._held.pop(who) - 1
+        if left:
+            self._held[who] = left
+        self.total -= 1
+
+
+class Pressure:
+    """To be used from one event loop. ``arriving`` holds whose body is being received, and since when, oldest first;
+    ``answering`` counts whose requests are computed or wait for that."""
+
+    def __init__(self, spec: ReplicaSpec, batcher: Batcher, metrics: Metrics, turns: Turns) -> None:
         self.patience = WITHOUT_REQUIREMENT if spec.budget is None else max(LEAST, TIMES * spec.budget)
         self.arriving: dict[Any, float] = {}
-        self.answering = 0
-        self._most = spec.max_in_flight
-        self._batcher, self._metrics = batcher, metrics
+        self.answering = Share(spec.max_in_flight)
+        self._batcher, self._metrics, self._turns = batcher, metrics, turns
         self._stalled = 0
         self._lag = 0.0
 
-    def wait(self) -> float:
-        """Seconds after which a request that comes now would begin to be computed: what the loop and the model need
-        for those before it, as measured."""
-        return self._lag + self._batcher.wait()
+    def wait(self, who: str = "") -> float:
+        """Seconds after which a request of this principal that comes now would begin to be computed: what the loop and
+        the model need for those before it, as measured."""
+        return self._lag + self._batcher.wait(who)
 
-    def admit(self, seconds: float) -> None:
-        """Whether there is room for a request whose caller waits so long.
+    def admit(self, seconds: float, who: str) -> None:
+        """Whether there is room for a request of this principal, which waits so long.
 
         Raises:
             OverloadedError: there is none.
         """
-        if self._metrics.in_flight - self._stalled > self._most or self.answering > self._most:
+        others = self._metrics.in_flight - 1 - self._stalled
+        if not self.answering.free(who, taken=others, more=self._turns.held(who)):
             self._metrics.drop("queue")
             raise OverloadedError("too many requests are being answered", fix="try again in a second")
-        wait = self.wait()
+        wait = self.wait(who)
         if wait > seconds or wait > self.patience:
             self._metrics.drop("wait")
             raise OverloadedError(

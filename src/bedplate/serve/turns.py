@@ -29,6 +29,17 @@ class Queue(Generic[T]):
     def __bool__(self) -> bool:
         return bool(self._waiting)
 
+    def held(self, who: str) -> int:
+        """How many of this principal wait."""
+        mine = self._waiting.get(who)
+        return 0 if mine is None else len(mine)
+
+    def before(self, who: str) -> tuple[int, int]:
+        """How many of those that wait have their turn before one more of this principal, and how many wait in all."""
+        own = self.held(who)
+        counts = [len(each) for each in self._waiting.values()]
+        return sum(min(count, own + 1) for count in counts), sum(counts)
+
     def add(self, who: str, one: T) -> None:
         """Behind all others of this principal."""
         mine = self._waiting.get(who)
@@ -62,6 +73,10 @@ class Turns:
         self._waiting = Queue[Callable[[], None]]()
         self._who, self._changed = "", 0.0
         self._answered, self._until = 0, 0.0
+
+    def held(self, who: str) -> int:
+        """How many requests of this principal wait for their turn."""
+        return self._waiting.held(who)
 
     def take(self, who: str, now: float, answer: Callable[[], None]) -> None:
         """Call ``answer``, which must not raise, for a request that came ``now``: at once, if this turn is young and
