@@ -48,7 +48,7 @@ class Share:
         self.total = 0
 
     def free(self, who: str, *, taken: int = 0, more: int = 0) -> bool:
-        """Whether this principal may take one more, where ``taken`` are taken at least, and it holds ``more`` beside."""
+        """Whether this principal may take one more, where ``taken`` are taken at least, and holds ``more`` beside."""
         return self._held.get(who, 0) + more < _TIMES_FREE * (self._most - max(taken, self.total))
 
     def take(self, who: str) -> None:
