@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 import yaml
-from sklearn.linear_model import LogisticRegression
 
 from bedplate import ids
 from bedplate.app import workspaces
@@ -75,6 +74,8 @@ def onnx_run(client):
 
 
 def pickled_run(client):
+    from sklearn.linear_model import LogisticRegression
+
     flavors = {
         "python_function": {"loader_module": "mlflow.sklearn"},
         "sklearn": {"pickled_model": "model.pkl", "serialization_format": "pickle", "code": None},

@@ -6,7 +6,6 @@ import sys
 from base64 import b64decode, b64encode
 
 import pytest
-from model_signing import hashing, signing, verifying
 
 from bedplate import bundle
 from bedplate.bundle.keys import load_private, load_public
@@ -21,6 +20,8 @@ def signed(tmp_path_factory):
 
 
 def test_the_stock_library_accepts_ours(signed):
+    from model_signing import hashing, verifying
+
     everything = hashing.Config().set_ignored_paths(paths=[], ignore_git_paths=False)
 
     verifier = verifying.Config().set_hashing_config(everything).use_elliptic_key_verifier(public_key=signed.public)
@@ -42,6 +43,8 @@ def test_we_accept_what_the_stock_command_signed(signed, tmp_path):
 
 @pytest.mark.parametrize("ignored", [{"ignore_git_paths": True}, {"paths": ["notes.txt"], "ignore_git_paths": False}])
 def test_a_signature_that_leaves_files_out_is_refused(signed, tmp_path, ignored):
+    from model_signing import hashing, signing
+
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "weights.json").write_bytes(b"[1]")

@@ -231,25 +231,44 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
-@given(
+Filled = tuple[Store, dict[int, list[Known]]]
+Question = tuple[list[Clause], list[Order], tuple[int, ...], str]
+questions = st.tuples(
     st.lists(clauses, max_size=3),
     orders,
     st.sampled_from([(0,), (0, 1)]),
     st.sampled_from(["active", "deleted", "all"]),
 )
-@settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+many, few = (
+    settings(max_examples=n, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+    for n in (30, 8)
 )
-def test_every_way_gives_the_naive_result(
-    way: str,
-    filled: tuple[Store, dict[int, list[Known]]],
-    asked: list[Clause],
-    by: list[Order],
-    within: tuple[int, ...],
-    stage: str,
-) -> None:
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if way != "apart"])
+@given(question=questions)
+@many
+def test_every_way_gives_the_naive_result(way: str, filled: Filled, question: Question) -> None:
     """Pages put together are the naive result, whether few runs are gathered, an index is walked, or sets are made."""
+    check(way, filled, *question)
+
+
+@given(question=questions)
+@few
+def test_runs_of_one_value_that_are_searched_apart_give_the_naive_result(filled: Filled, question: Question) -> None:
+    """A question makes up to a thousand statements here, as each value is a search of its own."""
+    check("apart", filled, *question)
+
+
+@pytest.mark.long
+@given(question=questions)
+@many
+def test_many_that_are_searched_apart_give_the_naive_result(filled: Filled, question: Question) -> None:
+    check("apart", filled, *question)
+
+
+def check(way: str, filled: Filled, asked: list[Clause], by: list[Order], within: tuple[int, ...], stage: str) -> None:
+    """One question, page by page."""
     store, known = filled
     lifecycles = {"active": ("active",), "deleted": ("deleted",), "all": ("active", "deleted")}[stage]
     runs = [run for each in within for run in known[each] if ("deleted" if run.deleted else "active") in lifecycles]

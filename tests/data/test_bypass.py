@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -195,11 +194,17 @@ def _file(stream: pa.RecordBatchReader, write: Callable[[pa.Table, Any], object]
     return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
 
 
+def _frame(stream: pa.RecordBatchReader) -> bytes:
+    import polars
+
+    return polars.from_arrow(stream.read_all()).write_json().encode()  # type: ignore[union-attr]
+
+
 WAYS_OUT: dict[str, Callable[[pa.RecordBatchReader], bytes]] = {
     "parquet": lambda rows: _file(rows, lambda table, sink: pq.write_table(table, sink, compression="none")),
     "csv": lambda rows: _file(rows, csv.write_csv),
     "arrow": lambda rows: _file(rows, lambda table, sink: pa.ipc.new_file(sink, table.schema).write_table(table)),
-    "frame": lambda rows: polars.from_arrow(rows.read_all()).write_json().encode(),  # type: ignore[union-attr]
+    "frame": _frame,
     "sql": lambda rows: _sql(rows, "SELECT * FROM t"),
     "statistics": lambda rows: _sql(rows, "SELECT * FROM (SUMMARIZE t)"),
     "histogram": lambda rows: _sql(rows, "SELECT histogram(income), list(ssn), max(born), mode(region) FROM t"),

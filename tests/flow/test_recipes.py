@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import httpx
 import numpy as np
-import openai
 import pytest
 
 from bedplate import settings
@@ -289,6 +288,8 @@ def test_a_text_embedding_model(tmp_path: Path) -> None:
         (r"target: paid_late.*", "target: topic"),
         (r"  quality:(?s:.*?)(?=  budget)", "  quality:\n    - { metric: same_label@1, better_than: most_common }\n"),
     )  # fmt: skip
+    import openai
+
     with ran(folder, tmp_path / "home") as served:
         token = served.system.token
         with openai.OpenAI(base_url=f"{served.endpoint.url}/v1", api_key=token, max_retries=0) as client:

@@ -10,10 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.ensemble import RandomForestClassifier
-from sklearn.linear_model import LinearRegression, LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from bedplate.bundle import onnx
 from bedplate.bundle.formats import identify
@@ -47,20 +43,31 @@ def converted(files, **described):
     return made
 
 
+def learned(kind="two classes"):
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.linear_model import LinearRegression, LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    match kind:
+        case "pipeline of two classes":
+            return make_pipeline(StandardScaler(), LogisticRegression()).fit(ROWS, TWO)
+        case "forest of three":
+            return RandomForestClassifier(15, random_state=0).fit(ROWS, THREE)
+        case "regression":
+            return LinearRegression().fit(ROWS, ROWS[:, 0] * 2 + 1)
+    return LogisticRegression().fit(ROWS, TWO)
+
+
 def sklearn_flavor(name="model.pkl", form="cloudpickle"):
     return flavors("sklearn", pickled_model=name, serialization_format=form)
 
 
 @pytest.mark.parametrize(
-    ("model", "labels"),
-    [
-        (make_pipeline(StandardScaler(), LogisticRegression()).fit(ROWS, TWO), True),
-        (RandomForestClassifier(15, random_state=0).fit(ROWS, THREE), True),
-        (LinearRegression().fit(ROWS, ROWS[:, 0] * 2 + 1), False),
-    ],
-    ids=["pipeline of two classes", "forest of three", "regression"],
+    ("kind", "labels"), [("pipeline of two classes", True), ("forest of three", True), ("regression", False)]
 )
-def test_scikit_learn_says_the_same_as_onnx(model, labels):
+def test_scikit_learn_says_the_same_as_onnx(kind, labels):
+    model = learned(kind)
     example = json.dumps({"columns": NAMES, "data": ROWS[:5].tolist()}).encode()
 
     made = converted(
@@ -80,7 +87,9 @@ def test_a_model_that_treats_columns_apart_takes_them_apart():
     """Texts and numbers, each an input of its own under its name."""
     import pandas
     from sklearn.compose import ColumnTransformer
-    from sklearn.preprocessing import OneHotEncoder
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
     frame = pandas.DataFrame({"age": ROWS[:, 0], "town": np.where(ROWS[:, 1] > 0, "a", "b"), "pay": ROWS[:, 2]})
     apart = ColumnTransformer(
@@ -99,7 +108,7 @@ def test_a_model_that_treats_columns_apart_takes_them_apart():
 def test_skops_archives_are_converted():
     import skops.io
 
-    data = skops.io.dumps(LogisticRegression().fit(ROWS, TWO))
+    data = skops.io.dumps(learned())
 
     assert (
         converted({"model.skops": data}, **sklearn_flavor("model.skops", "skops")).evidence["compared"]["agree"] == 1.0
@@ -211,7 +220,7 @@ def test_a_pickle_that_is_no_model_says_so(work, reason):
 
 def test_a_process_that_lies_hands_over_nothing_but_checked_onnx(monkeypatch):
     """Whatever comes back as the model must be plain ONNX, and must say on the rows what it claims."""
-    stored = folder({"model.pkl": pickle.dumps(LogisticRegression().fit(ROWS, TWO))}, **sklearn_flavor())
+    stored = folder({"model.pkl": pickle.dumps(learned())}, **sklearn_flavor())
     seen = foreign.inspect(stored)
     real, changed = sandbox.call, dict[str, bytes]()
 

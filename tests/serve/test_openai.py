@@ -1,13 +1,15 @@
-"""OpenAI's own client asks for embeddings."""
+"""OpenAI's own client asks for embeddings. Its import takes two seconds, so only tests that need it have it."""
+
+from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import httpx
 import msgspec
 import numpy as np
 import onnx
-import openai
 import pytest
 from onnx import TensorProto, helper
 
@@ -18,6 +20,9 @@ from bedplate.serve.supervisor import Supervisor
 from bedplate.train import encoders
 from tests.serve.support import KEY, STRANGER, World, client
 from tests.train.test_encoders import TEXTS, folder
+
+if TYPE_CHECKING:
+    import openai
 
 PLAIN = ModelSignature(
     predictor="onnx",
@@ -64,6 +69,8 @@ def urls(files: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> I
 
 @pytest.fixture
 def theirs(urls: tuple[str, str]) -> Iterator[openai.OpenAI]:
+    import openai
+
     with openai.OpenAI(base_url=f"{urls[0]}/v1", api_key=KEY, max_retries=0) as stock:
         yield stock
 
@@ -117,6 +124,8 @@ def test_tokens_beyond_the_longest_text_are_cut_off_as_its_text_would_be(
 
 
 def test_fewer_dimensions_are_the_first_ones_at_length_one(theirs: openai.OpenAI) -> None:
+    import openai
+
     full = np.array(theirs.embeddings.create(model="small", input="w5").data[0].embedding)
 
     cut = np.array(theirs.embeddings.create(model="small", input="w5", dimensions=4).data[0].embedding)
@@ -128,6 +137,8 @@ def test_fewer_dimensions_are_the_first_ones_at_length_one(theirs: openai.OpenAI
 
 
 def test_the_models_are_listed(theirs: openai.OpenAI) -> None:
+    import openai
+
     (model,) = theirs.models.list().data
 
     assert (model.id, model.object, model.owned_by) == ("small", "model", "demo")
@@ -138,6 +149,8 @@ def test_the_models_are_listed(theirs: openai.OpenAI) -> None:
 
 
 def test_errors_are_those_the_client_knows(urls: tuple[str, str], theirs: openai.OpenAI) -> None:
+    import openai
+
     with pytest.raises(openai.NotFoundError) as missing:
         theirs.embeddings.create(model="text-embedding-3-small", input="x")
     assert (missing.value.code, missing.value.param, missing.value.type) == (
@@ -156,6 +169,8 @@ def test_errors_are_those_the_client_knows(urls: tuple[str, str], theirs: openai
 
 
 def test_any_model_of_texts_and_vectors_is_asked_so_and_no_other(urls: tuple[str, str]) -> None:
+    import openai
+
     with openai.OpenAI(base_url=f"{urls[1]}/v1", api_key=KEY, max_retries=0) as stock:
         answer = stock.embeddings.create(model="table", input=["a", "b"])
         assert [e.embedding for e in answer.data] == [[3.0, 6.0], [1.0, 2.0]]
