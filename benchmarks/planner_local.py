@@ -1,17 +1,24 @@
 """Predictions for five models served on this machine, against a load run of each at three loads.
 
-Before a model is served, it is timed on one thread at the pace of each load, and two models that do nothing are served
-at that pace: what an answer costs beside its model follows from them, by the numbers that go in and out. The two give
-the prediction: requests a second from what one answer takes, percentiles at 30, 50 and 70 % of that, with a queue whose
-customers come at even distances, as the load run sends them. Only then is the model served and asked.
+What is measured to predict with: a model on one thread at the pace of the load, each call after the work that decoding
+its request is; and models that do nothing, served at that pace: what an answer costs beside its model, and by the
+numbers in it. Both are kept as they came, call by call. A request is then a draw of each; the server is busy with the
+model and for the processor time of an answer without one, the rest passes in the client and on the way; and customers
+come at even distances, as the load run sends them, to one server that takes them in turn (D/G/1). Requests a second
+are the inverse of the mean, percentiles those of the draws, and the interval of the p99 holds how far the parts of the
+measurement are from each other, and what the model may be off.
+
+The machine changes while one measures. So what predicts and what it is held against take turns, in parts of a second
+or two: nothing that is measured of a model that is served goes into its prediction, but both see the same neighbours.
 
 Throughput, p50 and p90 are to be within 15 %; the measured p99 inside its interval in 12 of 15 cases. Servers are held
-to one core and the client to another.
+to one core and the client to another; the model alone is timed on the core of the servers.
 
-Run: ``python benchmarks/planner_local.py [seconds] [model ...]``; five minutes with the usual 6 seconds for each load.
+Run: ``python benchmarks/planner_local.py [seconds] [model ...]``; six minutes with the usual 8 seconds for each load.
 """
 
 import argparse
+import contextlib
 import itertools
 import os
 import sys
@@ -21,6 +28,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 import serving
 from onnx import TensorProto, helper, numpy_helper
@@ -31,17 +39,24 @@ from bedplate.plan import queueing
 from bedplate.records import LoadTest, ModelSignature, TensorSpec
 
 LOADS = (0.3, 0.5, 0.7)
+SMALL, LARGE = 30, 1_800
+"""Numbers in a request to the models that do nothing."""
+CORES = sorted(os.sched_getaffinity(0))
 NEAR, COVERED = 0.15, 12
-_TAIL = 2.0
-"""The slowest hundredth may be off by this factor, each way: a machine that others use too stalls when they do."""
+ROUNDS = 4
+"""Parts of each measurement."""
+_OFF = 0.2
+"""What the model may be off at the p99, as a standard deviation of its logarithm."""
+_Z90 = 1.645
+_DRAWS = 40_000
+_SHARES = (0.5, 0.9, 0.99)
 Graph = tuple[bytes, tuple[int, ...], int]
 """An ONNX model, the shape of one row that goes in, and the numbers that come out."""
 
 
 class Predicted(NamedTuple):
-    """Milliseconds at a load, and requests a second with nothing but this to do."""
+    """Milliseconds at a load, with the interval of the p99."""
 
-    rate: float
     p50: float
     p90: float
     p99: float
@@ -112,42 +127,26 @@ MODELS: dict[str, Callable[[], Graph]] = {
 }
 
 
-# --------------------------------------------------------------------------------------------------- predict, and serve
+# --------------------------------------------------------------------------------------------------------- the servers
 
 
-class Time(NamedTuple):
-    """Seconds that half, nine tenths and 99 of 100 stay within."""
+class Server(NamedTuple):
+    """A model that is served, and what to ask it."""
 
-    p50: float
-    p90: float
-    p99: float
+    url: str
+    pid: int
+    bodies: list[dict[str, Any]]
 
-    @classmethod
-    def of(cls, seconds: Any) -> "Time":
-        return cls(*(float(end) for end in np.quantile(seconds, (0.5, 0.9, 0.99))))
-
-
-def together(one: Time, other: Time) -> Time:
-    """One after the other: what is in the middle adds, how far it spreads adds in squares."""
-    middle = one.p50 + other.p50
-    return Time(
-        middle,
-        middle + float(np.hypot(one.p90 - one.p50, other.p90 - other.p50)),
-        middle + float(np.hypot(one.p99 - one.p50, other.p99 - other.p50)),
-    )
+    def ask(self, seconds: float, rate: float | None) -> LoadTest:
+        """One connection that waits for each answer, or requests at a rate."""
+        return load.run(
+            self.url, serving.MODEL, self.bodies, seconds=seconds, connections=1 if rate is None else 8, rate=rate,
+            key=serving.KEY,
+        )  # fmt: skip
 
 
-def predicted(alone: Time, at: Time, rate: float) -> Predicted:
-    """What is to be seen at ``rate``: ``at`` is an answer at that pace, ``alone`` one right after the other."""
-    cs2 = ((at.p90 / at.p50 - 1) / 1.28) ** 2
-    waits = queueing.simulate(1, rate, at.p50, max(1e-3, cs2), customers=30_000, paced=True)
-    wait = float(np.quantile(waits, 0.99)) - at.p50 * queueing.service_quantile(0.99, max(1e-3, cs2))
-    p99 = at.p99 + max(0.0, wait)
-    return Predicted(1 / alone.p50, at.p50 * 1e3, at.p90 * 1e3, p99 * 1e3, p99 * 1e3 / _TAIL, p99 * 1e3 * _TAIL)
-
-
-def measured(graph: Graph, runs: list[tuple[int, float | None]], seconds: float) -> Iterator[LoadTest]:
-    """Serve a model and ask it, by connections and rate: in a closed loop where that is none."""
+@contextlib.contextmanager
+def serves(graph: Graph) -> Iterator[Server]:
     model, inside, outside = graph
     signature = ModelSignature(
         predictor="onnx",
@@ -160,98 +159,140 @@ def measured(graph: Graph, runs: list[tuple[int, float | None]], seconds: float)
         for row in values
     ]
     with tempfile.TemporaryDirectory() as folder, serving.bedplate(Path(folder), model, signature) as (port, pid):
-        cores = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(pid, {cores[-1]})
-        os.sched_setaffinity(0, {cores[0]})
-        url = f"http://127.0.0.1:{port}"
-        try:
-            load.run(url, serving.MODEL, bodies, seconds=1.0, connections=1, key=serving.KEY)
-            for connections, rate in runs:
-                yield load.run(
-                    url, serving.MODEL, bodies, seconds=seconds, connections=connections, rate=rate, key=serving.KEY
-                )
-        finally:
-            os.sched_setaffinity(0, set(cores))
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            os.sched_setaffinity(int(thread), {CORES[-1]})
+        server = Server(f"http://127.0.0.1:{port}", pid, bodies)
+        server.ask(1.0, None)
+        yield server
+
+
+# ---------------------------------------------------------------------------------------------------------- to predict
 
 
 class Beside(NamedTuple):
-    """What an answer takes beside its model: of a small request, and how much more for each number in it."""
+    """What answers take beside their models: seconds of each of a small one, in how many of them the server is busy,
+    and seconds for each further number in a request."""
 
-    small: Time
+    small: np.ndarray
+    busy: float
     each: float
 
-    def of(self, numbers: int) -> Time:
-        more = self.each * (numbers - 31)
-        return Time(self.small.p50 + more, self.small.p90 + more, self.small.p99 + more)
+
+class Alone:
+    """A model on one thread, by itself."""
+
+    def __init__(self, graph: Graph, folder: Path, bodies: list[dict[str, Any]]) -> None:
+        file = folder / "model.onnx"
+        file.write_bytes(graph[0])
+        model = OnnxModel(file)
+        self._session = model.session()
+        self._feed = model.feed(self._session, 1)
+        self._request = msgspec.json.encode(bodies[0])
+
+    def times(self, seconds: float, every: float, pause: float = 0.0) -> np.ndarray:
+        """Seconds of each call: one every so many seconds, or so long after the last.
+
+        In between it sleeps, and before a call it decodes a request, as a server does.
+        """
+        os.sched_setaffinity(0, {CORES[-1]})
+        try:
+            taken, due, end = [], time.perf_counter(), time.perf_counter() + seconds
+            while due < end:
+                time.sleep(max(0.0, due - time.perf_counter()))
+                np.array(msgspec.json.decode(self._request)["inputs"][0]["data"], np.float32)
+                began = time.perf_counter()
+                self._session.run(None, self._feed)
+                done = time.perf_counter()
+                taken.append(done - began)
+                due = max(due + every, done + pause)
+        finally:
+            os.sched_setaffinity(0, {CORES[0]})
+        return np.array(taken[min(3, len(taken) - 1) :])
 
 
-def beside(rates: list[float | None], seconds: float) -> dict[float | None, Beside]:
-    """The same at each pace, from models that do nothing."""
-    small, large = ([_time(test) for test in measured(nothing(width), _runs(rates), seconds)] for width in (30, 1_800))
-    return {
-        rate: Beside(one, max(0.0, (other.p50 - one.p50) / 1_770))
-        for rate, one, other in zip(rates, small, large, strict=True)
-    }
+def spread(test: LoadTest) -> np.ndarray:
+    """The latencies of a load run in seconds, from its percentiles: as many as there were."""
+    shares, milliseconds = zip(*test.percentiles, strict=True)
+    return np.interp((np.arange(test.requests) + 0.5) / test.requests, shares, milliseconds) / 1e3
 
 
-def _runs(rates: list[float | None]) -> list[tuple[int, float | None]]:
-    return [(1 if rate is None else 8, rate) for rate in rates]
+def sojourns(model: np.ndarray, beside: Beside, numbers: int, rate: float | None, random: np.random.Generator) -> Any:
+    """Seconds of drawn requests: those that one connection sends one after the other, or that come at a rate."""
+    around = random.choice(beside.small, _DRAWS)
+    work = random.choice(model, _DRAWS) + beside.busy + beside.each * (numbers - SMALL - 1)
+    return (work if rate is None else queueing.replay(rate, work)) + np.maximum(0.0, around - beside.busy)
 
 
-def _time(test: LoadTest) -> Time:
-    return Time(test.p50_ms / 1e3, test.p90_ms / 1e3, test.p99.value / 1e3)
+def predicted(parts: list[tuple[np.ndarray, Beside]], numbers: int, rate: float) -> Predicted:
+    """What is to be seen at ``rate``, from all parts of the measurement and how far each is from the others."""
+    random = np.random.default_rng(6)
+    small = np.concatenate([beside.small for _, beside in parts])
+    whole = parts[0][1]._replace(small=small), np.concatenate([model for model, _ in parts])
+    p50, p90, p99 = np.quantile(sojourns(whole[1], whole[0], numbers, rate, random), _SHARES) * 1e3
+    each = [np.quantile(sojourns(*part, numbers, rate, random), 0.99) for part in parts]
+    off = float(np.hypot(np.std(np.log(each), ddof=1) * np.sqrt(1 + 1 / len(each)), _OFF))
+    return Predicted(p50, p90, p99, p99 * np.exp(-_Z90 * off), p99 * np.exp(_Z90 * off))
 
 
-def time_of(graph: Graph, rate: float | None, seconds: float) -> Time:
-    """Seconds of one row through a model on one thread: one after the other, or at the pace of ``rate``."""
-    with tempfile.NamedTemporaryFile(suffix=".onnx") as file:
-        Path(file.name).write_bytes(graph[0])
-        model = OnnxModel(Path(file.name))
-        session = model.session()
-        feed, taken = model.feed(session, 1), []
-        start = time.perf_counter()
-        while (began := time.perf_counter()) < start + seconds:
-            session.run(None, feed)
-            taken.append(time.perf_counter() - began)
-            if rate is not None:
-                time.sleep(max(0.0, began + 1 / rate - time.perf_counter()))
-    return Time.of(taken[len(taken) // 10 :])
+class Case(NamedTuple):
+    """A model at a load: what was said and seen of requests a second alone, and of latency at the load."""
+
+    load: float
+    rate: tuple[float, float]
+    said: Predicted
+    seen: np.ndarray
+    """p50, p90 and p99 in milliseconds."""
 
 
-def check(name: str, seconds: float) -> Iterator[tuple[float, Predicted, LoadTest, LoadTest]]:
-    """Predict a model at each load, then serve it and look: the load, what was said, alone, and at that load."""
-    graph = MODELS[name]()
-    numbers, short = int(np.prod(graph[1])) + graph[2], min(2.0, seconds)
-    alone = together(beside([None], short)[None].of(numbers), time_of(graph, None, short))
-    rates: list[float | None] = [share / alone.p50 for share in LOADS]
-    without = beside(rates, short)
-    said = [
-        predicted(alone, together(without[rate].of(numbers), time_of(graph, rate, short)), rate or 0.0)
-        for rate in rates
-    ]
-    first, *rest = measured(graph, [(1, None), *_runs(rates)], seconds)
-    for share, guess, test in zip(LOADS, said, rest, strict=True):
-        yield share, guess, first, test
+def check(graph: Graph, small: Server, large: Server, seconds: float) -> Iterator[Case]:
+    """Measure what predicts and what is predicted in turns."""
+    numbers, part, random = int(np.prod(graph[1])) + graph[2], seconds / ROUNDS, np.random.default_rng(7)
+    with tempfile.TemporaryDirectory() as folder, serves(graph) as server:
+        alone = Alone(graph, Path(folder), server.bodies)
+        first, model, tests, slope, busy = [], [], [], [], []
+        for _ in range(ROUNDS):
+            before = serving.processor_seconds(small.pid)
+            test = small.ask(part / 2, None)
+            busy.append((serving.processor_seconds(small.pid) - before) / test.requests)
+            first.append(spread(test))
+            slope.append((np.median(spread(large.ask(part / 4, None))) - np.median(first[-1])) / (LARGE - SMALL))
+            model.append(alone.times(part / 2, 0.0, float(np.median(first[-1]))))
+            tests.append(spread(server.ask(part / 2, None)))
+        quiet = np.concatenate(first)
+        beside = Beside(quiet, float(np.median(busy)), max(0.0, float(np.median(slope))))
+        told = 1 / float(np.mean(sojourns(np.concatenate(model), beside, numbers, None, random)))
+        rate = told, 1 / float(np.mean(np.concatenate(tests)))
+        for load_ in LOADS:
+            parts, seen = [], []
+            for _ in range(ROUNDS):
+                at = beside._replace(small=spread(small.ask(part / 2, load_ * told)))
+                parts.append((alone.times(part / 2, 1 / (load_ * told)), at))
+                seen.append(spread(server.ask(part, load_ * told)))
+            whole = np.quantile(np.concatenate(seen), _SHARES) * 1e3
+            yield Case(load_, rate, predicted(parts, numbers, load_ * told), whole)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("seconds", nargs="?", type=float, default=6.0)
+    parser.add_argument("seconds", nargs="?", type=float, default=8.0)
     parser.add_argument("models", nargs="*", default=list(MODELS))
     given = parser.parse_args()
+    os.sched_setaffinity(0, {CORES[0]})
     print("| model | load | requests/s | p50 ms | p90 ms | p99 ms | |")
     print("|---|---|---|---|---|---|---|", flush=True)
     near, covered, cases = 0, 0, 0
-    for name in given.models:
-        for share, guess, alone, test in check(name, given.seconds):
-            pairs = ((guess.rate, alone.rate), (guess.p50, test.p50_ms), (guess.p90, test.p90_ms))
-            close = [abs(said / seen - 1) <= NEAR for said, seen in pairs]
-            inside = guess.low <= test.p99.value <= guess.high
-            near, covered, cases = near + all(close), covered + inside, cases + 1
-            cells = " | ".join(f"{said:,.2f} / {seen:,.2f}" for said, seen in pairs)
-            p99 = f"[{guess.low:.2f}, {guess.high:.2f}] / {test.p99.value:.2f}"
-            verdict = "met" if all(close) and inside else "missed"
-            print(f"| {name} | {share:.0%} | {cells} | {p99} | {verdict} |", flush=True)
+    with serves(nothing(SMALL)) as small, serves(nothing(LARGE)) as large:
+        for name in given.models:
+            for case in check(MODELS[name](), small, large, given.seconds):
+                p50, p90, p99 = case.seen
+                pairs = (case.rate, (case.said.p50, p50), (case.said.p90, p90))
+                close = all(abs(said / seen - 1) <= NEAR for said, seen in pairs)
+                inside = case.said.low <= p99 <= case.said.high
+                near, covered, cases = near + close, covered + inside, cases + 1
+                cells = " | ".join(f"{said:,.2f} / {seen:,.2f}" for said, seen in pairs)
+                tail = f"[{case.said.low:.2f}, {case.said.high:.2f}] / {p99:.2f}"
+                verdict = "met" if close and inside else "missed"
+                print(f"| {name} | {case.load:.0%} | {cells} | {tail} | {verdict} |", flush=True)
     print(f"within {NEAR:.0%}: {near} of {cases}; p99 inside: {covered} of {cases} (asked: {COVERED} of 15)")
     return int(near < cases or covered < COVERED * cases / 15)
 

@@ -58,3 +58,14 @@ def test_more_servers_never_wait_longer_and_time_scales(c: int, rho: float, cs2:
     assert q.sojourn(0.99, c + 1, rate, s, cs2).value <= now * (1 + 1e-9)
     assert q.sojourn(0.99, c, rate / 2, s * 2, cs2).value == pytest.approx(2 * now)
     assert now >= s
+
+
+@given(st.lists(st.floats(1e-3, 10), min_size=1, max_size=50), st.floats(0.05, 5))
+def test_customers_at_even_distances_wait_for_those_before_them_and_no_longer(
+    service: list[float], rate: float
+) -> None:
+    free, found = 0.0, []
+    for number, took in enumerate(service, start=1):
+        free = max(free, number / rate) + took
+        found.append(free - number / rate)
+    assert q.replay(rate, np.array(service)) == pytest.approx(found, abs=1e-9)

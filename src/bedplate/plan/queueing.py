@@ -81,21 +81,13 @@ def service_quantile(p: float, cs2: float) -> float:
     return float(special.gammaincinv(1 / cs2, p) * cs2)
 
 
-def simulate(
-    c: int, rate: float, s: float, cs2: float, *, customers: int = CUSTOMERS, seed: int = 1, paced: bool = False
-) -> np.ndarray:
-    """Waiting plus service of each customer of a first-come-first-served M/G/c queue, after the warm-up.
-
-    ``paced``: customers come at even distances, as a load run sends them (D/G/c).
-    """
+def simulate(c: int, rate: float, s: float, cs2: float, *, customers: int = CUSTOMERS, seed: int = 1) -> np.ndarray:
+    """Waiting plus service of each customer of a first-come-first-served M/G/c queue, after the warm-up."""
     random = np.random.default_rng(seed)
-    gaps = np.full(customers, 1 / rate) if paced else random.exponential(1 / rate, customers)
-    arrivals = np.cumsum(gaps)
+    arrivals = np.cumsum(random.exponential(1 / rate, customers))
     service = _service(random, s, cs2, customers)
-    if c == 1:  # Lindley's recursion, as a running maximum
-        finished = np.cumsum(service)
-        start = np.maximum.accumulate(arrivals - np.concatenate(([0.0], finished[:-1])))
-        return np.asarray(start + finished - arrivals)[customers // 10 :]
+    if c == 1:
+        return _one_by_one(arrivals, service)[customers // 10 :]
     free = [0.0] * c
     sojourns = np.empty(customers)
     for i, (arrival, work) in enumerate(zip(arrivals.tolist(), service.tolist(), strict=True)):
@@ -103,6 +95,21 @@ def simulate(
         heapq.heapreplace(free, done)
         sojourns[i] = done - arrival
     return sojourns[customers // 10 :]
+
+
+def replay(rate: float, service: np.ndarray) -> np.ndarray:
+    """Waiting plus service of customers who come at even distances, as a load run sends them, to one server (D/G/1).
+
+    Each takes as long as ``service`` says, which was measured: a distribution is not put in the place of what is known.
+    """
+    return _one_by_one(np.arange(1, len(service) + 1) / rate, service)
+
+
+def _one_by_one(arrivals: np.ndarray, service: np.ndarray) -> np.ndarray:
+    """Lindley's recursion, as a running maximum."""
+    finished = np.cumsum(service)
+    start = np.maximum.accumulate(arrivals - np.concatenate(([0.0], finished[:-1])))
+    return np.asarray(start + finished - arrivals)
 
 
 def _service(random: np.random.Generator, s: float, cs2: float, n: int) -> np.ndarray:
