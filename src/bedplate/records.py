@@ -458,6 +458,20 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     trace: TraceContext | None = None
 
 
+class FeatureRead(msgspec.Struct, frozen=True, kw_only=True):
+    """One question of features by key at a replica: by whom, of which view, for what, and of how many entities.
+
+    ``decision`` is ``allow`` or ``deny``. Which entities is not said: an audit is no second place for people's ids.
+    """
+
+    time: str
+    principal: str
+    view: str
+    purpose: str
+    decision: str
+    keys: int
+
+
 class DriftFinding(msgspec.Struct, frozen=True, kw_only=True):
     """Drift of one feature: an effect with its interval and anytime-valid evidence; an alarm needs both."""
 

@@ -6,20 +6,23 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pytest
 
 from bedplate import features as steps
-from bedplate import settings
-from bedplate.app import access, erase, features, skew, tables
+from bedplate import journal, settings
+from bedplate.app import access, endpoints, erase, features, skew, tables
 from bedplate.app.stages import data
 from bedplate.app.system import System
 from bedplate.data.ingest import table_name
 from bedplate.errors import DeniedError, InputError, NotFoundError, StateError
 from bedplate.identity import Principal
 from bedplate.ids import digest_bytes
+from bedplate.journal import Writer
 from bedplate.observe.ship import SCHEMA
-from bedplate.records import Governance
+from bedplate.records import FeatureRead, Governance
+from bedplate.serve.online_views import READS
 from bedplate.serve.state import key_of
 from bedplate.usecase.starter import starter
 from tests.app.test_access import logged
@@ -200,6 +203,34 @@ def test_another_purpose_and_strangers_are_denied_and_recorded(online: System, e
     with online.store.read() as tx:
         entries = [json.loads(row.entry) for row in tx.ledger.recent(100, resource="table/shop/features/recent")]
     assert {e["decision"] for e in entries if e["action"] == "features.read"} == {"allow", "deny"}
+
+
+def test_reads_at_replicas_come_into_the_ledger_once_for_each_segment(system: System) -> None:
+    folder = endpoints.journal_of(system, "clinic") / READS
+    made = [("a", "recent", "allow", 2), ("a", "recent", "allow", 1), ("b", "recent", "deny", 3)]
+    with Writer(folder) as log:
+        for principal, view, decision, keys in made:
+            read = FeatureRead(
+                time="2026-01-01T00:00:00.000000Z", principal=principal, view=view, purpose="care", decision=decision,
+                keys=keys,
+            )  # fmt: skip
+            log.append(msgspec.json.encode(read))
+    (segment,) = journal.segments(folder)
+    kept = segment.path.read_bytes()
+
+    assert features.record_reads(system, "clinic") == 1
+    segment.path.write_bytes(kept)  # as if it had been killed before it was removed
+    assert features.record_reads(system, "clinic") == 1
+
+    assert features.record_reads(system, "clinic") == 0
+    with system.store.read() as tx:
+        (row,) = tx.ledger.recent(10, resource=f"reads/{segment.id}")
+        told = json.loads(tx.ledger.payload(row.position)[1])
+    assert (told["count"], told["digest"]) == (3, segment.digest)
+    assert [(one["principal"], one["decision"], one["requests"], one["keys"]) for one in told["reads"]] == [
+        ("a", "allow", 2, 3),
+        ("b", "deny", 1, 3),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
 """Features by key at a replica: the values that were put online, to whom they may be shown."""
 
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pyarrow as pa
 import pytest
 
@@ -13,9 +15,10 @@ from bedplate import online
 from bedplate.errors import IntegrityError, NotFoundError
 from bedplate.features import materialise
 from bedplate.ids import digest_bytes
+from bedplate.journal import read, segments
 from bedplate.online import Scoped
-from bedplate.records import Governance, ViewRecord
-from bedplate.serve.online_views import Lookup
+from bedplate.records import FeatureRead, Governance, ViewRecord
+from bedplate.serve.online_views import READS, Lookup
 from bedplate.serve.supervisor import Supervisor
 from tests.serve.support import KEY, STRANGER, World, client, eventually
 
@@ -115,6 +118,21 @@ def test_values_by_key_with_what_is_missing(url: str) -> None:
 def test_who_may_ask_for_what(url: str, key: str, body: Any, status: int, said: str) -> None:
     answer = ask(url, body, key)
     assert (answer.status_code, said in answer.text) == (status, True), answer.text
+
+
+def test_each_read_is_on_record_and_names_no_entity(url: str, world: World) -> None:
+    folder = world.home.journal / READS
+
+    def reads() -> Counter[tuple[str, str, str, int]]:
+        made = [msgspec.json.decode(data, type=FeatureRead) for each in segments(folder) for data in read(each)]
+        return Counter((each.view, each.purpose, each.decision, each.keys) for each in made)
+
+    before = reads() if folder.exists() else Counter()
+    for body in ({"view": "recent", "keys": [7, 8]}, {"view": "recent", "keys": [7], "purpose": "marketing"}):
+        ask(url, body)
+    ask(url, {"view": "nothing", "keys": [7]})  # nothing was read
+    wanted = Counter({("recent", "care", "allow", 2): 1, ("recent", "marketing", "deny", 1): 1})
+    eventually(lambda: reads() - before == wanted)
 
 
 def test_a_change_of_rules_or_of_the_view_holds_within_a_second(url: str, world: World, store: Scoped) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from bedplate import clock, files
-from bedplate.app import access, actuals, endpoints, owned, owner_socket, rollout_steps, upkeep
+from bedplate.app import access, actuals, endpoints, features, owned, owner_socket, rollout_steps, upkeep
 from bedplate.app import home as homes
 from bedplate.app.owner_socket import Request
 from bedplate.app.read_models import StopReport, UpInfo
@@ -122,7 +122,8 @@ def _until_stopped(home: owned.OwnedHome) -> None:
 
 
 def ship_all(home: owned.OwnedHome) -> None:
-    """Move sealed predictions of every endpoint into their tables, one ledger entry for each segment."""
+    """Move sealed predictions of every endpoint into their tables, one ledger entry for each segment; and put what was
+    read of its features by key into the ledger."""
     system = home.system
     with system.store.read() as tx:
         rows = tx.endpoints.list()
@@ -135,6 +136,7 @@ def ship_all(home: owned.OwnedHome) -> None:
         with system.lock(row.use_case):
             traced = system.spans.take if system.spans is not None else None
             ship(folder, system.tables, table, on_segment=endpoints.recorder(system), on_predictions=traced)
+            features.record_reads(system, row.name)
 
 
 def up_detached(settings: Settings, info: Callable[[], UpInfo]) -> UpInfo:

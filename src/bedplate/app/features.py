@@ -1,5 +1,6 @@
 """Feature views of a home: what is declared, what is online, and the values of an entity as somebody may see them."""
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -7,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from bedplate import clock, usecase
-from bedplate.app import access
+from bedplate import clock, journal, usecase
+from bedplate.app import access, endpoints
 from bedplate.app.feature_reports import (
     EntityValues,
     FeatureValues,
@@ -22,8 +23,8 @@ from bedplate.app.stages import data
 from bedplate.errors import DeniedError, InputError, NotFoundError, StateError
 from bedplate.identity import Principal, policy_principal
 from bedplate.policy import derived
-from bedplate.records import FeatureSet
-from bedplate.serve.online_views import Found, Lookup, published
+from bedplate.records import FeatureRead, FeatureSet
+from bedplate.serve.online_views import READS, Found, Lookup, published
 from bedplate.usecase import Loaded
 
 if TYPE_CHECKING:
@@ -88,6 +89,40 @@ def show(system: "System", principal: Principal, use_case: str, view: str) -> Vi
         online=system.online_of(use_case).count(view),
         skew=None if skew is None else msgspec.convert(skew.body, SkewReport),
     )
+
+
+def record_reads(system: "System", endpoint: str) -> int:
+    """Put what replicas of an endpoint were asked by key into the ledger, one entry for each sealed segment of their
+    log: its count and digest, and who asked how often, of which view, for what. How many segments there were.
+
+    Raises:
+        IntegrityError: a segment is not what was sealed. It stays.
+    """
+    folder = endpoints.journal_of(system, endpoint) / READS
+    journal.recover(folder)  # of replicas that were killed
+    found = journal.segments(folder, sealed_only=True)
+    for segment in found:
+        asked = Counter[tuple[str, str, str, str]]()
+        keys = Counter[tuple[str, str, str, str]]()
+        for record in journal.read(segment):
+            read = msgspec.json.decode(record, type=FeatureRead)
+            who = read.principal, read.view, read.purpose, read.decision
+            asked[who] += 1
+            keys[who] += read.keys
+        names = ("principal", "view", "purpose", "decision")
+        told = [dict(zip(names, who, strict=True), requests=asked[who], keys=keys[who]) for who in sorted(asked)]
+        with system.store.transaction() as tx:
+            resource = f"reads/{segment.id}"
+            if not tx.ledger.recent(1, resource=resource):  # else killed between this entry and the removal below
+                system.ledger.record(
+                    tx, actor="flow", action="features.read", resource=resource,
+                    payload={
+                        "endpoint": endpoint, "segment": segment.id, "count": segment.count, "digest": segment.digest,
+                        "reads": told,
+                    },
+                )  # fmt: skip
+        journal.remove(segment)
+    return len(found)
 
 
 def get(

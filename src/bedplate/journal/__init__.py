@@ -12,7 +12,7 @@ and :mod:`.rescue` writes what was left in it.
 
 from bedplate.journal.backlog import Backlog
 from bedplate.journal.rescue import rescue
-from bedplate.journal.segments import Segment, read, recover, segments
+from bedplate.journal.segments import Segment, read, recover, remove, segments
 from bedplate.journal.writer import Mode, Writer
 
-__all__ = ["Backlog", "Mode", "Segment", "Writer", "read", "recover", "rescue", "segments"]
+__all__ = ["Backlog", "Mode", "Segment", "Writer", "read", "recover", "remove", "rescue", "segments"]

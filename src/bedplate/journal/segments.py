@@ -134,6 +134,12 @@ def _digest_until(path: Path, end: int) -> Digest:
     return Digest(f"sha256:{state.hexdigest()}")
 
 
+def remove(segment: Segment) -> None:
+    """Delete a segment whose content is kept elsewhere by now."""
+    segment.path.unlink()
+    sync_folder(segment.path.parent)
+
+
 def recover(folder: Path) -> list[Segment]:
     """Seal the open segments whose writer is gone, and give them.
 

@@ -1,6 +1,5 @@
 """From the prediction journal to the prediction table: each sealed segment exactly once, deleted after its commit."""
 
-import os
 from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -86,8 +85,7 @@ def ship(
             on_segment(segment, version)
         if on_predictions is not None:
             on_predictions(shipped)
-        segment.path.unlink()
-        _sync(folder)
+        journal.remove(segment)
         count, rows = count + 1, rows + table.num_rows
     try:
         current = tables.current(name)
@@ -194,14 +192,6 @@ def _restore(row: dict[str, object]) -> Prediction:
         values[column] = msgspec.json.decode(str(row.get(column, "null")))  # it may be from before rollouts
     values["time"] = row["time"].strftime("%Y-%m-%dT%H:%M:%S.%fZ")  # type: ignore[attr-defined]
     return msgspec.convert(values, Prediction)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def rows(

@@ -1,7 +1,9 @@
 """Who may do what at a replica: the snapshot in force, and decisions kept until it changes."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -16,6 +18,8 @@ from bedplate.serve.quotas import Meter, Meters
 
 _log = logging.getLogger(__name__)
 _MOST_KEPT = 10_000
+
+T = TypeVar("T")
 
 
 class Admitted(msgspec.Struct, frozen=True):
@@ -45,7 +49,7 @@ class Access:
         self._keys: dict[str, snapshots.Key] = {}
         self._policies: Policies | None = None
         self._texts: tuple[str, ...] = ()
-        self._kept: dict[tuple[str, str, str], Admitted] = {}  # by header, action, endpoint
+        self._kept: dict[tuple[object, ...], Any] = {}
         self.routes: dict[str, snapshots.Route] = {}
         """Routes in force, by endpoint; none without a good snapshot."""
         self.governed: Governance | None = None
@@ -97,12 +101,28 @@ class Access:
             DeniedError: policy does not allow it.
             UnavailableError: there is no snapshot to decide by.
         """
-        known = self._kept.get((authorization or "", action, resource.id))
+        what = authorization or "", action, resource.id
+        known: Admitted | None = self._kept.get(what)
         if known is not None and (known.until == 0.0 or clock.now().timestamp() < known.until):
             return known
-        return self._decide(authorization or "", action, resource)
+        self._kept.pop(what, None)
+        return self.decided(what, lambda: self._decide(*what))
 
-    def _decide(self, authorization: str, action: str, resource: ResourceRef) -> Admitted:
+    def decided(self, what: tuple[object, ...], decide: Callable[[], T]) -> T:
+        """What ``decide`` gives, kept under ``what`` until other rules are in force or :meth:`forget`."""
+        known: T | None = self._kept.get(what)
+        if known is None:
+            known = decide()
+            if len(self._kept) >= _MOST_KEPT:
+                self._kept.clear()
+            self._kept[what] = known
+        return known
+
+    def forget(self) -> None:
+        """Decide everything anew: what decisions rested on beside the rules is another."""
+        self._kept.clear()
+
+    def _decide(self, authorization: str, action: str, endpoint_name: str) -> Admitted:
         if self._policies is None:
             raise UnavailableError(
                 "access cannot be decided now", fix="ask the operator to look at the access snapshot"
@@ -114,12 +134,8 @@ class Access:
         until = clock.parse(key.expires).timestamp() if key is not None and key.expires else 0.0
         if key is None or (until and clock.now().timestamp() >= until):
             raise AuthenticationError("the key is not valid", fix="ask for a new key")
-        decision = self._policies.decide(key.principal, action, endpoint(resource.id, use_case=self._use_case))
+        decision = self._policies.decide(key.principal, action, endpoint(endpoint_name, use_case=self._use_case))
         if not decision.allowed:
             raise DeniedError("; ".join(decision.reasons) or "no policy allows it")
         meter = self.meters.of(key.principal) if self.meters is not None else None
-        admitted = Admitted(key.principal, ",".join(decision.policies), until, meter)
-        if len(self._kept) >= _MOST_KEPT:
-            self._kept.clear()
-        self._kept[(authorization, action, resource.id)] = admitted
-        return admitted
+        return Admitted(key.principal, ",".join(decision.policies), until, meter)

@@ -3,23 +3,27 @@
 What policy says of a caller and a view is decided once, until the access snapshot or the view changes.
 """
 
+import asyncio
+from functools import partial
 from typing import Annotated, Any
 
 import msgspec
 
-from bedplate.errors import DeniedError, UnavailableError
-from bedplate.http import Limits, Request, Response, Route, fixed, unaudited
+from bedplate import clock
+from bedplate.errors import DeniedError, StorageError, UnavailableError
+from bedplate.http import READ, Limits, Request, Response, Route, fixed
 from bedplate.http.messages import decode_json
+from bedplate.journal import Writer
 from bedplate.policy import derived
 from bedplate.policy.policies import Policies
 from bedplate.policy.values import Principal
-from bedplate.records import Governance
+from bedplate.records import FeatureRead, Governance
 from bedplate.serve.access import Access
 from bedplate.serve.handlers import ENTITY
-from bedplate.serve.online_views import Lookup, Store
+from bedplate.serve.online_views import READS, Lookup, Store
 from bedplate.serve.rest import Failure, failure
+from bedplate.serve.spec import ReplicaSpec
 
-_MOST_KEPT = 10_000
 _JSON = ("content-type", "application/json")
 
 Key = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
@@ -46,32 +50,41 @@ class FeaturesResponse(msgspec.Struct, frozen=True, kw_only=True):
     masked: bool = False
 
 
-class _Rules(msgspec.Struct, frozen=True):
-    """What was decided by, of which it holds as long as these are in force."""
-
-    policies: Policies
-    governed: Governance
-
-
 class Features:
-    """The edge of one replica: ``store`` holds the features of its use case."""
+    """The edge of one replica: ``store`` holds the features of its use case.
 
-    def __init__(self, access: Access, store: Store, use_case: str, name: str) -> None:
+    Each read is on record, in a log of its own beside that of predictions, and in the ledger with its segment. It is
+    opened with the first read.
+    """
+
+    def __init__(self, access: Access, store: Store, spec: ReplicaSpec) -> None:
         self._access = access
         self._store = store
-        self._use_case, self._name = use_case, name
+        self._spec = spec
         self._lookups: dict[str, Lookup] = {}
-        self._rules: _Rules | None = None
-        self._kept: dict[tuple[Principal, str, str], bool] = {}
+        self._log: Writer | None = None
         self._encode = msgspec.json.Encoder().encode
+
+    def seal(self) -> None:
+        """Seal the log of reads, so that it can be shipped now.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        if self._log is not None:
+            self._log.seal()
+
+    def close(self) -> None:
+        """Seal the log of reads, and end."""
+        if self._log is not None:
+            self._log.close()
 
     def routes(self, limits: Limits) -> list[Route]:
         """What is mounted."""
-        own = fixed(ENTITY, self._name)
-        look = unaudited("features by key are read as often as predictions are asked for; what was decided stands")
+        own = fixed(ENTITY, self._spec.name)
         return [
             Route(
-                "POST", "/v1/features", "read", own, look, limits, self._answer, name="features",
+                "POST", "/v1/features", "read", own, READ, limits, self._answer, name="features",
                 summary="Features of entities by key", render=failure, error_type=Failure,
                 request_type=FeaturesRequest, response_type=FeaturesResponse,
             ),
@@ -80,7 +93,15 @@ class Features:
     async def _answer(self, request: Request) -> Response:
         wanted = decode_json(request.body, FeaturesRequest, request.depth)
         lookup = self._lookup(wanted.view)
-        masked = self._masked(request.decision.principal, lookup, wanted.purpose)
+        principal = request.decision.principal
+        governed = self._access.governed
+        purpose = wanted.purpose or ("" if governed is None else governed.purpose)
+        try:
+            masked = self._masked(principal, lookup, purpose)
+        except DeniedError:
+            await self._record(principal, wanted, purpose, "deny")
+            raise
+        await self._record(principal, wanted, purpose, "allow")
         found = lookup.get_many(wanted.keys)
         body: Any = {
             "features": lookup.about.columns,
@@ -96,11 +117,37 @@ class Features:
         if known is None or known.due:
             found = Lookup(self._store, view)
             if known is not None and found.about.declared != known.about.declared:
-                self._kept.clear()
+                self._access.forget()
             known = self._lookups[view] = found
         return known
 
-    def _masked(self, principal: Principal, lookup: Lookup, purpose: str | None) -> bool:
+    async def _record(self, principal: Principal, wanted: FeaturesRequest, purpose: str, decision: str) -> None:
+        """Put one read on record; in durable mode it is on disk then.
+
+        Raises:
+            UnavailableError: it cannot be.
+        """
+        loop = asyncio.get_running_loop()
+        written: asyncio.Future[StorageError | None] | None = None
+        done = None
+        if self._spec.mode == "durable":
+            written = loop.create_future()
+            done = partial(_tell, loop, written)
+        read = FeatureRead(
+            time=clock.timestamp(), principal=principal.id, view=wanted.view, purpose=purpose, decision=decision,
+            keys=len(wanted.keys),
+        )  # fmt: skip
+        try:
+            if self._log is None:
+                self._log = Writer(self._spec.journal / READS, self._spec.mode, seal_seconds=self._spec.seal)
+            self._log.submit(self._encode(read), done)
+            failure = None if written is None else await written
+        except StorageError as error:
+            failure = error
+        if failure is not None:
+            raise UnavailableError("the read cannot be logged", fix="try again later") from failure
+
+    def _masked(self, principal: Principal, lookup: Lookup, purpose: str) -> bool:
         """Whether what the features tell is hidden from the caller.
 
         Raises:
@@ -112,23 +159,27 @@ class Features:
             raise UnavailableError(
                 "access cannot be decided now", fix="ask the operator to look at the access snapshot"
             )
-        if self._rules is None or self._rules.policies is not policies or self._rules.governed is not governed:
-            self._rules = _Rules(policies, governed)
-            self._kept.clear()
-        chosen = governed.purpose if purpose is None else purpose
-        key = (principal, lookup.view, chosen)
-        known = self._kept.get(key)
-        if known is None:
-            known = self._decide(principal, lookup, chosen, self._rules)
-            if len(self._kept) >= _MOST_KEPT:
-                self._kept.clear()
-            self._kept[key] = known
-        return known
+        what = READS, principal, lookup.view, purpose
+        return self._access.decided(what, lambda: self._decide(principal, lookup, purpose, policies, governed))
 
-    def _decide(self, principal: Principal, lookup: Lookup, purpose: str, rules: _Rules) -> bool:
-        policies, governed, declared = rules.policies, rules.governed, lookup.about.declared
-        resource = derived.resource_of(f"{self._use_case}/features/{lookup.view}", self._use_case, governed)
+    def _decide(
+        self, principal: Principal, lookup: Lookup, purpose: str, policies: Policies, governed: Governance
+    ) -> bool:
+        declared, use_case = lookup.about.declared, self._spec.use_case
+        resource = derived.resource_of(f"{use_case}/features/{lookup.view}", use_case, governed)
         refused = derived.refusal(policies, principal, resource, purpose, governed, declared)
         if refused:
             raise DeniedError(refused, where=lookup.view)
         return any(derived.hides(policies, principal, resource, purpose, governed, name) for name in declared.rests_on)
+
+
+def _tell(
+    loop: asyncio.AbstractEventLoop, written: "asyncio.Future[StorageError | None]", failure: StorageError | None
+) -> None:
+    """From the thread of the log: how the writing of a record ended."""
+
+    def settle() -> None:
+        if not written.done():  # its caller went away
+            written.set_result(failure)
+
+    loop.call_soon_threadsafe(settle)

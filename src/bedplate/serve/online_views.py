@@ -17,6 +17,8 @@ from bedplate.serve.state import MISSING, key_of, schema_of
 
 VIEWS = "bedplate.views"
 """The namespace that says of each view of a use case what it is."""
+READS = "reads"
+"""The folder, beside the prediction log of an endpoint, with the log of what was read by key at its replicas."""
 _LOOK_AGAIN = 1.0
 
 Reason = Literal["", "unknown", "stale"]

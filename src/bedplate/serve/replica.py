@@ -127,8 +127,8 @@ class Replica:
         if isinstance(predictor, Stepped):  # anew: what was computed to warm up does not count
             predictor.steps = self.inference.metrics.steps = {name: Durations() for name in predictor.steps}
         routes = [*edges.routes(self.inference, predictor, manifest), *repository.routes(self.inference, wishes)]
-        looked_up = Features(self.access, self.features, spec.use_case, spec.name)
-        routes += looked_up.routes(Limits(body=64 << 10, depth=4, receipt=spec.receipt))
+        self.looked_up = Features(self.access, self.features, spec)
+        routes += self.looked_up.routes(Limits(body=64 << 10, depth=4, receipt=spec.receipt))
         self.app = RestApplication(self.inference, _release(), routes)
         self.grpc = GrpcServer(self.inference, _release(), wishes, None if held is None else held.calls)
 
@@ -164,6 +164,7 @@ class Replica:
         self.router.close()
         self.meters.close()
         self.journal.close()
+        self.looked_up.close()
         self.features.close()
 
     async def _tick(self, say: Say) -> None:
@@ -196,8 +197,9 @@ class Replica:
     def _seal(self) -> None:
         try:
             self.journal.seal()
+            self.looked_up.seal()
         except BedplateError as error:
-            _log.error("the prediction log could not be sealed: %s", error)
+            _log.error("a log could not be sealed: %s", error)
 
 
 def _held(spec: ReplicaSpec, holder: int) -> Held | None:
