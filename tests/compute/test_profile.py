@@ -9,7 +9,8 @@ from bedplate.app import load_target, profiling
 from bedplate.app.profile_page import page
 from bedplate.app.read_models import LoadReport, LoadTarget
 from bedplate.cli import root
-from bedplate.compute import code_profile, probe
+from bedplate.compute import code_profile, model_profile, probe
+from bedplate.compute.onnx_model import OnnxModel
 from bedplate.errors import InputError, UserCodeError
 from bedplate.plan import bottlenecks
 from bedplate.plan.types import Probe
@@ -58,6 +59,15 @@ def test_a_bottleneck_planted_in_a_model_is_found(kind: str, tmp_path: Path, mac
     assert sum(frame.share for frame in report.frames) == pytest.approx(1)
     assert report.verify.startswith("bedplate profile ")
     assert f"Held back by {kind}" in page(report)
+
+
+def test_what_stays_in_the_caches_does_not_wait_for_memory(tmp_path: Path, machine: Probe) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(models.perceptron(64, 64, 8))
+    for window in model_profile.profile(OnnxModel(path), machine, seconds=0.2, rows=8).windows:
+        assert window.bandwidth is None
+        assert window.compute is not None
+        assert window.compute <= 1
 
 
 def test_products_are_counted_to_the_operation(tmp_path: Path, machine: Probe) -> None:

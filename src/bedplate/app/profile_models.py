@@ -23,9 +23,9 @@ class RoofPoint(msgspec.Struct, frozen=True, kw_only=True):
 class ProfileReport(msgspec.Struct, frozen=True, kw_only=True):
     """What holds a model, a program or an endpoint back.
 
-    ``step_ms`` is what was measured, ``cost_ms`` the part of it that the bottleneck takes; ``usd_per_million`` is the
-    price of a million such steps on this machine, None where steps are not known. ``verify`` is the command that shows
-    whether a remedy helped.
+    ``step_ms`` is what was measured, ``cost_ms`` the part of it that the bottleneck takes; ``usd_per_million`` and
+    ``grams_per_million`` (of CO2 equivalents) are what a million such steps cost on this machine, None where steps are
+    not known. ``verify`` is the command that shows whether a remedy helped.
     """
 
     target: str
@@ -34,6 +34,7 @@ class ProfileReport(msgspec.Struct, frozen=True, kw_only=True):
     step_ms: float
     cost_ms: float
     usd_per_million: float | None
+    grams_per_million: float | None
     machine: str
     by_rows: tuple[tuple[int, float], ...] = ()
     """Rows of a call, and milliseconds."""
@@ -45,3 +46,11 @@ class ProfileReport(msgspec.Struct, frozen=True, kw_only=True):
     """What the profiler itself took, as a share."""
     warnings: tuple[str, ...] = ()
     verify: str
+
+    @property
+    def price(self) -> str:
+        """What a million steps cost, in words; empty where steps are not known."""
+        if self.usd_per_million is None:
+            return ""
+        carbon = f" and {self.grams_per_million:,.2f} g of CO2" if self.grams_per_million is not None else ""
+        return f"{self.usd_per_million:,.4f} USD{carbon} for a million, as owned hardware and its grid are assumed"

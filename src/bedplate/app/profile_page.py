@@ -11,6 +11,8 @@ from bedplate.app.report_page import document, words_table
 _WIDTH, _ROW = 920, 20
 _NARROWEST = 0.002
 """Share of the time below which a frame is not drawn."""
+_LETTER = 7.5
+"""Width of a letter of a label, in any usual font of its size."""
 _LEFT, _RIGHT, _TOP, _BOTTOM, _HEIGHT = 64, 24, 16, 40, 320
 
 
@@ -32,9 +34,8 @@ def _body(report: ProfileReport) -> Iterator[str]:
             f"[{share.low:.0%}, {share.high:.0%}] over {share.n} windows, {report.cost_ms:.3f} of "
             f"{report.step_ms:.3f} ms</p>"
         )
-    if report.usd_per_million is not None:
-        usd = f"{report.usd_per_million:,.4f} USD"
-        yield f"<p>A million such steps cost {usd} by the assumed price of owned hardware.</p>"
+    if report.price:
+        yield f"<p>Such steps cost {report.price}.</p>"
     yield from (f'<p class="open">Warning: {escape(text)}</p>' for text in report.warnings)
     yield "<h2>Evidence</h2><ul>" + "".join(f"<li>{escape(text)}</li>" for text in finding.evidence) + "</ul>"
     if finding.remedies:
@@ -91,7 +92,8 @@ def _draw(node: _Node, left: float, level: int, drawn: list[str]) -> int:
             continue
         width = child.share * _WIDTH
         place = f'x="{left * _WIDTH:.1f}" y="{level * _ROW}"'
-        shown = label if len(label) * 6.4 < width else label[: max(0, int(width / 6.4) - 1)] + "…" if width > 30 else ""
+        fits = int((width - 8) / _LETTER)
+        shown = label if len(label) <= fits else label[: fits - 1] + "…" if fits > 2 else ""
         drawn.append(
             f"<g><title>{escape(label)}: {child.share:.1%}</title>"
             f'<rect class="frame" {place} width="{width:.1f}" height="{_ROW - 1}"/>'
@@ -147,5 +149,6 @@ def roofline(points: Sequence[RoofPoint], gflops: float, gbps: float) -> str:
     return (
         f'<figure><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="Roofline">{"".join(drawn)}</svg>'
         "<figcaption>10⁹ operations a second of each node against the roof of one core; a dot on the slope is held "
-        "back by memory, one under the flat part by operations, one far below by neither.</figcaption></figure>"
+        "back by memory, one under the flat part by operations, one far below by neither. Above the slope, bytes come "
+        "from caches.</figcaption></figure>"
     )

@@ -48,7 +48,8 @@ def model(
         finding=finding,
         step_ms=found.seconds * 1e3,
         cost_ms=finding.share.value * found.seconds * 1e3,
-        usd_per_million=_usd(probe, found.seconds) * 1e6,
+        usd_per_million=_usd(probe, found.seconds * 1e6),
+        grams_per_million=_grams(probe, found.seconds * 1e6),
         by_rows=tuple((count, taken * 1e3) for count, taken in found.by_rows),
         frames=tuple(frames[:_FRAMES]),
         points=tuple(points[:20]),
@@ -86,6 +87,7 @@ def program(path: Path, seconds: float, probe: Probe, emit: Callable[[Event], No
         step_ms=found.seconds * 1e3,
         cost_ms=finding.share.value * found.seconds * 1e3,
         usd_per_million=None,
+        grams_per_million=None,
         frames=tuple(Frame(stack=stack, share=count / found.samples) for stack, count in found.stacks[:_FRAMES]),
         machine=_machine(probe),
         overhead=found.overhead,
@@ -118,7 +120,8 @@ def endpoint(name: str, load: Load, probe: Probe, rate: float | None, emit: Call
         finding=finding,
         step_ms=busy.test.p50_ms,
         cost_ms=max(0.0, busy.test.p50_ms - service),
-        usd_per_million=_usd(probe, service / 1e3) * 1e6,
+        usd_per_million=_usd(probe, service * 1e3),
+        grams_per_million=_grams(probe, service * 1e3),
         machine=_machine(probe),
         overhead=0.0,
         warnings=tuple(warnings),
@@ -162,3 +165,11 @@ def _usd(probe: Probe, seconds: float) -> float:
     """What ``seconds`` of one core of this machine cost, by the assumed price of owned hardware."""
     here = cost.this_machine(catalogue.load(), probe)
     return here.price_hour / here.vcpus * seconds / 3600
+
+
+def _grams(probe: Probe, seconds: float) -> float | None:
+    """Grams of CO2 equivalents of ``seconds`` of one busy core of this machine, by the assumed grid."""
+    sold = catalogue.load()
+    here = cost.this_machine(sold, probe)
+    found = cost.carbon(here, sold, hours=seconds / 3600 / here.vcpus, busy=1.0)
+    return found.value * 1e3 if found is not None else None

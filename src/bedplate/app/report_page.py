@@ -16,7 +16,7 @@ h1 { font-size: 1.5rem; margin: 0 } h2 { font-size: 1.05rem; margin: 2rem 0 .5re
 table { border-collapse: collapse; width: 100% } td, th { border-bottom: 1px solid var(--line); padding: .3rem .6rem;
   text-align: right; font-variant-numeric: tabular-nums }
 td:first-child, th:first-child { text-align: left; padding-left: 0 }
-table.words td, table.words th { text-align: left; vertical-align: top } table.words td.num { text-align: right }
+table.words td, table.words th { text-align: left; vertical-align: top } table.words .num { text-align: right }
 th { color: var(--quiet); font-weight: 500 } figure, .scroll { margin: 0; overflow-x: auto }
 svg { max-width: 100%; height: auto } figure svg { min-width: 34rem }
 svg text { fill: var(--quiet); font: 12px system-ui, sans-serif } .grid { stroke: var(--line) }

@@ -66,8 +66,8 @@ def _lines(report: "ProfileReport") -> Iterator[str]:
     else:
         yield f"bound by  {finding.kind}: {share.value:.0%} [{share.low:.0%}, {share.high:.0%}] over {share.n} windows"
         yield f"costs     {report.cost_ms:.3f} of {report.step_ms:.3f} ms"
-    if report.usd_per_million is not None:
-        yield f"price     {report.usd_per_million:,.4f} USD for a million, by the assumed cost of owned hardware"
+    if report.price:
+        yield f"price     {report.price}"
     for text in finding.evidence:
         yield f"evidence  {text}"
     for remedy in finding.remedies:

@@ -109,16 +109,28 @@ def _signals(steps: Sequence[Step], wall: float, overhead: float, double: float 
     else:  # the profiler took longer than the kernels: what a second row does not cost is around them
         around = None if flat is None else min(1.0, max(0.0, 2 - flat))
     peak, rate = max(r.gflops for r in probe.matmul_sizes) * 1e9, max(probe.copy_gbps, probe.score_gbps) * 1e9
+    kept = _cache_bytes()
+    from_memory = kept is None or moved > kept  # what stays in the caches does not wait for memory, however much it is
     return Signals(
         seconds=wall,
         launch=around,
         flat=flat,
         kernel_us=_median([step.seconds for step in steps]) * 1e6 if steps else None,
-        bandwidth=moved / wall / rate,
+        bandwidth=min(1.0, moved / wall / rate) if from_memory else None,
         intensity=flops / moved if moved else None,
         ridge=peak / rate,
-        compute=flops / wall / peak,
+        compute=min(1.0, flops / wall / peak),
     )
+
+
+def _cache_bytes() -> int | None:
+    """Bytes of the largest cache of a core, as Linux tells; None where nobody tells."""
+    found = []
+    for file in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
+        with contextlib.suppress(OSError, ValueError):
+            text = file.read_text(encoding="ascii").strip()
+            found.append(int(text.rstrip("KM")) << (20 if text.endswith("M") else 10 if text.endswith("K") else 0))
+    return max(found, default=None)
 
 
 def _times(session: Any, feed: dict[str, Any], seconds: float) -> list[float]:

@@ -251,7 +251,7 @@ _RULES = (
             f"this machine balances at {s.ridge or 0:.0f}"
         ),
         lambda s, f: (
-            _remedy("weights of 8 bits", 4.0, "a quarter of the bytes, while bytes decide"),
+            _remedy("weights of 8 bits", amdahl(f, 4), "a quarter of the bytes, while bytes decide"),
             _remedy("more rows a call", (s.ridge or 1) / max(s.intensity or 1, 1e-9), "until operations decide"),
         ),
     ),
@@ -261,8 +261,10 @@ _RULES = (
         lambda s: s.compute,
         lambda s: f"{s.compute or 0:.0%} of the operations that one core can do (limit 50 %)",
         lambda s, f: (
-            _remedy("a second core for each call", 2.0, "products split well; the rest does not"),
-            _remedy("whole numbers of 8 bits, where the processor has products of them", 4.0, "four to a register"),
+            _remedy("a second core for each call", amdahl(f, 2), "products split well; the rest does not"),
+            _remedy(
+                "whole numbers of 8 bits, where the processor has products of them", amdahl(f, 4), "four to a register"
+            ),
         ),
     ),
     _Rule(
