@@ -67,6 +67,8 @@ QUESTIONS = (
     Question("metric, by itself", "metrics.acc > 0.5", ("metrics.acc DESC",), _BY_VALUE.format("AND o.value > 0.5")),
     Question("metric, by another", "metrics.auc > 0.5", ("metrics.acc DESC",), _BY_VALUE.format(_AUC)),
     Question("param, by start", "params.model = 'gbm'", ("start_time DESC",), _BY_START.format(_MODEL)),
+    Question("param and metric", "params.model = 'gbm' AND metrics.auc > 0.5", (),
+             _BY_START.format(f"{_MODEL} {_AUC}")),
     Question("tag, by metric", "tags.team = 'a'", ("metrics.acc DESC",), _BY_VALUE.format(_TEAM)),
     Question("one in a thousand", "tags.data = 'v7'", ("metrics.acc DESC",), _BY_VALUE.format(_DATA)),
     Question("nothing", "params.seed = 'none'", ("metrics.acc DESC",), _BY_VALUE.format(_NONE)),
@@ -218,18 +220,21 @@ def measure(store: Store, location: Path | str, rounds: int) -> Iterable[str]:
                 times[key].append((time.perf_counter() - begun) * 1000)
                 used[key] += (processor() - before) * 1000 / rounds
     yield f"{'':22} {'matches':>8}  {'by hand':>8}  {'first':>24}  {'middle':>24}  {'last':>24}"
-    worst = 0.0
+    slowest = {"one comparison or two": 0.0, "three": 0.0}
     for question in QUESTIONS:
         cells = []
         for page in ("first", "middle", "last"):
             taken = times.get((question.name, page))
             spent = used.get((question.name, page), 0.0)
             cells.append("" if taken is None else "{:.1f} {:.1f} {:.1f} +{:.1f}".format(*percentiles(taken), spent))
-            worst = max(worst, percentiles(taken)[1] if taken else 0.0)
+            kind = "three" if question.filter.count(" AND ") == 2 else "one comparison or two"
+            slowest[kind] = max(slowest[kind], percentiles(taken)[1] if taken else 0.0)
         hand = statistics.median(times[question.name, "by hand"])
         line = "  ".join(f"{cell:>24}" for cell in cells)
         yield f"{question.name:22} {matching[question.name]:>8,}  {hand:>8.1f}  {line}"
-    yield f"the slowest 95th percentile: {worst:.1f} ms, the aim is {AIM_MS:.0f}"
+    for name, worst in slowest.items():
+        verdict = "met" if worst < AIM_MS else "missed"
+        yield f"the slowest 95th percentile, {name}: {worst:.1f} ms, the aim is {AIM_MS:.0f}: {verdict}"
 
 
 def processor_time(store: Store) -> Callable[[], float]:
