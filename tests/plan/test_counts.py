@@ -179,3 +179,17 @@ def test_a_graph_is_counted_by_its_shapes() -> None:
 def test_an_open_dimension_is_refused() -> None:
     with pytest.raises(InputError, match="shape of"):
         graphs.count(resnet50())
+
+
+def test_layers_that_look_at_the_nearest_tokens_read_and_compute_less_of_a_long_context() -> None:
+    config = LLAMA_8B | {"model_type": "llama4_text", "num_local_experts": 16, "num_experts_per_tok": 1}
+    near, far = (counts.from_config(config | more) for more in ({"attention_chunk_size": 8192}, {}))
+    assert (near.local_layers, near.window, far.window) == (24, 8192, 0)
+    assert near.seen_share(8000) == near.seen_share(1) == far.seen_share(20_000) == 1
+    assert near.seen_share(16_384) == pytest.approx(1 - 0.75 / 2)
+    assert near.attention_flops(4096) == far.attention_flops(4096)
+    assert near.attention_flops(16_384) == pytest.approx(far.attention_flops(16_384) * (0.25 + 0.75 * 7 / 16))
+    listed = counts.from_config(
+        LLAMA_8B | {"layer_types": ["sliding_attention", "full_attention"] * 16, "sliding_window": 512}
+    )
+    assert (listed.local_layers, listed.window) == (16, 512)

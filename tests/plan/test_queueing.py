@@ -31,19 +31,24 @@ def test_the_simulator_agrees_with_the_closed_forms_of_mmc(c: int, rho: float) -
         assert q.wait_quantile(0.99, 1, rho, 1.0, 1.0) == pytest.approx(math.log(rho / 0.01) / (1 - rho))
 
 
-@pytest.mark.parametrize("c", [1, 2, 4, 8])
-@pytest.mark.parametrize("rho", [0.3, 0.5, 0.7, 0.8])
-@pytest.mark.parametrize("cs2", [0.1, 0.3, 0.5])
-def test_the_formula_is_near_the_simulator_where_it_is_used(c: int, rho: float, cs2: float) -> None:
+@pytest.mark.parametrize(
+    ("c", "rho", "cs2", "simulated"),  # p99 of two million simulated customers, in mean services
+    [
+        (1, 0.7, 0.0, 7.43), (1, 0.5, 0.5, 6.81), (1, 0.95, 1.0, 92.4), (2, 0.3, 0.25, 2.76), (2, 0.8, 0.1, 6.73),
+        (2, 0.5, 1.0, 5.57), (4, 0.3, 0.0, 1.33), (4, 0.7, 0.5, 4.08), (4, 0.9, 0.25, 7.67), (8, 0.8, 0.25, 2.96),
+        (8, 0.95, 0.5, 9.75), (32, 0.7, 0.1, 1.89), (32, 0.95, 0.0, 2.30), (32, 0.95, 1.0, 5.34),
+    ],
+)  # fmt: skip
+def test_the_formula_is_within_a_tenth_of_the_simulator(c: int, rho: float, cs2: float, simulated: float) -> None:
     predicted = q.sojourn(0.99, c, rho * c, 1.0, cs2)
     assert predicted.method.startswith("M/G/c")
-    simulated = float(np.quantile(q.simulate(c, rho * c, 1.0, cs2), 0.99))
-    assert predicted.value == pytest.approx(simulated, rel=0.2)
+    assert predicted.value == pytest.approx(simulated, rel=0.1)
 
 
 def test_the_simulator_decides_where_the_formula_is_poor() -> None:
-    assert q.sojourn(0.99, 2, 1.0, 1.0, 2.0).method.startswith("simulated")
-    assert q.sojourn(0.99, 2, 1.8, 1.0, 0.1).method.startswith("simulated")
+    found = q.sojourn(0.99, 2, 1.0, 1.0, 2.0)
+    assert found.method.startswith("simulated")
+    assert found.value > 1.2 * q.sojourn(0.99, 2, 1.0, 1.0, 1.0).value
 
 
 def test_a_queue_that_grows_has_no_percentile() -> None:
@@ -51,7 +56,7 @@ def test_a_queue_that_grows_has_no_percentile() -> None:
     assert q.mean_wait(2, 2.0, 1.0, 0.5) == math.inf
 
 
-@given(st.integers(1, 30), st.floats(0.05, 0.8), st.floats(0.0, 0.5), st.floats(1e-4, 10))
+@given(st.integers(1, 30), st.floats(0.05, 0.97), st.floats(0.0, 1.0), st.floats(1e-4, 10))
 def test_more_servers_never_wait_longer_and_time_scales(c: int, rho: float, cs2: float, s: float) -> None:
     rate = rho * c / s
     now = q.sojourn(0.99, c, rate, s, cs2).value

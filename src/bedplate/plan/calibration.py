@@ -24,9 +24,8 @@ W = TypeVar("W")
 _Z90 = 1.645
 _LEAST = 0.015
 """No error below 1.5 % is believed: a step is not timed twice to better than that."""
-_ENDS = ("seen", "unseen")
-_ENOUGH, _SOURCES = 20, 4
-"""Measurements, and sources, from which a 90 % point is taken."""
+_ENOUGH = 9
+"""Names of a group, from which a 90 % point is taken: fewer have none (split conformal), but tell a spread."""
 
 
 class Constant(NamedTuple):
@@ -88,10 +87,11 @@ class Model(NamedTuple, Generic[W]):
     """For each constant that differs by hardware, the names that this workload asks it for."""
     levels: Mapping[str, Level]
     noise: float
-    together: str
-    """The group whose measurements say much of each other: intervals are held to errors with all of one left out."""
+    apart: tuple[str, ...]
+    """Groups whose measurements say much of each other, from near to far: an interval is held to the errors that are
+    left with all of one left out, of the farthest group that nothing is known of."""
     like: str
-    """The group whose errors are of a size: intervals are held to those of each by itself, where it has enough."""
+    """The group whose errors are of a size: intervals are held to those of each by itself."""
 
 
 class Calibrated(NamedTuple, Generic[W]):
@@ -104,9 +104,9 @@ class Calibrated(NamedTuple, Generic[W]):
     anchors: tuple[Measured[W], ...]
     weights: Any
     inverse: Any
-    tails: Mapping[str, tuple[float, float]]
-    """Standard deviations that hold 90 % of the errors, of a source with anchors and of one without: by ``like``, and
-    under the empty name those of all."""
+    tails: Mapping[str, tuple[float, ...]]
+    """Standard deviations that hold 90 % of the errors, for each group of ``apart``: by ``like``, and under the empty
+    name those of all."""
 
     def estimate(self, workload: W, groups: Mapping[str, str], at: tuple[float, ...]) -> Estimated:
         """Seconds for a workload; ``groups`` name what it shares with the anchors.
@@ -122,8 +122,9 @@ class Calibrated(NamedTuple, Generic[W]):
         after = max(before - float(shared @ self.inverse @ shared), 0.0)
         seen = any(groups["source"] == anchor.groups["source"] for anchor in self.anchors)
         middle = plain + float(shared @ self.weights)
-        tail = self.tails.get(groups[self.model.like], self.tails[""])
-        width = tail[0 if seen else 1] * math.sqrt(after + strange + self.noise**2)
+        new = [all(groups[name] != anchor.groups[name] for anchor in self.anchors) for name in self.model.apart]
+        tail = self.tails.get(groups[self.model.like], self.tails[""])[max(range(len(new)), key=lambda i: (new[i], i))]
+        width = tail * math.sqrt(after + strange + self.noise**2)
         return Estimated(
             Estimate(
                 value=math.exp(middle),
@@ -214,7 +215,7 @@ def _anchored(
     values: Mapping[str, float],
     spreads: Mapping[str, float],
     noise: float,
-    tails: Mapping[str, tuple[float, float]],
+    tails: Mapping[str, tuple[float, ...]],
 ) -> Calibrated[W]:
     off = np.log([row.seconds / model.seconds(Constants(values), row.workload) for row in measured])
     covariance = _kernel(spreads, model.levels, measured, measured) + noise**2 * np.eye(len(measured))
@@ -234,8 +235,10 @@ def facts(kind: str, found: Calibrated[W]) -> list[dict[str, str]]:
         (f"spread of {name}", value, model.levels[name].spread, 0.0) for name, value in found.spreads.items()
     ]
     found_rows.append(("noise", found.noise, model.noise, 0.0))
-    for like, pair in found.tails.items():
-        found_rows += [(f"tail {end} {like}".strip(), tail, _Z90, 0.0) for end, tail in zip(_ENDS, pair, strict=True)]
+    for like, points in found.tails.items():
+        found_rows += [
+            (f"tail {name} {like}".strip(), tail, _Z90, 0.0) for name, tail in zip(model.apart, points, strict=True)
+        ]
     source = f"calibration of the {len(found.anchors)} exact rows of {kind}.csv"
     return [
         {"kind": kind, "constant": n, "value": f"{v:.4g}", "before": f"{b:.4g}", "before_spread": f"{s:.2g}"}
@@ -249,11 +252,11 @@ def restore(kind: str, model: Model[W], measured: Sequence[Measured[W]]) -> Cali
     known = {row["constant"]: float(row["value"]) for row in rows("efficiencies") if row["kind"] == kind}
     spreads = {name: known.pop(f"spread of {name}") for name in model.levels}
     tails: dict[str, list[float]] = {}
-    for end in _ENDS:
-        for name in [name for name in known if name.startswith(f"tail {end}")]:
-            tails.setdefault(name.removeprefix(f"tail {end}").strip(), []).append(known.pop(name))
+    for group in model.apart:
+        for name in [name for name in known if name.startswith(f"tail {group}")]:
+            tails.setdefault(name.removeprefix(f"tail {group}").strip(), []).append(known.pop(name))
     noise = known.pop("noise")
-    return _anchored(model, measured, known, spreads, noise, {like: (a, b) for like, (a, b) in tails.items()})
+    return _anchored(model, measured, known, spreads, noise, {like: tuple(points) for like, points in tails.items()})
 
 
 def _priors(model: Model[W], measured: Sequence[Measured[W]]) -> dict[str, Constant]:
@@ -304,7 +307,7 @@ def _spreads(model: Model[W], measured: Sequence[Measured[W]], off: np.ndarray) 
 def _tails(
     model: Model[W], measured: Sequence[Measured[W]], spreads: Mapping[str, float], noise: float, slopes: np.ndarray,
     off: np.ndarray, moved: np.ndarray,
-) -> dict[str, tuple[float, float]]:  # fmt: skip
+) -> dict[str, tuple[float, ...]]:  # fmt: skip
     """Errors are not normal: the 90 % point of those that measurements have when all of their group are left out.
 
     ``slopes``: of the logarithm of each measurement, for a spread of each constant; ``moved``: by how many of those
@@ -313,23 +316,28 @@ def _tails(
     fixed = _kernel(spreads, model.levels, measured, measured) + noise**2 * np.eye(len(measured))
     free = linalg.inv(fixed + slopes @ slopes.T)
     weights, inverse = free @ (off + slopes @ moved), linalg.inv(fixed)
-    near = _left_out(model.together, measured, inverse, free, weights)
-    far = _left_out("source", measured, inverse, free, weights)
-    sources = [row.groups["source"] for row in measured]
     likes = [row.groups[model.like] for row in measured]
-    found: dict[str, tuple[float, float]] = {}
+    found: dict[str, tuple[float, ...]] = {}
+    errors = [_left_out(name, measured, inverse, free, weights) for name in model.apart]
     for like in ("", *sorted(set(likes))):
         own = [i for i, name in enumerate(likes) if like in ("", name)]
-        if like and len(own) < _ENOUGH:
-            continue
-        seen = _ninth(near[own], np.ones(len(own)))
-        if len({sources[i] for i in own}) < _SOURCES:
-            found[like] = seen, max(seen, found[""][1] if like else _Z90)
-            continue
-        # A source counts as the root of its rows: one of a hundred is neither a hundred sources nor like one of two.
-        rooted = np.array([sum(sources[j] == sources[i] for j in own) ** -0.5 for i in own])
-        found[like] = seen, max(_ninth(far[own], rooted), seen)
+        points = [_point(errors[i][own], [measured[j].groups[name] for j in own]) for i, name in enumerate(model.apart)]
+        found[like] = tuple(points)
     return found
+
+
+def _point(errors: np.ndarray, names: Sequence[str]) -> float:
+    """The 90 % point of errors, in the spreads that estimates tell, with all of one name left out at a time.
+
+    A name counts as the root of its measurements: one of a hundred is neither a hundred names nor like one of two.
+    Few names have no 90 % point: the mean of their squares does, with one more that errs as much as it tells. One that
+    errs by more than twice as much counts as twice: among so few it would decide alone.
+    """
+    members = {name: [i for i, other in enumerate(names) if other == name] for name in sorted(set(names))}
+    if len(members) >= _ENOUGH:
+        return _ninth(errors, np.array([len(members[name]) ** -0.5 for name in names]))
+    squares = [min(float(np.mean(errors[inside] ** 2)), 4.0) for inside in members.values()]
+    return _Z90 * math.sqrt((1 + math.fsum(squares)) / (1 + len(squares)))
 
 
 def _left_out(

@@ -37,19 +37,21 @@ class _Family(NamedTuple):
     router_bias: bool = False
     sinks: bool = False
     """One learned number per head in the softmax."""
+    local: int = 0
+    """Of four layers, how many look at the nearest tokens only, where the file does not list them."""
 
 
 _CLASSIC = _Family(gated=False, qkv_bias=True, out_bias=True, mlp_bias=True, norm_vectors=2, learned_positions=True)
 _FAMILIES: Mapping[str, _Family] = {
     "llama": _Family(),
-    "llama4_text": _Family(),
+    "llama4_text": _Family(local=3),
     "mistral": _Family(),
     "mixtral": _Family(),
     "qwen2": _Family(qkv_bias=True),
     "qwen3": _Family(qk_norm=True),
     "qwen3_moe": _Family(qk_norm=True),
     "deepseek_v3": _Family(router_bias=True),
-    "gpt_oss": _Family(qkv_bias=True, out_bias=True, mlp_bias=True, router_bias=True, sinks=True),
+    "gpt_oss": _Family(qkv_bias=True, out_bias=True, mlp_bias=True, router_bias=True, sinks=True, local=2),
     "nemotron": _Family(gated=False, norm_vectors=2),
     "gpt2": _CLASSIC._replace(tied=True),
     "mpt": _CLASSIC._replace(tied=True),
@@ -93,6 +95,9 @@ class Transformer(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     rope_dim: int = 0
     nope_dim: int = 0
     v_dim: int = 0
+    window: int = 0
+    """Tokens back that layers of local attention look, at most."""
+    local_layers: int = 0
 
     @cached_property
     def parameters(self) -> int:
@@ -138,9 +143,12 @@ class Transformer(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return self.layers * self._attention + dense + sparse + head
 
     def attention_flops(self, context: float) -> float:
-        """Operations of scores and weighted sum, forward, of one token that looks at ``context`` others."""
+        """Operations of scores and weighted sum, forward, of one token that looks at ``context`` others, or on average
+        does, as those of a causal sequence twice as long do."""
         wide = self.nope_dim + self.rope_dim + self.v_dim if self.kv_rank else 2 * self.head_dim
-        return 2.0 * self.layers * self.heads * wide * context
+        short = 2 * context <= self.window
+        near = context if short or not self.window else self.window - self.window**2 / (4 * context)
+        return 2.0 * self.heads * wide * ((self.layers - self.local_layers) * context + self.local_layers * near)
 
     def forward_flops(self, sequence: int) -> float:
         """Operations of one token of a sequence, forward: on average it sees half of it, in an encoder all."""
@@ -152,6 +160,11 @@ class Transformer(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         if self.kv_rank:
             return self.layers * (self.kv_rank + self.rope_dim) * each
         return 2.0 * self.layers * self.kv_heads * self.head_dim * each
+
+    def seen_share(self, context: float) -> float:
+        """Of a cache of ``context`` tokens, the share that the next one looks at."""
+        near = min(1.0, self.window / context) if self.window else 1.0
+        return 1 - self.local_layers / self.layers * (1 - near)
 
     def touched(self, tokens: float) -> float:
         """Weights read to push a batch of so many tokens through: of the experts, those that any token is sent to."""
@@ -219,6 +232,8 @@ def from_config(config: Mapping[str, Any], where: str = "config.json") -> Transf
     ffn = size("intermediate_size", "n_inner", default=hidden * size("expansion_ratio", default=4))
     dense_first = size("first_k_dense_replace", default=0)
     every = size("interleave_moe_layer_step", "decoder_sparse_step", default=1)
+    kinds = config.get("layer_types") or ()
+    local = sum(kind != "full_attention" for kind in kinds) if kinds else layers * kind.local // 4
     return Transformer(
         family=family,
         hidden=hidden,
@@ -241,6 +256,8 @@ def from_config(config: Mapping[str, Any], where: str = "config.json") -> Transf
         rope_dim=size("qk_rope_head_dim", default=0),
         nope_dim=size("qk_nope_head_dim", default=0),
         v_dim=size("v_head_dim", default=0),
+        window=size("attention_chunk_size", "sliding_window", default=0) if local else 0,
+        local_layers=local,
     )
 
 
@@ -289,6 +306,10 @@ def activation_bytes(
     return count * ((kept + 2.0 * token * model.hidden) / 2 if recompute == "half" else kept)
 
 
-def logit_bytes(model: Transformer, *, tokens: int, tensor: int = 1) -> float:
-    """Bytes of the output scores of a micro-batch and their gradient, in 32 bits."""
-    return 8.0 * tokens * model.vocab / tensor
+def logit_bytes(model: Transformer, *, tokens: int, tensor: int = 1, fused: bool = False) -> float:
+    """Bytes of the output scores of a micro-batch, and of what the loss makes of them.
+
+    Step by step these are the scores in 16 bits, and in 32 their copy, the logarithms of their shares and the gradient;
+    ``fused``: the scores and their gradient in 16 bits, and nothing else is ever written.
+    """
+    return (4.0 if fused else 14.0) * tokens * model.vocab / tensor

@@ -41,6 +41,8 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     tokens_out: int
     concurrency: int | None = None
     """Sequences in flight of one copy; None: as many as fit."""
+    requests: int | None = None
+    """How many are sent in all, at once; None: they never end."""
 
     @property
     def copies(self) -> float:
@@ -61,7 +63,10 @@ _CONSTANTS = {
     "fp8": Constant(0.85, 0.15, 0.12),
     "fp4": Constant(0.6, 0.25, 0.15),
     "stream": Constant(0.75, 0.12, 0.12),
-    "experts": Constant(0.5, 0.3),
+    "experts": Constant(0.5, 0.3, 0.15),  # rate of the products of experts, and of reading them, beside the others
+    "moved": Constant(
+        16.0, 0.4
+    ),  # bytes a token, layer and width outside the products; as many to each expert and back
     "host": Constant(2e-3, 0.6),  # seconds a step
     "token": Constant(1.5e-5, 0.7),  # seconds of the host for each token that leaves
     "batch": Constant(4096.0, 0.4),  # sequences in flight that engines are set to, at most
@@ -71,6 +76,12 @@ _CONSTANTS = {
     "stages": Constant(0.15, 0.5),  # what each doubling of pipeline stages adds
     "limited": Constant(1.15, 0.08),
 }
+
+
+def _split(g: Generation) -> bool:
+    """Whether the devices of a copy split attention by heads. With experts each of them serves requests of its own,
+    with attention whole, and they split the experts: so engines are set up where rates are published."""
+    return not g.model.experts
 
 
 def weight_bytes(g: Generation, weights: float) -> float:
@@ -83,12 +94,19 @@ def weight_bytes(g: Generation, weights: float) -> float:
     return _WEIGHT_BYTES[g.precision] * (weights - wide) + 2.0 * wide
 
 
+def held_bytes(g: Generation, weights: float) -> float:
+    """Bytes of so many weights that each device of a copy holds, or reads in a step."""
+    if _split(g):
+        return weight_bytes(g, weights) / g.tensor / g.pipeline
+    whole = g.model.parameters - g.model.experts_all
+    return (weight_bytes(g, whole) + _WEIGHT_BYTES[g.precision] * (weights - whole) / g.tensor) / g.pipeline
+
+
 def cached_tokens(g: Generation, share: float = 0.9) -> float:
     """Tokens whose keys and values fit beside the weights of one copy; below zero when the weights alone do not fit."""
-    room = (g.accelerator.memory_gib * 2**30 - _RESERVE) * g.tensor * g.pipeline
-    free = room * 0.97 - weight_bytes(g, g.model.parameters)
-    copies = max(1.0, g.tensor / g.model.kv_heads) if not g.model.kv_rank else float(g.tensor)
-    return share * free / g.model.kv_bytes(_CACHE_BYTES[g.precision]) / copies
+    free = (g.accelerator.memory_gib * 2**30 - _RESERVE) * 0.97 - held_bytes(g, g.model.parameters)
+    copies = max(1.0, g.tensor / g.model.kv_heads) if _split(g) else 1.0
+    return share * free * g.tensor * g.pipeline / g.model.kv_bytes(_CACHE_BYTES[g.precision]) / copies
 
 
 def steps(c: Constants, g: Generation) -> Steps:
@@ -97,43 +115,56 @@ def steps(c: Constants, g: Generation) -> Steps:
     Raises:
         InputError: the weights do not fit, or the accelerator has no rate at this precision.
     """
-    m, a = g.model, g.accelerator
     room = cached_tokens(g, c("cache"))
-    context = g.tokens_in + g.tokens_out / 2
     batch = float(g.concurrency or min(c("batch"), room / (g.tokens_in + 0.75 * g.tokens_out)))
     if room <= 0 or batch < 1:
         raise InputError(
-            f"the weights and one request do not fit {g.tensor * g.pipeline} of {a.name}",
+            f"the weights and one request do not fit {g.tensor * g.pipeline} of {g.accelerator.name}",
             where="devices",
             fix="use more devices for a copy, or fewer bits",
         )
+    if g.requests:
+        batch = min(batch, max(1.0, g.requests / g.copies))
+    return Steps(batch, *_parts(c, g, batch))
+
+
+def _parts(c: Constants, g: Generation, batch: float) -> tuple[float, float]:
+    """Seconds of one decoding step with ``batch`` sequences in flight, and of one prompt."""
+    m, a = g.model, g.accelerator
     rate = a.peak(g.precision) * c("matmul", a.name)
     if g.precision in ("fp8", "fp4"):
         rate *= c(g.precision, a.generation)
     memory = a.memory_gbps * 1e9 * c("stream", a.name)
     sparse = m.experts_met
-    work = 2 * (m.linear - sparse + sparse / c("experts"))
+    experts = c("experts", a.generation)
+    work = 2 * (m.linear - sparse + sparse / experts)
     link = a.link_gbps * 1e9 * c("link", a.name)
     part, inside = 1 / g.pipeline, batch / g.pipeline
-    tensor = g.tensor
+    tensor, split = g.tensor, _split(g)
 
     def traffic(tokens: float) -> float:
+        """Two sums over the devices in each layer; with attention whole, one in two halves: to the experts and back."""
         if tensor == 1:
             return 0.0
-        sent = 2 * m.layers * part * tokens * m.hidden * 2 * 2 * (tensor - 1) / tensor
-        return sent / link + 2 * m.layers * part * c("latency")
+        sums = (2 * m.layers if split else m.moe_layers) * part
+        return sums * (tokens * m.hidden * 2 * 2 * (tensor - 1) / tensor / link + c("latency") * (1 if split else 2))
 
-    weights = weight_bytes(g, m.touched(inside)) * part / tensor / memory
-    computing = work * inside * part / tensor / rate
-    read = inside * context * m.kv_bytes(_CACHE_BYTES[g.precision]) * part / memory
-    read /= min(tensor, m.kv_heads) if not m.kv_rank else 1
+    whole = held_bytes(g, m.parameters - m.experts_all)
+    weights = (whole + (held_bytes(g, m.touched(inside)) - whole) / experts) / memory
+    # What a token costs that only passes through, whatever it looks back at.
+    passing = (
+        (work / rate + c("moved") * m.hidden * (m.layers + m.moe_layers * m.experts_used) / memory) * part / tensor
+    )
+    context = g.tokens_in + g.tokens_out / 2
+    read = inside * context * m.seen_share(context) * m.kv_bytes(_CACHE_BYTES[g.precision]) * part / memory
+    read /= min(tensor, m.kv_heads) if split else tensor
     # The host prepares a step while the device computes the one before; with experts each rank has requests of its own.
-    host = c("host") + inside * c("token") / (tensor if m.experts else 1)
-    step = math.hypot(math.hypot(weights, computing) + read + traffic(inside), host)
-    prefill = (work * g.tokens_in + g.tokens_in * m.attention_flops(g.tokens_in / 2) * 2) * part / tensor / rate
-    prefill += traffic(g.tokens_in) - (2 * m.layers * part * c("latency") if tensor > 1 else 0)
+    host = c("host") + inside * c("token") / (1 if split else tensor)
+    step = math.hypot(math.hypot(weights, inside * passing) + read + traffic(inside), host)
+    prefill = g.tokens_in * (passing + m.attention_flops(g.tokens_in / 2) * 2 * part / tensor / rate)
+    prefill += traffic(g.tokens_in) - traffic(0.0)
     uneven = 1 + c("stages") * math.log2(g.pipeline)
-    return Steps(batch, step * uneven, prefill * uneven)
+    return step * uneven, prefill * uneven
 
 
 def _seconds(c: Constants, g: Generation) -> float:
@@ -143,14 +174,23 @@ def _seconds(c: Constants, g: Generation) -> float:
         return s.prefill / g.tokens_in / g.copies
     if g.phase == "decode":
         return s.step / s.batch / g.copies
+    slowed = c("limited") if g.phase == "limited" else 1.0
     inside = s.batch / g.pipeline
     each = (g.tokens_out * s.step + inside * s.prefill) / (inside * g.tokens_out)
-    return each / g.copies * (c("limited") if g.phase == "limited" else 1.0)
+    if g.requests:
+        # All are as long as each other, so they come and go in waves, of which the last is not full.
+        full, rest = divmod(g.requests / g.copies, s.batch)
+        if rest >= 1:
+            step = _parts(c, g, rest)[0]
+            last = (g.tokens_out * step + rest / g.pipeline * s.prefill) / (rest / g.pipeline * g.tokens_out)
+            each = (full * s.batch * each + rest * last) / (full * s.batch + rest)
+    return each / g.copies * slowed
 
 
 def _names(g: Generation) -> Mapping[str, Sequence[str]]:
     a = g.accelerator
     names = {"matmul": [a.name], "stream": [a.name], "link": [a.name]}
+    names |= {"experts": [a.generation]} if g.model.experts else {}
     return names | ({g.precision: [a.generation]} if g.precision in ("fp8", "fp4") else {})
 
 
@@ -169,7 +209,7 @@ MODEL = Model(
         "near": Level(0.08, near=True),
     },
     0.04,
-    together="cell",
+    apart=("cell", "source"),
     like="kind",
 )
 
@@ -218,6 +258,7 @@ def _measured(row: Mapping[str, str]) -> Measured[Generation]:
         tokens_in=int(row["tokens_in"]),
         tokens_out=int(row["tokens_out"]),
         concurrency=int(row["concurrency"]) if row["concurrency"] else None,
+        requests=int(row["requests"]) if row["requests"] else None,
     )
     return Measured(g, 1 / float(row["tokens_per_second"]), groups(g, row["source"], row["model"]), at(g))
 

@@ -72,7 +72,7 @@ MODEL = Model(
         "near": Level(0.10, near=True),
     },
     0.05,
-    together="pair",
+    apart=("pair", "model", "source"),
     like="use",
 )
 

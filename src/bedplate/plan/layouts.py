@@ -18,7 +18,7 @@ from bedplate.plan.types import LanguageTrainingSize, Layout
 
 _ASKED = 4
 """Fastest layouts by the model alone that are asked of the anchors too."""
-_ROOM = 0.94
+ROOM = 0.94
 """Share of a device's memory that may be planned for."""
 _RECOMPUTE: tuple[Recompute, ...] = ("none", "selective", "half", "full")
 _WIDTHS = (1, 2, 4, 8)
@@ -59,7 +59,7 @@ def candidates(size: LanguageTrainingSize, device: Accelerator, devices: int) ->
 @lru_cache(maxsize=4096)
 def fastest(size: LanguageTrainingSize, device: Accelerator, devices: int) -> tuple[Layout, Estimated] | str:
     """The layout with the shortest step of those that fit, and its step; or why there is none."""
-    room = device.memory_gib * 2**30 * _ROOM
+    room = device.memory_gib * 2**30 * ROOM
     values = Constants(training.calibrated().values)
     fits: list[tuple[float, int, training.Training, float]] = []
     least, count = math.inf, 0

@@ -1,9 +1,9 @@
-"""Waiting in line: M/G/c by Erlang C with the Allen-Cunneen correction, and a small event simulator as arbiter.
+"""Waiting in line: M/G/c by Erlang C, by its mean and by its tail, and a small event simulator as arbiter.
 
 Service times are described by their mean ``s`` and squared coefficient of variation ``cs2``; arrivals are Poisson.
-Sources: Erlang (1917) for C; Allen (1990), Probability, Statistics and Queueing Theory, for the correction. The
-simulator draws gamma service times up to ``cs2`` of 1 and log-normal ones above, and decides where the formula is
-known to be poor: ``cs2`` above 0.5 or utilisation above 0.85.
+Sources: Erlang (1917) for C; Cosmetatos (1976) for the mean; Asmussen (2003), Applied Probability and Queues, XIII.5,
+for how fast the tail falls. Service times are gamma up to ``cs2`` of 1, where the formula holds, and log-normal above,
+where the tail falls slower than any exponential and the simulator decides.
 """
 
 import heapq
@@ -43,11 +43,20 @@ def erlang_c(c: int, a: float) -> float:
 
 
 def mean_wait(c: int, rate: float, s: float, cs2: float) -> float:
-    """Mean wait in line of M/G/c: exact for M/M/c and M/G/1, Allen-Cunneen between. Infinite if the queue grows."""
+    """Mean wait in line of M/G/c: exact for M/M/c and M/G/1, else between M/M/c and M/D/c. Infinite if the queue grows.
+
+    Source: Cosmetatos (1976), Some Approximate Equilibrium Results for the Multi-server Queue M/G/r, for M/D/c.
+    """
     a = rate * s
     if a >= c:
         return math.inf
-    return erlang_c(c, a) * s / (c - a) * (1 + cs2) / 2
+    return erlang_c(c, a) * s / (c - a) * _steadier(c, a / c, cs2)
+
+
+def _steadier(c: int, utilisation: float, cs2: float) -> float:
+    """The mean wait as a share of that of M/M/c."""
+    more = (1 - utilisation) * (c - 1) * (math.sqrt(4 + 5 * c) - 2) / (16 * utilisation * c)
+    return cs2 + (1 - cs2) / 2 * (1 + min(more, 0.25)) if cs2 <= 1 else (1 + cs2) / 2
 
 
 def wait_quantile(p: float, c: int, rate: float, s: float, cs2: float) -> float:
@@ -58,7 +67,25 @@ def wait_quantile(p: float, c: int, rate: float, s: float, cs2: float) -> float:
     waits = erlang_c(c, a)
     if waits <= 1 - p:
         return 0.0
-    return mean_wait(c, rate, s, cs2) / waits * math.log(waits / (1 - p))
+    return s / _falls(c, a / c, cs2) * math.log(waits / (1 - p))
+
+
+def _falls(c: int, utilisation: float, cs2: float) -> float:
+    """How fast the wait of those who wait falls, as an exponential's rate in units of 1/s. Exact for M/M/c.
+
+    Two exponentials are known: the one with the right mean (:func:`mean_wait`), and the one that the far tail follows,
+    whose rate solves ``utilisation (E[exp(x S)] - 1) = x`` for each server. A percentile lies between the two: the
+    mean of their scales is taken.
+    """
+    mean = c * (1 - utilisation) / _steadier(c, utilisation, cs2)
+    low, high = 0.0, 2 * (1 - utilisation) / (utilisation * (1 + cs2))  # as E[exp(x S)] is above 1 + x + (1 + cs2)x²/2
+    if cs2 > 1e-9:
+        high = min(high, 1 / cs2)
+    for _ in range(40):
+        x = (low + high) / 2
+        grown = math.exp(-math.log1p(-cs2 * x) / cs2) if cs2 > 1e-9 else math.exp(x)
+        low, high = (x, high) if utilisation * (grown - 1) < x else (low, x)
+    return 2 / (1 / mean + 1 / (c * low))
 
 
 def sojourn(p: float, c: int, rate: float, s: float, cs2: float) -> Sojourn:
@@ -66,12 +93,36 @@ def sojourn(p: float, c: int, rate: float, s: float, cs2: float) -> Sojourn:
     utilisation = rate * s / c
     if utilisation >= 1:
         return Sojourn(math.inf, utilisation, "the queue grows without end")
-    if cs2 > 0.5 or utilisation > 0.85:
+    if cs2 > 1:
         # In units of s the answer depends on c, utilisation and cs2 only; rounding up lets neighbours share it.
         steps = min(0.995, math.ceil(utilisation * 100) / 100)
         return Sojourn(s * _simulated(p, c, steps, round(cs2, 2)), utilisation, f"simulated, {CUSTOMERS:,} requests")
-    value = max(wait_quantile(p, c, rate, s, cs2) + s, s * service_quantile(p, cs2))
-    return Sojourn(value, utilisation, "M/G/c, Allen-Cunneen")
+    return Sojourn(s * _together(p, c, utilisation, cs2), utilisation, "M/G/c, by mean and tail")
+
+
+def _together(p: float, c: int, utilisation: float, cs2: float) -> float:
+    """The ``p`` quantile of a wait and a service that do not depend on each other, in units of the mean service."""
+    services, above, share = _services(cs2)
+    # A wait of less than a hundredth of the service adds nothing; held back so that no power overflows.
+    falls = min(_falls(c, utilisation, cs2), 600 / float(services[-1]))
+    waits = erlang_c(c, utilisation * c)
+    grown = share * np.exp(falls * (services - services[-1]))
+    grown = np.cumsum(grown) - grown / 2
+    # Longer than each node: the service alone is, or it ends sooner and the wait takes the rest.
+    longer = above + waits * np.exp(falls * (services[-1] - services)) * grown
+    if longer[-1] > 1 - p:
+        return float(services[-1] + math.log(longer[-1] / (1 - p)) / falls)
+    return float(np.exp(np.interp(-math.log(1 - p), -np.log(longer), np.log(services))))
+
+
+@lru_cache(maxsize=64)
+def _services(cs2: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Service times of mean 1 from short to long, closer where few are longer: each with the share that is longer, and
+    the share that it stands for."""
+    edges = np.linspace(1, 0, 401) ** 3
+    above = (edges[:-1] + edges[1:]) / 2
+    times = special.gammainccinv(1 / cs2, above) * cs2 if cs2 > 1e-9 else np.ones(len(above))
+    return times, above, edges[:-1] - edges[1:]
 
 
 def service_quantile(p: float, cs2: float) -> float:

@@ -44,6 +44,8 @@ class Training(msgspec.Struct, frozen=True, kw_only=True):
     sequence_parallel: bool = True
     fused: bool = True
     """Compiled or hand-fused element-wise steps."""
+    fused_loss: bool = False
+    """The loss keeps no 32-bit copies of the scores."""
     overlapped: bool = False
     """Tensor parallelism that computes while it sends."""
 
@@ -179,7 +181,7 @@ MODEL = Model(
         "layout": Level(0.06, near=True),
     },
     0.03,
-    together="each",
+    apart=("each", "source"),
     like="kind",
 )
 
@@ -230,6 +232,7 @@ def _measured(row: Mapping[str, str]) -> Measured[Training]:
         recompute=msgspec.convert(row["recompute"] or "none", counts.Recompute),
         sequence_parallel=row["sequence_parallel"] == "yes",
         fused=row["fused"] == "yes",
+        fused_loss=row["fused_loss"] == "yes",
         overlapped=row["overlapped"] == "yes",
     )
     return Measured(t, float(row["step_seconds"]), groups(t, row["source"]), at(t))
@@ -250,8 +253,11 @@ def step(t: Training) -> Estimated:
     return calibrated().estimate(t, groups(t, "yours"), at(t))
 
 
-def memory_bytes(t: Training) -> float:
-    """Bytes that one device needs: states, activations in flight, scores of the vocabulary, and the runtime."""
+def memory_bytes(t: Training, *, flash: bool = True) -> float:
+    """Bytes that one device needs: states, activations in flight, scores of the vocabulary, and the runtime.
+
+    ``flash``: attention keeps no scores for the way back.
+    """
     m = t.model
     experts = m.experts_all
     part = ((m.parameters - experts) / t.tensor + experts / max(t.tensor, t.expert)) / t.pipeline
@@ -267,10 +273,11 @@ def memory_bytes(t: Training) -> float:
         recompute=t.recompute,
         tensor=t.tensor,
         sequence_parallel=t.sequence_parallel,
+        flash=flash,
         layers=in_flight,
     )
     tokens = t.sequence * t.micro_batch // t.context
-    return states + kept + counts.logit_bytes(m, tokens=tokens, tensor=t.tensor) + _RESERVE
+    return states + kept + counts.logit_bytes(m, tokens=tokens, tensor=t.tensor, fused=t.fused_loss) + _RESERVE
 
 
 def goodput(*, checkpoint: float, restart: float, between_failures: float) -> tuple[float, float]:
