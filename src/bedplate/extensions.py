@@ -3,7 +3,6 @@
 import importlib
 from collections.abc import Mapping
 from functools import cache
-from importlib.metadata import entry_points
 from types import ModuleType
 from typing import Any
 
@@ -30,6 +29,8 @@ def plugins(group: str) -> list[Any]:
 @cache
 def _installed() -> Any:  # the class of it differs between versions of Python
     """Read once in a process: it takes a look at every installed package."""
+    from importlib.metadata import entry_points  # a tenth of what a limited process that parses a source loads
+
     return entry_points()
 
 

@@ -6,6 +6,7 @@ from bedplate import usecase
 from bedplate.app import inputs
 from bedplate.app.read_models import CheckReport
 from bedplate.app.table_reports import ContractResult, ContractTestReport
+from bedplate.data.parsing.template import TEMPLATE
 from bedplate.errors import InputError, NotFoundError
 from bedplate.retrain.conditions import parse, parse_worth
 from bedplate.settings import Settings
@@ -149,6 +150,7 @@ def contract_test(path: Path, settings: Settings) -> ContractTestReport:
     Raises:
         ContractError: a contract is wrong, or a source has other columns.
     """
+    TEMPLATE.warm()  # while this process loads its half
     from bedplate.data import contracts, ingest
 
     loaded = usecase.load(path)

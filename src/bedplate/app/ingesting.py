@@ -9,6 +9,7 @@ import msgspec
 from bedplate import clock, usecase
 from bedplate.app import access, contract_changes, inputs, tables
 from bedplate.app.table_reports import BatchReport, ReplayReport
+from bedplate.data.parsing.template import TEMPLATE
 from bedplate.errors import InputError, NotFoundError
 from bedplate.identity import Principal
 from bedplate.policy import values as policy
@@ -43,6 +44,7 @@ def backfill(
         InputError: the data set is read whole each time, or the range is none.
         NotFoundError: there is no such data set.
     """
+    TEMPLATE.warm()  # while this process loads its half
     from bedplate.data import contracts, incremental
     from bedplate.data.ingest import ingest
 

@@ -14,6 +14,7 @@ from bedplate.data import convert, duck, sources
 from bedplate.data.incremental import Standing
 from bedplate.data.model import Contract, KeyRule, Model, ReferenceRule, RowRule, SetRule, metric_checks
 from bedplate.data.parsing import pictures
+from bedplate.data.parsing.values import Numbers
 from bedplate.data.rules import broken
 from bedplate.errors import ContractError, UserCodeError
 from bedplate.records import RuleOutcome
@@ -125,10 +126,9 @@ class Check:
         raw = self._cleaned(chunk)
         values, misfits = convert.convert(raw, self.schema, self.model)
         reject = np.zeros(len(chunk.rows), dtype=bool)
-        here = np.arange(position, position + len(reject))
         over, late, why_late = np.zeros_like(reject), np.zeros_like(reject), ""
         if self.standing is not None:
-            over, late, why_late = self.standing.judge(values, np.isin(here, self._there))
+            over, late, why_late = self.standing.judge(values, _among(self._there, position, len(reject)))
         reasons: list[tuple[str, tuple[str, ...], str, np.ndarray]] = []
 
         def judge(rule: str, columns: tuple[str, ...], severity: str, message: str, mask: np.ndarray) -> None:
@@ -155,7 +155,7 @@ class Check:
         for key in named:
             places = self._duplicates[key.id] if isinstance(key, KeyRule) else self._orphans.get(key.id, ())
             if len(places):
-                judge(key.id, key.columns, key.severity, key.message, np.isin(here, places))
+                judge(key.id, key.columns, key.severity, key.message, _among(places, position, len(reject)))
             else:
                 self.failed.setdefault(key.id, 0)
         if late.any():
@@ -194,7 +194,7 @@ class Check:
     def _put_aside(
         self,
         file: str,
-        rows: np.ndarray,
+        rows: Numbers,
         raw: pa.Table,
         reject: np.ndarray,
         reasons: list[tuple[str, tuple[str, ...], str, np.ndarray]],
@@ -202,6 +202,7 @@ class Check:
     ) -> None:
         places = np.flatnonzero(reject)
         kept = raw.take(pa.array(places))
+        numbers = rows.start + places if isinstance(rows, range) else rows[places]
         # Rows that break the same rules share their reasons, and there are few such groups.
         kinds, group = np.unique(np.stack([r[3][places] for r in reasons]), axis=1, return_inverse=True)
         found = [[reason for reason, holds in zip(reasons, kind, strict=True) if holds] for kind in kinds.T]
@@ -214,7 +215,7 @@ class Check:
         table = pa.table(
             {
                 "_source_file": pa.array([file] * len(places), pa.string()),
-                "_source_row": pa.array(rows[places], pa.int64()),
+                "_source_row": pa.array(numbers, pa.int64()),
                 "_rules": each([[r[0] for r in row] for row in found], names),
                 "_columns": each([sorted({c for r in row for c in r[1]}) for row in found], names),
                 "_reasons": each(["; ".join(r[2] for r in row) for row in found], pa.string()),
@@ -428,6 +429,14 @@ def _sql(rule: SetRule, views: dict[str, Any], where: str) -> float | str:
                 f"the sql rule {rule.id} gave {given}, not a number", where=where, fix="select one number"
             ) from None
     return value
+
+
+def _among(places: np.ndarray, first: int, count: int) -> np.ndarray:
+    """Which of ``count`` positions from ``first`` on are among ``places``, which rise."""
+    begin, end = np.searchsorted(places, (first, first + count))
+    found = np.zeros(count, dtype=bool)
+    found[places[begin:end] - first] = True
+    return found
 
 
 def _single(column: pa.ChunkedArray) -> pa.Array:

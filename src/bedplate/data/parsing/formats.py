@@ -138,7 +138,7 @@ def _arrow(path: Path, names: list[str]) -> Iterator[Chunk]:
             batch.validate(full=True)
             for start in range(0, batch.num_rows, CHUNK):
                 table = pa.Table.from_batches([batch.slice(start, CHUNK)]).select(names)
-                yield Chunk(path.name, table, np.arange(count + 1, count + table.num_rows + 1))
+                yield Chunk(path.name, table, range(count + 1, count + table.num_rows + 1))
                 count += table.num_rows
 
 
@@ -159,7 +159,7 @@ def _check_metadata(metadata: Any, path: Path) -> None:
 def _parquet(path: Path, names: list[str]) -> Iterator[Chunk]:
     count = 0
     for batch in _decoded(path, names):
-        rows = np.arange(count + 1, count + batch.num_rows + 1)
+        rows = range(count + 1, count + batch.num_rows + 1)
         count += batch.num_rows
         yield Chunk(path.name, pa.Table.from_batches([batch]).select(names), rows)
 

@@ -79,8 +79,8 @@ def _answer(header: dict[str, Any], request: list[Any], answers: BinaryIO, slots
 def _parts(chunk: Chunk) -> list[tuple[int, pa.Table]]:
     """A chunk in pieces that are not too large for one frame."""
     table, rows = chunk.table, chunk.rows
-    if len(rows) and rows[-1] - rows[0] + 1 != len(rows):
-        table = table.append_column(ROW, pa.array(np.asarray(rows, dtype=np.int64)))
+    if not isinstance(rows, range) and len(rows) and rows[-1] - rows[0] + 1 != len(rows):
+        table = table.append_column(ROW, pa.array(rows.astype(np.int64)))
     pieces = max(1, min(len(rows), -(-table.nbytes // (MAX_ROWS >> 4))))
     step = -(-len(rows) // pieces) if len(rows) else 1
     return [(int(rows[at]), table.slice(at, step)) for at in range(0, len(rows), step)]

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import numpy as np
 import pyarrow as pa
 
 from bedplate.data.parsing.rows import AT_ONCE, batch
@@ -33,7 +32,7 @@ def read(path: Path, names: list[str], query: str, bound: Mapping[str, Any]) -> 
         given, count = _names(cursor), 0
         while rows := cursor.fetchmany(AT_ONCE):
             table = pa.Table.from_batches([batch(rows, given)]).select(names)
-            yield Chunk("", table, np.arange(count + 1, count + len(rows) + 1))
+            yield Chunk("", table, range(count + 1, count + len(rows) + 1))
             count += len(rows)
 
 

@@ -1,5 +1,7 @@
 """What the process that parses a source tells its owner: chunks of rows, and lines that are none."""
 
+from typing import TypeAlias
+
 import msgspec
 import numpy as np
 import pyarrow as pa
@@ -12,12 +14,16 @@ ROW = "_bedplate_row"
 """The column that carries row numbers which do not follow one another."""
 
 
+Numbers: TypeAlias = range | np.ndarray
+"""Rising numbers of rows; a range where they follow one another: nobody looks at them unless a row is set aside."""
+
+
 class Chunk(msgspec.Struct, frozen=True):
     """Some rows of one file. ``rows`` are their numbers in it, from 1, a CSV header not counted."""
 
     file: str
     table: pa.Table
-    rows: np.ndarray
+    rows: Numbers
 
 
 class BadLine(msgspec.Struct, frozen=True):

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from bedplate import errors
 from bedplate.data.parsing.template import TEMPLATE
-from bedplate.data.parsing.values import MAX_ROWS, ROW, SLOTS, BadLine, Chunk, Told
+from bedplate.data.parsing.values import MAX_ROWS, ROW, SLOTS, BadLine, Chunk, Numbers, Told
 from bedplate.errors import ContractError, DeniedError
 from bedplate.ids import Digest, digest_file, digest_of
 from bedplate.isolation.confine import Isolation
@@ -134,10 +134,9 @@ class Opened:
         try:
             table = pa.ipc.open_stream(payload).read_all()
             table.validate(full=True)  # written by a process that an adversary may hold
+            rows: Numbers = range(told.first, told.first + table.num_rows)
             if ROW in table.column_names:
                 rows = np.asarray(table.column(ROW).to_numpy())
-            else:
-                rows = np.arange(told.first, told.first + table.num_rows)
             return Chunk(told.file, table.select(list(names)), rows)
         except (pa.ArrowException, ValueError, KeyError) as error:
             raise self._ended(f"its rows cannot be read: {error}") from error
