@@ -153,8 +153,8 @@ class Check:
             judge(rule.id, (rule.column,), rule.severity, rule.message, mask)
         named: tuple[KeyRule | ReferenceRule, ...] = (*self.model.keys, *self.model.references)
         for key in named:
-            places = self._duplicates[key.id] if isinstance(key, KeyRule) else self._orphans.get(key.id, ())
-            if len(places):
+            places = self._duplicates[key.id] if isinstance(key, KeyRule) else self._orphans.get(key.id)
+            if places is not None and len(places):
                 judge(key.id, key.columns, key.severity, key.message, _among(places, position, len(reject)))
             else:
                 self.failed.setdefault(key.id, 0)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from bedplate.errors import InputError
 from bedplate.features import rows
-from bedplate.features.point_in_time import load_rows, query
+from bedplate.features.point_in_time import features, load_rows, query
 from bedplate.features.views import FeatureView
 from bedplate.serve.expressions import Expression, on_demand
 from bedplate.serve.state import AS_OF, MISSING, SEEN, matrix
@@ -71,24 +71,28 @@ def _on_demand(joined: "pa.Table", view: FeatureView) -> "Iterator[tuple[str, pa
 def _one(
     labels: "pa.Table", time: str, view: FeatureView, given: "pa.RecordBatchReader", memory: int, threads: int | None
 ) -> "pa.Table":
+    import numpy as np
     import pyarrow as pa
 
     from bedplate.data import duck
 
     keys = ", ".join(duck.quote(name) for name in view.entity)
     asked = labels.select([*dict.fromkeys((*view.entity, time))])
-    asked = asked.append_column(rows.PLACE, pa.array(range(labels.num_rows), pa.int64()))
+    asked = asked.append_column(rows.PLACE, pa.array(np.arange(labels.num_rows)))
     with duck.connect({"labels": asked}, memory=memory, threads=threads) as connection:
         ask = f"""CREATE TEMP TABLE {rows.ASKED} AS
             SELECT {keys}, {duck.quote(time)}::TIMESTAMP AS {rows.MOMENT}, {rows.PLACE} FROM labels"""
         connection.execute(ask)
         if view.rows:
-            load_rows(connection, view, given)
-            features = rows.features(connection, view)
+            load_rows(connection, view, given, once=not view.windows)
+            made = features(connection, view)
         else:
-            features = _of_moments(connection, view, given)
-        found = f"SELECT f.* EXCLUDE ({rows.PLACE}, {SEEN}) FROM ({features}) f ORDER BY {rows.PLACE}"
-        return query(connection, view, found)
+            made = _of_moments(connection, view, given)
+        found = query(connection, view, f"FROM ({made})")
+    places = found[rows.PLACE].to_numpy()
+    if (places[1:] < places[:-1]).any():
+        found = found.take(pa.array(places.argsort()))
+    return found.drop_columns([rows.PLACE, SEEN])
 
 
 def _of_moments(connection: "Connection", view: FeatureView, given: "pa.RecordBatchReader") -> str:
@@ -97,14 +101,13 @@ def _of_moments(connection: "Connection", view: FeatureView, given: "pa.RecordBa
 
     names = [name for name in given.schema.names if name not in (*view.entity, AS_OF)]
     connection.register("computed", given)
-    same = " AND ".join(f"l.{duck.quote(key)} = r.{duck.quote(key)}" for key in view.entity)
+    made = rows.newest_of(connection, view, "computed", AS_OF, names, at_moment=True)
     age = "true"
     if view.ttl is not None:
-        age = f"l.{rows.MOMENT} - r.{AS_OF}::TIMESTAMP <= to_microseconds({round(view.ttl * 1e6)})"
+        age = f"{rows.MOMENT} - {SEEN} <= to_microseconds({round(view.ttl * 1e6)})"
     columns = []
     for name in names:
-        value = f"CASE WHEN {age} THEN r.{duck.quote(name)} END"
+        value = f"CASE WHEN {age} THEN {duck.quote(name)} END"
         filled = f"coalesce({value}, {view.defaults[name]!r}::FLOAT)" if name in view.defaults else value
         columns.append(f"{filled} AS {duck.quote(name)}")
-    return f"""SELECT l.{rows.PLACE}, r.{AS_OF} AS {SEEN}, {", ".join(columns)}
-        FROM {rows.ASKED} l ASOF LEFT JOIN computed r ON {same} AND l.{rows.MOMENT} >= r.{AS_OF}::TIMESTAMP"""
+    return f"SELECT {rows.PLACE}, {SEEN}, {', '.join(columns)} FROM ({made})"

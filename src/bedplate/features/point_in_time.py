@@ -195,17 +195,20 @@ def _of_rows(
         SELECT {keys}, moment AS {rows.MOMENT}, row_number() OVER (ORDER BY turn, moment, {keys}) AS {rows.PLACE}
         FROM every WHERE moment IS NOT NULL""",
     )
-    features = ", ".join(f"f.{duck.quote(name)}" for name in rows.names(connection, view))
+    listed = ", ".join(f"f.{duck.quote(name)}" for name in rows.names(connection, view))
+    made = features(connection, view)
     return query(
         connection,
         view,
-        f"""SELECT {keys}, {rows.MOMENT}::TIMESTAMPTZ AS {AS_OF}, f.{SEEN}::TIMESTAMPTZ AS {SEEN}, {features}
-        FROM {rows.ASKED} JOIN ({rows.features(connection, view)}) f USING ({rows.PLACE})
+        f"""SELECT {keys}, {rows.MOMENT}::TIMESTAMPTZ AS {AS_OF}, f.{SEEN}::TIMESTAMPTZ AS {SEEN}, {listed}
+        FROM {rows.ASKED} JOIN ({made}) f USING ({rows.PLACE})
         WHERE f.{SEEN} IS NOT NULL ORDER BY {rows.PLACE}""",
     )
 
 
-def load_rows(connection: "duckdb.DuckDBPyConnection", view: FeatureView, stream: "pa.RecordBatchReader") -> None:
+def load_rows(
+    connection: "duckdb.DuckDBPyConnection", view: FeatureView, stream: "pa.RecordBatchReader", *, once: bool = False
+) -> None:
     """Make the rows of a view of rows from its input, as :func:`bedplate.features.rows.load`.
 
     Raises:
@@ -214,7 +217,21 @@ def load_rows(connection: "duckdb.DuckDBPyConnection", view: FeatureView, stream
     import duckdb
 
     try:
-        rows.load(connection, view, stream)
+        rows.load(connection, view, stream, once=once)
+    except duckdb.Error as error:
+        raise _refused(view, error) from None
+
+
+def features(connection: "duckdb.DuckDBPyConnection", view: FeatureView) -> str:
+    """SQL of the features of a view of rows, as :func:`bedplate.features.rows.features`.
+
+    Raises:
+        InputError: its SQL cannot be run.
+    """
+    import duckdb
+
+    try:
+        return rows.features(connection, view)
     except duckdb.Error as error:
         raise _refused(view, error) from None
 

@@ -5,7 +5,8 @@ counts from just after its own time: at the very moment of a row, nobody knows i
 one time the one with the greatest values counts, whatever the order in which they came.
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from bedplate.errors import InputError
 from bedplate.features.sql import check_row_by_row
@@ -20,14 +21,19 @@ if TYPE_CHECKING:
 ASKED, PLACE, MOMENT = "asked_rows", "asked_place", "asked_moment"
 """The table of what is asked for: the entity columns, where the row stands, and its moment (UTC, without a zone)."""
 _ROWS = "rows_of_view"
+_NEWEST = "newest_rows"
 _COLUMNS = "DESCRIBE rows_of_view"
+_AT_ONCE = 1 << 20
+"""Rows that are looked at together: for each of them, what is asked for is looked up anew."""
 _NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT",
             "UHUGEINT", "FLOAT", "DOUBLE", "BOOLEAN", "DECIMAL")  # fmt: skip
 _AGGREGATES = {"sum": "sum", "mean": "avg", "min": "min", "max": "max"}
 
 
-def load(connection: "Connection", view: FeatureView, stream: "pa.RecordBatchReader") -> None:
+def load(connection: "Connection", view: FeatureView, stream: "pa.RecordBatchReader", *, once: bool = False) -> None:
     """Make the rows of the view from ``stream``, its input. Rows without an entity or a time are left out.
+
+    ``once``: they will be looked at a single time, and go by without being kept.
 
     Raises:
         InputError: the SQL does more than choose and compute row by row, or gives something that is no feature.
@@ -41,11 +47,14 @@ def load(connection: "Connection", view: FeatureView, stream: "pa.RecordBatchRea
     time, keys = duck.quote(view.event_time), [duck.quote(name) for name in view.entity]
     values = [duck.quote(name) for name in _values(connection, view)]
     there = " AND ".join(f"{name} IS NOT NULL" for name in (*keys, time))
-    connection.register(source, stream)
-    keep = f"""CREATE OR REPLACE TEMP TABLE {_ROWS} AS
-        SELECT {", ".join([*keys, f"{time}::TIMESTAMP AS {time}", *values])} FROM ({view.sql})
+    made = f"""{_ROWS} AS SELECT {", ".join([*keys, f"{time}::TIMESTAMP AS {time}", *values])} FROM ({view.sql})
         WHERE {there} AND isfinite({time}::TIMESTAMP)"""
-    connection.execute(keep)
+    if once:
+        connection.execute(f"CREATE OR REPLACE TEMP VIEW {made}")
+        connection.register(source, stream)
+        return
+    connection.register(source, stream)
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE {made}")
     connection.unregister(source)
 
 
@@ -71,7 +80,7 @@ def features(connection: "Connection", view: FeatureView) -> str:
     made = _windowed(view) if view.windows else _newest(connection, view)
     age = "" if view.ttl is None else f" AND {MOMENT} - {SEEN} <= to_microseconds({round(view.ttl * 1e6)})"
     return f"""WITH made AS ({made}), judged AS (
-            SELECT *, coalesce({SEEN} IS NOT NULL{age}, false) AS alive FROM {ASKED} LEFT JOIN made USING ({PLACE}))
+            SELECT *, coalesce({SEEN} IS NOT NULL{age}, false) AS alive FROM made)
         SELECT {PLACE}, CASE WHEN alive THEN {SEEN} END AS {SEEN},
             {", ".join(_feature(name, view) for name in names(connection, view))} FROM judged"""
 
@@ -98,19 +107,53 @@ def _feature(name: str, view: FeatureView) -> str:
 
 def _newest(connection: "Connection", view: FeatureView) -> str:
     """SQL of the newest row of each entity asked for before its moment."""
-    from bedplate.data import duck
+    return newest_of(connection, view, _ROWS, view.event_time, names(connection, view))
 
-    keys, time = [duck.quote(name) for name in view.entity], duck.quote(view.event_time)
-    columns, entity = [duck.quote(name) for name in names(connection, view)], ", ".join(keys)
-    twice = f"SELECT 1 FROM {_ROWS} GROUP BY {entity}, {time} HAVING count(*) > 1 LIMIT 1"
-    if connection.execute(twice).fetchone() is not None:
-        order = ", ".join(f"{name} DESC NULLS LAST" for name in columns)
-        once = f"""CREATE OR REPLACE TEMP TABLE {_ROWS} AS FROM {_ROWS}
-            QUALIFY row_number() OVER (PARTITION BY {entity}, {time} ORDER BY {order}) = 1"""
-        connection.execute(once)
-    same = " AND ".join(f"l.{key} = r.{key}" for key in keys)
-    return f"""SELECT l.{PLACE}, r.{time} AS {SEEN}, {", ".join(f"r.{name}" for name in columns)}
-        FROM {ASKED} l ASOF JOIN {_ROWS} r ON {same} AND l.{MOMENT} > r.{time}"""
+
+def newest_of(
+    connection: "Connection",
+    view: FeatureView,
+    table: str,
+    time: str,
+    columns: Sequence[str],
+    *,
+    at_moment: bool = False,
+) -> str:
+    """SQL that gives, for each row of :data:`ASKED`, its place and moment and of ``table`` the entity's newest row:
+    its ``time`` as :data:`~bedplate.serve.state.SEEN`, and ``columns``; nulls where there is none. See
+    :func:`bedplate.features.before.newest_before`.
+
+    Raises:
+        duckdb.Error: the rows cannot be made.
+    """
+    import duckdb
+    import pyarrow as pa
+
+    from bedplate.data import duck
+    from bedplate.data.arrow import rebatch
+    from bedplate.features.before import newest_before
+
+    kinds = {name: kind for name, kind, *_ in connection.execute(f"DESCRIBE {ASKED}").fetchall()}
+    entity = [duck.quote(name) for name in view.entity]
+    asked: Any = connection.sql(f"SELECT {', '.join(entity)}, {MOMENT}, {PLACE} FROM {ASKED}").to_arrow_table()
+    # Keys are compared as what the asking side has: what cannot be that is no key of it.
+    keys = [f"TRY_CAST({quoted} AS {kinds[name]})" for name, quoted in zip(view.entity, entity, strict=True)]
+    values = ", ".join(duck.quote(name) for name in columns)
+    reader = connection.sql(f"SELECT {', '.join(keys)}, {duck.quote(time)}::TIMESTAMP, {values} FROM {table}")
+    stream: Any = reader.to_arrow_reader(_AT_ONCE)
+    schema = pa.schema([pa.field(str(i), field.type) for i, field in enumerate(stream.schema)])
+    named = (pa.RecordBatch.from_arrays(batch.columns, schema=schema) for batch in stream)
+    try:
+        found = newest_before(
+            asked.drop_columns([PLACE]), rebatch(named, schema, _AT_ONCE), schema, at_moment=at_moment
+        )
+    except OSError:  # as a stream says what DuckDB would, with a value of a row in its text
+        raise duckdb.DataError(f"the rows of {table} cannot be made") from None
+    found = found.rename_columns([SEEN, *columns])
+    for name in (PLACE, MOMENT):
+        found = found.append_column(name, asked[name])
+    connection.register(_NEWEST, found)
+    return f"FROM {_NEWEST}"
 
 
 def _windowed(view: FeatureView) -> str:
@@ -129,14 +172,14 @@ def _windowed(view: FeatureView) -> str:
         for over, name in frames.items()
     ]
     return f"""SELECT * EXCLUDE (given) FROM (
-        SELECT {PLACE}, {PLACE} IS NULL AS given,
+        SELECT {PLACE}, {MOMENT}, {PLACE} IS NULL AS given,
             max({SEEN}) OVER (PARTITION BY {entity} ORDER BY moved ROWS UNBOUNDED PRECEDING) AS {SEEN},
             {", ".join(made)}
         FROM (
             SELECT {entity}, 2 * epoch_us({time}) + 1 AS moved, {time} AS {SEEN}, true AS counted,
                 {", ".join([*columns, f"NULL::BIGINT AS {PLACE}"])} FROM {_ROWS}
             UNION ALL BY NAME
-            SELECT {entity}, 2 * epoch_us({MOMENT}) AS moved, {PLACE} FROM {ASKED}
+            SELECT {entity}, 2 * epoch_us({MOMENT}) AS moved, {PLACE}, {MOMENT} FROM {ASKED}
         ) WINDOW {", ".join(windows)}
     ) WHERE NOT given"""
 
