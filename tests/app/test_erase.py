@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -20,7 +21,7 @@ from bedplate.identity import Principal
 from bedplate.ids import digest_bytes
 from bedplate.observe.ship import SCHEMA
 from bedplate.records import Bundle, FeatureSet, Governance, ViewRecord
-from bedplate.serve.state import key_of
+from bedplate.serve.state import key_of, pack_rows
 from bedplate.store.subjects import word
 from bedplate.usecase.starter import starter
 from bedplate.usecase.types import DataSet, Source
@@ -78,6 +79,9 @@ def system(tmp_path: Path, folder: Path) -> Iterator[System]:
         opened.online_of(NAME).put_many(
             "recent", [(key_of(int(each)), b"value" + each.encode()) for each in (SUBJECT, OTHER)]
         )
+        opened.online_of(NAME).put_many(
+            "visits", [(key_of(1), _visits(SUBJECT, OTHER)), (key_of(2), _visits(SUBJECT)), (key_of(3), _visits(OTHER))]
+        )
         with opened.store.transaction() as tx:
             row = tx.use_cases.get(NAME)
             tx.use_cases.put(
@@ -85,9 +89,10 @@ def system(tmp_path: Path, folder: Path) -> Iterator[System]:
             )
             dataset = tx.facts.put("dataset", NAME, came_in)
             recent = ViewRecord(digest=digest_bytes(b""), entity=("customer",), rests_on=())
+            visits = ViewRecord(digest=digest_bytes(b""), entity=("shop", "customer"), rests_on=())
             made = FeatureSet(
                 views=views, columns={}, as_of=(), code_digest=digest_bytes(b""), inputs=(came_in.table,),
-                declared={"recent": recent},
+                declared={"recent": recent, "visits": visits},
             )  # fmt: skip
             tx.facts.put("features", NAME, made, (dataset.digest,))
             some = digest_bytes(b"bundle")
@@ -106,6 +111,11 @@ def system(tmp_path: Path, folder: Path) -> Iterator[System]:
         opened.tables.write(access.predictions_table(NAME), table, mode="append")
         opened.tables.write("other/people", features, mode="append")
         yield opened
+
+
+def _visits(*customers: str) -> bytes:
+    ids = np.array([int(customer) for customer in customers])
+    return pack_rows(("n",), ids, (ids % 7).astype(np.float32).reshape(-1, 1), 5)
 
 
 def _somebody(system: System, *groups: str) -> Principal:
@@ -144,7 +154,7 @@ def test_nothing_of_a_person_is_left_in_the_home_and_everybody_else_is(system: S
         "shop/features/recent": 1,
         "shop/predictions": 2,
     }
-    assert report.online == 1
+    assert report.online == 2
     assert report.models == ("shop version 1",)
     assert report.sources == ("people",)
     left = _found(home, *forms)
@@ -158,6 +168,8 @@ def test_nothing_of_a_person_is_left_in_the_home_and_everybody_else_is(system: S
     assert kept["id"].to_pylist() == ["p3"]
     assert system.online_of(NAME).get("recent", key_of(int(SUBJECT))) is None
     assert system.online_of(NAME).get("recent", key_of(int(OTHER))) == b"value" + OTHER.encode()
+    visits = dict(system.online_of(NAME).items("visits"))
+    assert visits == {key_of(1): _visits(OTHER), key_of(3): _visits(OTHER)}  # shops keep what is of others
     again = _erase(system)
     assert (again.tables, again.online, again.models) == ({}, 0, ())
 

@@ -76,6 +76,12 @@ def test_people_see_the_rows_that_the_policies_let_out(home: Team) -> None:
     assert ids(home, "north") == [1]  # versions before and after are filtered alike
 
 
+def test_rows_are_looked_for_no_longer_than_somebody_waits(home: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not home.do("read_table", role="staff", name=NAME).more
+    monkeypatch.setattr("bedplate.app.tables._LOOK", -1.0)
+    assert home.do("read_table", role="staff", name=NAME).more  # nobody knows: it was not looked to the end
+
+
 def test_the_flow_is_bound_by_them_too(home: Team) -> None:
     with home.system.store.read() as tx:
         governed = access.governance(tx, "shop")

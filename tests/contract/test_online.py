@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,7 @@ def test_values_come_back_by_namespace_and_key(opener: Opener) -> None:
     assert (store.get("a", b"k"), store.get("b", b"k"), store.get("a", b"missing")) == (b"1", b"2", None)
     assert store.get_many("a", [b"missing", b"k", b"empty", b"k"]) == [None, b"1", b"", b"1"]
     assert (store.count("a"), store.count("b"), store.count("c")) == (2, 1, 0)
+    assert [dict(store.items(each)) for each in "abc"] == [{b"k": b"1", b"empty": b""}, {b"k": b"2"}, {}]
 
 
 def test_each_batch_counts_up_the_version_of_its_namespace_only(opener: Opener) -> None:
@@ -224,6 +226,19 @@ def test_lmdb_an_old_state_that_is_read_is_waited_for(tmp_path: Path, monkeypatc
     assert b"person" not in (tmp_path / "data.mdb").read_bytes()
     assert store.get("view", b"other") == b"2"
     store.close()
+
+
+def test_small_numbers_are_erased_one_after_the_other(tmp_path: Path) -> None:
+    with closing(online.open(tmp_path)) as store:
+        keys = [number.to_bytes(8, "little") for number in range(1, 6)]
+        for view in ("recent", "visits"):  # a version in the stamp of a view looks like a small number
+            store.put_many(view, [(key, key * 4) for key in keys])
+        for view in ("recent", "visits", "visits"):
+            store.erase(view, keys[1:3] if store.get(view, keys[1]) else keys[:1])
+        data = (tmp_path / "data.mdb").read_bytes()
+        assert not any(key * 4 in data for key in keys[1:3])
+        assert dict(store.items("recent")) == {key: key * 4 for key in (keys[0], *keys[3:])}
+        assert dict(store.items("visits")) == {key: key * 4 for key in keys[3:]}
 
 
 def test_views_of_two_use_cases_are_two_namespaces(opener: Opener) -> None:

@@ -21,7 +21,7 @@ from bedplate.app.table_reports import ErasureReport, ExpiryReport, HoldReport
 from bedplate.errors import BedplateError, InputError, NotFoundError, StateError, UnavailableError
 from bedplate.identity import Principal
 from bedplate.records import Bundle, FeatureSet, IngestResult
-from bedplate.serve.state import key_of
+from bedplate.serve.state import key_of, without
 from bedplate.usecase.types import UseCase
 
 if TYPE_CHECKING:
@@ -385,9 +385,17 @@ def _online(system: "System", asked: _Asked) -> int:
         return 0
     online = system.online_of(asked.use_case.name)
     for view, declared in msgspec.convert(features.body, FeatureSet).declared.items():
+        found = False
         if declared.entity[0] in asked.columns and online.get(view, key) is not None:
             online.erase(view, [key])
-            count += 1
+            found = True
+        if len(declared.entity) > 1 and declared.entity[1] in asked.columns:
+            pairs = {first: left for first, value in online.items(view) if (left := without(value, key)) != value}
+            if pairs:  # an old value lies on the disk until its key is erased; then what is of others is put back
+                online.erase(view, pairs)
+                online.put_many(view, [(first, left) for first, left in pairs.items() if left is not None])
+                found = True
+        count += found
     return count
 
 

@@ -45,7 +45,7 @@ class TableChange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TableRows(msgspec.Struct, frozen=True, kw_only=True):
-    """Rows as whoever asked may see them. ``more``: there are others."""
+    """Rows as whoever asked may see them. ``more``: there are others, or nobody looked for them any longer."""
 
     name: str
     version: int

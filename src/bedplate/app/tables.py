@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime, time
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from bedplate import clock
 from bedplate.app import access, policies
 from bedplate.app.table_reports import AccessView, TableChange, TableLine, TableRows, TableScrub, TableView
 from bedplate.errors import InputError, NotFoundError
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 MOST_ROWS = 1000
 """Most rows that one look at a table shows; whoever wants all of them opens the table."""
 MOST_CHANGES = 500
+_LOOK = 5.0
+"""Seconds in which rows to show are looked for, where policy lets few of a large table out."""
 
 
 def listed(system: "System", principal: Principal) -> tuple[TableLine, ...]:
@@ -104,15 +106,20 @@ def read(
     chosen = _version(system, name, version, as_of)
     reader = access.reader_for(system, access.use_case_of(name), governance, policy_principal(principal), purpose)
     stream = reader.read(chosen, list(dict.fromkeys(columns)) or None, few=True)
-    first = (batch.slice(0, count + 1) for batch in stream)
-    rows = (row for batch in first for row in zip(*(column.to_pylist() for column in batch.columns), strict=True))
-    found = tuple(tuple(map(_plain, row)) for row in islice(rows, count + 1))
+    found: list[tuple[str | int | float | bool | None, ...]] = []
+    until, late = clock.monotonic() + _LOOK, False
+    for batch in stream:  # where policy lets few rows out, there may be batch after batch without one
+        columns_ = (column.to_pylist() for column in batch.slice(0, count + 1 - len(found)).columns)
+        found += (tuple(map(_plain, row)) for row in zip(*columns_, strict=True))
+        late = clock.monotonic() > until
+        if late or len(found) > count:
+            break
     return TableRows(
         name=name,
         version=chosen.version,
         columns=tuple(stream.schema.names),
-        rows=found[:count],
-        more=len(found) > count,
+        rows=tuple(found[:count]),
+        more=late or len(found) > count,
     )
 
 

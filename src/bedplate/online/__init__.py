@@ -3,7 +3,7 @@
 ``open`` gives the store behind a location. Values are opaque here; who writes them says what they mean.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -37,6 +37,9 @@ class Online(Protocol):
 
     def erase(self, namespace: str, keys: Iterable[bytes]) -> int:
         """Forget ``keys``, and leave no byte of theirs on the disk; gives the namespace's new version."""
+
+    def items(self, namespace: str) -> Iterator[tuple[bytes, bytes]]:
+        """Every key and its value, one after the other, in no order that means anything."""
 
     def version(self, namespace: str) -> int:
         """How many batches changed the namespace; 0 when it was never written."""
@@ -84,6 +87,10 @@ class Scoped:
     def erase(self, namespace: str, keys: Iterable[bytes]) -> int:
         """As :meth:`Online.erase`."""
         return self._store.erase(self._name(namespace), keys)
+
+    def items(self, namespace: str) -> Iterator[tuple[bytes, bytes]]:
+        """As :meth:`Online.items`."""
+        return self._store.items(self._name(namespace))
 
     def version(self, namespace: str) -> int:
         """As :meth:`Online.version`."""

@@ -19,6 +19,9 @@ from bedplate.online.keys import check_keys, check_namespace
 _INITIAL_MAP = 64 << 20
 _VERSION = struct.Struct("<Q")
 _META = b"\x00"
+_STAMPED = struct.pack("<H", 10) + _META
+"""What stands before a prefix in a stamp: how long its key is, and how it begins. With its version behind it, a stamp
+can look like the key of a small number."""
 _ERASURES = b"\x00\x00"
 """The key under which the erasures of all processes are counted."""
 _ZEROS = b"\x02"
@@ -157,10 +160,11 @@ class LmdbOnline:
         version = self._write(prefix, [(key, None) for key in wanted], None)
         self._growing(_count_erasure)
         self._growing(self._wipe)  # after it wiped the spare pages, as after any erasure
-        if lmdb_pages.holds(file, wanted):  # where a page ends is told by a key that once was in it
+        # Where a page ends is told by a key that once was in it.
+        if lmdb_pages.holds(file, wanted, but_after=_STAMPED):
             self._write_anew()
             self._growing(self._wipe)
-            if lmdb_pages.holds(file, wanted):
+            if lmdb_pages.holds(file, wanted, but_after=_STAMPED):
                 raise StorageError("bytes of erased features are still on the disk", where=str(file))
         return version
 
@@ -228,6 +232,15 @@ class LmdbOnline:
                 self._environment.set_mapsize(0)
             except lmdb.Error as error:
                 raise StorageError(f"online features cannot be written: {error}", where=str(self._location)) from error
+
+    def items(self, namespace: str) -> Iterator[tuple[bytes, bytes]]:
+        """Every key and its value, from one moment: that of the first."""
+        prefix = self._prefix(namespace)
+        with self._begin() as transaction:
+            for key in _keys(transaction, prefix):
+                value = transaction.get(key)
+                assert value is not None, "a key of one transaction"
+                yield key[len(prefix) :], bytes(value)
 
     def version(self, namespace: str) -> int:
         """How many batches changed the namespace; 0 when it was never written."""

@@ -160,6 +160,11 @@ class ServerOnline:
             pipe.incr(_version(namespace))
             return int(pipe.execute()[-1])
 
+    def items(self, namespace: str) -> Iterator[tuple[bytes, bytes]]:
+        """Every key and its value, one after the other."""
+        with self._asked():
+            yield from dict(self._client.hscan_iter(_hash(namespace), count=_CHUNK)).items()
+
     def version(self, namespace: str) -> int:
         """How many batches changed the namespace; 0 when it was never written."""
         with self._asked():

@@ -64,6 +64,19 @@ def pack_rows(columns: tuple[str, ...], items: Ids, values: Floats, moment: int)
 _HEAD = 12
 
 
+def without(data: bytes, item: bytes) -> bytes | None:
+    """What :func:`pack_rows` packed without the pair of the ``item`` with this key; None where that was all."""
+    start = _HEAD + 4
+    n = int.from_bytes(data[_HEAD:start], "little")
+    items = np.frombuffer(data, "<i8", count=n, offset=start)
+    kept = items != int.from_bytes(item, "little", signed=True)
+    if not kept.any():
+        return None
+    values = np.frombuffer(data, "<f4", offset=start + 8 * n).reshape(n, -1)[kept]
+    left: bytes = items[kept].tobytes() + values.tobytes()
+    return data[:_HEAD] + int(kept.sum()).to_bytes(4, "little") + left
+
+
 def moments_of(rows: Sequence[bytes]) -> list[int]:
     """The moment that each packed value is of, in microseconds since 1970."""
     return [int.from_bytes(row[4:_HEAD], "little", signed=True) for row in rows]
