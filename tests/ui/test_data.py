@@ -10,10 +10,11 @@ import pyarrow as pa
 import pytest
 
 from bedplate.app import access, contract_changes
+from bedplate.app.feature_reports import SKEW, FeatureSkew, SkewReport
 from bedplate.app.stages.data import Ingested
 from bedplate.data.ingest import ingest
 from bedplate.ids import digest_bytes, digest_of
-from bedplate.records import Bundle, FeatureSet, Governance, RowAccess
+from bedplate.records import Bundle, Estimate, FeatureSet, Governance, RowAccess, ViewRecord
 from bedplate.usecase import load
 from bedplate.usecase.starter import starter
 from tests import team
@@ -99,8 +100,18 @@ def home(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Iterator[Tea
             view = FeatureSet(
                 views={"recent": made}, columns={"recent": ("recency",)}, as_of=("2026-01-28T00:00:00",),
                 code_digest=some, inputs=(came_in.table,),
+                declared={"recent": ViewRecord(
+                    digest=some, entity=("customer",), rests_on=(), ttl=172_800.0, owner="team-care"
+                )},
             )  # fmt: skip
             features = tx.facts.put("features", NAME, view, (dataset.digest,))
+            share = Estimate(value=0.25, low=0.2, high=0.3)
+            found = FeatureSkew(feature="recency", share=share, size=share, largest=2.0, alarm=True)
+            skew = SkewReport(
+                use_case=NAME, samples=400, since=None, until="2026-01-29T00:00:00", limit=0.01, features=(found,),
+                alarm=True,
+            )  # fmt: skip
+            tx.facts.put(SKEW, NAME, skew)
             bundle = Bundle(
                 name=NAME, version=4, digest=some, tenant="", files={}, size=1, signature_digest=some, bom_digest=some
             )
@@ -285,7 +296,9 @@ def test_the_explorer_says_who_sees_what_and_what_a_change_alters(browsers: dict
 
 def test_features_say_how_fresh_they_are_and_which_models_use_them(browsers: dict[str, httpx.Client]) -> None:
     text = said(browsers["viewer"].get("/features"))
-    for part in ("28 Jan 2026, 00:00 UTC", "recency", f"{NAME} version 4", f"{NAME}/features/recent"):
+    fresh = ("28 Jan 2026, 00:00 UTC", "recency", f"{NAME} version 4", f"{NAME}/features/recent")
+    declared = ("customer", "team-care", "2 d", "differs in 25.0 %", "400 predictions until 29 Jan 2026")
+    for part in (*fresh, *declared):
         assert part in text, part
 
 

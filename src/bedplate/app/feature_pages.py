@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from bedplate.app.feature_reports import SKEW, SkewReport
 from bedplate.app.read_models import Stamped
-from bedplate.records import Bundle, FeatureSet, TableVersion
+from bedplate.records import Bundle, FeatureSet, TableVersion, ViewRecord
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,21 +18,26 @@ _BUNDLES = 20
 
 
 class ViewLine(msgspec.Struct, frozen=True, kw_only=True):
-    """A feature view: its columns, and the table with its values, one row for each entity and moment."""
+    """A feature view: its columns, its declaration, and the table of its values, one row for each entity and moment."""
 
     name: str
     columns: tuple[str, ...]
     table: TableVersion
+    declared: ViewRecord | None
 
 
 class Features(msgspec.Struct, frozen=True, kw_only=True):
-    """The newest features of a use case. ``as_of`` is the last moment that they know of; ``models`` rest on them."""
+    """The newest features of a use case. ``as_of`` is the last moment that they know of; ``models`` rest on them.
+
+    ``skew`` is what was last found of served values against their recomputation.
+    """
 
     use_case: str
     made: Stamped[FeatureSet]
     views: tuple[ViewLine, ...]
     as_of: str
     models: tuple[str, ...]
+    skew: SkewReport | None
 
 
 def features(store: "Store", use_cases: "Sequence[str]") -> tuple[Features, ...]:
@@ -45,15 +51,17 @@ def _of(tx: "Transaction", use_case: str) -> Features | None:
     fact = tx.facts.latest(use_case, "features")
     if fact is None:
         return None
-    body = msgspec.convert(fact.body, FeatureSet)
+    body, skew = msgspec.convert(fact.body, FeatureSet), tx.facts.latest(use_case, SKEW)
     return Features(
         use_case=use_case,
         made=Stamped(digest=fact.digest, created=fact.created, body=body),
         views=tuple(
-            ViewLine(name=name, columns=body.columns.get(name, ()), table=table) for name, table in body.views.items()
+            ViewLine(name=name, columns=body.columns.get(name, ()), table=table, declared=body.declared.get(name))
+            for name, table in body.views.items()
         ),
         as_of=max(body.as_of, default=""),
         models=_models(tx, use_case, fact.digest),
+        skew=None if skew is None else msgspec.convert(skew.body, SkewReport),
     )
 
 

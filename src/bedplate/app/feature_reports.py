@@ -5,6 +5,9 @@ import msgspec
 from bedplate.ids import Digest
 from bedplate.records import Estimate, Governance, ViewRecord
 
+SKEW = "skew"
+"""The kind of the fact that says how served features differed from their recomputation."""
+
 
 class ViewLine(msgspec.Struct, frozen=True, kw_only=True):
     """One feature view. ``as_of`` is the moment that is online (ISO 8601, UTC), None where nothing is."""

@@ -11,6 +11,7 @@ import msgspec
 from bedplate import clock, journal, usecase
 from bedplate.app import access, endpoints
 from bedplate.app.feature_reports import (
+    SKEW,
     EntityValues,
     FeatureValues,
     Materialised,
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
     from bedplate.app.system import System
     from bedplate.features.views import FeatureView
 
-SKEW = "skew"
-"""The kind of the fact that says how served features differed from their recomputation."""
 MOST_KEYS = 1000
 
 

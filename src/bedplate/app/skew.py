@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from bedplate.app import access, features
-from bedplate.app.feature_reports import FeatureSkew, SkewReport
+from bedplate.app.feature_reports import SKEW, FeatureSkew, SkewReport
 from bedplate.errors import InputError, NotFoundError
 from bedplate.identity import Principal
 from bedplate.records import Estimate
@@ -100,7 +100,7 @@ def measure(
             purpose=loaded.use_case.governance.purpose,
         )
         report = msgspec.structs.replace(report, entry=entry)
-        tx.facts.put(features.SKEW, use_case, report)
+        tx.facts.put(SKEW, use_case, report)
     return report
 
 
