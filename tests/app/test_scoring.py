@@ -1,8 +1,10 @@
 """A table through the released model of the starter: as its endpoint answers, governed, traced, whole or not at all."""
 
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import httpx
@@ -25,6 +27,7 @@ from bedplate.records import Event, ModelSignature, TensorSpec
 from bedplate.serve import predictors
 from bedplate.serve.predictors import NO_FEATURES, Answer
 from bedplate.settings import Home
+from tests import retail
 from tests.governed import govern
 from tests.serve.support import eventually
 
@@ -34,13 +37,22 @@ TABLE = "starter.invoices"
 
 
 @pytest.fixture(scope="module")
-def bedplate(tmp_path_factory: pytest.TempPathFactory) -> Bedplate:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("starter")
+
+
+@pytest.fixture(scope="module")
+def ran(folder: Path) -> CompletedProcess[str]:
+    """What `bedplate init` writes, run as it is by its command."""
+    Bedplate(settings.load({"BEDPLATE_HOME": str(folder / "none")})).init(folder / "starter", "starter")
+    return retail.command(folder / "home", "run", str(folder / "starter"), "--json")
+
+
+@pytest.fixture(scope="module")
+def bedplate(folder: Path, ran: CompletedProcess[str]) -> Bedplate:
     """A home in which the starter ran."""
-    folder = tmp_path_factory.mktemp("starter")
-    made = Bedplate(settings.load({"BEDPLATE_HOME": str(folder / "home"), "BEDPLATE_PORT": "0"}))
-    made.init(folder / "starter", "starter")
-    made.run(folder / "starter")
-    return made
+    assert ran.returncode == 0, ran.stderr
+    return Bedplate(settings.load({"BEDPLATE_HOME": str(folder / "home"), "BEDPLATE_PORT": "0"}))
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +72,14 @@ def entries(home: Path, action: str) -> list[dict[str, Any]]:
         read = [msgspec.json.decode(row.entry) for row in tx.ledger.entries(0, tx.ledger.head()[0])]
     opened.close()
     return [entry for entry in read if entry["action"] == action]
+
+
+def test_the_starter_runs_as_it_is(ran: CompletedProcess[str]) -> None:
+    """Every stage, to a traced prediction."""
+    assert ran.returncode == 0, ran.stderr
+    summary = json.loads(ran.stdout)
+    assert {stage["state"] for stage in summary["stages"]} == {"finished"}
+    assert summary["prediction"]
 
 
 def test_every_row_is_scored_as_the_release_answers(
