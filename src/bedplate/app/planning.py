@@ -207,10 +207,7 @@ def report(requirements_: Requirements, plan: Plan) -> PlanReport:
 def _binding(plan: Plan) -> str:
     if plan.binding is None:
         return "none: letting go of any one requirement would not make it cheaper"
-    return (
-        f"{plan.binding.name} (line {plan.binding.line}): without it {plan.binding.saved:,.0f} {plan.currency} "
-        f"less ({plan.binding.share:.0%})"
-    )
+    return explain.binding(plan.binding, plan.currency)
 
 
 def _option(option: Option) -> PlanOption:

@@ -10,7 +10,7 @@ import typer
 from bedplate.cli.options import HomeOption, JsonOption, UseCasePath
 from bedplate.cli.output import emit, table
 from bedplate.cli.session import connect
-from bedplate.cli.words import clip, estimate, money, number, seconds
+from bedplate.cli.words import clip, money, number, seconds
 from bedplate.errors import InputError
 
 if TYPE_CHECKING:
@@ -127,14 +127,15 @@ def plan_lines(report: "PlanReport") -> Iterator[str]:
     yield f"Plan of {report.use_case}"
     yield ""
     yield "Requirements, each from its line in usecase.yaml"
+    wide = max((len(requirement.value) for requirement in report.requirements), default=0)
     for requirement in report.requirements:
         line = f" (line {requirement.line})" if requirement.line else ""
-        yield f"  {requirement.name:<22} {requirement.value:<16} {clip(requirement.because + line, 100)}"
+        yield f"  {requirement.name:<22} {requirement.value:<{wide}}  {clip(requirement.because + line, 100)}"
     yield ""
     yield f"Options, prices from {report.price_source} of {report.price_date}"
     rows = (_option_row(option, report) for option in report.options[:SHOWN])
     amount, ends = f"{report.currency}/{report.period}", any(option.run_seconds for option in report.options)
-    work = ("machines", amount, "time of a run") if ends else ("copies", amount, "p99 ms")
+    work = ("machines", amount, "time of a run") if ends else ("copies", amount, "p99")
     head = ("", "instance", "cloud", "region", "vCPU", "GiB", *work, "why")
     yield from table(head, rows, right=(4, 5, 6, 7))
     if len(report.options) > SHOWN:
@@ -181,7 +182,12 @@ def _option_row(option: "PlanOption", report: "PlanReport") -> tuple[str, ...]:
 
 
 def _time(option: "PlanOption") -> str:
+    from bedplate.plan.explain import span
+
     if option.run_seconds is not None:
         e = option.run_seconds
         return f"{seconds(e.value)} [{seconds(e.low)}, {seconds(e.high)}]"
-    return estimate(option.p99_ms, 1) if option.p99_ms else ""
+    if option.p99_ms is None:
+        return ""
+    middle, low, high = (span(end / 1e3) for end in (option.p99_ms.value, option.p99_ms.low, option.p99_ms.high))
+    return f"{middle} [{low}, {high}]"

@@ -38,7 +38,7 @@ def _old(
     nearest = min(others, key=lambda option: total(option, 0), default=None)
     if nearest is not None and total(nearest, 0) < total(chosen, 1):
         yield (
-            f"{nearest.name} may be the cheaper one by now: its price is of {nearest.price_date}, that of "
+            f"by now {nearest.name} may be the cheaper one: its price is of {nearest.price_date}, that of "
             f"{chosen.name} of {chosen.price_date}; import prices of today before you decide"
         )
 
@@ -48,4 +48,4 @@ def _doubted(requirements: Requirements, catalogue: Catalogue, ranked: Sequence[
     for i in catalogue.instances:
         allowed = not requirements.residency or i.residency in requirements.residency
         if i.spot_doubt and allowed and (i.provider, i.instance) in able:
-            yield f"{i.provider} {i.instance} in {i.region} has {i.spot_doubt}: left out"
+            yield f"left out: {i.provider} {i.instance} in {i.region}, as it has {i.spot_doubt}"

@@ -178,7 +178,8 @@ def _with_reason(option: Option, chosen: Option | None, requirements: Requiremen
     if chosen is None or chosen.cost is None:
         return msgspec.structs.replace(option, lost="over the budget, which blocks")
     more = total - chosen.cost.total.value
-    text = f"{more:,.0f} {option.cost.currency} a {option.cost.period} dearer" if more >= 0.5 else "no cheaper"
+    amount = f"{more:,.0f}" if more >= 10 else f"{more:,.2f}"
+    text = f"{amount} {option.cost.currency} a {option.cost.period} dearer" if more >= 0.005 else "as dear"
     return msgspec.structs.replace(
         option, lost=text + (", and over the budget" if budget and total > budget.amount else "")
     )

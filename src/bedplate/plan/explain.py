@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from bedplate.plan.types import Cost, Option, Plan, Predicted
+from bedplate.plan.types import Constraint, Cost, Option, Plan, Predicted
 from bedplate.records import Estimate
 
 
@@ -66,6 +66,7 @@ def _words(plan: Plan) -> Iterable[str]:
         yield f"{_shape(chosen)} It costs {money(cost.total, cost)} a {cost.period}: {_parts(cost)}."
         for figure in chosen.predicted:
             yield _figure(figure)
+        yield from _sure(chosen)
         if chosen.carbon is not None:
             middle, *ends = (_short(end) for end in (chosen.carbon.value, chosen.carbon.low, chosen.carbon.high))
             yield f"That is {middle} kg of CO2 a {cost.period} [{', '.join(ends)}], by the grid there."
@@ -73,10 +74,7 @@ def _words(plan: Plan) -> Iterable[str]:
     for caution in plan.cautions:
         yield f"{caution[0].upper()}{caution[1:]}."
     if plan.binding is not None:
-        yield (
-            f"What binds is {plan.binding.name} (line {plan.binding.line}): with that it would cost "
-            f"{plan.binding.saved:,.0f} {plan.currency} less."
-        )
+        yield f"Of what the file asks for, that costs most: {binding(plan.binding, plan.currency)}."
     elif chosen is not None:
         yield "Nothing in the file makes it dearer: letting go of any one requirement would save nothing."
     for place, option in zip(("Second", "Third"), plan.runners_up, strict=False):
@@ -98,6 +96,13 @@ def _words(plan: Plan) -> Iterable[str]:
         yield f"Most of a request's work is {slowest.stage}: {_ms(slowest.time)} ms here ({slowest.why})."
 
 
+def binding(constraint: Constraint, currency: str) -> str:
+    """``latency (line 21): ten times the p99 would save 267 USD (52%)``."""
+    what, _, instead = constraint.name.partition(": ")
+    saved = f"{_amount(constraint.saved)} {currency} ({constraint.share:.0%})"
+    return f"{what} (line {constraint.line}): {instead} would save {saved}"
+
+
 _SHARED = {1: "the optimiser", 2: "gradients and optimiser", 3: "weights, gradients and optimiser"}
 _AGAIN = {"selective": "attention", "half": "every second layer", "full": "all"}
 _NAMES = {
@@ -116,7 +121,7 @@ _NAMES = {
 
 
 def _figure(figure: Predicted) -> str:
-    """One prediction with its interval, its limit and line, its chance, and how near a measurement is."""
+    """One prediction with its interval, its limit and line, and its chance."""
     say = span if figure.unit == "s" else _short
     text = _NAMES[figure.name].format(interval(figure.estimate, figure.unit if figure.unit == "s" else ""))
     if figure.limit is not None:
@@ -124,16 +129,21 @@ def _figure(figure: Predicted) -> str:
         text += (
             f", kept with a probability of {min(figure.chance or 0.0, 0.999):.1%}" if figure.chance is not None else ""
         )
-    if figure.known is not None:
-        text += f" ({_near(figure.known)})"
     return f"{text[0].upper()}{text[1:]}."
 
 
-def _near(known: float) -> str:
-    """How far a prediction is from a measurement, by the share of its uncertainty that measurements took away."""
-    if known < 0.05:
-        return "nothing like it was measured, so the interval is wide; measure one copy first"
-    return f"measurements of what is like it settle {known:.0%} of what is uncertain"
+def _sure(option: Option) -> Iterable[str]:
+    """How far predictions are from a measurement, by the share of their uncertainty that measurements took away."""
+    known = [figure.known for figure in option.predicted if figure.known is not None]
+    if not known:
+        return
+    if min(known) < 0.05:
+        yield "Nothing like it was measured, so these intervals are wide; measure one copy first."
+    else:
+        yield (
+            f"Published measurements of work like this settle {min(known):.0%} of what is uncertain in these figures; "
+            "the intervals hold the rest."
+        )
 
 
 def span(seconds: float) -> str:
@@ -154,7 +164,9 @@ def quantity(value: float, unit: str) -> str:
         for size, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
             if value >= size:
                 return f"{value / size:,.3g} {name}"
-    return f"{value:,.0f} {unit}" if 1e5 <= value < 1e12 else f"{value:,.6g} {unit}".strip()
+    if 1e3 <= value < 1e15:
+        return f"{value:,.0f} {unit}"
+    return f"{value:.6g} {unit}" if value < 1 else f"{value:.4g} {unit}"
 
 
 def interval(estimate: Estimate, unit: str) -> str:
