@@ -1,6 +1,9 @@
 """Answers in pieces: a small model that writes texts on, asked by real clients that stay, read slowly, or leave."""
 
+import contextlib
 import json
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -176,6 +179,31 @@ def test_a_client_that_leaves_ends_the_work(world: World, serve: Callable[..., s
     logged = record(world, prediction)
     assert logged["ended"] == "the client left"
     assert 5 <= len(logged["outputs"]["text"]) < 10_000_000
+
+
+@pytest.mark.parametrize("mode", ["buffered", "durable"])
+def test_what_was_sent_of_a_stream_is_logged_although_its_replica_was_killed(world: World, mode: Any) -> None:
+    made = world.bundle(CIRCLE, generation.SIGNATURE)
+    body = {"text": "a", "max_tokens": 10_000_000}
+    with Supervisor(world.home) as supervisor:
+        url = supervisor.start(world.spec(made, name="killed", mode=mode))
+        headers = {"authorization": f"Bearer {KEY}"}
+        with httpx.stream("POST", f"{url}/v2/models/killed/generate_stream", json=body, headers=headers) as answer:
+            prediction = answer.headers["x-prediction-id"]
+            said = []
+            with contextlib.suppress(httpx.HTTPError):  # which ends the loop: the model would go on for hours
+                for line in filter(None, answer.iter_lines()):
+                    said.append(json.loads(line.removeprefix("data: "))["text"])
+                    if len(said) == 10:
+                        os.kill(supervisor.status()[0].pids[0], signal.SIGKILL)
+        logged = record(world, prediction)
+        with client(url) as http:
+            whole = http.post("/v2/models/killed/generate_stream", json={"text": "a", "max_tokens": 2})
+    assert logged["ended"] == "the replica was killed"
+    written = logged["outputs"]["text"]
+    assert len(written) >= len(said) - 1 >= 9
+    assert written == (["b", "a"] * len(written))[: len(written)]
+    assert record(world, whole.headers["x-prediction-id"])["ended"] == ""
 
 
 def test_a_client_that_reads_slowly_slows_the_model_down(world: World, serve: Callable[..., str]) -> None:

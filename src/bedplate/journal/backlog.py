@@ -3,6 +3,8 @@
 Two halves: while the records of one are written, those that come go to the other. Each record has its length before it,
 which is written last, and none stands behind the last one; so a killed process leaves whole records. Where they are
 written to is a state beside the one in force, and one byte then says which of the two is.
+
+Behind the halves are drafts: records of what is not over yet, as they would stand if the process ended now.
 """
 
 import mmap
@@ -14,6 +16,9 @@ _PAGE = 4096
 _STATE = struct.Struct("<Q48s")
 _STATES = 64, 192
 _LENGTH = struct.Struct("<I")
+_DRAFTS, _DRAFT = 256, 64 << 10
+_DRAFTS_AT = _PAGE + 2 * _HALF
+_SIZE = _DRAFTS_AT + 2 * _DRAFTS * _DRAFT
 
 
 class Backlog:
@@ -25,8 +30,9 @@ class Backlog:
 
     def __init__(self) -> None:
         self.descriptor = os.memfd_create("backlog", os.MFD_CLOEXEC)
-        os.ftruncate(self.descriptor, _PAGE + 2 * _HALF)
-        self._memory = mmap.mmap(self.descriptor, _PAGE + 2 * _HALF)
+        os.ftruncate(self.descriptor, _SIZE)
+        self._memory = mmap.mmap(self.descriptor, _SIZE)
+        self._drafts = list(range(_DRAFTS - 1, -1, -1))
         self._filled = [0, 0]
         self._half: int | None = 0
         self._writing: tuple[int, ...] = ()
@@ -42,6 +48,10 @@ class Backlog:
         _LENGTH.pack_into(self._memory, at + size, 0)
         _LENGTH.pack_into(self._memory, at, len(record))
         self._filled[half] += size
+
+    def draft(self) -> "Draft | None":
+        """Room for a record of what is not over yet; None where all is taken."""
+        return Draft(self._memory, self._drafts, self._drafts.pop()) if self._drafts else None
 
     def taken(self) -> None:
         """All records are about to be written; others may come meanwhile, as far as there is a free half."""
@@ -63,10 +73,36 @@ class Backlog:
             self._half = 0
 
 
-def left(backlog: int) -> tuple[str, int, list[bytes]]:
-    """What a killed writer was given and had not finished writing, from the descriptor of its memory.
+class Draft:
+    """The record of something that is not over yet. To be used from one thread, as all that are of one backlog."""
 
-    First the segment that it wrote to, empty before the first, and the records in it that were not among these.
+    def __init__(self, memory: mmap.mmap, free: list[int], number: int) -> None:
+        self._memory, self._free, self._number = memory, free, number
+        self._now = 0
+
+    def keep(self, record: bytes) -> bool:
+        """What the record is now, in place of what it was; False, and it stays as it was, where this does not fit."""
+        size = len(record)
+        if _LENGTH.size + size > _DRAFT:
+            return False
+        before, self._now = self._now, 1 - self._now
+        at = _draft(self._number, self._now)
+        self._memory[at + _LENGTH.size : at + _LENGTH.size + size] = record
+        _LENGTH.pack_into(self._memory, at, size)
+        _LENGTH.pack_into(self._memory, _draft(self._number, before), 0)
+        return True
+
+    def end(self) -> None:
+        """It is over: its record stands elsewhere, or there is none."""
+        _LENGTH.pack_into(self._memory, _draft(self._number, self._now), 0)
+        self._free.append(self._number)
+
+
+def left(backlog: int) -> tuple[str, int, list[bytes], list[bytes]]:
+    """What a killed writer was given and had not finished writing, from the descriptor of its memory; and drafts.
+
+    First the segment that it wrote to, empty before the first, and the records in it that were not among these. Of a
+    draft that was being changed there may be two.
     """
     with mmap.mmap(backlog, 0, prot=mmap.PROT_READ) as memory:
         count, segment = _STATE.unpack_from(memory, _STATES[memory[0]])
@@ -77,8 +113,18 @@ def left(backlog: int) -> tuple[str, int, list[bytes]]:
                 at += _LENGTH.size
                 records.append(memory[at : at + length])
                 at += length
-    return segment.rstrip(b"\0").decode("ascii"), count, records
+        drafts = [
+            memory[at + _LENGTH.size : at + _LENGTH.size + length]
+            for number in range(_DRAFTS)
+            for which in (0, 1)
+            if (length := _LENGTH.unpack_from(memory, at := _draft(number, which))[0])
+        ]
+    return segment.rstrip(b"\0").decode("ascii"), count, records, drafts
 
 
 def _start(half: int) -> int:
     return _PAGE + half * _HALF
+
+
+def _draft(number: int, which: int) -> int:
+    return _DRAFTS_AT + (2 * number + which) * _DRAFT

@@ -14,7 +14,7 @@ from bedplate import clock
 from bedplate.errors import InputError, StorageError
 from bedplate.ids import Digest
 from bedplate.journal import format as fmt
-from bedplate.journal.backlog import Backlog
+from bedplate.journal.backlog import Backlog, Draft
 from bedplate.journal.segments import promote, recover, sync_folder
 
 Mode = Literal["buffered", "durable"]
@@ -125,6 +125,11 @@ class Writer:
             self._appended += 1
             if self._idle or done is not None or self._waiting_bytes > 1 << 20:
                 self._work.notify_all()
+
+    def draft(self) -> Draft | None:
+        """Room for the record of something that is not over yet, which is written if this process is killed before;
+        None where nothing outlives it, or too much is under way."""
+        return None if self._backlog is None else self._backlog.draft()
 
     def flush(self) -> None:
         """Return when everything appended before is on disk.

@@ -45,6 +45,8 @@ from bedplate.serve.turns import Turns
 _log = logging.getLogger(__name__)
 ENTITY = "Endpoint"
 _MOST_HEADS = 1000
+_KILLED = "the replica was killed"
+"""Why a stream broke off whose process says nothing any more."""
 
 
 class _Own(msgspec.Struct):
@@ -279,7 +281,8 @@ class Inference:
         """The checked pieces of an answer under the id ``prediction``: by the model of this process, which must be one
         that yields, or by the release being rolled out.
 
-        One record says what was sent, at the end, whatever brought it about.
+        One record says what was sent, at the end, whatever brought it about; if this process is killed, what was sent
+        until then.
 
         Raises:
             InputError: the model refuses the values, before the first piece.
@@ -293,7 +296,29 @@ class Inference:
         spec, started, decoded = self.spec, arrival.started, perf_counter()
         seconds = min(arrival.seconds, call.seconds, spec.streaming) - (perf_counter() - started)
         sent: dict[str, list[Any]] = {name: [] for name in self._outputs}
-        routed, ended = None, "the client left"
+        routed: Routed | None = None
+        ended, draft, drafting = "the client left", self._journal.draft(), True
+
+        def record(routed: Routed, ended: str) -> bytes:
+            own = _Pieces(
+                ended=ended,
+                entity=routed.answer.entity,
+                exposure=routed.exposure,
+                features=routed.answer.features,
+                id=prediction,
+                inputs=call.values,
+                latency_ms=round((perf_counter() - started) * 1000, 3),
+                outputs=dict(sent),
+                replayed=call.replayed,
+                request_id=call.id or "",
+                time=clock.timestamp(),
+            )
+            trace = None
+            if arrival.traceparent:
+                computed = perf_counter()
+                trace = _trace(arrival, decoded, computed, computed - decoded, routed.answer.steps)
+            return self._records.record(self._head(admitted, routed.bundle, routed.evidence), own, trace)
+
         pieces = self._routed(call, seconds)
         self.pressure.answering.take(admitted.principal.id)
         try:
@@ -302,36 +327,24 @@ class Inference:
                 for name, values in sent.items():
                     values.extend(plain(outputs[name]))
                 yield Answered(prediction, routed.version, outputs)
+                if draft is not None and drafting:  # it was sent
+                    drafting = draft.keep(record(routed, _KILLED))
             ended = ""
         except BedplateError as error:
             ended = error.message
             raise
         finally:
             self.pressure.answering.give(admitted.principal.id)
-            await pieces.aclose()
-            if routed is not None:
-                own = _Pieces(
-                    ended=ended,
-                    entity=routed.answer.entity,
-                    exposure=routed.exposure,
-                    features=routed.answer.features,
-                    id=prediction,
-                    inputs=call.values,
-                    latency_ms=round((perf_counter() - started) * 1000, 3),
-                    outputs=dict(sent),
-                    replayed=call.replayed,
-                    request_id=call.id or "",
-                    time=clock.timestamp(),
-                )
-                trace = None
-                if arrival.traceparent:
-                    computed = perf_counter()
-                    trace = _trace(arrival, decoded, computed, computed - decoded, routed.answer.steps)
-                record = self._records.record(self._head(admitted, routed.bundle, routed.evidence), own, trace)
-                kept = asyncio.get_running_loop().create_future()
-                self._keep(record, partial(_tell, kept))
-                await kept
-                self.metrics.prediction(perf_counter() - started)
+            try:
+                await pieces.aclose()
+                if routed is not None:
+                    kept = asyncio.get_running_loop().create_future()
+                    self._keep(record(routed, ended), partial(_tell, kept))
+                    await kept
+                    self.metrics.prediction(perf_counter() - started)
+            finally:
+                if draft is not None:
+                    draft.end()
 
     async def _routed(self, call: Call, seconds: float) -> AsyncGenerator[Routed]:
         """The pieces of an answer that has so many seconds, and who gives them."""

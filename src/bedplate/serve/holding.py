@@ -126,7 +126,7 @@ class Holder:
         void = {id for place in held for id in places.claims(memory.number, place)}
         void.update(id for place, one in calling.items() for id in calls.end(called.number, place, one.number))
         try:
-            late = journal.rescue(log, self._backlog.number, lambda record: _id_of(record) in void)
+            late = journal.rescue(log, self._backlog.number, _id_of, void)
         except (OSError, BedplateError) as error:
             _log.error("what a replica had for the prediction log is lost: %s", error)
         else:
