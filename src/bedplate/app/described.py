@@ -21,8 +21,8 @@ def model(loaded: Loaded) -> ModelFacts | None:
     back no more than the graph of its module.
 
     Raises:
-        InputError: it cannot be read or counted, or nothing of that name was published.
-        UserCodeError: the file marks no ``@network`` function, or that fails.
+        InputError: it cannot be read or counted, nothing of that name was published, or no function is marked.
+        UserCodeError: a ``.py`` file cannot be loaded, or its function fails.
     """
     text = loaded.use_case.workload.model
     if text is None:
