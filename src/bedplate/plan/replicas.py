@@ -3,6 +3,7 @@
 The limit is checked against the pessimistic end of every interval. What cannot be predicted gets no number.
 """
 
+import bisect
 import math
 from collections.abc import Iterator
 from functools import lru_cache
@@ -114,12 +115,14 @@ def predict(rate: float, service: Estimate, replicas: int, cs2: float) -> tuple[
 @lru_cache(maxsize=4096)
 def processes_for(rate: float, service: Estimate, limit: float, cs2: float) -> int | None:
     """The fewest processes that keep p99 and utilisation at the slow end of ``service``. None: no number does."""
-    low = max(1, math.ceil(rate * service.high / MAX_UTILISATION))
-    for count in range(low, _MAX_PROCESSES + 1):
+    counts = range(max(1, math.ceil(rate * service.high / MAX_UTILISATION)), _MAX_PROCESSES + 1)
+
+    def keeps(count: int) -> bool:
         worst = queueing.sojourn(0.99, 1, rate / count, service.high, cs2)
-        if worst.value + workloads.NETWORK_SECONDS <= limit:
-            return count
-    return None
+        return worst.value + workloads.NETWORK_SECONDS <= limit
+
+    found = bisect.bisect_left(counts, True, key=keeps)  # the more there are, the less each waits
+    return counts[found] if found < len(counts) else None
 
 
 def machines_for(
