@@ -267,6 +267,7 @@ def test_a_home_whose_policies_cannot_be_used_is_locked_until_they_are_mended(tm
 
 
 def test_without_a_child_to_parse_it_nothing_is_taken(calm: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+    untrusted.validate.cache_clear()
     monkeypatch.setattr(untrusted.sys, "executable", "/bin/false")
     with pytest.raises(UnavailableError):
         calm.do("add_policies", text=NIGHT)

@@ -1,6 +1,6 @@
 import pytest
 
-from bedplate.errors import InputError
+from bedplate.errors import InputError, UnavailableError
 from bedplate.policy import untrusted
 from bedplate.policy.filters import Attribute
 from bedplate.policy.policies import schema_text
@@ -18,6 +18,18 @@ def test_a_text_in_order_is_loaded() -> None:
     assert "x" in untrusted.load(GOOD).ids
     rows = untrusted.load_rows('@id("r") permit (principal, action, resource);', {"a": Attribute("Long")})
     assert rows.columns == {"a": Attribute("Long")}
+
+
+def test_what_was_let_through_needs_no_child_again_and_nothing_else_is_let_through(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    untrusted.load(GOOD)
+    monkeypatch.setattr(untrusted.sys, "executable", "/bin/false")
+
+    assert "x" in untrusted.load(GOOD).ids
+    for other in (GOOD.replace('"x"', '"y"'), "permit ("):
+        with pytest.raises(UnavailableError):
+            untrusted.load(other)
 
 
 @pytest.mark.parametrize(

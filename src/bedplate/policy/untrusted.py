@@ -4,6 +4,7 @@ Cedar's parser recurses, and a text that nests deeply enough ends its process. T
 ways that are known; here it is a child that ends, whatever the way. It has seconds, little memory, and says one word.
 """
 
+import functools
 import json
 import resource
 import subprocess
@@ -21,6 +22,7 @@ from bedplate.policy.source import Statement, pieces, statements
 
 _SECONDS = 10
 _MEMORY = 1 << 30
+_REMEMBERED = 32
 
 
 def load(*texts: str) -> Policies:
@@ -48,8 +50,11 @@ def load_rows(text: str, columns: Mapping[str, Attribute]) -> RowPolicies:
     return RowPolicies.load(text, columns)
 
 
+@functools.lru_cache(maxsize=_REMEMBERED)
 def validate(text: str, schema: str) -> None:
     """Parse and validate ``text`` in a child process.
+
+    What was let through is remembered: text and schema alone decide, and a child takes a quarter of a second.
 
     Raises:
         InputError: it does not validate, or ended the child or kept it busy for too long.
