@@ -251,7 +251,7 @@ def sparse(width: int, **changes: object) -> generation.Generation:
 def test_devices_that_share_experts_keep_attention_whole_and_cache_their_own_requests() -> None:
     """Four heads of keys on eight devices: were heads split, each would be kept twice."""
     four, eight = (generation.cached_tokens(sparse(width)) for width in (4, 8))
-    assert eight > 2 * four
+    assert eight > 1.5 * four
     held = generation.held_bytes(sparse(8), sparse(8).model.parameters)
     assert held > generation.weight_bytes(sparse(8), sparse(8).model.parameters) / 8
 

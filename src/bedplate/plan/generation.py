@@ -25,6 +25,8 @@ _WEIGHT_BYTES = {"fp4": 0.5625, "fp8": 1.0, "bf16": 2.0, "fp16": 2.0}
 _CACHE_BYTES = {"fp4": 1.0, "fp8": 1.0, "bf16": 2.0, "fp16": 2.0}
 _RESERVE = 3e9
 """Bytes that the engine keeps for itself on each device."""
+_TOKENS = 8192
+"""Tokens that each device computes at once, at most: engines size their buffers for so many."""
 
 
 class Generation(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,7 +73,8 @@ _CONSTANTS = {
     "token": Constant(1.5e-5, 0.7),  # seconds of the host for each token that leaves
     "batch": Constant(4096.0, 0.4),  # sequences in flight that engines are set to, at most
     "cache": Constant(0.9, 0.05),  # share of the free memory that the cache takes
-    "link": Constant(0.5, 0.3, 0.2),
+    "link": Constant(0.7, 0.2, 0.15),  # eight H100 sum 64 MB at 0.73, timed alone
+    "dispatch": Constant(0.4, 0.3),  # of the same, when tokens go to experts and back
     "latency": Constant(1.5e-5, 0.4),  # seconds of one all-reduce of nothing
     "stages": Constant(0.15, 0.5),  # what each doubling of pipeline stages adds
     "limited": Constant(1.15, 0.08),
@@ -102,9 +105,18 @@ def held_bytes(g: Generation, weights: float) -> float:
     return (weight_bytes(g, whole) + _WEIGHT_BYTES[g.precision] * (weights - whole) / g.tensor) / g.pipeline
 
 
+def _exchanged(g: Generation) -> float:
+    """Bytes of the buffers for experts: the tokens of all devices of a copy, and for each expert that a token goes to
+    what goes in (8 bits), what the first matrices make of it (16), what goes into the last (8), and what comes out."""
+    m = g.model
+    row = 2 * m.hidden + m.experts_used * (3 * m.hidden + 5 * m.expert_ffn)
+    return float(_TOKENS * g.tensor * row) if m.experts else 0.0
+
+
 def cached_tokens(g: Generation, share: float = 0.9) -> float:
     """Tokens whose keys and values fit beside the weights of one copy; below zero when the weights alone do not fit."""
-    free = (g.accelerator.memory_gib * 2**30 - _RESERVE) * 0.97 - held_bytes(g, g.model.parameters)
+    kept = _RESERVE + _exchanged(g)
+    free = (g.accelerator.memory_gib * 2**30 - kept) * 0.97 - held_bytes(g, g.model.parameters)
     copies = max(1.0, g.tensor / g.model.kv_heads) if _split(g) else 1.0
     return share * free * g.tensor * g.pipeline / g.model.kv_bytes(_CACHE_BYTES[g.precision]) / copies
 
@@ -138,9 +150,9 @@ def _parts(c: Constants, g: Generation, batch: float) -> tuple[float, float]:
     sparse = m.experts_met
     experts = c("experts", a.generation)
     work = 2 * (m.linear - sparse + sparse / experts)
-    link = a.link_gbps * 1e9 * c("link", a.name)
     part, inside = 1 / g.pipeline, batch / g.pipeline
     tensor, split = g.tensor, _split(g)
+    link = a.link_gbps * 1e9 * (c("link", a.name) if split else c("dispatch"))
 
     def traffic(tokens: float) -> float:
         """Two sums over the devices in each layer; with attention whole, one in two halves: to the experts and back."""
