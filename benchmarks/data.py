@@ -11,8 +11,8 @@ source.
 - scan: eight columns through policy, a row filter and two masks, beside the same rows and values in DuckDB's SQL.
 - join: for each label the newest features before it, both tables under filter and masks, beside the same in SQL.
 - decision: what policy, compilation and the ledger entry of a governed read take, before the first row.
-- memory: the peaks of ingestion, scan and join at a quarter, a half and the whole of the rows, and what 100 million
-  would take by their slope; ``--rows 100000000 --only memory`` takes them.
+- memory: the peaks of ingestion, checks, scan and join at a quarter, a half and the whole of the rows, and what 100
+  million would take by their slope; ``--rows 100000000 --only memory`` takes them.
 """
 
 import argparse
@@ -94,6 +94,7 @@ def main() -> None:
             if question in wanted or (question == "hashed" and "scan" in wanted):
                 _compare(folder, question, options.rounds)
         if "decision" in wanted:
+            _prepare(folder)
             found = _run(folder, "decision")
             print(f"\ndecision and ledger entry: {found['median']:.1f} ms; {found['first']:.1f} ms with compilation")
         if "memory" in wanted:
@@ -126,10 +127,10 @@ def _memory(folder: Path, rows: int) -> None:
         parts[rows // part] = folder / f"part-{part}" if part > 1 else folder
         _run(parts[rows // part], "make", rows // part)
     print("\n| job | rows | peak MB |\n|---|---|---|")
-    for question in ("ingest", "scan", "join"):
+    for question in ("ingest", "checks", "scan", "join"):
         peaks = []
         for count, place in parts.items():
-            if question != "ingest":
+            if question in ("scan", "join"):
                 _prepare(place)
             peaks.append((count, _run(place, f"{question}-ours")["peak"]))
             print(f"| {question} | {count:,} | {peaks[-1][1]} |")

@@ -1,7 +1,10 @@
 """Features by key at a replica: the values that were put online, to whom they may be shown."""
 
+import asyncio
+import socket
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,12 +15,14 @@ import pyarrow as pa
 import pytest
 
 from bedplate import online
-from bedplate.errors import IntegrityError, NotFoundError
+from bedplate.errors import IntegrityError, NotFoundError, UnavailableError
 from bedplate.features import materialise
 from bedplate.ids import digest_bytes
 from bedplate.journal import read, segments
 from bedplate.online import Scoped
 from bedplate.records import FeatureRead, Governance, ViewRecord
+from bedplate.serve.access import Access
+from bedplate.serve.features import Features
 from bedplate.serve.online_views import READS, Lookup
 from bedplate.serve.supervisor import Supervisor
 from tests.serve.support import KEY, STRANGER, World, client, eventually
@@ -152,6 +157,23 @@ def test_a_change_of_rules_or_of_the_view_holds_within_a_second(url: str, world:
     world.publish(governed={"demo": GOVERNED})
     put(store)
     eventually(lambda: ask(url, body).json().get("masked") is False)
+
+
+def test_a_server_that_does_not_answer_holds_up_nobody_else(world: World) -> None:
+    async def asked(edge: Features) -> bool:
+        reading = asyncio.create_task(edge._lookup("recent"))
+        await asyncio.sleep(0)  # it has begun
+        others_go_on = not reading.done()
+        with pytest.raises(UnavailableError):
+            await reading
+        return others_go_on
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
+        with closing(Scoped(online.open(address, read_only=True), "demo")) as store:
+            spec = world.spec()
+            access = Access(spec.snapshot, spec.snapshot_key, spec.use_case)
+            assert asyncio.run(asked(Features(access, store, spec)))
 
 
 def test_a_view_of_another_shape_is_never_misread(tmp_path: Path) -> None:

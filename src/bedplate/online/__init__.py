@@ -16,7 +16,12 @@ __all__ = ["LmdbOnline", "Online", "Scoped", "ServerOnline", "is_address", "open
 
 
 class Online(Protocol):
-    """What every implementation does; one contract suite runs on all of them."""
+    """What every implementation does; one contract suite runs on all of them.
+
+    ``waits``: a read waits for another machine, so nothing that must not wait calls it.
+    """
+
+    waits: bool
 
     def get(self, namespace: str, key: bytes) -> bytes | None:
         """The value under ``key``, or None."""
@@ -56,6 +61,7 @@ class Scoped:
 
     def __init__(self, store: Online, use_case: str) -> None:
         self._store = store
+        self.waits = store.waits
         self._use_case = use_case
         self._names: dict[str, str] = {}
 

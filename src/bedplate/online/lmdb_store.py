@@ -90,6 +90,8 @@ class LmdbOnline:
     is full; a process that meets a map grown by another adopts its size.
     """
 
+    waits = False
+
     def __init__(self, location: Path, *, read_only: bool = False, map_size: int = _INITIAL_MAP) -> None:
         self._location = location.absolute()
         self._read_only = read_only

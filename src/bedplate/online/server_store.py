@@ -34,6 +34,8 @@ class ServerOnline:
         UnavailableError: nothing answers there.
     """
 
+    waits = True
+
     def __init__(self, address: str, *, read_only: bool = False) -> None:
         client = require("redis", "redis")
         self._shown = shown(address)

@@ -4,8 +4,9 @@ What policy says of a caller and a view is decided once, until the access snapsh
 """
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -25,6 +26,7 @@ from bedplate.serve.rest import Failure, failure
 from bedplate.serve.spec import ReplicaSpec
 
 _JSON = ("content-type", "application/json")
+T = TypeVar("T")
 
 Key = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
@@ -92,7 +94,7 @@ class Features:
 
     async def _answer(self, request: Request) -> Response:
         wanted = decode_json(request.body, FeaturesRequest, request.depth)
-        lookup = self._lookup(wanted.view)
+        lookup = await self._lookup(wanted.view)
         principal = request.decision.principal
         governed = self._access.governed
         purpose = wanted.purpose or ("" if governed is None else governed.purpose)
@@ -102,7 +104,7 @@ class Features:
             await self._record(principal, wanted, purpose, "deny")
             raise
         await self._record(principal, wanted, purpose, "allow")
-        found = lookup.get_many(wanted.keys)
+        found = await self._read(partial(lookup.get_many, wanted.keys))
         body: Any = {
             "features": lookup.about.columns,
             "values": [each.values for each in found] if not masked else [[None] * len(each.values) for each in found],
@@ -112,10 +114,14 @@ class Features:
         }
         return Response(headers=[_JSON], body=self._encode(body))
 
-    def _lookup(self, view: str) -> Lookup:
+    async def _read(self, read: Callable[[], T]) -> T:
+        """What the store says; the replica answers others while it waits for another machine."""
+        return await asyncio.to_thread(read) if self._store.waits else read()
+
+    async def _lookup(self, view: str) -> Lookup:
         known = self._lookups.get(view)
         if known is None or known.due:
-            found = Lookup(self._store, view)
+            found = await self._read(partial(Lookup, self._store, view))
             if known is not None and found.about.declared != known.about.declared:
                 self._access.forget()
             known = self._lookups[view] = found

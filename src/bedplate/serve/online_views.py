@@ -27,8 +27,15 @@ Reason = Literal["", "unknown", "stale"]
 class Store(Protocol):
     """Where they are read: :class:`bedplate.online.Scoped`."""
 
+    @property
+    def waits(self) -> bool:
+        """Whether a read waits for another machine."""
+
     def get(self, namespace: str, key: bytes) -> bytes | None:
         """The value under ``key``, or None."""
+
+    def get_many(self, namespace: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The values under ``keys``, in their order, from one moment."""
 
 
 class Published(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,7 +104,13 @@ class Lookup:
             IntegrityError: the store holds another shape of the view: look it up again.
             UnavailableError: the store does not answer.
         """
-        data = self._store.get(self.view, key_of(key))
+        return self._found(self._store.get(self.view, key_of(key)))
+
+    def get_many(self, keys: Sequence[int]) -> list[Found]:
+        """The features of several entities, by one question to the store. Raises as :meth:`get`."""
+        return list(map(self._found, self._store.get_many(self.view, list(map(key_of, keys)))))
+
+    def _found(self, data: bytes | None) -> Found:
         if data is None:
             return Found(self._absent, 0, "unknown")
         if len(data) != self._size or not data.startswith(self._schema):
@@ -109,7 +122,3 @@ class Lookup:
         if self._missing in values:
             return Found(tuple([None if value == self._missing else value for value in values]), moment)
         return Found(values, moment)
-
-    def get_many(self, keys: Sequence[int]) -> list[Found]:
-        """The features of several entities."""
-        return [self.get(key) for key in keys]
