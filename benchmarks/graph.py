@@ -22,6 +22,8 @@ from bedplate.serve import graph as wiring
 from bedplate.serve.predictors import NO_FEATURES
 
 ROWS, COLUMNS = (1, 32, 1024), 30
+MORE, TIMES = 200.0, 1.2
+"""The wiring may cost a call of a row so many microseconds, and a call of many rows so many times what it takes."""
 
 
 def dense(seed: int) -> bytes:
@@ -82,7 +84,13 @@ def main() -> None:
             timed(lambda rows=rows: by_hand(rows), hand)  # type: ignore[misc]
         figures = [(statistics.median(times), float(np.quantile(times, 0.99))) for times in (wired, hand)]
         (one, late), (other, slow) = figures
-        print(f"{count:>5} {one:>10.1f} {late:>8.1f} {other:>12.1f} {slow:>8.1f} {one / other:>6.2f}")
+        print(f"{count:>5} {one:>10.1f} {late:>8.1f} {other:>12.1f} {slow:>8.1f} {one / other:>6.2f}", end="")
+        if count == ROWS[0]:
+            print(f"   {one - other:+.0f} µs, at most {MORE:g}: {'met' if one - other <= MORE else 'MISSED'}")
+        elif count == ROWS[-1]:
+            print(f"   at most {TIMES:g}: {'met' if one / other <= TIMES else 'MISSED'}")
+        else:
+            print()
 
 
 if __name__ == "__main__":

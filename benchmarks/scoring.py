@@ -27,6 +27,8 @@ from bedplate.train import tabular
 
 COLUMNS, TREES = 10, 100
 ROUNDS = 5
+SHARE, GROWTH = 0.5, 50.0
+"""At least this share of the bare loop's speed, and at most so many MB more for ten times the rows."""
 
 
 def rows(count: int) -> Iterator[pa.RecordBatch]:
@@ -127,7 +129,10 @@ def main(count: int) -> None:
                 f"{name:<18} {count / statistics.median(seconds):>12,.0f} rows/s, of bare "
                 f"{statistics.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]"
             )
-        print(f"memory: {grown:.0f} MB more for ten times the rows")
+        share = statistics.median(bare / our for bare, our in zip(found["bare"], found["Bedplate"], strict=True))
+        print(f"of bare {share:.2f}, at least {SHARE:g}: {'met' if share >= SHARE else 'MISSED'}")
+        verdict = "met" if grown <= GROWTH else "MISSED"
+        print(f"memory: {grown:.0f} MB more for ten times the rows, at most {GROWTH:g}: {verdict}")
 
 
 if __name__ == "__main__":
