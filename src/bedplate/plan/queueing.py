@@ -59,17 +59,6 @@ def _steadier(c: int, utilisation: float, cs2: float) -> float:
     return cs2 + (1 - cs2) / 2 * (1 + min(more, 0.25)) if cs2 <= 1 else (1 + cs2) / 2
 
 
-def wait_quantile(p: float, c: int, rate: float, s: float, cs2: float) -> float:
-    """The wait that a share ``p`` of arrivals does not exceed: zero with 1 - C, else exponential."""
-    a = rate * s
-    if a >= c:
-        return math.inf
-    waits = erlang_c(c, a)
-    if waits <= 1 - p:
-        return 0.0
-    return s / _falls(c, a / c, cs2) * math.log(waits / (1 - p))
-
-
 def _falls(c: int, utilisation: float, cs2: float) -> float:
     """How fast the wait of those who wait falls, as an exponential's rate in units of 1/s. Exact for M/M/c.
 
