@@ -108,7 +108,7 @@ class _Search:
         values = self._rows().select(self._schema.names[self._width + 1 :]).take(pa.array(places))
         values = pa.table([pa.array(slots), *values.columns], names=[str(i) for i in range(values.num_columns + 1)])
         keys = [("0", "ascending"), *((name, "descending") for name in values.column_names[1:])]
-        order = pc.sort_indices(values, sort_keys=keys, null_placement="at_end").to_numpy()
+        order = pc.sort_indices(values, sort_keys=keys).to_numpy()  # nulls come last
         firsts = order[np.unique(slots[order], return_index=True)[1]]
         self._row_of[slots[firsts]] = places[firsts]
 
