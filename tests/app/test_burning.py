@@ -87,8 +87,8 @@ def test_a_release_that_burns_the_budget_after_its_rollout_goes_back(served: Ser
     before, bad = served.served(), served.release(not_a_number_above(0.8))
     with Load(served):
         served.begin(bad, Step("split", 0.5, 0.5), guards=(), least=1, objectives=KEPT)
-        eventually(lambda: served.state().state == "completed", seconds=30)
-        eventually(lambda: served.state().state == "rolled_back", seconds=30)
+        eventually(lambda: served.state().state == "completed", seconds=50)
+        eventually(lambda: served.state().state == "rolled_back", seconds=50)
     assert served.served() == before
     assert served.state().reason.startswith("alert slo_burn: ")
     assert served.actions()[-1] == ("roll_back", "rollout")

@@ -59,7 +59,7 @@ def test_a_good_release_takes_its_steps_and_is_rolled_back_on_demand(served: Ser
         pytest.param("one that gives no number", not_a_number_above(-1.0), "failed: ", marks=pytest.mark.crash),
         ("one with 5 % errors", not_a_number_above(0.95), "failed: "),
         ("one that hangs", hangs_above(0.5), "failed: "),
-        ("one that is slow", slow(10_000), "slow: "),
+        ("one that is slow", slow(4_000), "slow: "),
     ],
 )
 def test_a_bad_release_is_rolled_back_within_30_s_and_no_caller_fails(

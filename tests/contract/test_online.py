@@ -160,20 +160,22 @@ def test_what_is_erased_leaves_no_byte_in_any_file(kind: str, tmp_path: Path, re
         store, folder = online.open(server.empty()), server.folder
     keys = [f"person-{number:06d}-{'x' * 40}".encode() for number in range(500)]
     values = {key: b"v" * (200 if number % 5 else 3000) for number, key in enumerate(keys)}
-    store.put_many("other", dict.fromkeys(keys[1::2], b"o"))
+    store.put_many("other", dict.fromkeys(keys[1::2], b"o") | {keys[1]: b"what-was-told-of-somebody" * 9})
     store.put_many("view", values)
     store.put_many("view", dict.fromkeys(keys[:50], b"w" * 300))
     before, values = store.version("view"), values | dict.fromkeys(keys[:50], b"w" * 300)
     for number in (0, 7, 14):
-        store.erase("view", keys[number : number + 1])
-    store.erase("view", keys[::7])
-    store.erase("other", keys[::7])
+        store.erase("view", {keys[number]: None})
+    store.erase("view", dict.fromkeys(keys[::7]))
+    store.erase("other", dict.fromkeys(keys[::7]) | {keys[1]: b"left"})
     assert store.version("view") > before
     for number, key in enumerate(keys):
         assert store.get("view", key) == (values[key] if number % 7 else None)
-        assert store.get("other", key) == (b"o" if number % 2 and number % 7 else None)
+        left = b"left" if number == 1 else b"o"
+        assert store.get("other", key) == (left if number % 2 and number % 7 else None)
     for number in range(3):  # nor does it come back from what a store keeps at hand
         held = [path.read_bytes() for path in folder.iterdir()]
+        assert not any(b"told-of-somebody" in each for each in held)
         assert all(any(key in each for each in held) == (n % 7 != 0) for n, key in enumerate(keys))
         store.put_many(f"new-{number}", {b"%d" % i: b"n" * i for i in range(0, 3000, 50)})
     store.close()
@@ -203,7 +205,7 @@ def test_lmdb_another_process_that_wrote_does_not_write_again_what_was_erased(tm
         assert writer.stdout is not None
         assert writer.stdout.readline() == "wrote\n"
         store = LmdbOnline(tmp_path)
-        store.erase("view", [b"person-%06d" % number for number in range(300)])
+        store.erase("view", {b"person-%06d" % number: None for number in range(300)})
         for name in ("one", "two"):
             writer.stdin.write(f"{name}\n")
             writer.stdin.flush()
@@ -220,9 +222,9 @@ def test_lmdb_an_old_state_that_is_read_is_waited_for(tmp_path: Path, monkeypatc
     store.put_many("view", {b"person": b"1", b"other": b"2"})
     with store._begin() as transaction:
         with pytest.raises(StorageError, match="somebody reads an old state"):
-            store.erase("view", [b"person"])
+            store.erase("view", {b"person": None})
         assert transaction.get(store._prefix("view") + b"person") == b"1"
-    store.erase("view", [b"person"])
+    store.erase("view", {b"person": None})
     assert b"person" not in (tmp_path / "data.mdb").read_bytes()
     assert store.get("view", b"other") == b"2"
     store.close()
@@ -234,7 +236,7 @@ def test_small_numbers_are_erased_one_after_the_other(tmp_path: Path) -> None:
         for view in ("recent", "visits"):  # a version in the stamp of a view looks like a small number
             store.put_many(view, [(key, key * 4) for key in keys])
         for view in ("recent", "visits", "visits"):
-            store.erase(view, keys[1:3] if store.get(view, keys[1]) else keys[:1])
+            store.erase(view, dict.fromkeys(keys[1:3] if store.get(view, keys[1]) else keys[:1]))
         data = (tmp_path / "data.mdb").read_bytes()
         assert not any(key * 4 in data for key in keys[1:3])
         assert dict(store.items("recent")) == {key: key * 4 for key in (keys[0], *keys[3:])}

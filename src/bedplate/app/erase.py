@@ -385,17 +385,16 @@ def _online(system: "System", asked: _Asked) -> int:
         return 0
     online = system.online_of(asked.use_case.name)
     for view, declared in msgspec.convert(features.body, FeatureSet).declared.items():
-        found = False
+        left: dict[bytes, bytes | None] = {}
         if declared.entity[0] in asked.columns and online.get(view, key) is not None:
-            online.erase(view, [key])
-            found = True
+            left[key] = None
         if len(declared.entity) > 1 and declared.entity[1] in asked.columns:
-            pairs = {first: left for first, value in online.items(view) if (left := without(value, key)) != value}
-            if pairs:  # an old value lies on the disk until its key is erased; then what is of others is put back
-                online.erase(view, pairs)
-                online.put_many(view, [(first, left) for first, left in pairs.items() if left is not None])
-                found = True
-        count += found
+            for first, value in online.items(view):
+                if first not in left and (rest := without(value, key)) != value:
+                    left[first] = rest
+        if left:
+            online.erase(view, left)
+            count += 1
     return count
 
 

@@ -40,11 +40,14 @@ class Online(Protocol):
     def delete(self, namespace: str, keys: Iterable[bytes]) -> int:
         """Forget ``keys``; gives the namespace's new version."""
 
-    def erase(self, namespace: str, keys: Iterable[bytes]) -> int:
-        """Forget ``keys``, and leave no byte of theirs on the disk; gives the namespace's new version."""
+    def erase(self, namespace: str, left: Mapping[bytes, bytes | None]) -> int:
+        """Forget what is under these keys, and leave no byte of it on the disk; gives the namespace's new version.
+
+        Under each key is what ``left`` says from then on, or nothing.
+        """
 
     def items(self, namespace: str) -> Iterator[tuple[bytes, bytes]]:
-        """Every key and its value, one after the other, in no order that means anything."""
+        """Every key and its value, in no order that means anything."""
 
     def version(self, namespace: str) -> int:
         """How many batches changed the namespace; 0 when it was never written."""
@@ -90,9 +93,9 @@ class Scoped:
         """As :meth:`Online.delete`."""
         return self._store.delete(self._name(namespace), keys)
 
-    def erase(self, namespace: str, keys: Iterable[bytes]) -> int:
+    def erase(self, namespace: str, left: Mapping[bytes, bytes | None]) -> int:
         """As :meth:`Online.erase`."""
-        return self._store.erase(self._name(namespace), keys)
+        return self._store.erase(self._name(namespace), left)
 
     def items(self, namespace: str) -> Iterator[tuple[bytes, bytes]]:
         """As :meth:`Online.items`."""

@@ -50,16 +50,10 @@ def wipe(file: Path) -> None:
         raise StorageError(f"online features cannot be wiped: {error}", where=str(file)) from error
 
 
-def holds(file: Path, wanted: Iterable[bytes], *, but_after: bytes) -> bool:
-    """Whether the bytes of one of ``wanted`` stand anywhere in ``file`` but right after ``but_after``."""
+def holds(file: Path, wanted: Iterable[bytes]) -> bool:
+    """Whether the bytes of one of ``wanted`` stand anywhere in ``file``."""
     with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        for each in wanted:
-            at = data.find(each)
-            while at >= 0:
-                if data[max(0, at - len(but_after)) : at] != but_after:
-                    return True
-                at = data.find(each, at + 1)
-    return False
+        return any(data.find(each) >= 0 for each in wanted)
 
 
 def _zero(descriptor: int, data: mmap.mmap, start: int, end: int) -> None:

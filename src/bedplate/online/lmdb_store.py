@@ -19,9 +19,6 @@ from bedplate.online.keys import check_keys, check_namespace
 _INITIAL_MAP = 64 << 20
 _VERSION = struct.Struct("<Q")
 _META = b"\x00"
-_STAMPED = struct.pack("<H", 10) + _META
-"""What stands before a prefix in a stamp: how long its key is, and how it begins. With its version behind it, a stamp
-can look like the key of a small number."""
 _ERASURES = b"\x00\x00"
 """The key under which the erasures of all processes are counted."""
 _ZEROS = b"\x02"
@@ -147,26 +144,26 @@ class LmdbOnline:
         prefix = self._prefix(namespace)
         return self._write(prefix, [(prefix + key, None) for key in keys], None)
 
-    def erase(self, namespace: str, keys: Iterable[bytes]) -> int:
-        """Forget ``keys``, and leave no byte of theirs on the disk; gives the namespace's new version.
+    def erase(self, namespace: str, left: Mapping[bytes, bytes | None]) -> int:
+        """Forget what is under these keys, and leave no byte of it on the disk; gives the namespace's new version.
 
-        A change leaves behind what it replaced: in pages that it freed, beside the entries of pages in use, and in
-        the spare pages that each process which ever wrote keeps in memory, and will write again. So all that is not
-        in use is wiped, and a process that finds an erasure counted wipes its spare pages before it next writes.
+        Under each key is what ``left`` says from then on, or nothing. A change leaves behind what it replaced: in pages
+        that it freed, beside the entries of pages in use, and in the spare pages that each process which ever wrote
+        keeps in memory, and will write again. So all that is not in use is wiped, and a process that finds an erasure
+        counted wipes its spare pages before it next writes.
 
         Raises:
             StorageError: opened for reading only, or a reader holds on to an old state: ask again.
         """
         prefix, file = self._prefix(namespace), self._location / "data.mdb"
-        wanted = [prefix + key for key in keys]
-        version = self._write(prefix, [(key, None) for key in wanted], None)
+        version = self._write(prefix, [(prefix + key, value) for key, value in left.items()], None)
         self._growing(_count_erasure)
         self._growing(self._wipe)  # after it wiped the spare pages, as after any erasure
-        # Where a page ends is told by a key that once was in it.
-        if lmdb_pages.holds(file, wanted, but_after=_STAMPED):
+        gone = [prefix + key for key, value in left.items() if value is None]
+        if lmdb_pages.holds(file, gone):  # where a page ends is told by a key that once was in it
             self._write_anew()
             self._growing(self._wipe)
-            if lmdb_pages.holds(file, wanted, but_after=_STAMPED):
+            if lmdb_pages.holds(file, gone):
                 raise StorageError("bytes of erased features are still on the disk", where=str(file))
         return version
 
@@ -208,7 +205,7 @@ class LmdbOnline:
                     transaction.delete(key)
                 else:
                     transaction.put(key, value)
-            stamp = _META + prefix
+            stamp = _stamp(prefix)
             version = _number(transaction.get(stamp)) + 1
             transaction.put(stamp, _VERSION.pack(version))
             return version
@@ -247,7 +244,7 @@ class LmdbOnline:
     def version(self, namespace: str) -> int:
         """How many batches changed the namespace; 0 when it was never written."""
         with self._begin() as transaction:
-            return _number(transaction.get(_META + self._prefix(namespace)))
+            return _number(transaction.get(_stamp(self._prefix(namespace))))
 
     def count(self, namespace: str) -> int:
         """How many keys the namespace holds. Walks them."""
@@ -259,6 +256,11 @@ class LmdbOnline:
         if not self._closed:
             self._closed = True
             _shared.release(self._location)
+
+
+def _stamp(prefix: bytes) -> bytes:
+    """Where the version of a namespace lies. Before a number, the whole prefix would look like one of its keys."""
+    return _META + prefix[1:]
 
 
 def _count_erasure(transaction: lmdb.Transaction) -> int:

@@ -114,14 +114,25 @@ class ServerOnline:
 
         return self._change(namespace, change)
 
-    def erase(self, namespace: str, keys: Iterable[bytes]) -> int:
-        """Forget ``keys``, and have the server write its files anew without them; gives the namespace's new version.
+    def erase(self, namespace: str, left: Mapping[bytes, bytes | None]) -> int:
+        """Forget what is under these keys, and have the server write its files anew without it.
+
+        Under each key is what ``left`` says from then on, or nothing. Gives the namespace's new version.
 
         Raises:
             StorageError: opened for reading only, or the server may not be told to.
             UnavailableError: it did not write them in time: ask again.
         """
-        version = self.delete(namespace, keys)
+        gone = [key for key, value in left.items() if value is None]
+        put = [(key, value) for key, value in left.items() if value is not None]
+
+        def change(pipe: Any) -> None:
+            for part in _parts(gone):
+                pipe.hdel(_hash(namespace), *part)
+            for pairs in _parts(put):
+                pipe.hset(_hash(namespace), mapping=dict(pairs))
+
+        version = self._change(namespace, change)
         with self._asked():
             if self._persistence()["aof_enabled"]:
                 self._written_anew("aof_last_bgrewrite_status", self._client.bgrewriteaof)
@@ -163,9 +174,9 @@ class ServerOnline:
             return int(pipe.execute()[-1])
 
     def items(self, namespace: str) -> Iterator[tuple[bytes, bytes]]:
-        """Every key and its value, one after the other."""
+        """Every key and its value; one that is changed meanwhile may come twice, before and after."""
         with self._asked():
-            yield from dict(self._client.hscan_iter(_hash(namespace), count=_CHUNK)).items()
+            yield from self._client.hscan_iter(_hash(namespace), count=_CHUNK)
 
     def version(self, namespace: str) -> int:
         """How many batches changed the namespace; 0 when it was never written."""
