@@ -49,12 +49,14 @@ def load(connection: "Connection", view: FeatureView, stream: "pa.RecordBatchRea
     there = " AND ".join(f"{name} IS NOT NULL" for name in (*keys, time))
     made = f"""{_ROWS} AS SELECT {", ".join([*keys, f"{time}::TIMESTAMP AS {time}", *values])} FROM ({view.sql})
         WHERE {there} AND isfinite({time}::TIMESTAMP)"""
+    kind = "VIEW" if once else "TABLE"
+    create = f"CREATE OR REPLACE TEMP {kind} {made}"
     if once:
-        connection.execute(f"CREATE OR REPLACE TEMP VIEW {made}")
+        connection.execute(create)
         connection.register(source, stream)
         return
     connection.register(source, stream)
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE {made}")
+    connection.execute(create)
     connection.unregister(source)
 
 
@@ -133,14 +135,16 @@ def newest_of(
     from bedplate.data.arrow import rebatch
     from bedplate.features.before import newest_before
 
-    kinds = {name: kind for name, kind, *_ in connection.execute(f"DESCRIBE {ASKED}").fetchall()}
+    described = f"DESCRIBE {ASKED}"
+    kinds = {name: kind for name, kind, *_ in connection.execute(described).fetchall()}
     entity = [duck.quote(name) for name in view.entity]
-    asked: Any = connection.sql(f"SELECT {', '.join(entity)}, {MOMENT}, {PLACE} FROM {ASKED}").to_arrow_table()
+    ask = f"SELECT {', '.join(entity)}, {MOMENT}, {PLACE} FROM {ASKED}"
+    asked: Any = connection.sql(ask).to_arrow_table()
     # Keys are compared as what the asking side has: what cannot be that is no key of it.
     keys = [f"TRY_CAST({quoted} AS {kinds[name]})" for name, quoted in zip(view.entity, entity, strict=True)]
     values = ", ".join(duck.quote(name) for name in columns)
-    reader = connection.sql(f"SELECT {', '.join(keys)}, {duck.quote(time)}::TIMESTAMP, {values} FROM {table}")
-    stream: Any = reader.to_arrow_reader(_AT_ONCE)
+    given = f"SELECT {', '.join(keys)}, {duck.quote(time)}::TIMESTAMP, {values} FROM {table}"
+    stream: Any = connection.sql(given).to_arrow_reader(_AT_ONCE)
     schema = pa.schema([pa.field(str(i), field.type) for i, field in enumerate(stream.schema)])
     named = (pa.RecordBatch.from_arrays(batch.columns, schema=schema) for batch in stream)
     try:
