@@ -110,6 +110,12 @@ def test_files_and_functions_stay_readable(path):
     assert {name: lines for name, lines in long.items() if lines > 100} == {}
 
 
+def test_the_control_plane_starts_without_statistics():
+    """SciPy is a seventh of the time to the first answer."""
+    code = "import sys, bedplate.app.control; sys.exit('scipy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_import_bedplate_is_light():
     code = (
         f"import sys, bedplate; heavy = {HEAVY!r} & sys.modules.keys(); sys.exit(f'loaded {{heavy}}' if heavy else 0)"

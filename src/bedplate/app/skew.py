@@ -18,7 +18,6 @@ from bedplate.errors import InputError, NotFoundError
 from bedplate.identity import Principal
 from bedplate.records import Estimate
 from bedplate.serve.state import MISSING
-from bedplate.stats import intervals
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -186,6 +185,8 @@ def _number(given: Any) -> float | None:
 
 def _skew(name: str, pairs: np.ndarray, limit: float) -> FeatureSkew:
     """``pairs``: served and recomputed values, shape (samples, 2)."""
+    from bedplate.stats import intervals  # heavy: nobody needs it to serve
+
     difference = np.abs(pairs[:, 0] - pairs[:, 1])
     differs = int((difference > _TOLERANCE * np.maximum(1.0, np.abs(pairs[:, 1]))).sum())
     share = intervals.wilson(differs, len(pairs))
@@ -200,6 +201,8 @@ def _skew(name: str, pairs: np.ndarray, limit: float) -> FeatureSkew:
 
 def _mean(values: np.ndarray) -> Estimate:
     """The mean with its interval; of a single value, which has none that ends, as wide as the value itself."""
+    from bedplate.stats import intervals
+
     if len(values) > 1:
         return intervals.mean(values)
     only = float(values[0])
