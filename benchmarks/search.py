@@ -1,11 +1,12 @@
 """Searching runs: pages of 100 with all that belongs to a run, at the beginning, in the middle and at the end.
 
-Run: ``python benchmarks/search.py [sizes] [rounds]``, such as ``100000 40``; without sizes 10,000, 30,000 and 100,000
-runs in one experiment, each with three metrics, three params and four tags. On SQLite and on PostgreSQL, milliseconds:
-the median, then the 95th and 99th percentile, and after a + the processor time of a page, client and server together,
-which says more where other programs use the machine too. "By hand" is what somebody writes who knows the question
-beforehand: one SELECT for the first page along the best index, then one for each of metrics, params and tags. The
-questions take turns, so that a busy machine is busy for all of them.
+Run: ``python benchmarks/search.py [sizes] [rounds] [http]``, such as ``100000 40``; without sizes 10,000, 30,000 and
+100,000 runs in one experiment, each with three metrics, three params and four tags. On SQLite and on PostgreSQL,
+milliseconds: the median, then the 95th and 99th percentile, and after a + the processor time of a page, client and
+server together, which says more where other programs use the machine too. With ``http`` a server is asked for the
+pages, over one connection, and the processor time is that of who asks. "By hand" is what somebody writes who knows the
+question beforehand: one SELECT for the first page along the best index, then one for each of metrics, params and tags.
+The questions take turns, so that a busy machine is busy for all of them.
 """
 
 import random
@@ -16,7 +17,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +35,8 @@ from bedplate.tracking import filters, runs
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from tests import servers
+
+from tracking import Raw, Server, bedplate
 
 SIZES = (10_000, 30_000, 100_000)
 PAGE = 100
@@ -119,8 +122,8 @@ def made_up(count: int) -> Iterator[tuple[sa.Table, tuple[Any, ...]]]:
             yield schema.latest_metrics, (key, name, EXPERIMENT, started, 0, started + 10, number, False)
 
 
-def fill(store: Store, count: int) -> None:
-    """Load the runs the quick way, past the repositories."""
+def fill(store: Store, count: int, *, new: bool = True) -> None:
+    """Load the runs the quick way, past the repositories. ``new``: nobody has written to the store."""
     rows: dict[sa.Table, list[tuple[Any, ...]]] = {table: [] for table in TABLES}
     for table, row in made_up(count):
         rows[table].append(row)
@@ -135,13 +138,13 @@ def fill(store: Store, count: int) -> None:
             with cursor.copy(f"COPY {table.name} ({names}) FROM STDIN") as copy:
                 for row in listed:
                     copy.write_row(row)
-    # One entry of the ledger: a store without any was not written by us, and nothing of its runs is remembered.
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        closing(Ledger(store, Path(folder), Signer(new_key("bench")))) as ledger,
-        store.transaction() as tx,
-    ):
-        ledger.record(tx, actor="bench", action="run.load", resource=f"experiment/{EXPERIMENT}")
+    if new:  # one entry of the ledger: a store without any was not written by us, and nothing of its runs is remembered
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            closing(Ledger(store, Path(folder), Signer(new_key("bench")))) as ledger,
+            store.transaction() as tx,
+        ):
+            ledger.record(tx, actor="bench", action="run.load", resource=f"experiment/{EXPERIMENT}")
     if store.postgresql:
         with store._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.exec_driver_sql("VACUUM ANALYZE")
@@ -170,6 +173,9 @@ def tokens(store: Store, question: Question) -> tuple[int, dict[str, str | None]
     return len(keys), found
 
 
+Way = Callable[[Store, Question, str | None], Callable[[], int]]
+
+
 def ours(store: Store, question: Question, token: str | None) -> Callable[[], int]:
     """A page of ours."""
 
@@ -182,6 +188,22 @@ def ours(store: Store, question: Question, token: str | None) -> Callable[[], in
         return len(page.runs)
 
     return ask
+
+
+def over_http(server: Server) -> Way:
+    """The pages of a server, over one connection that is kept."""
+    line = Raw(server.address, server.token)
+
+    def way(_: Store, question: Question, token: str | None) -> Callable[[], int]:
+        body = {"experiment_ids": [str(EXPERIMENT)], "filter": question.filter, "order_by": list(question.order_by)}
+        body |= {"max_results": PAGE, "page_token": token} if token else {"max_results": PAGE}
+
+        def ask() -> int:
+            return line.call("runs/search", body).count(b'"run_id"')
+
+        return ask
+
+    return way
 
 
 def by_hand(location: Path | str, question: Question) -> Callable[[], int]:
@@ -201,14 +223,14 @@ def by_hand(location: Path | str, question: Question) -> Callable[[], int]:
     return ask
 
 
-def measure(store: Store, location: Path | str, rounds: int) -> Iterable[str]:
+def measure(store: Store, location: Path | str, rounds: int, way: Way = ours) -> Iterable[str]:
     """The table of one database, line by line."""
     asked: dict[tuple[str, str], Callable[[], int]] = {}
     matching: dict[str, int] = {}
     for question in QUESTIONS:
         matching[question.name], found = tokens(store, question)
         asked[question.name, "by hand"] = by_hand(location, question)
-        asked |= {(question.name, page): ours(store, question, token) for page, token in found.items()}
+        asked |= {(question.name, page): way(store, question, token) for page, token in found.items()}
     times: dict[tuple[str, str], list[float]] = {key: [] for key in asked}
     used = dict.fromkeys(asked, 0.0)
     processor = processor_time(store)
@@ -263,17 +285,29 @@ def main() -> None:
     """Measure all, and print a table for each."""
     sizes = [int(size) for size in sys.argv[1].split(",")] if len(sys.argv) > 1 else SIZES
     rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 25
+    http = "http" in sys.argv[3:]
     with tempfile.TemporaryDirectory() as folder, locations(Path(folder)) as place:
         for size in sizes:
             for kind in ("SQLite", "PostgreSQL"):
                 location = place(kind, size)
-                store = stores.open(location)
-                begun = time.perf_counter()
-                fill(store, size)
-                print(f"\n{kind}, {size:,} runs (loaded in {time.perf_counter() - begun:.0f} s)\n")
-                for line in measure(store, location, rounds):
-                    print(line, flush=True)
-                store.close()
+                with served(Path(folder) / f"{kind}-{size}", location) if http else nullcontext(ours) as way:
+                    if http and kind == "SQLite":
+                        location = Path(folder) / f"{kind}-{size}" / "bedplate.db"
+                    store = stores.open(location)
+                    begun = time.perf_counter()
+                    fill(store, size, new=not http)
+                    print(f"\n{kind}, {size:,} runs (loaded in {time.perf_counter() - begun:.0f} s)\n")
+                    for line in measure(store, location, rounds, way):
+                        print(line, flush=True)
+                    store.close()
+
+
+@contextmanager
+def served(home: Path, location: Path | str) -> Iterator[Way]:
+    """The pages of a server with a home of its own; where ``location`` is an address, its metadata lies there."""
+    settings = {"BEDPLATE_DATABASE": location} if isinstance(location, str) else {}
+    with bedplate(home, 1, **settings) as server:
+        yield over_http(server)
 
 
 if __name__ == "__main__":

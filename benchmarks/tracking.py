@@ -234,13 +234,13 @@ def limit(folder: Path, starts: int) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def bedplate(folder: Path, starts: int) -> Iterator[Server]:
-    """An owner of a home, in the foreground as an init system starts it."""
+def bedplate(folder: Path, starts: int, **settings: str) -> Iterator[Server]:
+    """An owner of a home, in the foreground as an init system starts it; ``settings`` go into its environment."""
     times: list[float] = []
     for number in range(starts):
         port = free_port()
         environ = {name: value for name, value in os.environ.items() if not name.startswith("BEDPLATE_")}
-        environ |= {"BEDPLATE_HOME": str(folder), "BEDPLATE_PORT": str(port)}
+        environ |= {"BEDPLATE_HOME": str(folder), "BEDPLATE_PORT": str(port), **settings}
         command = [sys.executable, "-m", "bedplate", "up"]
         with started(command, f"http://127.0.0.1:{port}/health", environ, times) as pid:
             if number == starts - 1:
