@@ -118,7 +118,8 @@ class Burns:
 
 def look(system: "System", burns: Burns, row: RolloutRow, objectives: Objectives) -> Burning | None:
     """The alert that a release is to be undone for now, if there is one."""
-    came = clock.parse(row.created if row.state in ("running", "frozen") else row.updated).timestamp()
+    # It answers everything from when its last step was passed; that it is written down as completed comes a while later.
+    came = clock.parse(row.created if row.state in ("running", "frozen") else row.stepped).timestamp()
     if row.state == "rolled_back" or (row.state == "completed" and clock.now().timestamp() - came > FOR):
         return None
     return burns.of(row, objectives, came)
