@@ -118,7 +118,7 @@ class Burns:
 
 def look(system: "System", burns: Burns, row: RolloutRow, objectives: Objectives) -> Burning | None:
     """The alert that a release is to be undone for now, if there is one."""
-    # It answers everything from when its last step was passed; that it is written down as completed comes a while later.
+    # It answers everything from when its last step was passed; that it is completed is written down a while later.
     came = clock.parse(row.created if row.state in ("running", "frozen") else row.stepped).timestamp()
     if row.state == "rolled_back" or (row.state == "completed" and clock.now().timestamp() - came > FOR):
         return None
