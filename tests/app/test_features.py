@@ -10,9 +10,9 @@ import msgspec
 import pyarrow as pa
 import pytest
 
+from bedplate import clock, journal, settings
 from bedplate import features as steps
-from bedplate import journal, settings
-from bedplate.app import access, endpoints, erase, features, skew, tables
+from bedplate.app import access, endpoints, erase, features, skew, tables, upkeep
 from bedplate.app.stages import data
 from bedplate.app.system import System
 from bedplate.data.ingest import table_name
@@ -85,7 +85,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "  visits:\n    contract: contracts/invoices.odcs.yaml\n    source: { kind: csv, path: data/invoices.csv }\n"
     )
     text = file.read_text().replace(source, f"{source}{visits}    subject: customer\n")
-    file.write_text(f"{text}\nfeatures: [recent, totals, pairs]\n")
+    watched = 'upkeep: { skew: 1 d }\nalerts: [{ when: skew, notify: "#growth" }]\n'
+    file.write_text(f"{text}\nfeatures: [recent, totals, pairs]\n{watched}")
     (folder / "pipeline.py").write_text(PIPELINE)
     return folder
 
@@ -294,8 +295,29 @@ def test_served_values_that_differ_are_found_and_others_are_not(online: System) 
         entry, payload = online.ledger.entry(tx, newest.position)
     assert payload is not None
     assert (entry.action, payload["over the limit"]) == ("features.skew", ["spend_2d"])
-    with pytest.raises(InputError, match="no logged prediction"):
+    with pytest.raises(NotFoundError, match="no logged prediction"):
         skew.measure(online, admin(online), NAME, since=(NOON + timedelta(days=1)).isoformat())
+
+
+def test_skew_that_is_watched_is_an_alert_once_until_it_is_over(online: System) -> None:
+    right, wrong = {"visits_2d": 2.0, "spend_2d": 30.0}, {"visits_2d": 2.0, "spend_2d": 25.0}
+    fired = []
+    for served, hours in ((right, 1), (wrong, 2), (wrong, 3), (right, 4), (right, 26), (wrong, 5)):
+        predictions(online, [(7, NOON, served)] * 10)
+        with online.store.read() as tx:
+            row = tx.use_cases.get(NAME)
+        with clock.frozen(NOON + timedelta(hours=hours)):
+            done = upkeep.do(online, row, "skew")
+        with online.store.read() as tx:
+            entries = [e for e in tx.ledger.recent(100, resource=f"use_case/{NAME}") if b'"features.alert"' in e.entry]
+            alert = tx.facts.latest(NAME, "alert")
+        fired.append((done.ok, len(entries)))
+    assert fired == [(True, 0), (False, 1), (False, 1), (True, 1), (True, 1), (False, 2)]
+    assert alert is not None
+    assert (alert.body["features"], alert.body["notify"]) == (["spend_2d"], ["#growth"])
+    assert "spend_2d (100.0% of them)" in done.found
+    assert "#growth" in done.found
+    assert f"bedplate features materialize {NAME}" in done.found
 
 
 def test_a_view_that_was_declared_anew_is_not_put_online(online: System, folder: Path) -> None:

@@ -76,6 +76,23 @@ def test_tables_are_held_against_what_their_contracts_promise(system: System, tm
     assert [p.kept for p in _checked(system, folder).promises] == [True, True, False, True]
 
 
+def test_by_a_schedule_what_came_on_wednesday_will_do_until_friday(system: System, tmp_path: Path) -> None:
+    _take_in(system, tmp_path)  # on Wednesday at noon, with rows of 11:00
+    contract = tmp_path / "shop" / "contracts" / "invoices.odcs.yaml"
+    kept = CONTRACT.replace("invoices.at}", 'invoices.at, scheduler: cron, schedule: "0 12 * * 3,5"}')
+    contract.write_text(kept.replace("element: invoices}", 'element: invoices, schedule: "30 12 * * 3,5"}'))
+    for hours, fresh, came in (
+        (0, "1:00:00 old at 2026-06-03 12:00 UTC", "before 2026-05-29 12:30 UTC"),
+        (47, "1:00:00 old at 2026-06-03 12:00 UTC", "before 2026-06-03 12:30 UTC"),
+        (49, "2 days, 1:00:00 old at 2026-06-05 12:00 UTC", "before 2026-06-05 12:30 UTC"),
+    ):
+        with clock.frozen(NOW + timedelta(hours=hours)):
+            _, at, _, frequency = _checked(system, tmp_path / "shop").promises
+        assert (at.found, at.kept) == (fresh, hours < 48)
+        assert at.wanted == "at most 1:30:00 old, by the schedule 0 12 * * 3,5 (UTC)"
+        assert frequency.found.endswith(came)
+
+
 def test_times_are_seen_as_whoever_asks_may_see_them(system: System, tmp_path: Path) -> None:
     _take_in(system, tmp_path)
     govern(system, "shop", Governance(purpose="care", sensitive=("at",)))

@@ -23,6 +23,7 @@ from tests.serve.support import eventually
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 NAME, TABLE = "shop", "shop.people"
+ASKED = ("promises", "expire", "compact", "scrub")
 SECTION = "\nupkeep: { expire: 1 d, scrub: 7 d, compact: 1 h, promises: 1 h }\n"
 
 
@@ -73,8 +74,7 @@ def test_who_does_it_is_the_flow() -> None:
 
 def test_each_task_is_done_when_it_is_due_and_once_for_all_owners(system: System, folder: Path) -> None:
     first = _look(system)
-    assert [task for task, *_ in first] == list(upkeep.TASKS)
-    assert {task: ok for task, ok, _ in first} == dict.fromkeys(upkeep.TASKS, True)
+    assert [(task, ok) for task, ok, _ in first] == [(task, True) for task in ASKED]
     assert f"wrote together {TABLE}" in first[2][2]
     assert len(system.tables.files(system.tables.current(TABLE))) == 1
     assert _look(system) == [], "another owner does nothing again"

@@ -117,6 +117,9 @@ def test_all_problems_come_at_once_in_the_order_of_the_file(folder: Path) -> Non
             )
         ),
         ("50 %, 100 %", "50 %", "serve.rollout.steps", "[1 %, 10 %, 50 %, 100 %]", "100 %"),
+        ("features: [", "upkeep: { skew: 1 s }\nfeatures: [", "upkeep.skew", "1 d", "all the time"),
+        ("features: [household_recent]", "upkeep: { skew: 1 d }", "upkeep.skew", None, "no feature could differ"),
+        ("when: slo_burn", "when: skew", "alerts[0].when", None, "nothing measures skew"),
         ("when: slo_burn", "when: errors", "alerts[0].then", "nothing", "rolls nothing back"),
         ("gates: [quality", "gates: [size, quality", "release.gates[0]", None, "nothing to judge"),
         ("gates: [quality", "gates: [quality, quality", "release.gates[1]", None, "twice"),

@@ -100,6 +100,16 @@ class SkewReport(msgspec.Struct, frozen=True, kw_only=True):
     entry: int = 0
 
 
+class SkewAlert(msgspec.Struct, frozen=True, kw_only=True):
+    """An alert on skew that fired: the body of a fact ``alert``. ``features`` are those over the ``limit``."""
+
+    features: tuple[str, ...]
+    samples: int
+    limit: float
+    accountable: str
+    notify: tuple[str, ...]
+
+
 def inherited(governance: Governance, view: ViewRecord) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The tags, and the sensitive columns, that a view inherits from the columns that it rests on."""
     tags = {tag for name in view.rests_on for tag in governance.tagged.get(name, ())}

@@ -11,6 +11,7 @@ import msgspec
 from bedplate import clock, usecase
 from bedplate.app import access
 from bedplate.app.table_reports import Promise, PromiseReport
+from bedplate.data import contract_sla
 from bedplate.identity import Principal, policy_principal
 from bedplate.records import IngestResult
 
@@ -36,7 +37,7 @@ def check(system: "System", principal: Principal, path: str) -> PromiseReport:
     for name, data in loaded.use_case.data.items():
         contract = contracts.load(loaded.folder / data.contract)
         came_in = _newest(system, loaded.use_case.name, name)
-        found += _promises(name, contract, came_in, partial(_age, system, principal, came_in))
+        found += _promises(name, contract, came_in, partial(_newest_in, system, principal, came_in))
         found += _frequency(name, contract, _came_in(system, came_in))
     return PromiseReport(
         use_case=loaded.use_case.name, kept=all(promise.kept for promise in found), promises=tuple(found)
@@ -52,18 +53,20 @@ def _newest(system: "System", use_case: str, dataset: str) -> IngestResult | Non
 
 
 def _promises(
-    dataset: str, contract: "Contract", came_in: IngestResult | None, age_of: Callable[[str], timedelta | None]
+    dataset: str, contract: "Contract", came_in: IngestResult | None, newest_in: Callable[[str], datetime | None]
 ) -> Iterator[Promise]:
     for promised in contract.freshness:
         if promised.table not in ("", contract.model(dataset).name):
             continue
-        age = age_of(promised.column)
+        newest, judged = newest_in(promised.column), contract_sla.due(promised.schedule, clock.now())
+        since = None if newest is None else (judged - newest).total_seconds()
+        when = f" at {judged:%Y-%m-%d %H:%M} UTC" if promised.schedule else ""
         yield Promise(
             dataset=dataset,
             promise=f"freshness of {promised.column}",
-            wanted=f"at most {timedelta(seconds=promised.seconds)} old",
-            found="nothing" if age is None else f"{timedelta(seconds=round(age.total_seconds()))} old",
-            kept=age is not None and age.total_seconds() <= promised.seconds,
+            wanted=contract_sla.told(promised),
+            found="nothing" if since is None else f"{_span(since)} old{when}",
+            kept=since is not None and since <= promised.seconds,
         )
     if contract.completeness is not None:
         share = None if came_in is None or not came_in.read else came_in.accepted / came_in.read
@@ -80,14 +83,21 @@ def _frequency(dataset: str, contract: "Contract", last: datetime | None) -> Ite
     for promised in contract.frequency:
         if promised.table not in ("", contract.model(dataset).name):
             continue
-        since = None if last is None else (clock.now() - last).total_seconds()
+        judged = contract_sla.due(promised.schedule, clock.now())
+        since = None if last is None else (judged - last).total_seconds()
+        when = f"before {judged:%Y-%m-%d %H:%M} UTC" if promised.schedule else "ago"
         yield Promise(
             dataset=dataset,
             promise="frequency",
-            wanted=f"rows every {timedelta(seconds=promised.seconds)}",
-            found="nothing" if since is None else f"the last came {timedelta(seconds=round(since))} ago",
+            wanted=contract_sla.told(promised),
+            found="nothing" if since is None else f"the last came {_span(since)} {when}",
             kept=since is not None and since <= promised.seconds,
         )
+
+
+def _span(seconds: float) -> timedelta:
+    """In whole seconds; what came after the moment that it is judged at is not older than that."""
+    return timedelta(seconds=max(0, round(seconds)))
 
 
 def _came_in(system: "System", newest: IngestResult | None) -> datetime | None:
@@ -98,8 +108,8 @@ def _came_in(system: "System", newest: IngestResult | None) -> datetime | None:
     return datetime.fromtimestamp(made / 1000, UTC)
 
 
-def _age(system: "System", principal: Principal, came_in: IngestResult | None, column: str) -> timedelta | None:
-    """How long ago the newest time in a column was; None where this person sees none."""
+def _newest_in(system: "System", principal: Principal, came_in: IngestResult | None, column: str) -> datetime | None:
+    """The newest time in a column; None where this person sees none."""
     import pyarrow.compute as pc
 
     if came_in is None:
@@ -113,7 +123,7 @@ def _age(system: "System", principal: Principal, came_in: IngestResult | None, c
         value = _moment(pc.max(batch.column(0)).as_py())
         if value is not None and (newest is None or value > newest):
             newest = value
-    return None if newest is None else clock.now() - newest
+    return newest
 
 
 def _moment(value: Any) -> datetime | None:

@@ -56,8 +56,8 @@ def measure(
 
     Raises:
         DeniedError: policy does not let this person operate the use case.
-        InputError: no such sample, limit or time; or no prediction that rests on features was logged.
-        NotFoundError: there is no such use case, or nothing was logged yet.
+        InputError: no such sample, limit or time.
+        NotFoundError: there is no such use case, or no prediction that rests on features was logged.
         StateError: a view was declared anew since it was computed.
     """
     if not 1 <= sample <= _MOST or not 0 <= limit < 1:
@@ -68,7 +68,7 @@ def measure(
     served = _sampled(system, loaded, views, sample, features.time(since, "--since"))
     found = tuple(_compared(system, loaded, views, served, limit))
     if not found:
-        raise InputError(
+        raise NotFoundError(
             f"no logged prediction of {use_case} says which features it rested on",
             fix="wait for predictions of single entities that are not replayed, or widen --since",
         )

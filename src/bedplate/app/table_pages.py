@@ -5,7 +5,6 @@ is known of a table comes from its log and from evidence, so a page opens at onc
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,6 +13,7 @@ import msgspec
 from bedplate.app import access, contract_changes, tables, upkeep
 from bedplate.app.table_reports import AccessView, TableChange, TableRows, TableView
 from bedplate.app.upkeep import Standing
+from bedplate.data import contract_sla
 from bedplate.errors import BedplateError
 from bedplate.identity import Principal, policy_principal
 from bedplate.ids import Digest
@@ -332,9 +332,8 @@ def _model(contract: "Contract | None", kind: Kind, name: str) -> "Model | None"
 
 def _told(contract: "Contract", dataset: str) -> ContractLine:
     either = ("", contract.model(dataset).name)
-    promises = [
-        f"{e.column} is at most {timedelta(seconds=e.seconds)} old" for e in contract.freshness if e.table in either
-    ]
+    promises = [f"{e.column} is {contract_sla.told(e)}" for e in contract.freshness if e.table in either]
+    promises += [contract_sla.told(e) for e in contract.frequency if e.table in either]
     promises += [
         f"rows are kept for {e.days:g} days from {e.column} on" for e in contract.retention if e.table in either
     ]

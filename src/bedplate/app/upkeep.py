@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Literal, get_args
 import msgspec
 
 from bedplate import clock, usecase
-from bedplate.app import access, erase, promises, tables
-from bedplate.errors import BedplateError, ConflictError
+from bedplate.app import access, erase, features, promises, tables
+from bedplate.app.feature_reports import SkewAlert
+from bedplate.errors import BedplateError, ConflictError, NotFoundError
 from bedplate.identity import Principal
 from bedplate.policy.values import FLOW
 from bedplate.store.use_cases import UseCaseRow
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from bedplate.app.system import System
     from bedplate.store import Transaction
 
-Task = Literal["promises", "expire", "compact", "scrub"]
+Task = Literal["promises", "expire", "compact", "scrub", "skew"]
 TASKS: tuple[Task, ...] = get_args(Task)
 LOOK_EVERY = 30.0
 """Seconds between two looks at what is due."""
@@ -188,11 +189,60 @@ def _tables(system: "System", use_case: str) -> list[str]:
     return [name for name in names if access.use_case_of(name) == use_case]
 
 
+def _skew(system: "System", row: UseCaseRow) -> tuple[bool, str]:
+    """Whether what was served since the time before is what training would have seen."""
+    from bedplate.app import skew  # NumPy: only where somebody asks for it
+
+    case = features.loaded_of(system, row.name).use_case
+    since = clock.now() - timedelta(seconds=case.upkeep.skew or 0)
+    try:
+        report = skew.measure(system, BY_ITSELF, row.name, since=since.isoformat())
+    except NotFoundError:
+        return True, "no prediction of that time rests on features"
+    over = [each for each in report.features if each.alarm]
+    if not over:
+        return True, f"{report.samples:,} predictions rest on the features that training would have seen"
+    found = ", ".join(f"{each.feature} ({each.share.value:.1%} of them)" for each in over)
+    said = f"of {report.samples:,} predictions these features are not what training would have seen: {found}"
+    notify = tuple(alert.notify for alert in case.alerts if alert.when == "skew")
+    if not notify:
+        return False, said
+    alert = SkewAlert(
+        features=tuple(each.feature for each in over),
+        samples=report.samples,
+        limit=report.limit,
+        accountable=f"{case.owner.accountable} of {case.owner.team}",
+        notify=notify,
+    )
+    _fire(system, row, alert)
+    remedy = f"bring them up to date (bedplate features materialize {row.name})"
+    return False, f"{said}; {', '.join(filter(None, (*notify, alert.accountable)))}: {remedy}"
+
+
+def _fire(system: "System", row: UseCaseRow, alert: SkewAlert) -> None:
+    """Put an alert into facts and ledger, once for as long as the task fails."""
+    with system.store.transaction() as tx:
+        last = _last(tx, row.name, "skew")
+        if last is not None and not last.ok:
+            return
+        fact = tx.facts.put("alert", row.name, alert)
+        system.ledger.record(
+            tx,
+            actor=BY_ITSELF.id,
+            action="features.alert",
+            resource=f"use_case/{row.name}",
+            decision="allow",
+            payload={"alert": fact.digest, "when": "skew", **msgspec.to_builtins(alert), "limit": str(alert.limit)},
+            auth=BY_ITSELF.auth,
+        )
+
+
 _DO: dict[Task, Callable[["System", UseCaseRow], tuple[bool, str]]] = {
     "promises": _promises,
     "expire": _expire,
     "compact": _compact,
     "scrub": _scrub,
+    "skew": _skew,
 }
 
 

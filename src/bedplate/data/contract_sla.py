@@ -1,5 +1,7 @@
 """What a contract promises over time, its ``slaProperties``: those that something here keeps or watches."""
 
+import re
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from bedplate.data.model import Frequency, Freshness, Retention
@@ -19,6 +21,9 @@ _NAMES = {
     "retention": "retention", "re": "retention", "freshness": "freshness", "frequency": "frequency", "fy": "frequency",
     "completeness": "completeness",
 }  # fmt: skip
+_CRON = re.compile(r"[0-9A-Za-z*/,?#-]+( [0-9A-Za-z*/,?#-]+){4}")
+_ANY = re.compile(r"(?i)(^| )[hr](?![a-z])")
+"""Fields that some schedulers fill in by chance or by name: nobody else knows what they mean."""
 Promised = Retention | Freshness | Frequency | float | None
 
 
@@ -39,7 +44,9 @@ def promised(parser: "Parser", value: dict[str, Any], place: Place) -> Promised:
         return float(amount * factor)
     elif promise == "frequency":
         element = str(value.get("element") or parser.document.value.get("slaDefaultElement") or "")
-        return Frequency(table=element.partition(".")[0], seconds=amount * factor)
+        return Frequency(
+            table=element.partition(".")[0], seconds=amount * factor, schedule=_schedule(parser, value, place)
+        )
     else:
         return _timed(parser, promise, value, amount * factor, place)
     return None
@@ -57,7 +64,7 @@ def _timed(
     if _kind_of(parser, table, column) not in ("date", "timestamp"):
         parser.problem((*place, "element"), f"{column} is no date or timestamp of {table or 'the schema'}")
     if promise == "freshness":
-        return Freshness(table=table, column=column, seconds=seconds)
+        return Freshness(table=table, column=column, seconds=seconds, schedule=_schedule(parser, value, place))
     return Retention(table=table, column=column, days=seconds / 86_400)
 
 
@@ -69,3 +76,47 @@ def _kind_of(parser: "Parser", table: str, column: str) -> Any:
                 if isinstance(item, dict) and item.get("name") == column:
                     return item.get("logicalType")
     return None
+
+
+def due(schedule: str, now: datetime) -> datetime:
+    """The newest moment of a schedule that is not after ``now``, in UTC; ``now`` itself without a schedule."""
+    if not schedule:
+        return now
+    from croniter import croniter  # on use: most contracts have no schedule
+
+    second = now.astimezone(UTC).replace(microsecond=0) + timedelta(seconds=1)  # what comes now counts
+    found: datetime = croniter(schedule, second).get_prev(datetime)
+    return found
+
+
+def told(promised: Freshness | Frequency) -> str:
+    """A promise that is watched, in words."""
+    length = timedelta(seconds=promised.seconds)
+    words = f"at most {length} old" if isinstance(promised, Freshness) else f"rows every {length}"
+    return f"{words}, by the schedule {promised.schedule} (UTC)" if promised.schedule else words
+
+
+def _schedule(parser: "Parser", value: dict[str, Any], place: Place) -> str:
+    """When a promise is judged, five fields of cron; empty where that is at any moment."""
+    scheduler, schedule = value.get("scheduler"), value.get("schedule")
+    if scheduler is None and schedule is None:
+        return ""
+    if scheduler not in (None, "cron"):
+        parser.problem((*place, "scheduler"), f"scheduler is {scheduler!r}; use cron, which is watched here")
+        return ""
+    text = " ".join(str(schedule).split()) if isinstance(schedule, str) else ""
+    if not _CRON.fullmatch(text) or _ANY.search(text) or not _ever(text):
+        parser.problem((*place, "schedule"), f"schedule is {schedule!r}; write five fields of cron, as in 0 6 * * 1-5")
+        return ""
+    return text
+
+
+def _ever(schedule: str) -> bool:
+    """Whether it is a schedule that has a moment at all."""
+    from croniter import CroniterError
+
+    try:
+        due(schedule, datetime(2024, 3, 1, tzinfo=UTC))  # just after a 29th of February
+    except CroniterError:
+        return False
+    return True

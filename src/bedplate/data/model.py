@@ -176,18 +176,24 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Freshness(msgspec.Struct, frozen=True, kw_only=True):
-    """How old the newest time in ``column`` of ``table`` may be, in seconds."""
+    """How old the newest time in ``column`` of ``table`` may be, in seconds: at any moment, or at those of
+    ``schedule``."""
 
     table: str
     column: str
     seconds: float
+    schedule: str = ""
 
 
 class Frequency(msgspec.Struct, frozen=True, kw_only=True):
-    """How long ago rows may have come into ``table`` for the last time, in seconds; of any table where it is empty."""
+    """How long ago rows may have come into ``table`` for the last time, in seconds; of any table where it is empty.
+
+    It is judged at any moment, or at those of ``schedule``: five fields of cron, in UTC.
+    """
 
     table: str
     seconds: float
+    schedule: str = ""
 
 
 class Contract(msgspec.Struct, frozen=True, kw_only=True):

@@ -297,14 +297,25 @@ def _schedule(reading: Reading) -> None:
 
 
 def _upkeep(reading: Reading) -> None:
-    for task in ("promises", "expire", "compact", "scrub"):
+    for task in ("promises", "expire", "compact", "scrub", "skew"):
         interval = reading.get("upkeep", task)
         if interval is not None and interval < 60:
             reading.note(("upkeep", task), "it would be done all the time", allowed="1 min or more", suggestion="1 d")
+    if reading.get("upkeep", "skew") is not None and not reading.get("features"):
+        reading.note(("upkeep", "skew"), "no feature could differ", allowed="a view or more in features")
 
 
 def _alerts(reading: Reading) -> None:
     for number, alert in enumerate(reading.get("alerts") or ()):
+        if alert.when == "skew" and reading.get("upkeep", "skew") is None:
+            reading.note(("alerts", number, "when"), "nothing measures skew", allowed="upkeep: { skew: 1 d } beside it")
+        if alert.when == "skew" and alert.then == "consider_retrain":
+            reading.note(
+                ("alerts", number, "then"),
+                "what was served was wrong, not what was learned",
+                allowed="nothing",
+                suggestion="nothing",
+            )
         if alert.then == "roll_back" and alert.when != "slo_burn":
             reading.note(
                 ("alerts", number, "then"),

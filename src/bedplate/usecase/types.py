@@ -264,13 +264,15 @@ class UpkeepSection(_Section, frozen=True, kw_only=True):
     """How often the control plane looks after the tables by itself, each task where it is written; a minute at least.
 
     ``promises`` holds them against what contracts promise over time, ``expire`` takes out what is older than it may be
-    kept, ``compact`` writes small files together, and ``scrub`` hashes every data file again.
+    kept, ``compact`` writes small files together, ``scrub`` hashes every data file again, and ``skew`` compares the
+    features that were served since the time before with their recomputation.
     """
 
     promises: Seconds | None = None
     expire: Seconds | None = None
     compact: Seconds | None = None
     scrub: Seconds | None = None
+    skew: Seconds | None = None
 
 
 class Resources(_Section, frozen=True, kw_only=True):
@@ -399,9 +401,9 @@ class Monitor(_Section, frozen=True, kw_only=True):
 
 
 class Alert(_Section, frozen=True, kw_only=True):
-    """What to tell whom, and what to do by itself."""
+    """What to tell whom, and what to do by itself. ``skew`` fires by what ``upkeep.skew`` finds."""
 
-    when: Literal["slo_burn", "drift", "errors", "budget"]
+    when: Literal["slo_burn", "drift", "skew", "errors", "budget"]
     notify: str = ""
     then: Literal["roll_back", "consider_retrain", "nothing"] = "nothing"
 
