@@ -56,7 +56,7 @@ def asked(values: list[tuple[int | None, int]]) -> pa.Table:
     return pa.table(
         {
             "who": pa.array([a[0] for a in values], pa.int64()),
-            "t": pa.array([moment(a[1]) for a in values], pa.timestamp("us", "UTC")),
+            "t": pa.array([moment(a[1]) for a in values], pa.timestamp("us")),
             "x": list(range(len(values))),
         }
     )
@@ -153,7 +153,7 @@ def test_the_table_of_a_view_holds_its_moments_and_what_was_asked_for():
     """Both by the same code; rows that nobody knew anything of are not there."""
     windowed = view("windowed", windows={"n": Window(of="count", over=60 * MINUTE)})
     values: list[Row] = [(1, 2, 1, 0), (1, 5, 1, 0), (2, 5, 1, 0)]
-    extra = pa.table({"who": [1, 2], "as_of": pa.array([moment(3), moment(3)], pa.timestamp("us", "UTC"))})
+    extra = pa.table({"who": [1, 2], "as_of": pa.array([moment(3), moment(3)], pa.timestamp("us"))})
 
     table = compute_view(windowed, lambda _: given_rows(values).to_reader(), [moment(9), moment(4)], asked=extra)
 
@@ -231,3 +231,27 @@ def test_a_feature_of_two_views_is_refused():
     twice = [view("one", sql="select who, time, v from buys"), view("two", sql="select who, time, v from buys")]
     with pytest.raises(InputError, match="there twice"):
         join(asked([(1, 5)]), "t", twice, source(given_rows([])))
+
+
+ZONED = pa.timestamp("us", "UTC")
+
+
+def test_labels_and_rows_on_different_clocks_are_refused() -> None:
+    """Neither is taken for the other: an hour of summer time is an hour of the future."""
+    newest = view("newest", sql="select who, time, v from buys")
+    bare, labelled = given_rows([(1, 2, 5, 0)]), asked([(1, 3)])
+    moved = bare.set_column(1, "time", bare["time"].cast(ZONED))
+    zoned = labelled.set_column(1, "t", labelled["t"].cast(pa.timestamp("us", "Europe/Lisbon")))
+    for labels_, rows_, at_fault in ((zoned, bare, "buys"), (labelled, moved, "the labels")):
+        with pytest.raises(InputError, match=f"those of {at_fault} name none"):
+            join(labels_, "t", [newest], source(rows_))
+    assert join(zoned, "t", [newest], source(moved))["v"].to_pylist() == [5], "moments are moments in whatever zone"
+    with pytest.raises(InputError, match="those of buys name none"):
+        compute_view(newest, lambda _: bare.to_reader(), [], asked=zoned.rename_columns(["who", "as_of", "x"]))
+    both = FeatureView(
+        name="both", entity=("who",), times={"buys": "time", "visits": "time"},
+        sql="select who, count(*) as n from buys join visits using (who) group by who",
+    )  # fmt: skip
+    with pytest.raises(InputError, match="those of buys name none"):
+        compute_view(both, lambda name: (bare if name == "buys" else moved).to_reader(), [START])
+    assert compute_view(both, lambda _: moved.to_reader(), [START + timedelta(minutes=9)]).num_rows == 1

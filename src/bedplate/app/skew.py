@@ -156,25 +156,25 @@ def _recomputed(system: "System", loaded: Any, view: "FeatureView", served: list
 
     from bedplate.features import join
 
+    asked_at = pa.array([each.time for each in served], pa.timestamp("us", "UTC"))
+    if view.rows:
+        given = features.governed(system, loaded)(next(iter(view.times)))
+        if getattr(given.schema.field(view.event_time).type, "tz", None) is None:
+            asked_at = asked_at.cast(pa.timestamp("us"))  # a clock that names no zone is held to be in UTC, as ours is
+    else:
+        table = access.table_name(loaded.use_case.name, "features", view.name)
+        given = access.reader(system, loaded.use_case).read(system.tables.current(table))
     labels = pa.table(
         {
             view.entity[0]: pa.array([each.entity for each in served], pa.int64()),
-            "asked at": pa.array([each.time for each in served], pa.timestamp("us", "UTC")),
+            "asked at": asked_at,
             **{
                 name: pa.array([_number(each.inputs.get(name)) for each in served], pa.float64())
                 for name in view.request
             },
         }
     )
-    read = features.governed(system, loaded)
-    reader = access.reader(system, loaded.use_case)
-
-    def source(_: "FeatureView") -> Any:
-        if view.rows:
-            return read(next(iter(view.times)))
-        return reader.read(system.tables.current(access.table_name(loaded.use_case.name, "features", view.name)))
-
-    return join(labels, "asked at", [view], source).drop_columns(labels.column_names)
+    return join(labels, "asked at", [view], lambda _: given).drop_columns(labels.column_names)
 
 
 def _number(given: Any) -> float | None:

@@ -48,6 +48,17 @@ def table_type(kind: pa.DataType, column: str) -> pa.DataType:
     return kind
 
 
+def mixes_zones(kind: pa.DataType, other: pa.DataType) -> bool:
+    """Whether one holds moments and the other times that name no zone, in themselves or in what they hold."""
+    if pa.types.is_timestamp(kind) and pa.types.is_timestamp(other):
+        return bool(kind.tz) != bool(other.tz)
+    if pa.types.is_struct(kind) and pa.types.is_struct(other):
+        return any(mixes_zones(f.type, other.field(f.name).type) for f in kind if other.get_field_index(f.name) >= 0)
+    if kind.num_fields == other.num_fields == 1:
+        return mixes_zones(kind.field(0).type, other.field(0).type)
+    return False
+
+
 def table_schema(schema: pa.Schema) -> pa.Schema:
     """The schema that a table keeps ``schema`` as: :func:`table_type` of every column, all nullable, no metadata.
 
@@ -99,6 +110,12 @@ def _coded(kind: pa.DataType, target: pa.DataType) -> bool:
 def _cast(table: pa.Table, schema: pa.Schema, *, codes: bool = False) -> pa.Table:
     if table.schema.equals(schema):
         return table
+    for field, target in zip(table.schema, schema, strict=False):
+        if mixes_zones(field.type, target.type):
+            raise InputError(
+                f"column {target.name} is {target.type}, rows come with {field.type}",
+                fix="give all times a zone, or none",
+            )
     try:
         # Sub-microsecond digits are dropped: Delta keeps microseconds.
         arrays = [

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bedplate.data import convert, duck, sources
+from bedplate.data.arrow import mixes_zones
 from bedplate.data.incremental import Standing
 from bedplate.data.model import Contract, KeyRule, Model, ReferenceRule, RowRule, SetRule, metric_checks
 from bedplate.data.parsing import pictures
@@ -69,7 +70,7 @@ class Check:
         if source.kind == "dicom":
             pictures.check_personal(self.model, contract.path)
         self.known = None if self.model.more_columns else named
-        self.schema = convert.schema(self.model, given)
+        self.schema = convert.schema(self.model, given, None if standing is None else standing.schema)
         if typed and clean is None and not keep:
             judged = self.model.judged()
             fields = [f for f in self.schema if f.name in judged or convert.may_lose(given.field(f.name).type, f.type)]
@@ -83,6 +84,7 @@ class Check:
         self.failed: dict[str, int] = {}
         self.measured: dict[str, float] = {}
         self._found: dict[str, RuleOutcome] = {}
+        self._zones: dict[str, set[bool]] = {}
         self._writer: pa.ipc.RecordBatchStreamWriter | None = None
         self._duplicates = {rule.id: self._duplicate_rows(rule.columns) for rule in self.model.keys}
         self._orphans = {} if related is None else {
@@ -124,6 +126,7 @@ class Check:
 
     def _accept(self, chunk: sources.Chunk, position: int) -> pa.Table:
         raw = self._cleaned(chunk)
+        self._look_at_zones(raw)
         values, misfits = convert.convert(raw, self.schema, self.model)
         reject = np.zeros(len(chunk.rows), dtype=bool)
         over, late, why_late = np.zeros_like(reject), np.zeros_like(reject), ""
@@ -182,6 +185,18 @@ class Check:
                 fix="mark rows that are wrong by a rule in the contract instead of dropping them",
             )
         return table
+
+    def _look_at_zones(self, raw: pa.Table) -> None:
+        """Refuse times of which some name a zone and others none, where the contract does not say what those are."""
+        for name, seen in convert.zones(raw, self.model).items():
+            known = self._zones.setdefault(name, {True} if self.schema.field(name).type == convert.MOMENT else set())
+            known |= seen
+            if len(known) > 1:
+                raise ContractError(
+                    f"some times in {name} name a zone and others, in the source or in the table, do not",
+                    where=self.contract.path,
+                    fix=f"say of {name} logicalTypeOptions: {{timezone: true, defaultTimezone: ...}}",
+                )
 
     def _bad_line(self, line: sources.BadLine) -> None:
         self.read += 1
@@ -259,6 +274,15 @@ class Check:
         else:  # rows may refer to each other, and to those that are there
             before = None if self.standing is None else self.standing.columns(rule.to)
             views = {"held": self._keys(rule.to), **({} if before is None else {"before": before})}
+        there, own = next(iter(views.values())).schema, self.schema
+        if any(
+            mixes_zones(own.field(column).type, there.field(to).type)
+            for column, to in zip(rule.columns, rule.to, strict=True)
+        ):
+            raise ContractError(
+                f"the rule {rule.id} compares moments with times that name no zone", where=self.contract.path,
+                fix="say timezone in the logicalTypeOptions of both columns",
+            )  # fmt: skip
         pairs = [(duck.quote(column), duck.quote(to)) for column, to in zip(rule.columns, rule.to, strict=True)]
         same = " AND ".join(f"source.{column} = held.{to}" for column, to in pairs)
         known = " AND ".join(f"source.{column} IS NOT NULL" for column, _ in pairs)

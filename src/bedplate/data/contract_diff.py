@@ -42,9 +42,24 @@ def _columns(old: Model, new: Model) -> Iterator[ContractChange]:
     for name in after.keys() - before.keys():
         yield ContractChange(column=name, what="the column is new", breaks="source")
     for name in [name for name in before if name in after]:
-        was, now = before[name].logical_type, after[name].logical_type
-        if was != now:
-            yield ContractChange(column=name, what=f"the type was {was} and is {now}", breaks="both")
+        was, now = before[name], after[name]
+        if was.logical_type != now.logical_type:
+            what = f"the type was {was.logical_type} and is {now.logical_type}"
+            yield ContractChange(column=name, what=what, breaks="both")
+        elif was.zone != now.zone:
+            yield ContractChange(column=name, what=f"{_zone(was.zone)}, and {_zone(now.zone)} now", breaks="both")
+        elif was.pattern != now.pattern:
+            what = f"the format was {was.format or 'ISO 8601'} and is {now.format or 'ISO 8601'}"
+            yield ContractChange(column=name, what=what, breaks="source")
+        elif (was.format == "binary") != (now.format == "binary"):
+            what = "text became bytes" if now.format == "binary" else "bytes became text"
+            yield ContractChange(column=name, what=what, breaks="both")
+
+
+def _zone(zone: str | None) -> str:
+    if zone is None:
+        return "times might name a zone or not"
+    return f"times that named none were of {zone}" if zone else "times named no zone"
 
 
 def _rules(old: Model, new: Model) -> Iterator[ContractChange]:

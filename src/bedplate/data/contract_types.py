@@ -52,13 +52,19 @@ _TOKEN = re.compile(r"'([^']*)'|([A-Za-z])\2*|[^A-Za-z']+")
 
 
 def rules(
-    parser: "Parser", value: dict[str, Any], place: Place, column: str, kind: LogicalType, severity: Severity
+    parser: "Parser",
+    value: dict[str, Any],
+    place: Place,
+    column: str,
+    kind: LogicalType,
+    severity: Severity,
+    zone: str | None,
 ) -> list[RowRule]:
-    """The rules that the options of a column of type ``kind`` are."""
+    """The rules that the options of a column of type ``kind`` are; ``zone`` as :attr:`.model.Column.zone`."""
     found: list[tuple[str, str, Any]] = []
     for key, limit in value.items():
         if key in _WORDS and key in OPTIONS[kind]:
-            checked = _limit(parser, key, limit, kind, (*place, key))
+            checked = _limit(parser, key, limit, kind, (*place, key), zone)
             if checked is not None:
                 found.append((key, f"{column} {_WORDS[key]} {limit}", checked))
     if kind == "integer" and "format" in value:
@@ -82,7 +88,7 @@ def _whole(parser: "Parser", column: str, name: Any, place: Place) -> list[tuple
     return [(key, f"{column} is no {name}", limit) for key, limit, narrower in limits if narrower]
 
 
-def _limit(parser: "Parser", key: str, limit: Any, kind: LogicalType, place: Place) -> Any:
+def _limit(parser: "Parser", key: str, limit: Any, kind: LogicalType, place: Place, zone: str | None) -> Any:
     """The limit of an option, None (and a problem) if it cannot be one."""
     problem = ""
     if key == "pattern":
@@ -100,9 +106,12 @@ def _limit(parser: "Parser", key: str, limit: Any, kind: LogicalType, place: Pla
             return tuple(limit)
         problem = "required is a list of names"
     elif kind in ("date", "timestamp"):
-        if (moment := _moment(str(limit))) is not None:
-            return moment
+        moment = _moment(str(limit))
+        if moment is not None and not (zone == "" and moment.tzinfo):
+            return in_utc(moment, zone)
         problem = f"{limit!r} is not a date or time like 2017-01-31 or 2017-01-31T10:00:00"
+        if moment is not None:
+            problem = f"{limit!r} names a zone, which times of this column do not"
     elif kind == "time":
         try:
             return time.fromisoformat(str(limit)).isoformat()
@@ -120,14 +129,20 @@ def _limit(parser: "Parser", key: str, limit: Any, kind: LogicalType, place: Pla
 
 def _moment(text: str) -> datetime | None:
     try:
-        found = datetime.fromisoformat(text)
-        return found.astimezone(UTC).replace(tzinfo=None) if found.tzinfo else found
+        return datetime.fromisoformat(text)
     except ValueError:
         pass
     try:
         return pc.cast(pa.array([text]), pa.timestamp("us"))[0].as_py()  # type: ignore[no-any-return]
     except pa.ArrowInvalid:
         return None
+
+
+def in_utc(moment: datetime, zone: str | None) -> datetime:
+    """A moment in UTC, without saying so; one that names no zone is of ``zone``, where there is one, else of UTC."""
+    if not moment.tzinfo and zone:
+        moment = moment.replace(tzinfo=zoneinfo.ZoneInfo(zone))
+    return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
 
 
 def pattern(parser: "Parser", value: dict[str, Any], kind: LogicalType, place: Place) -> str:
@@ -158,6 +173,7 @@ def zone(parser: "Parser", value: dict[str, Any], kind: LogicalType, place: Plac
     named = str(value.get("defaultTimezone") or "Etc/UTC")
     if named not in zoneinfo.available_timezones():
         parser.problem((*place, "defaultTimezone"), f"there is no zone {named!r}; use one like Europe/Lisbon")
+        named = "Etc/UTC"
     if not isinstance(value.get("timezone", True), bool):
         parser.problem((*place, "timezone"), "timezone is true or false")
     return "" if value.get("timezone") is False else named

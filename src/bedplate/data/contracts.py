@@ -245,9 +245,10 @@ class Parser:
         options, at = value.get("logicalTypeOptions") or {}, (*place, "logicalTypeOptions")
         if self.mapping(options, at):
             self.keys(options, contract_types.OPTIONS[kind], at)
-            rows += contract_types.rules(self, options, at, name, kind, severity)
         else:
             options = {}
+        zone = contract_types.zone(self, options, kind, at)
+        rows += contract_types.rules(self, options, at, name, kind, severity, zone)
         for index, item in self.items(value, "quality", place):
             self.quality(item, (*place, "quality", index), name, rows, keys, sets)
         tags = value.get("tags") or []
@@ -264,7 +265,7 @@ class Parser:
             format=str(options.get("format") or ""),
             tags=tuple(tags),
             pattern=contract_types.pattern(self, options, kind, at),
-            zone=contract_types.zone(self, options, kind, at),
+            zone=zone,
             items=self.inner(value["items"], (*place, "items")) if kind == "array" and "items" in value else None,
             properties=self.within(value, place) if kind == "object" else (),
         )

@@ -19,7 +19,10 @@ _TYPES: dict[LogicalType, pa.DataType] = {
     "date": pa.date32(),
     "timestamp": pa.timestamp("us"),
 }
-_MOMENT = pa.timestamp("us", tz="UTC")
+_ZONED = r":.*[0-9]([zZ]|[+-][0-9]{2}(:?[0-9]{2})?)\s*$"
+"""A time of day, and at its end a zone."""
+MOMENT = pa.timestamp("us", tz="UTC")
+"""What a table keeps times as that name a zone."""
 _SQL = {
     "integer": "BIGINT",
     "number": "DOUBLE",
@@ -30,16 +33,22 @@ _SQL = {
 }
 
 
-def schema(model: Model, found: pa.Schema) -> pa.Schema:
-    """The columns that the table will have."""
-    return pa.schema([pa.field(column.name, _target(column, found)) for column in model.columns])
+def schema(model: Model, found: pa.Schema, held: pa.Schema | None = None) -> pa.Schema:
+    """The columns that the table will have. ``held``: those of rows that are there, for text that is added to them."""
+    return pa.schema([pa.field(column.name, _target(column, found, held)) for column in model.columns])
 
 
-def _target(column: Column, found: pa.Schema) -> pa.DataType:
+def _target(column: Column, found: pa.Schema, held: pa.Schema | None) -> pa.DataType:
     given = found.field(column.name).type if column.name in found.names else None
+    if given is None or pa.types.is_string(given):
+        open_ended = column.logical_type in ("array", "object") or (
+            column.logical_type == "timestamp" and column.zone is None
+        )
+        if held is not None and open_ended and column.name in held.names:
+            return held.field(column.name).type  # what the contract leaves to the source, the rows before have settled
     if column.logical_type == "timestamp" and column.zone is None and given is not None:
         if pa.types.is_timestamp(given) and given.tz:
-            return _MOMENT
+            return MOMENT
     elif column.logical_type in ("array", "object") and given is not None and not pa.types.is_string(given):
         return table_type(given, column.name)
     return _said(column)
@@ -50,7 +59,7 @@ def _said(column: Column) -> pa.DataType:
     if is_binary(column):
         return pa.binary()
     if column.logical_type == "timestamp" and column.zone:
-        return _MOMENT
+        return MOMENT
     if column.logical_type == "array" and column.items is not None:
         return pa.list_(_said(column.items))
     if column.logical_type == "object" and column.properties:
@@ -75,7 +84,7 @@ def compare(model: Model, found: pa.Schema, where: str, label: str, *, typed: bo
         problems.append("two columns have the same name")
     if typed and not problems:
         problems += [
-            f"column {name} is {found.field(name).type}, the contract (line {column.line}) says {column.logical_type}"
+            f"column {name} is {found.field(name).type}, the contract (line {column.line}) says {_in_words(column)}"
             for name, column in known.items()
             if not _fits(column, found.field(name).type)
         ]
@@ -85,7 +94,11 @@ def compare(model: Model, found: pa.Schema, where: str, label: str, *, typed: bo
         )
 
 
-def _fits(column: Column, given: pa.DataType) -> bool:
+def _in_words(column: Column) -> str:
+    return f"{column.logical_type} without a zone" if column.zone == "" else column.logical_type
+
+
+def _fits(column: Column, given: pa.DataType, *, inside: bool = False) -> bool:
     if pa.types.is_dictionary(given):
         given = given.value_type
     if pa.types.is_null(given):
@@ -96,19 +109,24 @@ def _fits(column: Column, given: pa.DataType) -> bool:
         "number": pa.types.is_floating(given) or pa.types.is_integer(given) or pa.types.is_decimal(given),
         "boolean": pa.types.is_boolean(given),
         "date": pa.types.is_date(given) or pa.types.is_timestamp(given),
-        "timestamp": pa.types.is_timestamp(given) or pa.types.is_date(given),
+        "timestamp": (pa.types.is_timestamp(given) and _clock_fits(column, given, inside)) or pa.types.is_date(given),
         "array": pa.types.is_list(given) or pa.types.is_large_list(given) or pa.types.is_fixed_size_list(given),
         "object": pa.types.is_struct(given),
         "time": pa.types.is_time(given),
     }
     if verdicts["array"] and column.logical_type == "array":
-        return column.items is None or _fits(column.items, given.value_type)
+        return column.items is None or _fits(column.items, given.value_type, inside=True)
     if verdicts["object"] and column.logical_type == "object":
         return not column.properties or (
             {each.name for each in column.properties} == {field.name for field in given}
-            and all(_fits(each, given.field(each.name).type) for each in column.properties)
+            and all(_fits(each, given.field(each.name).type, inside=True) for each in column.properties)
         )
     return verdicts[column.logical_type] or (is_binary(column) and pa.types.is_binary(given))
+
+
+def _clock_fits(column: Column, given: pa.DataType, inside: bool) -> bool:
+    """Moments do not become times without a zone; what is ``inside`` of a value stays as it came."""
+    return not (given.tz and column.zone == "") and not (inside and column.zone and not given.tz)
 
 
 def is_binary(column: Column) -> bool:
@@ -140,6 +158,18 @@ def convert(table: pa.Table, schema: pa.Schema, model: Model) -> tuple[pa.Table,
     return pa.table(dict(zip(schema.names, columns, strict=True))), misfits
 
 
+def zones(table: pa.Table, model: Model) -> dict[str, set[bool]]:
+    """Of columns of text whose contract leaves it open whether times name a zone: whether some do, and some do not."""
+    found: dict[str, set[bool]] = {}
+    for column in model.columns:
+        if column.logical_type != "timestamp" or column.zone is not None or column.pattern:
+            continue
+        if column.name in table.column_names and pa.types.is_string(table.schema.field(column.name).type):
+            named = pc.match_substring_regex(table[column.name], _ZONED).unique().to_pylist()
+            found[column.name] = {each for each in named if each is not None}
+    return found
+
+
 def may_lose(given: pa.DataType, kind: pa.DataType) -> bool:
     """Whether a value of type ``given`` may have no like of type ``kind``."""
     if pa.types.is_dictionary(given):
@@ -160,7 +190,7 @@ def _convert(column: pa.ChunkedArray, kind: pa.DataType, said: Column) -> pa.Chu
     if pa.types.is_time(given):
         text = pc.replace_substring_regex(column.cast(pa.time64("us")).cast(kind), r"(\.\d*?)0+$", r"\1")
         return pc.replace_substring_regex(text, r"\.$", "")
-    if pa.types.is_timestamp(given) and not given.tz and kind == _MOMENT:
+    if kind == MOMENT and (pa.types.is_date(given) or (pa.types.is_timestamp(given) and not given.tz)):
         local = pc.assume_timezone(
             column.cast(pa.timestamp("us"), safe=False), said.zone, ambiguous="earliest", nonexistent="latest"
         )
@@ -195,9 +225,11 @@ def _sql(said: Column, text: str) -> str:
     read = f"try_strptime({text}, {_literal(said.pattern)})" if said.pattern else text
     if said.logical_type == "time":
         return f"CAST(TRY_CAST({read} AS {kind}) AS VARCHAR)"
-    if said.logical_type != "timestamp" or said.zone is None:
+    if said.logical_type != "timestamp" or (said.pattern and said.zone is None):
         return f"TRY_CAST({read} AS {kind})"
-    zoned = f"regexp_matches({text}, '[0-9]([zZ]|[+-][0-9]{{2}}(:?[0-9]{{2}})?)$') AND {text} LIKE '%:%'"
+    if said.zone is None:  # as a timestamp, a text would lose the zone that it names
+        return f"CAST(TRY_CAST({text} AS TIMESTAMPTZ) AS TIMESTAMP)"
+    zoned = f"regexp_matches({text}, '{_ZONED}')"
     if not said.zone:
         return f"CASE WHEN NOT ({zoned}) THEN TRY_CAST({read} AS {kind}) END"
     local = f"timezone({_literal(said.zone)}, TRY_CAST({read} AS {kind}))"

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bedplate.data import duck
+from bedplate.data.contract_types import in_utc
 from bedplate.data.model import KeyRule, Model
 from bedplate.data.sources.databases import Window
 from bedplate.data.tables import Staged, Tables
@@ -70,6 +71,11 @@ class Standing:
         if isinstance(self.high, int):
             return self.high - int(self._wanted.lateness)
         return self.high - timedelta(seconds=self._wanted.lateness)
+
+    @property
+    def schema(self) -> pa.Schema | None:
+        """The columns of the rows that there are."""
+        return None if self.current is None else self._tables.schema(self.current)
 
     def since(self) -> Window:
         """What a database needs to be asked for."""
@@ -221,7 +227,7 @@ def window(model: Model, wanted: Incremental, since: str | None, until: str | No
         try:
             if text is None:
                 return None
-            return int(text) if kind == "integer" else datetime.fromisoformat(text).replace(tzinfo=None)
+            return int(text) if kind == "integer" else in_utc(datetime.fromisoformat(text), None)
         except ValueError as error:
             like = "1200" if kind == "integer" else "2026-01-31 or 2026-01-31T10:00 (UTC)"
             raise InputError(

@@ -26,7 +26,8 @@ _TRIALS = (
     ("number", "DOUBLE", r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"),
     ("boolean", "BOOLEAN", "(?i)true|false"),
     ("date", "DATE", "[0-9]{4}-[0-9]{2}-[0-9]{2}"),
-    ("timestamp", "TIMESTAMP", "[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9:.]+(Z|[+-][0-9:]+)?"),
+    ("timestamp", "TIMESTAMP", "[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9:.]+"),
+    ("moment", "TIMESTAMPTZ", "[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9:.]+(Z|[+-][0-9:]+)"),
 )
 
 
@@ -124,6 +125,7 @@ def _typed(given: str, column: str, one: Any) -> tuple[str, str]:
         r"FLOAT|DOUBLE|DECIMAL.*": "number",
         r"BOOLEAN": "boolean",
         r"DATE": "date",
+        r"TIMESTAMP WITH TIME ZONE": "moment",
         r"TIMESTAMP.*": "timestamp",
     }
     return next((kind for pattern, kind in patterns.items() if re.fullmatch(pattern, given)), "string"), column
@@ -137,7 +139,9 @@ def _written(name: str, file: str, seen: list[_Seen], *, whole: bool) -> Iterato
     yield from ("version: 1.0.0", "status: draft", "schema:", f"  - name: {json.dumps(name)}", "    properties:")
     for column in seen:
         yield f"      - name: {json.dumps(column.name)}"
-        yield f"        logicalType: {column.kind}"
+        yield f"        logicalType: {'timestamp' if column.kind == 'moment' else column.kind}"
+        if column.kind in ("moment", "timestamp"):
+            yield f"        logicalTypeOptions: {{ timezone: {'true' if column.kind == 'moment' else 'false'} }}"
         if column.required:
             yield "        required: true"
         if column.unique:

@@ -1,12 +1,13 @@
 """Arrays and objects as values of a column: read from JSON under a contract, written as JSON, and held to rules."""
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, date, datetime, time
+from datetime import date, datetime, time
 from typing import Any
 
 import msgspec
 import pyarrow as pa
 
+from bedplate.data import contract_types
 from bedplate.data.model import Column, RowCheck
 
 _encoder = msgspec.json.Encoder(enc_hook=str)
@@ -73,7 +74,9 @@ def _plain(value: Any, said: Column) -> Any:
         return time.fromisoformat(value).isoformat()
     if said.logical_type == "timestamp":
         moment = datetime.fromisoformat(value)
-        return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+        if moment.tzinfo and said.zone == "":
+            raise ValueError("it names a zone")
+        return contract_types.in_utc(moment, said.zone)
     return bytes.fromhex(value) if said.format == "binary" else value
 
 

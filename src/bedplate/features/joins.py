@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from bedplate.errors import InputError
-from bedplate.features import rows
+from bedplate.features import clocks, rows
 from bedplate.features.point_in_time import features, load_rows, query
 from bedplate.features.views import FeatureView
 from bedplate.serve.expressions import Expression, on_demand
@@ -32,10 +32,11 @@ def join(
 
     Each row gets what was known before its ``time``: of a view of rows what lies before it, of a view of moments the
     newest moment that is not after it. What is missing, or older than a view's time to live, is the declared default,
-    or null.
+    or null. A feature table's moments are in UTC; so are labels that name no zone, beside them.
 
     Raises:
-        InputError: a column is missing or there twice, ``time`` holds no times, or the SQL of a view cannot be run.
+        InputError: a column is missing or there twice, ``time`` holds no times, or names a zone where those of a view's
+            input name none or the other way round, or the SQL of a view cannot be run.
     """
     import pyarrow as pa
 
@@ -47,7 +48,14 @@ def join(
         raise InputError(f"{time!r} holds no times", where="labels", fix="name a timestamp column")
     joined = labels
     for view in views:
-        found = _one(labels, time, view, source(view), memory, threads)
+        given = source(view)
+        if view.rows and view.event_time in given.schema.names:
+            kinds = {
+                "the labels": labels.schema.field(time).type,
+                next(iter(view.times)): given.schema.field(view.event_time).type,
+            }
+            clocks.same(view.name, kinds)
+        found = _one(labels, time, view, given, memory, threads)
         for name in found.column_names:
             if name in joined.column_names:
                 raise InputError(f"{name!r} is there twice", where=view.name, fix="rename the feature")

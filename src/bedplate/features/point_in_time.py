@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from bedplate import ids
 from bedplate.errors import InputError
-from bedplate.features import rows
+from bedplate.features import clocks, rows
 from bedplate.features.sql import check_inputs
 from bedplate.features.views import FeatureView, Periods
 from bedplate.records import FeatureSet, TableVersion, ViewRecord
@@ -148,7 +148,8 @@ def compute_view(
     ``touched`` it holds of entities only those with a row that came into a window, or left one, in that range.
 
     Raises:
-        InputError: the SQL cannot be run, names what it did not declare, or gives no or repeated entities.
+        InputError: the SQL cannot be run, names what it did not declare, or gives no or repeated entities; or times of
+            one input, or of ``asked``, name a zone and those of another name none.
     """
     import pyarrow as pa  # heavy: not every command computes features
 
@@ -157,11 +158,15 @@ def compute_view(
     with duck.connect(memory=memory, threads=1) as connection:
         if view.rows:
             return _of_rows(connection, view, read, as_of, asked, touched)
-        raw = {}
-        for name in view.times:
+        raw, kinds = {}, {}
+        for name, time in view.times.items():
+            stream = read(name)
+            if isinstance(time, str) and time in stream.schema.names:
+                kinds[name] = stream.schema.field(time).type
+                clocks.same(f"pipeline.py: {view.name}", kinds)
             # The name is random, so that no SQL written before now can name the rows that are not cut off.
             raw[name] = f"raw_{token_hex(16)}"
-            connection.register("incoming", read(name))
+            connection.register("incoming", stream)
             _run(connection, view, f"CREATE TEMP TABLE {duck.quote(raw[name])} AS FROM incoming")
             connection.unregister("incoming")
         return pa.concat_tables([_at(connection, view, raw, moment) for moment in as_of])
@@ -179,7 +184,14 @@ def _of_rows(
 
     (name,), keys = view.times, ", ".join(duck.quote(name) for name in view.entity)
     moments = [_plain(moment) for moment in as_of]
-    load_rows(connection, view, read(name))
+    stream = read(name)
+    if asked is not None and view.event_time in stream.schema.names:
+        kinds = {
+            "the rows that are joined": asked.schema.field(AS_OF).type,
+            name: stream.schema.field(view.event_time).type,
+        }
+        clocks.same(f"pipeline.py: {view.name}", kinds)
+    load_rows(connection, view, stream)
     cut = ", ".join(f"({i}, {_literal(moment)})" for i, moment in enumerate(moments)) or "(0, NULL)"
     plain = None if touched is None else (_literal(_plain(touched[0])), _literal(_plain(touched[1])))
     every = f"SELECT {keys}, m.turn, m.moment FROM ({rows.entities(view, plain)}) CROSS JOIN cuts m"

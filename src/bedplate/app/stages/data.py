@@ -247,6 +247,7 @@ def _asked(context: Context, view: "FeatureView") -> "pa.Table | None":
     """Whose features training asks for, and when: those of the rows that it joins a view of rows to."""
     import pyarrow as pa
 
+    from bedplate.features import clocks
     from bedplate.serve.state import AS_OF
 
     parameters = context.use_case.train.parameters
@@ -258,13 +259,15 @@ def _asked(context: Context, view: "FeatureView") -> "pa.Table | None":
         or view.name not in ([named] if isinstance(named, str) else named or ())
     ):
         return None
-    found = []
+    found, kinds = [], {}
     for name, result in ingested(context).items():
         names = context.system.tables.schema(result.table).names
         if parameters.get("table", name) != name or not {*view.entity, time} <= set(names):
             continue
         rows = access.reader(context.system, context.use_case).read(result.table, [*view.entity, time]).read_all()
+        kinds[name] = rows.schema.field(time).type
         found.append(rows.rename_columns([*view.entity, AS_OF]))
+    clocks.same("train.parameters.time", kinds)
     return pa.concat_tables(found, promote_options="permissive") if found else None
 
 
