@@ -1,7 +1,8 @@
 """Twenty releases let in under load, good and bad, with processes killed meanwhile: how many requests fail.
 
-Clients ask in an open loop, half on kept connections and half on a new one each, and never a second time. A bad release
-fails its readiness, hangs, answers no number, or fails one request in twenty; the time until it is rolled back is told.
+Clients ask in an open loop, on kept connections, on a new one each, and over gRPC, and never a second time: what gRPC's
+own client asks again by itself is no failure. A bad release fails its readiness, hangs, answers no number, or fails one
+request in twenty; the time until it is rolled back is told.
 
 Run: python benchmarks/swaps.py [--rate 100] [--requests 50000]   (at 100/s of each kind this takes nine minutes)
 """
@@ -15,8 +16,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
+
+import grpc
+from tritonclient.grpc import service_pb2
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the tests' releases, which are bad in every way
 
@@ -27,16 +32,18 @@ from bedplate.release.rollout import Step
 from bedplate.serve.spec import ReplicaSpec
 
 SWAPS, LIMIT, PATIENCE = 20, 30.0, 10.0
+KINDS = {"kept connections": 0, "a new connection each": 1, "gRPC": 0}
+"""Each kind of client, and how many of 50,000 requests of it may fail."""
+CHANNELS = 4
+METHOD = "/inference.GRPCInferenceService/ModelInfer"
 BODY = '{{"inputs":[{{"name":"X","shape":[1,3],"datatype":"FP32","data":[{:.4f},0.1,0.2]}}]}}'
 
 
-class Client:
-    """One open-loop client. What takes longer than ``PATIENCE``, breaks or is not 200 has failed."""
+class Client(ABC):
+    """One open-loop client. What takes longer than ``PATIENCE``, breaks or is refused has failed."""
 
-    def __init__(self, host: str, port: int, key: str, *, keep: bool) -> None:
-        self._address, self._keep = (host, port), keep
-        self._head = f"POST {INFER} HTTP/1.1\r\nhost: {host}:{port}\r\nauthorization: Bearer {key}\r\n"
-        self._free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+    def __init__(self) -> None:
+        self.asked = 0
         self.latencies: list[float] = []
         self.failed: list[str] = []
 
@@ -53,17 +60,32 @@ class Client:
 
     async def _ask(self, number: int) -> None:
         started = time.monotonic()
+        self.asked += 1
         try:
             async with asyncio.timeout(PATIENCE):
-                status = await self._once(number)
-        except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
-            self.failed.append(type(error).__name__)
-            return
-        if status != 200:
-            self.failed.append(str(status))
+                status = await self.once(number)
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, grpc.RpcError) as error:
+            status = error.code().name if isinstance(error, grpc.aio.AioRpcError) else type(error).__name__
+        if status != "200":
+            self.failed.append(status)
         self.latencies.append(time.monotonic() - started)
 
-    async def _once(self, number: int) -> int:
+    @abstractmethod
+    async def once(self, number: int) -> str:
+        """The status of one answer."""
+
+
+class HttpClient(Client):
+    """Over HTTP, on connections that are kept, or on a new one each."""
+
+    def __init__(self, address: str, key: str, *, keep: bool) -> None:
+        super().__init__()
+        host, _, port = address.rpartition(":")
+        self._address, self._keep = (host, int(port)), keep
+        self._head = f"POST {INFER} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {key}\r\n"
+        self._free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+
+    async def once(self, number: int) -> str:
         while self._free:  # one that the server closed meanwhile is not used, as in every client that keeps some
             reader, writer = self._free.pop()
             if not reader.at_eof():
@@ -71,7 +93,7 @@ class Client:
             writer.close()
         else:
             reader, writer = await asyncio.open_connection(*self._address)
-        body = BODY.format((number * 0.6180339887) % 1)
+        body = BODY.format(value(number))
         close = "" if self._keep else "connection: close\r\n"
         writer.write(f"{self._head}{close}content-length: {len(body)}\r\n\r\n{body}".encode())
         head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
@@ -81,20 +103,44 @@ class Client:
             self._free.append((reader, writer))
         else:
             writer.close()
-        return int(head.split(" ")[1])
+        return head.split(" ")[1]
 
 
-async def load(host: str, port: int, key: str, rate: float, requests: int) -> None:
-    """Both clients, until the line on standard input ends; prints what they saw."""
+class GrpcClient(Client):
+    """Over gRPC, on channels that are kept."""
+
+    def __init__(self, address: str, key: str) -> None:
+        super().__init__()
+        own = [("grpc.use_local_subchannel_pool", 1)]  # else all of them would share one connection
+        channels = [grpc.aio.insecure_channel(address, options=own) for _ in range(CHANNELS)]
+        self._calls = [channel.unary_unary(METHOD) for channel in channels]
+        self._metadata = (("authorization", f"Bearer {key}"),)
+
+    async def once(self, number: int) -> str:
+        message = service_pb2.ModelInferRequest(model_name=NAME)
+        message.inputs.add(name="X", datatype="FP32", shape=[1, 3]).contents.fp32_contents.extend(
+            (value(number), 0.1, 0.2)
+        )
+        await self._calls[number % CHANNELS](message.SerializeToString(), metadata=self._metadata)
+        return "200"
+
+
+def value(number: int) -> float:
+    """Spread over [0, 1)."""
+    return (number * 0.6180339887) % 1
+
+
+async def load(http: str, rpc: str, key: str, rate: float, requests: int) -> None:
+    """All clients, until the line on standard input ends; prints what they saw."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_reader(sys.stdin, stop.set)
-    clients = [Client(host, port, key, keep=keep) for keep in (True, False)]
+    clients = [*(HttpClient(http, key, keep=keep) for keep in (True, False)), GrpcClient(rpc, key)]
     await asyncio.gather(*(client.run(rate, requests, stop) for client in clients))
     for client in clients:
         client.latencies.sort()
     told = [
         {
-            "asked": len(client.latencies) + sum(not text.isdigit() for text in client.failed),
+            "asked": client.asked,
             "failed": client.failed,
             "p50": client.latencies[len(client.latencies) // 2],
             "p99": client.latencies[int(len(client.latencies) * 0.99)],
@@ -172,16 +218,15 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=50_000, help="requests of each kind, at least")
     parser.add_argument("--swaps", type=int, default=SWAPS)
     parser.add_argument("--spare", action="store_true", help="do not kill the replica that holds the connections")
-    parser.add_argument("--client", nargs=3, metavar=("HOST", "PORT", "KEY"), help=argparse.SUPPRESS)
+    parser.add_argument("--client", nargs=3, metavar=("HTTP", "GRPC", "KEY"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.client:
-        host, port, key = given.client
-        asyncio.run(load(host, int(port), key, given.rate, given.requests))
+        asyncio.run(load(*given.client, given.rate, given.requests))
         return
-    with tempfile.TemporaryDirectory() as folder, Served(Path(folder) / "home") as served:
-        host, _, port = served.url.removeprefix("http://").partition(":")
+    with tempfile.TemporaryDirectory() as folder, Served(Path(folder) / "home", grpc=0) as served:
+        (status,) = served.system.supervisor.status()
         command = [sys.executable, __file__, "--rate", str(given.rate), "--requests", str(given.requests)]
-        command += ["--client", host, port, served.system.token]
+        command += ["--client", status.url.removeprefix("http://"), status.grpc, served.system.token]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as client:
             assert client.stdin is not None
             assert client.stdout is not None
@@ -189,7 +234,7 @@ def main() -> None:
             client.stdin.write("enough\n")
             client.stdin.flush()
             told = json.loads(client.stdout.readline())
-    for kind, allowed, seen in zip(("kept connections", "a new connection each"), (0, 1), told, strict=True):
+    for (kind, allowed), seen in zip(KINDS.items(), told, strict=True):
         verdict = "ok" if len(seen["failed"]) <= allowed * max(1, seen["asked"] // 50_000) else "MISSED"
         print(
             f"{kind:22s} {seen['asked']:7,} asked, {len(seen['failed'])} failed {seen['failed'][:5]} ({verdict}); "

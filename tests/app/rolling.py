@@ -90,7 +90,8 @@ def counts(bound: float, turns: float) -> bytes:
 class Served:
     """An owner that serves version 1, which gives back what it gets, and its watcher; or one that takes a home over."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, grpc: int | None = None) -> None:
+        self._grpc = grpc
         self.system = System(settings.load({"BEDPLATE_HOME": str(root), "BEDPLATE_PORT": "0"}))
         self.system.serving = True
         self.who: Principal = self.system.identity.authenticate(self.system.token)
@@ -142,6 +143,7 @@ class Served:
             public_key=system.opened.signing_public, snapshot=system.home.run / "access.json",
             snapshot_key=system.home.keys / "access.pub", journal=endpoints.journal_of(system, NAME),
             online=system.online_location, drain=3.0,
+            grpc=self._grpc,
             batching=False,  # what is made up to measure batches would hang those that hang, before anybody asks
         )  # fmt: skip
         return endpoints.here(system, spec)

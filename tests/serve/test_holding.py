@@ -23,6 +23,8 @@ from bedplate.serve.sockets import listen
 from bedplate.serve.supervisor import Supervisor
 from tests.serve.held import LARGE
 from tests.serve.support import KEY, World, body, eventually, log_of
+from tests.serve.test_grpc import message
+from tests.serve.test_http2 import DATA, GOAWAY, HEADERS, Wire
 
 INFER = "/v2/models/linear/infer"
 
@@ -154,6 +156,33 @@ def test_replicas_are_killed_under_load_and_every_request_is_answered_once(
     assert load.failed == []
     logged = [(record["request_id"], record["id"]) for record in log_of(world)]
     assert sorted(logged) == sorted(load.answers.items())
+
+
+def test_of_a_killed_replica_all_calls_are_asked_again_but_those_answered_in_part(world: World) -> None:
+    with Supervisor(world.home) as supervisor:
+        supervisor.start(world.spec(grpc=0))
+        wire = Wire(supervisor.status()[0].grpc)
+        sent = message(1, 2, 3, id="stream")
+        wire.call(1, path="ModelStreamInfer")
+        wire.send(DATA, 0, 1, b"\0" + len(sent).to_bytes(4, "big") + sent)
+        wire.wait(DATA, 1)
+        wire.call(3)  # its message is still to come
+        wire.call(5, message(1, 2, 3, id="whole"))
+        assert wire.status(5)[0] == "0"
+
+        os.kill(supervisor.status()[0].pids[0], signal.SIGKILL)
+
+        ended = []
+        with contextlib.suppress(ConnectionError):
+            while True:
+                kind, _, number, payload = wire.read()
+                if kind == HEADERS:
+                    ended.append((number, dict(wire.headers.decode(payload))[b"grpc-status"]))
+                elif kind == GOAWAY:
+                    ended.append((number, payload))
+        wire.close()
+    assert ended == [(1, b"14"), (0, bytes(8))]
+    assert sorted(record["request_id"] for record in log_of(world)) == ["stream", "whole"]
 
 
 class Chain:

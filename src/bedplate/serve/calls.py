@@ -1,8 +1,9 @@
 """How far a replica has come on each connection of gRPC, in memory that outlives it: who held it says goodbye for it.
 
 Another process cannot go on with such a connection, whose tables and windows both sides keep. But a client asks again
-by itself, on a new connection, what a goodbye says that nobody saw (RFC 9113, 6.8). So the goodbye of a replica that
-was killed names the last call of which it had sent something: those behind it are asked again, their records are void.
+by itself, on a new connection, what a goodbye says that nobody saw (RFC 9113, 6.8). So of a replica that was killed
+each call of which it had sent a part is ended with a status, and the goodbye then names no call: what its client had
+whole is over for it, and all else is asked again. Records of what nobody got are void.
 """
 
 import array
@@ -10,16 +11,23 @@ import mmap
 import os
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from bedplate.http import places
-from bedplate.serve.rpc import GOAWAY, frame
+from bedplate.serve.hpack import literal
+from bedplate.serve.rpc import ENDS, GOAWAY, HEADERS, frame
 
+MOST = 256
+"""Calls at a time on one connection."""
 _PAGE = 4096
-_STATE = struct.Struct("<QQ")
+_STATE = struct.Struct("<QI")
+_CALL = struct.Struct("<I")
+_STATES = 0, _STATE.size + _CALL.size * MOST
 _CLAIM = struct.Struct("<Q40s")
-_CLAIMS, _MOST_CLAIMS = 64, 256
-_STRIDE = -(-(_CLAIMS + _CLAIM.size * _MOST_CLAIMS) // _PAGE) * _PAGE
+_ANSWERED = struct.Struct("<Q")
+_CLAIMS = -(-2 * _STATES[1] // _CLAIM.size) * _CLAIM.size
+_STRIDE = -(-(_CLAIMS + _CLAIM.size * MOST) // _PAGE) * _PAGE
+_KILLED = literal(b"grpc-status", b"14") + literal(b"grpc-message", b"the replica was killed while it answered")
 
 
 class Calls:
@@ -53,58 +61,73 @@ class Calls:
 
 
 class Said:
-    """What is said on one connection: bytes, the last call that has a part in them, and records of calls."""
+    """What is said on one connection: how many bytes, which calls they leave answered in part, and records of calls."""
 
     def __init__(self, calls: Calls, number: int) -> None:
         self._calls, self._number, self._at = calls, number, number * _STRIDE
-        self._bytes = self._now = self._claims = 0
+        self._now = self._claims = 0
+        self._open: dict[int, int] = {}
 
-    def say(self, size: int, last: int) -> None:
-        """So many bytes are sent next, in whole frames; ``last`` is the last call that was answered, in part or whole.
+    def say(self, size: int, partly: Collection[int]) -> None:
+        """``size`` bytes in all, whole frames, are sent next; after them ``partly`` are the calls answered in part.
 
         The state before stays beside it: which of the two is true is for the kernel to say.
         """
-        self._bytes += size
         self._now = 1 - self._now
-        _STATE.pack_into(self._calls.memory, self._at + _STATE.size * self._now, self._bytes, last)
+        at = self._at + _STATES[self._now]
+        for place, call in enumerate(partly):
+            _CALL.pack_into(self._calls.memory, at + _STATE.size + _CALL.size * place, call)
+        _STATE.pack_into(self._calls.memory, at, size, len(partly))
 
     def claim(self, call: int, record: str) -> None:
-        """A record of this id, at most 40 ASCII characters, is about a call."""
-        at = self._at + _CLAIMS + _CLAIM.size * (self._claims % _MOST_CLAIMS)
+        """A record of this id, at most 40 ASCII characters, is about what a call is answered next."""
+        at = self._open[call] = self._at + _CLAIMS + _CLAIM.size * (self._claims % MOST)
         self._claims += 1
-        _CLAIM.pack_into(self._calls.memory, at, call, record.encode("ascii"))
+        _CLAIM.pack_into(self._calls.memory, at, 0, record.encode("ascii"))
+
+    def answered(self, call: int, size: int) -> None:
+        """What was claimed of a call is answered, in part or whole, when ``size`` bytes in all are sent."""
+        at = self._open.pop(call, None)
+        if at is not None:
+            _ANSWERED.pack_into(self._calls.memory, at, size)
 
     def end(self) -> None:
         """The connection has ended: the place is as new."""
-        used = _CLAIMS + _CLAIM.size * min(self._claims, _MOST_CLAIMS)
+        used = _CLAIMS + _CLAIM.size * min(self._claims, MOST)
         self._calls.memory[self._at : self._at + used] = bytes(used)
         self._calls.give(self._number)
 
 
 def end(calls: int, number: int, connection: int) -> list[str]:
-    """Say goodbye on a connection whose process was killed, and end it; the ids of records about calls not answered.
+    """Say goodbye on a connection whose process was killed, and end it; the ids of records about what nobody got.
 
     ``calls`` and ``connection`` are descriptors. Where a frame was sent in part nothing can be said: the connection is
     reset, which no client takes for an end.
     """
     data = os.pread(calls, _STRIDE, number * _STRIDE)
-    states = [_STATE.unpack_from(data, _STATE.size * which) for which in (0, 1)]
+    states = [_STATE.unpack_from(data, at) for at in _STATES]
     with socket.socket(fileno=os.dup(connection)) as client:
         counted = places.counts(client)
-        said = [last for sent, last in states if counted is not None and sent == counted[1]]
-        if said:
-            _part(client, max(said))
+        if counted is None:  # its client has left: what became of the last answers nobody knows
+            sent = max(size for size, _ in states)
         else:
-            places.reset(client)
-    answered = max(said) if said else max(last for _, last in states)
-    made = _CLAIM.iter_unpack(data[_CLAIMS : _CLAIMS + _CLAIM.size * _MOST_CLAIMS])
-    return [record.rstrip(b"\0").decode("ascii") for call, record in made if call > answered]
+            sent = counted[1]
+            said = [(at, count) for at, (size, count) in zip(_STATES, states, strict=True) if size == sent]
+            if said:
+                at, count = said[0]
+                _part(client, struct.unpack_from(f"<{count}I", data, at + _STATE.size))
+            else:
+                places.reset(client)
+    made = _CLAIM.iter_unpack(data[_CLAIMS : _CLAIMS + _CLAIM.size * MOST])
+    return [record.rstrip(b"\0").decode("ascii") for at, record in made if record[0] and not 0 < at <= sent]
 
 
-def _part(client: socket.socket, last: int) -> None:
+def _part(client: socket.socket, partly: Collection[int]) -> None:
+    """End the calls that were answered in part, and have everything else asked again."""
+    ended = b"".join(frame(HEADERS, ENDS, call, _KILLED) for call in partly)
     client.setblocking(False)
     try:
-        client.send(frame(GOAWAY, 0, 0, last.to_bytes(4, "big") + bytes(4)))
+        client.send(ended + frame(GOAWAY, 0, 0, bytes(8)))
         client.shutdown(socket.SHUT_WR)
         left = array.array("B", bytes(1 << 16))
         while client.recv_into(left):  # what nobody read would make a reset of the end

@@ -21,7 +21,7 @@ from bedplate.http.streams import NoRoomError, Room
 from bedplate.serve import arrival as arrivals
 from bedplate.serve import codecs, messages, repository
 from bedplate.serve.arrival import Arrival
-from bedplate.serve.calls import Calls
+from bedplate.serve.calls import MOST, Calls
 from bedplate.serve.handlers import Inference, Outcome, unforeseen
 from bedplate.serve.hpack import literal
 from bedplate.serve.http2 import Http2Server
@@ -34,8 +34,6 @@ from bedplate.serve.wishes import Wish, Wishes
 SERVICE = "inference.GRPCInferenceService"
 _INFER, _STREAM = f"/{SERVICE}/ModelInfer".encode(), f"/{SERVICE}/ModelStreamInfer".encode()
 _TICK = 0.2
-_STREAMS = 256
-"""Calls at a time on one connection."""
 _UNIMPLEMENTED, _INTERNAL = 12, 13
 _CODES = {400: 3, 401: 16, 403: 7, 404: 5, 408: 4, 409: 9, 413: 8, 429: 8, 503: 14, 504: 4, 507: 14}
 """What the status of an error over HTTP is over gRPC."""
@@ -60,7 +58,7 @@ class GrpcServer:
         spec = inference.spec
         self._messages = Messages(spec.name, inference.signature, inference.served)
         room = inference.metrics.room or Room(spec.max_arriving)
-        self._server = Http2Server(self, room, most=spec.max_body, receipt=spec.receipt, streams=_STREAMS, calls=calls)
+        self._server = Http2Server(self, room, most=spec.max_body, receipt=spec.receipt, streams=MOST, calls=calls)
         self._repository = Repository(inference)
         self._methods = self._table()
         self._wishes: dict[bytes, Wish] = {

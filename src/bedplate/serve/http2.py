@@ -13,10 +13,10 @@ from bedplate.http.places import shut_down
 from bedplate.http.streams import Room
 from bedplate.serve.calls import Calls, Said
 from bedplate.serve.hpack import Decoder, HpackError
-from bedplate.serve.rpc import GOAWAY, MOST_UNSENT, Rpc, frame
+from bedplate.serve.rpc import ENDS, GOAWAY, HEADERS, MOST_UNSENT, Rpc, frame
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_DATA, _HEADERS, _RST, _SETTINGS, _PUSH, _PING, _WINDOW, _CONTINUATION = 0, 1, 3, 4, 5, 6, 8, 9
+_DATA, _RST, _SETTINGS, _PUSH, _PING, _WINDOW, _CONTINUATION = 0, 3, 4, 5, 6, 8, 9
 _END_STREAM, _END_HEADERS, _PADDED, _PRIORITY, _ACK = 1, 4, 8, 32, 1
 _NO_ERROR, _PROTOCOL, _FLOW, _CLOSED, _SIZE, _REFUSED, _COMPRESSION, _CALM = 0, 1, 3, 5, 6, 7, 9, 11
 _FRAME = 16_384
@@ -124,7 +124,10 @@ class Connection(asyncio.Protocol):
         self._out: list[bytes] = []
         self._flushing = False
         self._said: Said | None = None
-        self._answered = 0
+        self._written = 0
+        """Bytes for the client so far, in whole frames, sent or about to be."""
+        self._partly: set[int] = set()
+        """The calls that were answered in part."""
         self._descriptor = -1
         self._out_window = _FIRST_WINDOW
         self._window = max(_LEAST_HELD, 4 * server.window)
@@ -208,7 +211,7 @@ class Connection(asyncio.Protocol):
                 raise _BrokenError(_PROTOCOL, "a header block is interrupted")
             if kind == _DATA:
                 self._data(number, flags, data, start, end)
-            elif kind == _HEADERS:
+            elif kind == HEADERS:
                 self._headers(number, flags, data[start:end])
             else:
                 self._other(kind, number, flags, data[start:end])
@@ -310,7 +313,7 @@ class Connection(asyncio.Protocol):
                 seconds = _seconds(value)
         if not accepted or seconds == -1:
             status = b"\x08\x03" + (b"400" if accepted else b"415")
-            self.write(frame(_HEADERS, _END_HEADERS | _END_STREAM, number, status))
+            self.write(frame(HEADERS, ENDS, number, status))
             return
         rpc = self._rpcs[number] = Rpc(self, number, path, headers)
         rpc.ended = bool(flags & _END_STREAM)
@@ -334,7 +337,7 @@ class Connection(asyncio.Protocol):
         elif kind == _SETTINGS:
             self._settings(number, flags, payload)
         elif kind == _RST:
-            rpc = self._rpcs.pop(number, None)
+            rpc = self._forget(number)
             if not number or len(payload) != 4 or (number > self._last and not self._leaving):
                 raise _BrokenError(_PROTOCOL, "a stream is reset that was not opened")
             if rpc is not None:
@@ -393,6 +396,7 @@ class Connection(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         """Send bytes, with whatever else is sent in this turn of the loop."""
         self._out.append(data)
+        self._written += len(data)
         if not self._flushing:
             self._flushing = True
             self.loop.call_soon(self._flush)
@@ -403,19 +407,31 @@ class Connection(asyncio.Protocol):
         if out and self._transport is not None and not self._transport.is_closing():
             data = b"".join(out)
             if self._said is not None:
-                self._said.say(len(data), self._answered)
+                self._said.say(self._written, self._partly)
             self._transport.write(data)
 
     def claim(self, number: int, record: str) -> None:
-        """A record of this id is about a call."""
+        """A record of this id is about what a call is answered next."""
         if self._said is not None:
             self._said.claim(number, record)
+
+    def _begin(self, number: int) -> None:
+        """A part of an answer was written."""
+        self._partly.add(number)
+        if self._said is not None:
+            self._said.answered(number, self._written)
+
+    def _forget(self, number: int) -> Rpc | None:
+        """A call is over: what was written is all that its client gets."""
+        self._partly.discard(number)
+        if self._said is not None:
+            self._said.answered(number, self._written)
+        return self._rpcs.pop(number, None)
 
     def send(self, number: int, rpc: Rpc, head: bytes, data: bytes, tail: bytes) -> None:
         """Send what a call answers: headers, data and, at its end, trailers."""
         if head:
-            self._answered = max(self._answered, number)
-            self.write(frame(_HEADERS, _END_HEADERS, number, head))
+            self.write(frame(HEADERS, _END_HEADERS, number, head))
         size = len(data)
         if not rpc.unsent and size <= _FRAME and size <= rpc.out_window and size <= self._out_window:
             rpc.out_window -= size
@@ -424,18 +440,20 @@ class Connection(asyncio.Protocol):
                 self.write(frame(_DATA, 0, number, data))
             if tail:
                 self.end(number, rpc, tail)
+            else:
+                self._begin(number)
             return
+        self._begin(number)
         rpc.unsent += data
         rpc.tail = tail
         self._pump(number, rpc)
 
     def end(self, number: int, rpc: Rpc, headers: bytes) -> None:
         """Send the last headers of a call, and forget it."""
-        self._answered = max(self._answered, number)
-        self.write(frame(_HEADERS, _END_HEADERS | _END_STREAM, number, headers))
+        self.write(frame(HEADERS, ENDS, number, headers))
         if not rpc.ended:
             self.write(frame(_RST, 0, number, bytes(4)))
-        self._rpcs.pop(number, None)
+        self._forget(number)
         rpc.close()
         self._resets = max(0, self._resets - 1)
         if self._leaving and not self._rpcs:
@@ -470,7 +488,7 @@ class Connection(asyncio.Protocol):
 
     def _reset(self, number: int, rpc: Rpc, code: int) -> None:
         self.write(frame(_RST, 0, number, code.to_bytes(4, "big")))
-        self._rpcs.pop(number, None)
+        self._forget(number)
         rpc.close()
         rpc.cancel()
 

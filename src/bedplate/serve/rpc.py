@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 MOST_UNSENT = 1 << 20
 """Bytes that wait for a client to take them, from which on a stream waits and nothing more is read from a socket."""
-GOAWAY, WINDOW_UPDATE = 7, 8
+HEADERS, GOAWAY, WINDOW_UPDATE = 1, 7, 8
+ENDS = 5
+"""Flags of headers that are whole and the last of a call."""
 _ENCODINGS = {b"gzip": 31, b"deflate": 15}
 _ANSWER = (
     b"\x88" + literal(b"content-type", b"application/grpc") + literal(b"grpc-accept-encoding", b"identity,deflate,gzip")
