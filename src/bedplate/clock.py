@@ -34,6 +34,11 @@ def milliseconds(moment: datetime | None = None) -> int:
     return ((now() if moment is None else moment) - _EPOCH) // timedelta(milliseconds=1)
 
 
+def microseconds() -> int:
+    """:func:`now` in whole microseconds since 1970, at a fifth of what a date costs: every read of features asks."""
+    return time.time_ns() // 1000 if _frozen is None else (_frozen - _EPOCH) // timedelta(microseconds=1)
+
+
 def of_milliseconds(milliseconds: int) -> datetime:
     """The moment so many milliseconds after the beginning of 1970."""
     return _EPOCH + timedelta(milliseconds=milliseconds)

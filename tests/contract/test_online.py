@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -223,10 +224,27 @@ def test_lmdb_an_old_state_that_is_read_is_waited_for(tmp_path: Path, monkeypatc
     with store._begin() as transaction:
         with pytest.raises(StorageError, match="somebody reads an old state"):
             store.erase("view", {b"person": None})
-        assert transaction.get(store._prefix("view") + b"person") == b"1"
+        assert transaction.get(store._prefixes["view"] + b"person") == b"1"
     store.erase("view", {b"person": None})
     assert b"person" not in (tmp_path / "data.mdb").read_bytes()
     assert store.get("view", b"other") == b"2"
+    store.close()
+
+
+def test_lmdb_others_write_while_an_old_state_is_waited_for(tmp_path: Path) -> None:
+    store = LmdbOnline(tmp_path)
+    store.put_many("view", {b"person": b"1"})
+    with store._begin() as transaction:
+        erasing = threading.Thread(target=store.erase, args=("view", {b"person": None}))
+        erasing.start()
+        while store.version("view") == 1:  # until it is erased, and what it left behind is not
+            time.sleep(0.001)
+        store.put_many("view", {b"other": b"2"})
+        assert erasing.is_alive()
+        assert transaction.get(store._prefixes["view"] + b"person") == b"1"
+    erasing.join()
+    assert b"person" not in (tmp_path / "data.mdb").read_bytes()
+    assert dict(store.items("view")) == {b"other": b"2"}
     store.close()
 
 

@@ -17,7 +17,7 @@ KEYS: dict[str, tuple[Any, ...]] = {
     "text": ((TEXTS, pa.string()),),
     "pair": ((INTEGERS, pa.int64()), (TEXTS, pa.string())),
 }
-TIMES = st.one_of(st.none(), st.integers(0, 6))
+TIMES = st.one_of(st.none(), st.integers(0, 6), st.sampled_from([-(1 << 62), 1 << 40, 1 << 62]))
 VALUES = st.one_of(st.none(), st.integers(0, 3))
 
 
@@ -53,7 +53,8 @@ def test_a_stream_gives_what_a_look_at_every_row_does(kind: str, data: st.DataOb
     parts = (table(rows[i : i + size], schema.types) for i in range(0, len(rows), size))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(before, "_HELD", data.draw(st.sampled_from([0, 1 << 20])))  # what is not newest is dropped soon
-        found = newest_before(table(asked, kinds), parts, schema, at_moment=at_moment)
+        threads = data.draw(st.sampled_from([1, 2]))
+        found = newest_before(table(asked, kinds), parts, schema, at_moment=at_moment, threads=threads)
     times = found.column(0).cast(pa.int64())
     assert list(zip(times.to_pylist(), *(c.to_pylist() for c in found.columns[1:]), strict=True)) == by_hand(
         asked, rows, len(keys), at_moment=at_moment

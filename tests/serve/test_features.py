@@ -125,6 +125,27 @@ def test_who_may_ask_for_what(url: str, key: str, body: Any, status: int, said: 
     assert (answer.status_code, said in answer.text) == (status, True), answer.text
 
 
+@pytest.mark.parametrize(
+    ("more", "headers", "status"),
+    [
+        (0, {}, 200),
+        (64 << 10, {}, 413),
+        (0, {"origin": "http://elsewhere.example"}, 403),
+        (0, {"host": "elsewhere.example"}, 421),
+        (0, {"x-request-timeout-ms": "soon"}, 400),
+        (0, {"authorization": "Bearer nobody"}, 401),
+    ],
+)
+def test_what_came_at_once_is_answered_like_what_came_in_pieces(
+    url: str, more: int, headers: dict[str, str], status: int
+) -> None:
+    body = msgspec.json.encode({"view": "recent", "keys": [7, 8, 9]}) + b" " * more
+    with client(url) as http:
+        at_once = http.post("/v1/features", content=body, headers=headers)
+        in_pieces = http.post("/v1/features", content=iter([body]), headers=headers)
+    assert (at_once.status_code, at_once.text) == (status, in_pieces.text)
+
+
 def test_each_read_is_on_record_and_names_no_entity(url: str, world: World) -> None:
     folder = world.home.journal / READS
 

@@ -25,6 +25,8 @@ _NEWEST = "newest_rows"
 _COLUMNS = "DESCRIBE rows_of_view"
 _AT_ONCE = 1 << 20
 """Rows that are looked at together: for each of them, what is asked for is looked up anew."""
+_THREADS = 4
+"""Most that look at rows at once: what they keep, one keeps at a time, and each holds what it looks at."""
 _NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT",
             "UHUGEINT", "FLOAT", "DOUBLE", "BOOLEAN", "DECIMAL")  # fmt: skip
 _AGGREGATES = {"sum": "sum", "mean": "avg", "min": "min", "max": "max"}
@@ -144,12 +146,17 @@ def newest_of(
     keys = [f"TRY_CAST({quoted} AS {kinds[name]})" for name, quoted in zip(view.entity, entity, strict=True)]
     values = ", ".join(duck.quote(name) for name in columns)
     given = f"SELECT {', '.join(keys)}, {duck.quote(time)}::TIMESTAMP, {values} FROM {table}"
+    ((threads,),) = connection.execute("SELECT current_setting('threads')").fetchall()
     stream: Any = connection.sql(given).to_arrow_reader(_AT_ONCE)
     schema = pa.schema([pa.field(str(i), field.type) for i, field in enumerate(stream.schema)])
     named = (pa.RecordBatch.from_arrays(batch.columns, schema=schema) for batch in stream)
     try:
         found = newest_before(
-            asked.drop_columns([PLACE]), rebatch(named, schema, _AT_ONCE), schema, at_moment=at_moment
+            asked.drop_columns([PLACE]),
+            rebatch(named, schema, _AT_ONCE),
+            schema,
+            at_moment=at_moment,
+            threads=min(threads, _THREADS),
         )
     except OSError:  # as a stream says what DuckDB would, with a value of a row in its text
         raise duckdb.DataError(f"the rows of {table} cannot be made") from None

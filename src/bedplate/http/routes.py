@@ -102,7 +102,8 @@ class Route(msgspec.Struct, frozen=True):
     otherwise. ``public`` routes are reached without authentication, and still declare everything. ``render`` gives
     errors the form of a protocol that has its own, ``error_type`` says which. ``twin`` marks a second address of a
     route that is documented under its first. ``lenient``: its handler takes null for absent, and numbers as text.
-    ``waits`` is found out: whether the handler is a coroutine function.
+    ``at_once``: its handler is one that never waits, so that a server may have it answer without a task. ``waits`` is
+    found out: whether the handler is a coroutine function.
     """
 
     method: str
@@ -123,6 +124,7 @@ class Route(msgspec.Struct, frozen=True):
     error_type: Any = None
     twin: bool = False
     lenient: bool = False
+    at_once: bool = False
     waits: bool = False
 
     def __post_init__(self) -> None:

@@ -59,55 +59,60 @@ class Online(Protocol):
         """Let go of files and memory."""
 
 
+class _Names(dict[str, str]):
+    """The namespace of the whole store that each namespace of a use case is."""
+
+    def __init__(self, use_case: str) -> None:
+        super().__init__()
+        self._use_case = use_case
+
+    def __missing__(self, namespace: str) -> str:
+        check_namespace(namespace)
+        made = self[namespace] = f"{self._use_case}/{namespace}"
+        return made
+
+
 class Scoped:
     """The part of a store that is one use case's: views of the same name in two use cases are two namespaces."""
 
     def __init__(self, store: Online, use_case: str) -> None:
         self._store = store
         self.waits = store.waits
-        self._use_case = use_case
-        self._names: dict[str, str] = {}
-
-    def _name(self, namespace: str) -> str:
-        known = self._names.get(namespace)
-        if known is None:
-            check_namespace(namespace)
-            known = self._names[namespace] = f"{self._use_case}/{namespace}"
-        return known
+        self._names = _Names(use_case)
 
     def get(self, namespace: str, key: bytes) -> bytes | None:
         """As :meth:`Online.get`."""
-        return self._store.get(self._name(namespace), key)
+        return self._store.get(self._names[namespace], key)
 
     def get_many(self, namespace: str, keys: Sequence[bytes]) -> list[bytes | None]:
         """As :meth:`Online.get_many`."""
-        return self._store.get_many(self._name(namespace), keys)
+        return self._store.get_many(self._names[namespace], keys)
 
     def put_many(
         self, namespace: str, items: Mapping[bytes, bytes] | Iterable[tuple[bytes, bytes]], *, replace: bool = False
     ) -> int:
         """As :meth:`Online.put_many`."""
-        return self._store.put_many(self._name(namespace), items, replace=replace)
+        return self._store.put_many(self._names[namespace], items, replace=replace)
 
     def delete(self, namespace: str, keys: Iterable[bytes]) -> int:
         """As :meth:`Online.delete`."""
-        return self._store.delete(self._name(namespace), keys)
+        return self._store.delete(self._names[namespace], keys)
 
     def erase(self, namespace: str, left: Mapping[bytes, bytes | None]) -> int:
         """As :meth:`Online.erase`."""
-        return self._store.erase(self._name(namespace), left)
+        return self._store.erase(self._names[namespace], left)
 
     def items(self, namespace: str) -> Iterator[tuple[bytes, bytes]]:
         """As :meth:`Online.items`."""
-        return self._store.items(self._name(namespace))
+        return self._store.items(self._names[namespace])
 
     def version(self, namespace: str) -> int:
         """As :meth:`Online.version`."""
-        return self._store.version(self._name(namespace))
+        return self._store.version(self._names[namespace])
 
     def count(self, namespace: str) -> int:
         """As :meth:`Online.count`."""
-        return self._store.count(self._name(namespace))
+        return self._store.count(self._names[namespace])
 
     def close(self) -> None:
         """Let go of the whole store."""

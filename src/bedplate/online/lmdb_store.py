@@ -24,7 +24,8 @@ _ERASURES = b"\x00\x00"
 _ZEROS = b"\x02"
 _SPARE_PAGES = 1 << 17
 """More pages than LMDB keeps in memory between two changes (``MDB_IDL_UM_MAX``)."""
-_PATIENCE = 10.0
+_PATIENCE, _HELD_UP = 10.0, 0.02
+"""Seconds to wait for whoever reads an old state, and seconds of them in which others may not write."""
 
 
 @dataclass
@@ -80,6 +81,15 @@ def _open(location: Path, read_only: bool, map_size: int) -> lmdb.Environment:
 _shared = _Shared()  # one per process, because the limit it keeps is per process
 
 
+class _Prefixes(dict[str, bytes]):
+    """What stands before the keys of each namespace."""
+
+    def __missing__(self, namespace: str) -> bytes:
+        check_namespace(namespace)
+        made = self[namespace] = b"\x01" + hashlib.sha256(namespace.encode()).digest()[:8]
+        return made
+
+
 class LmdbOnline:
     """The :class:`bedplate.online.Online` port on LMDB.
 
@@ -92,18 +102,10 @@ class LmdbOnline:
     def __init__(self, location: Path, *, read_only: bool = False, map_size: int = _INITIAL_MAP) -> None:
         self._location = location.absolute()
         self._read_only = read_only
-        self._prefixes: dict[str, bytes] = {}
+        self._prefixes = _Prefixes()
         self._opened = _shared.acquire(self._location, read_only, map_size)
         self._environment = self._opened.environment
         self._closed = False
-
-    def _prefix(self, namespace: str) -> bytes:
-        known = self._prefixes.get(namespace)
-        if known is None:
-            check_namespace(namespace)
-            known = b"\x01" + hashlib.sha256(namespace.encode()).digest()[:8]
-            self._prefixes[namespace] = known
-        return known
 
     def _begin(self) -> lmdb.Transaction:
         try:
@@ -114,15 +116,21 @@ class LmdbOnline:
 
     def get(self, namespace: str, key: bytes) -> bytes | None:
         """The value under ``key``, or None."""
-        with self._begin() as transaction:
-            return cast("bytes | None", transaction.get(self._prefix(namespace) + key))
+        transaction = self._begin()
+        try:
+            return cast("bytes | None", transaction.get(self._prefixes[namespace] + key))
+        finally:
+            transaction.abort()  # keeps it for the next read, where committing ends it: half of what a read takes
 
     def get_many(self, namespace: str, keys: Sequence[bytes]) -> list[bytes | None]:
         """The values under ``keys``, in their order, from one moment."""
-        prefix = self._prefix(namespace)
-        with self._begin() as transaction:
+        prefix = self._prefixes[namespace]
+        transaction = self._begin()
+        try:
             get = cast("Callable[[bytes], bytes | None]", transaction.get)  # copies: no buffers are asked for
             return [get(prefix + key) for key in keys]
+        finally:
+            transaction.abort()  # as above
 
     def put_many(
         self, namespace: str, items: Mapping[bytes, bytes] | Iterable[tuple[bytes, bytes]], *, replace: bool = False
@@ -133,7 +141,7 @@ class LmdbOnline:
             InputError: a key is empty or longer than 400 bytes.
             StorageError: opened for reading only, or the disk refused; nothing was stored.
         """
-        prefix = self._prefix(namespace)
+        prefix = self._prefixes[namespace]
         pairs = sorted(items.items() if isinstance(items, Mapping) else items)
         check_keys(key for key, _ in pairs)
         drop = None if not replace else {key for key, _ in pairs}
@@ -141,7 +149,7 @@ class LmdbOnline:
 
     def delete(self, namespace: str, keys: Iterable[bytes]) -> int:
         """Forget ``keys``; gives the namespace's new version."""
-        prefix = self._prefix(namespace)
+        prefix = self._prefixes[namespace]
         return self._write(prefix, [(prefix + key, None) for key in keys], None)
 
     def erase(self, namespace: str, left: Mapping[bytes, bytes | None]) -> int:
@@ -155,14 +163,14 @@ class LmdbOnline:
         Raises:
             StorageError: opened for reading only, or a reader holds on to an old state: ask again.
         """
-        prefix, file = self._prefix(namespace), self._location / "data.mdb"
+        prefix, file = self._prefixes[namespace], self._location / "data.mdb"
         version = self._write(prefix, [(prefix + key, value) for key, value in left.items()], None)
         self._growing(_count_erasure)
-        self._growing(self._wipe)  # after it wiped the spare pages, as after any erasure
+        self._wipe()  # after the spare pages were wiped, as before any change that follows an erasure
         gone = [prefix + key for key, value in left.items() if value is None]
         if lmdb_pages.holds(file, gone):  # where a page ends is told by a key that once was in it
             self._write_anew()
-            self._growing(self._wipe)
+            self._wipe()
             if lmdb_pages.holds(file, gone):
                 raise StorageError("bytes of erased features are still on the disk", where=str(file))
         return version
@@ -176,18 +184,27 @@ class LmdbOnline:
                         target.put(key, value, append=True)
                 self._growing(lambda transaction: _refill(transaction, copy, self._environment))
 
-    def _wipe(self, transaction: lmdb.Transaction) -> int:
-        """Wipe what is not in use, while ``transaction`` keeps others from writing; it changes nothing itself."""
+    def _wipe(self) -> None:
+        """Wipe what is not in use, once nobody reads an old state."""
         until = time.monotonic() + _PATIENCE
-        while self._environment.reader_check() or _oldest(self._environment) < transaction.id() - 1:
+        while not self._growing(self._wipe_now):
             if time.monotonic() > until:
                 raise StorageError(
                     "bytes of erased features are still on the disk, because somebody reads an old state",
                     where=str(self._location), fix="run it again in a moment",
                 )  # fmt: skip
+            time.sleep(_HELD_UP)
+
+    def _wipe_now(self, transaction: lmdb.Transaction) -> bool:
+        """Wipe what is not in use, while ``transaction`` keeps others from writing; it changes nothing itself. Whether
+        it was: whoever reads an old state for long must not keep others from writing as long."""
+        until = time.monotonic() + _HELD_UP
+        while self._environment.reader_check() or _oldest(self._environment) < transaction.id() - 1:
+            if time.monotonic() > until:
+                return False
             time.sleep(0.001)
         lmdb_pages.wipe(self._location / "data.mdb")
-        return 0
+        return True
 
     def _use_spare_pages(self, transaction: lmdb.Transaction) -> None:
         """Have each page that LMDB keeps for the next change hold zeros; ``transaction`` is one to abort."""
@@ -234,7 +251,7 @@ class LmdbOnline:
 
     def items(self, namespace: str) -> Iterator[tuple[bytes, bytes]]:
         """Every key and its value, from one moment: that of the first."""
-        prefix = self._prefix(namespace)
+        prefix = self._prefixes[namespace]
         with self._begin() as transaction:
             for key in _keys(transaction, prefix):
                 value = transaction.get(key)
@@ -244,12 +261,12 @@ class LmdbOnline:
     def version(self, namespace: str) -> int:
         """How many batches changed the namespace; 0 when it was never written."""
         with self._begin() as transaction:
-            return _number(transaction.get(_stamp(self._prefix(namespace))))
+            return _number(transaction.get(_stamp(self._prefixes[namespace])))
 
     def count(self, namespace: str) -> int:
         """How many keys the namespace holds. Walks them."""
         with self._begin() as transaction:
-            return sum(1 for _ in _keys(transaction, self._prefix(namespace)))
+            return sum(1 for _ in _keys(transaction, self._prefixes[namespace]))
 
     def close(self) -> None:
         """Let go of the file; the last user in this process closes it."""

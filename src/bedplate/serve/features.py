@@ -89,6 +89,7 @@ class Features:
                 "POST", "/v1/features", "read", own, READ, limits, self._answer, name="features",
                 summary="Features of entities by key", render=failure, error_type=Failure,
                 request_type=FeaturesRequest, response_type=FeaturesResponse,
+                at_once=not (self._store.waits or self._spec.mode == "durable"),
             ),
         ]  # fmt: skip
 
@@ -133,10 +134,10 @@ class Features:
         Raises:
             UnavailableError: it cannot be.
         """
-        loop = asyncio.get_running_loop()
         written: asyncio.Future[StorageError | None] | None = None
         done = None
         if self._spec.mode == "durable":
+            loop = asyncio.get_running_loop()
             written = loop.create_future()
             done = partial(_tell, loop, written)
         read = FeatureRead(

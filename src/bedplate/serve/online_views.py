@@ -6,7 +6,7 @@ needs nothing else: a replica in the path of a request, the owner, a program of 
 
 import struct
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -20,6 +20,7 @@ VIEWS = "bedplate.views"
 READS = "reads"
 """The folder, beside the prediction log of an endpoint, with the log of what was read by key at its replicas."""
 _LOOK_AGAIN = 1.0
+_MOMENT = struct.Struct("<q").unpack_from
 
 Reason = Literal["", "unknown", "stale"]
 
@@ -47,7 +48,7 @@ class Published(msgspec.Struct, frozen=True, kw_only=True):
     as_of: str
 
 
-class Found(NamedTuple):
+class Found(msgspec.Struct, frozen=True, gc=False):
     """The features of one entity, in order, None where there is none; ``moment`` is what they are of, in microseconds
     since 1970, and 0 for an entity that is not known. ``missing`` says why defaults stand for all of them."""
 
@@ -79,11 +80,10 @@ class Lookup:
         self.view, self.about = view, published(store, view)
         if len(self.about.declared.entity) != 1:
             raise NotFoundError(f"{view!r} is a view of pairs, which are not read by one key", fix="name another view")
-        self._store = store
+        self._get, self._get_many = store.get, store.get_many
         self._looked = clock.monotonic()
         columns = self.about.columns
-        layout = struct.Struct(f"<4sq{len(columns)}f")
-        self._unpack, self._size = layout.unpack, layout.size
+        self._unpack = struct.Struct(f"<12x{len(columns)}f").unpack
         self._schema = schema_of(columns)
         self._missing = float(MISSING)
         defaults = self.about.declared.defaults
@@ -104,21 +104,28 @@ class Lookup:
             IntegrityError: the store holds another shape of the view: look it up again.
             UnavailableError: the store does not answer.
         """
-        return self._found(self._store.get(self.view, key_of(key)))
+        return self._found(self._get(self.view, key_of(key)))
 
     def get_many(self, keys: Sequence[int]) -> list[Found]:
         """The features of several entities, by one question to the store. Raises as :meth:`get`."""
-        return list(map(self._found, self._store.get_many(self.view, list(map(key_of, keys)))))
+        return list(map(self._found, self._get_many(self.view, list(map(key_of, keys)))))
 
     def _found(self, data: bytes | None) -> Found:
         if data is None:
             return Found(self._absent, 0, "unknown")
-        if len(data) != self._size or not data.startswith(self._schema):
-            raise IntegrityError("the features of the view were changed while they were read", fix="ask again")
-        fields = self._unpack(data)
-        moment, values = fields[1], fields[2:]
-        if self._ttl is not None and clock.now().timestamp() * 1e6 - moment > self._ttl:
+        try:
+            values: tuple[float, ...] = self._unpack(data)
+        except struct.error:
+            raise _changed() from None
+        if not data.startswith(self._schema):
+            raise _changed()
+        (moment,) = _MOMENT(data, 4)
+        if self._ttl is not None and clock.microseconds() - moment > self._ttl:
             return Found(self._absent, moment, "stale")
         if self._missing in values:
             return Found(tuple([None if value == self._missing else value for value in values]), moment)
         return Found(values, moment)
+
+
+def _changed() -> IntegrityError:
+    return IntegrityError("the features of the view were changed while they were read", fix="ask again")

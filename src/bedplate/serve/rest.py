@@ -75,8 +75,11 @@ class RestApplication:
         self._room = inference.metrics.room = Room(spec.max_arriving)
         self.draining = False
         self.table = self._routes()
+        self._at_once: dict[tuple[str, str], Route] = {}
         for route in routes:
             self.table.mount(route)
+            if route.at_once:
+                self._at_once[route.method, route.path] = route
         self._others = Application(
             self.table,
             _authorization,
@@ -189,9 +192,15 @@ class RestApplication:
         self._reply(protocol, status, headers, body)
 
     def at_once(self, scope: Head, protocol: Exchange) -> bool:
-        """Answer an inference whose body is here without a task; False where :meth:`Inference.immediate` says no."""
+        """Answer a request whose body is here without a task: an inference, where :meth:`Inference.immediate` says so,
+        or what a route of its own answers at once. False for all others."""
         inference = self._inference
-        if scope.path != self._hot or scope.method != "POST" or not inference.immediate(protocol.connection):
+        if scope.path != self._hot or scope.method != "POST":
+            route = self._at_once.get((scope.method, scope.path))
+            if route is not None:
+                self._reply(protocol, *self._answered(route, scope, protocol))
+            return route is not None
+        if not inference.immediate(protocol.connection):
             return False
         started = perf_counter()
         inference.metrics.in_flight += 1
@@ -213,6 +222,22 @@ class RestApplication:
         except Exception as error:  # noqa: BLE001  as above
             self._settle(protocol, None, error)
 
+    def _answered(self, route: Route, scope: Head, protocol: Exchange) -> tuple[int, list[tuple[str, str]], bytes]:
+        """What a route that never waits answers, after the checks of :func:`bedplate.http.dispatch`."""
+        try:
+            self._check_site(scope)
+            request = Request(scope.method, scope.path, headers=scope.headers)
+            request.depth = route.limits.depth
+            authorization = _authorization(request)
+            request.decision = self._authorise(authorization, route.action, route.resource(request.params), request)
+            if (scope.length or 0) > route.limits.body:
+                raise too_large(route.limits.body)
+            request.body = protocol.here() or b""
+            response = _at_its_end(route.handler(request))
+        except Exception as error:  # noqa: BLE001  as above
+            return _refused(error)
+        return response.status, response.headers, response.body
+
     def _settle(self, protocol: Exchange, call: RestCall | None, outcome: Outcome) -> None:
         """Answer with what came of a request; without a ``call`` it is an error."""
         self._inference.metrics.in_flight -= 1
@@ -233,11 +258,15 @@ class RestApplication:
             headers.append(_CLOSE)
         protocol.response_bytes(status, headers, body)
 
-    def _admitted(self, scope: Head, started: float) -> tuple[Arrival, Admitted]:
+    def _check_site(self, scope: Head) -> None:
         headers = scope.headers
         self._hosts.check(headers.get("host", ""))
         if headers.get("origin") or headers.get("sec-fetch-site"):
             self._origin.check(Request("POST", scope.path, headers=headers))
+
+    def _admitted(self, scope: Head, started: float) -> tuple[Arrival, Admitted]:
+        self._check_site(scope)
+        headers = scope.headers
         arrival = arrivals.of(started, headers)
         return arrival, self._inference.admit(headers.get("authorization"), self._inference.resource, arrival)
 
@@ -268,6 +297,17 @@ class RestApplication:
         if size is None:
             return [_JSON, prediction], text
         return [_BYTES, prediction, (HEADER_LENGTH, str(size))], text
+
+
+def _at_its_end(answering: Any) -> Response:
+    """What a coroutine gives that never waits."""
+    try:
+        answering.send(None)
+    except StopIteration as end:
+        answer: Response = end.value
+        return answer
+    answering.close()
+    raise RuntimeError("a route that answers at once waits")
 
 
 def _refused(error: Exception) -> tuple[int, list[tuple[str, str]], bytes]:
