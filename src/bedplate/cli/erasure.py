@@ -8,7 +8,7 @@ import typer
 from bedplate.cli.options import HomeOption, JsonOption, ReasonOption, UseCaseName, noun
 from bedplate.cli.output import emit
 from bedplate.cli.session import connect
-from bedplate.cli.words import listed, moment, number
+from bedplate.words import listed, moment, number
 
 if TYPE_CHECKING:
     from bedplate.app.table_reports import ErasureReport, ExpiryReport, HoldReport

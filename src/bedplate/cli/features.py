@@ -8,7 +8,7 @@ import typer
 from bedplate.cli.options import HomeOption, JsonOption, UseCaseName, noun
 from bedplate.cli.output import emit, table
 from bedplate.cli.session import connect
-from bedplate.cli.words import listed, moment, number
+from bedplate.words import listed, moment, number
 
 if TYPE_CHECKING:
     from bedplate.app.feature_reports import FeatureValues, Materialised, SkewReport, ViewLine, ViewReport

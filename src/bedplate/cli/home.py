@@ -9,7 +9,7 @@ import typer
 from bedplate.cli.options import HomeOption, JsonOption
 from bedplate.cli.output import emit
 from bedplate.cli.session import connect
-from bedplate.cli.words import size
+from bedplate.words import size
 
 if TYPE_CHECKING:
     from bedplate.app.read_models import BackupReport, GcReport, RestoreReport

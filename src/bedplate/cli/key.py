@@ -8,7 +8,7 @@ import typer
 from bedplate.cli.options import HomeOption, JsonOption, noun
 from bedplate.cli.output import emit, table
 from bedplate.cli.session import connect
-from bedplate.cli.words import moment
+from bedplate.words import moment
 
 if TYPE_CHECKING:
     from bedplate.app.read_models import Key, NewKey

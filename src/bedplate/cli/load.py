@@ -10,7 +10,7 @@ import typer
 from bedplate.cli.options import HomeOption, JsonOption
 from bedplate.cli.output import emit, table
 from bedplate.cli.session import connect
-from bedplate.cli.words import estimate
+from bedplate.words import estimate
 
 if TYPE_CHECKING:
     from bedplate.app.read_models import LoadReport

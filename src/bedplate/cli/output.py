@@ -54,7 +54,7 @@ def show_error(error: BedplateError, *, as_json: bool) -> None:
 def error_lines(error: BedplateError) -> list[str]:
     """What, where and fix; for a use case every problem, with its line and a caret under the place."""
     problems = error.problems if isinstance(error, UseCaseError) else ()
-    lines = [f"Error: {error.message}"]
+    lines = [f"Error: {error.message.splitlines()[0] if problems else error.message}"]
     if error.where:
         lines.append(f"Where: {error.where}")
     source = _source(error.where) if problems else []

@@ -10,8 +10,8 @@ import typer
 from bedplate.cli.options import HomeOption, JsonOption, UseCasePath
 from bedplate.cli.output import emit, table
 from bedplate.cli.session import connect
-from bedplate.cli.words import clip, money, number, seconds
 from bedplate.errors import InputError
+from bedplate.words import clip, money, number, seconds
 
 if TYPE_CHECKING:
     from bedplate.app.read_models import PlanOption, PlanReport

@@ -10,7 +10,7 @@ import typer
 from bedplate.cli.options import HomeOption, JsonOption
 from bedplate.cli.output import emit
 from bedplate.cli.session import connect
-from bedplate.cli.words import moment, size
+from bedplate.words import moment, size
 
 if TYPE_CHECKING:
     from bedplate.plan.types import Probe

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from bedplate.app.read_models import STAGES
-from bedplate.cli.words import seconds
 from bedplate.records import Event
+from bedplate.words import seconds
 
 OnEvent = Callable[[Event], None]
 

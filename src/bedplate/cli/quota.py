@@ -8,7 +8,7 @@ import typer
 from bedplate.cli.options import HomeOption, JsonOption, noun
 from bedplate.cli.output import emit, table
 from bedplate.cli.session import connect
-from bedplate.cli.words import moment, number
+from bedplate.words import moment, number
 
 if TYPE_CHECKING:
     from bedplate.app.serving_models import EndpointQuota

@@ -9,7 +9,7 @@ import typer
 from bedplate.cli.options import HomeOption, JsonOption
 from bedplate.cli.output import emit
 from bedplate.cli.session import connect
-from bedplate.cli.words import seconds, short
+from bedplate.words import seconds, short
 
 if TYPE_CHECKING:
     from bedplate.app.read_models import ScoreReport

@@ -9,7 +9,7 @@ import typer
 from bedplate.cli.options import HomeOption, JsonOption
 from bedplate.cli.output import emit, table
 from bedplate.cli.session import connect
-from bedplate.cli.words import clip
+from bedplate.words import clip
 
 if TYPE_CHECKING:
     from bedplate.app.read_models import ServingCost, Status, StopReport, UpInfo

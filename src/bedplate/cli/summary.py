@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator
 
 from bedplate.app.read_models import STAGES, Evidence, RunSummary, StageState
-from bedplate.cli.words import cut, estimate, money, seconds, size
 from bedplate.records import TrainResult
+from bedplate.words import cut, estimate, money, seconds, size
 
 MODELS = 5
 MARKS = {"finished": "done", "skipped": "same", "running": "runs", "waiting": "WAIT", "failed": "FAIL", "pending": "-"}

@@ -9,7 +9,7 @@ import typer
 from bedplate.cli.options import HomeOption, JsonOption, UseCasePath, noun
 from bedplate.cli.output import emit, table
 from bedplate.cli.session import connect
-from bedplate.cli.words import clip, listed, moment, number, size
+from bedplate.words import clip, listed, moment, number, size
 
 if TYPE_CHECKING:
     from bedplate.app import table_reports as reports

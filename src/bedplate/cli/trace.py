@@ -8,7 +8,7 @@ import typer
 from bedplate.cli.options import HomeOption, JsonOption
 from bedplate.cli.output import emit
 from bedplate.cli.session import connect
-from bedplate.cli.words import clip, short
+from bedplate.words import clip, short
 
 if TYPE_CHECKING:
     from bedplate.app.read_models import Trace

@@ -9,7 +9,7 @@ import typer
 from bedplate.cli.options import HomeOption, JsonOption, UseCasePath
 from bedplate.cli.output import emit, to_json
 from bedplate.cli.session import connect
-from bedplate.cli.words import short
+from bedplate.words import short
 
 if TYPE_CHECKING:
     from bedplate.app.read_models import CheckReport, InitReport

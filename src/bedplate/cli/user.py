@@ -8,7 +8,7 @@ import typer
 from bedplate.cli.options import HomeOption, JsonOption, noun
 from bedplate.cli.output import emit, table
 from bedplate.cli.session import connect
-from bedplate.cli.words import listed, moment
+from bedplate.words import listed, moment
 
 if TYPE_CHECKING:
     from bedplate.app.read_models import User

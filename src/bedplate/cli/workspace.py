@@ -8,8 +8,8 @@ import typer
 from bedplate.cli.options import HomeOption, JsonOption, noun
 from bedplate.cli.output import emit, table
 from bedplate.cli.session import connect
-from bedplate.cli.words import clip, listed
 from bedplate.errors import InputError
+from bedplate.words import clip, listed
 
 if TYPE_CHECKING:
     from bedplate.app.read_models import Workspace

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from bedplate import words
 from bedplate.records import Estimate
 from bedplate.ui import charts
 from bedplate.ui.curves import CONTROLS
@@ -92,13 +93,6 @@ def _environment() -> "Environment":
     return environment
 
 
-def number(value: float, digits: int = 3) -> str:
-    """``1,469,307``, ``61.20``, ``0.137``."""
-    if float(value).is_integer() and abs(value) >= 1:
-        return f"{value:,.0f}"
-    return f"{value:,.2f}" if abs(value) >= 10 else f"{value:.{digits}f}"
-
-
 def places(estimate: Estimate) -> int:
     """Decimal places that an interval deserves: one digit of its half-width, two where that digit is a one."""
     half = (estimate.high - estimate.low) / 2
@@ -112,30 +106,9 @@ def percent(value: float, digits: int = 1) -> str:
     return f"{100 * value:.{digits}f} %"
 
 
-def money(amount: float, currency: str = "") -> str:
-    """``61.20 USD``."""
-    return f"{amount:,.2f} {currency}".rstrip()
-
-
 def seconds(value: float | None) -> str:
     """``4.1 s`` or ``3 min 12 s``; nothing for nothing."""
-    if value is None:
-        return ""
-    return f"{value:.1f} s" if value < 90 else f"{int(value) // 60} min {int(value) % 60:02d} s"
-
-
-def size(value: float) -> str:
-    """``12.4 MB``, in powers of ten."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} TB"
-
-
-def short(digest: str) -> str:
-    """The first twelve digits of a digest, for eyes only."""
-    return digest.removeprefix("sha256:")[:12]
+    return "" if value is None else words.seconds(value)
 
 
 def moment(text: str) -> str:
@@ -200,7 +173,7 @@ def base(path: str) -> str:
     return re.split(r"[/\\]", path.rstrip("/\\"))[-1] or path
 
 
-def words(name: str) -> str:
+def spelled(name: str) -> str:
     """``own_most_bought`` as ``own most bought``; the candidate as ``this model``."""
     return "this model" if name == "candidate" else name.replace("_", " ")
 
@@ -234,16 +207,16 @@ FILTERS: dict[str, Callable[..., object]] = {
     "elapsed": elapsed,
     "iso": iso,
     "moment": moment,
-    "money": money,
-    "number": number,
+    "money": words.money,
+    "number": words.number,
     "percent": percent,
     "places": places,
     "seconds": seconds,
-    "short": short,
+    "short": words.short,
     "sentence": sentence,
-    "size": size,
+    "size": words.size,
     "symbols": symbols,
     "title": title,
     "value": value,
-    "words": words,
+    "words": spelled,
 }

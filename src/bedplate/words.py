@@ -1,4 +1,4 @@
-"""Numbers and states in words, the same in every command."""
+"""Numbers in words, the same in every command and on every page."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -8,8 +8,11 @@ if TYPE_CHECKING:
 
 
 def number(value: float, digits: int = 3) -> str:
-    """``1,469,307``, ``61.20``, ``0.137``: whole numbers with separators, fractions with ``digits`` places."""
-    if float(value).is_integer() and abs(value) >= 1:
+    """``1,469,307``, ``61.20``, ``0.137``: whole numbers with separators, fractions with ``digits`` places.
+
+    A count of nothing is ``0``, a measured zero ``0.000``.
+    """
+    if isinstance(value, int) or (value.is_integer() and abs(value) >= 1):
         return f"{value:,.0f}"
     return f"{value:,.2f}" if abs(value) >= 10 else f"{value:.{digits}f}"
 
@@ -19,9 +22,9 @@ def estimate(value: "Estimate", digits: int = 3) -> str:
     return f"{value.value:.{digits}f} [{value.low:.{digits}f}, {value.high:.{digits}f}]"
 
 
-def money(amount: float, currency: str) -> str:
+def money(amount: float, currency: str = "") -> str:
     """``61.20 USD``."""
-    return f"{amount:,.2f} {currency}"
+    return f"{amount:,.2f} {currency}".rstrip()
 
 
 def seconds(value: float) -> str:
