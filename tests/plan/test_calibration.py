@@ -267,6 +267,25 @@ def test_few_requests_fill_no_batch_and_the_last_wave_runs_half_empty() -> None:
     assert told[9] < 1.05 * endless
 
 
+def test_half_as_many_bits_take_half_the_power_and_little_power_for_each_operation_slows_a_card() -> None:
+    h100, h20, b200 = (accelerators.accelerator(name) for name in ("h100", "h20", "b200"))
+    assert h100.load("fp8") == pytest.approx(h100.load("bf16"), rel=0.01)
+    assert h20.load("bf16") < h100.load("bf16") < b200.load("bf16")
+    with pytest.raises(InputError, match="no known rate at fp4"):
+        h100.load("fp4")
+
+
+def test_prompts_ride_along_with_answers_and_a_pipeline_waits_for_its_host() -> None:
+    values = calibration.Constants(generation.calibrated().values)
+    one = generation.steps(values, serve(concurrency=1))
+    alone = generation.MODEL.seconds(values, serve(phase="prefill")) * 1000
+    assert one.prefill < 1.5 * alone  # weights are read for the answer anyway
+    slow = calibration.Constants({**generation.calibrated().values, "waiting": 1e-4})
+    for pipeline, waits in ((1, False), (4, True)):
+        g = serve(devices=4, tensor=4 // pipeline, pipeline=pipeline, concurrency=256)
+        assert (generation.MODEL.seconds(slow, g) > 1.5 * generation.MODEL.seconds(values, g)) == waits
+
+
 def test_what_does_not_fit_or_is_not_known_gets_no_number() -> None:
     big = accelerators.models()["llama-3.1-405b"]
     one = generation.Generation(

@@ -134,5 +134,9 @@ def test_the_table_and_the_words_say_the_choice(needs: Requirements) -> None:
     words = " ".join(explain.words(plan))
     for part in (plan.chosen.instance, "a month", "asks for 20.0 ms", "This machine does not meet the file"):
         assert part in words
-    nothing = choose.plan(changed(needs, "p99", 0.0006), CATALOGUE, PROBE)
-    assert "None was chosen" in " ".join(explain.words(nothing))
+    nothing = choose.plan(changed(needs, "p99", 0.002), CATALOGUE, PROBE)
+    told = " ".join(explain.words(nothing))
+    assert "None was chosen" in told
+    assert [need.path for need in nothing.in_the_way] == ["requirements.latency.p99"]
+    assert f"In the way is latency (line {nothing.in_the_way[0].line}): with ten times the p99" in told
+    assert f"of {len(nothing.options)} lost: " in told

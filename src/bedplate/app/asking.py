@@ -12,7 +12,6 @@ import msgspec
 from bedplate import files, usecase
 from bedplate.app import planning
 from bedplate.errors import InputError, UseCaseError
-from bedplate.plan import choose
 from bedplate.plan.types import Plan, Probe
 from bedplate.settings import Settings
 from bedplate.usecase import Loaded, checks, edit, nodes
@@ -84,7 +83,7 @@ def questions(path: Path, measured: Probe, settings: Settings) -> tuple[Question
             raise
         return found
     plan = planning.derive(loaded, measured, settings, planning.known(settings))[1]
-    return (*_in_the_way(plan, measured, settings), *_over_budget(plan), *_assumed(loaded))
+    return (*_in_the_way(plan), *_over_budget(plan), *_assumed(loaded))
 
 
 def answer(path: Path, question: Question, value: str) -> None:
@@ -127,13 +126,13 @@ def _wrong(path: Path, error: UseCaseError) -> Iterator[Question]:
             yield _question(root, _keys(problem.path), f"{problem.message}; allowed: {problem.allowed}")
 
 
-def _in_the_way(plan: Plan, measured: Probe, settings: Settings) -> Iterator[Question]:
-    if any(option.meets for option in plan.options):
-        return
-    for path, line in choose.in_the_way(plan.requirements, planning.prices(settings), measured):
-        text, example = _WORDS[path]
-        because = f"nothing meets the file as it is; without line {line} something would"
-        yield Question(path=path, line=line, text=text, because=because, example=example, keys=_keys(path))
+def _in_the_way(plan: Plan) -> Iterator[Question]:
+    for need in plan.in_the_way:
+        text, example = _WORDS[need.path]
+        because = f"nothing meets the file as it is; without line {need.line} something would"
+        yield Question(
+            path=need.path, line=need.line, text=text, because=because, example=example, keys=_keys(need.path)
+        )
 
 
 def _over_budget(plan: Plan) -> Iterator[Question]:

@@ -174,7 +174,7 @@ def sentence(plan: Plan) -> str:
 def report(requirements_: Requirements, plan: Plan) -> PlanReport:
     """The plan as CLI and pages show it."""
     chosen = plan.chosen
-    total = chosen.cost.total.value if chosen is not None and chosen.cost is not None else 0.0
+    total = chosen.cost.total.value if chosen is not None and chosen.cost is not None else None
     period = chosen.cost.period if chosen is not None and chosen.cost is not None else "month"
     budget = requirements_.training_budget if period == "run" else requirements_.budget
     training = None
@@ -205,6 +205,8 @@ def report(requirements_: Requirements, plan: Plan) -> PlanReport:
 
 
 def _binding(plan: Plan) -> str:
+    if plan.chosen is None:
+        return "none: nothing was chosen"
     if plan.binding is None:
         return "none: letting go of any one requirement would not make it cheaper"
     return explain.binding(plan.binding, plan.currency)

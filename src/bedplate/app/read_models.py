@@ -124,7 +124,8 @@ class PlanReport(msgspec.Struct, frozen=True, kw_only=True):
     currency: str
     price_source: str
     price_date: str
-    monthly_cost: float
+    monthly_cost: float | None
+    """None: nothing was chosen."""
     training_cost: float | None
     budget: float | None
     within_budget: bool

@@ -132,7 +132,7 @@ def plan_lines(report: "PlanReport") -> Iterator[str]:
         line = f" (line {requirement.line})" if requirement.line else ""
         yield f"  {requirement.name:<22} {requirement.value:<{wide}}  {clip(requirement.because + line, 100)}"
     yield ""
-    yield f"Options, prices from {report.price_source} of {report.price_date}"
+    yield f"Options, prices from {report.price_source} of {report.price_date}" if report.price_source else "Options"
     rows = (_option_row(option, report) for option in report.options[:SHOWN])
     amount, ends = f"{report.currency}/{report.period}", any(option.run_seconds for option in report.options)
     work = ("machines", amount, "time of a run") if ends else ("copies", amount, "p99")
@@ -141,9 +141,7 @@ def plan_lines(report: "PlanReport") -> Iterator[str]:
     if len(report.options) > SHOWN:
         yield f"  and {len(report.options) - SHOWN} more: bedplate plan --json"
     yield ""
-    yield (f"Chosen: {report.chosen}, {money(report.monthly_cost, report.currency)} a {report.period}{_budget(report)}")
-    yield f"  bound by   {report.binding_constraint}"
-    yield f"  runner-up  {report.runner_up or 'none: no other option is feasible'}"
+    yield from _chosen(report)
     if report.training_cost is not None:
         yield f"  training   {money(report.training_cost, report.currency)} a run"
     yield ""
@@ -156,6 +154,15 @@ def plan_lines(report: "PlanReport") -> Iterator[str]:
     yield "A run would do"
     for stage in report.stages:
         yield f"  {stage.stage:<10} {stage.action:<5} {stage.because}"
+
+
+def _chosen(report: "PlanReport") -> Iterator[str]:
+    if report.monthly_cost is None:
+        yield "Chosen: none"
+        return
+    yield f"Chosen: {report.chosen}, {money(report.monthly_cost, report.currency)} a {report.period}{_budget(report)}"
+    yield f"  bound by   {report.binding_constraint}"
+    yield f"  runner-up  {report.runner_up or 'none: no other option is feasible'}"
 
 
 def _budget(report: "PlanReport") -> str:

@@ -57,6 +57,8 @@ def _plan(evidence: Evidence) -> str:
     if evidence.plan is None:
         return ""
     plan = evidence.plan.body
+    if plan.monthly_cost is None:
+        return "none: nothing meets the file, or the budget blocks what does"
     return (
         f"{plan.chosen}, {money(plan.monthly_cost, plan.currency)} a month; "
         f"bound by {plan.binding_constraint}; runner-up {plan.runner_up or 'none'}"

@@ -15,6 +15,9 @@ import msgspec
 from bedplate.errors import InputError
 from bedplate.plan.counts import Transformer, from_config
 
+_WIDTHS = {"fp32": 32, "tf32": 32, "bf16": 16, "fp16": 16, "fp8": 8, "fp4": 4}
+"""Bits of a number; the ten bits of fraction of tf32 take the room of 32."""
+
 
 class Accelerator(msgspec.Struct, frozen=True, kw_only=True):
     """Peak rates without sparsity (10^12 operations a second), memory, and links in one direction (10^9 bytes)."""
@@ -34,6 +37,14 @@ class Accelerator(msgspec.Struct, frozen=True, kw_only=True):
 
     def __hash__(self) -> int:
         return hash((self.name, self.node, self.network_gbps))  # rates by precision go with the name
+
+    def load(self, precision: str) -> float:
+        """Operations (10^12 a second, in terms of 16 bits) that each watt has to carry at the peak of a precision.
+
+        Multiplying half as many bits takes about half the energy, so a rate counts by its width. Matrix units that are
+        given more work for each watt run at a lower clock: the share of the peak that lasts falls with it.
+        """
+        return self.peak(precision) / 1e12 * _WIDTHS[precision] / 16 / self.watts
 
     def peak(self, precision: str) -> float:
         """Operations a second at a precision.

@@ -38,6 +38,13 @@ _FAR = 3.0
 """A price that would have to change by more than this factor is not worth a line."""
 _SERVING: tuple[Market, ...] = ("on-demand", "reserved")
 _RUNNING: tuple[Market, ...] = ("on-demand", "spot")
+_LIMITS = {
+    "p99": "the p99",
+    "first token": "the wait for the first token",
+    "each further token": "the wait for each further token",
+    "time of a run": "the time allowed",
+}
+"""What may be waited, as the plan speaks of it."""
 KINDS: Mapping[type[Size], tuple[Sizer, tuple[Market, ...]]] = {
     RecommenderSize: (replicas.options, _SERVING),
     TabularSize: (replicas.options, _SERVING),
@@ -63,6 +70,7 @@ def plan(requirements: Requirements, catalogue: Catalogue, probe: Probe) -> Plan
     breach, reason = _judge(requirements, chosen)
     warned = cautions.of(requirements, catalogue, KINDS[type(requirements.size)][1], chosen, ranked)
     constraints = _constraints(requirements, search, chosen) if chosen else ()
+    in_the_way = () if chosen else _in_the_way(requirements, search)
     flips = _flips(requirements, search, chosen, ranked) if chosen else ()
     if breach == "block":
         chosen = None
@@ -82,6 +90,7 @@ def plan(requirements: Requirements, catalogue: Catalogue, probe: Probe) -> Plan
         flips=flips,
         binding=constraints[0] if constraints and constraints[0].saved > 0 else None,
         constraints=constraints,
+        in_the_way=in_the_way,
         breach=breach,
         reason=reason,
         cautions=warned,
@@ -143,7 +152,7 @@ def _same(a: Option, b: Option) -> bool:
 def _judge(requirements: Requirements, chosen: Option | None) -> tuple[Literal["none", "warn", "block"], str]:
     """Whether the cheapest option that meets the file stays in the budget, in words."""
     if chosen is None or chosen.cost is None:
-        return "block", "no machine type can be shown to meet the file; the table says why each lost"
+        return "block", "nothing can be shown to meet the file"
     budget, total = _budget(requirements, chosen), chosen.cost.total
     named = "this machine" if chosen.provider == "here" else f"{chosen.provider} {chosen.instance}"
     named += f" ({chosen.market})" if chosen.market in ("spot", "reserved") else ""
@@ -195,10 +204,13 @@ def _constraints(requirements: Requirements, search: _Search, chosen: Option) ->
     return tuple(sorted(found, key=lambda c: (-c.saved, c.name)))
 
 
-def in_the_way(requirements: Requirements, catalogue: Catalogue, probe: Probe) -> tuple[tuple[str, int], ...]:
-    """Where nothing meets the file: path and line of each requirement without which, alone, something would."""
-    search = _Search(requirements, catalogue, probe)
-    return tuple((path, line) for path, _, line, relaxed in _relaxed(requirements) if search.best(relaxed) is not None)
+def _in_the_way(requirements: Requirements, search: _Search) -> tuple[Constraint, ...]:
+    """Where nothing meets the file: each requirement without which, alone, something would."""
+    return tuple(
+        Constraint(name=name, line=line, path=path, saved=0.0, share=0.0)
+        for path, name, line, relaxed in _relaxed(requirements)
+        if search.best(relaxed) is not None
+    )
 
 
 def _relaxed(requirements: Requirements) -> Iterator[tuple[str, str, int, Requirements]]:
@@ -208,7 +220,7 @@ def _relaxed(requirements: Requirements) -> Iterator[tuple[str, str, int, Requir
         waits = {"p99": "p99", "first token": "first_token", "each further token": "per_token"}
         for name in (name for name in waits if name in names):
             path = f"requirements.latency.{waits[name]}"
-            yield path, f"latency: ten times the {name}", names[name].line, _scaled(requirements, {name}, 10)
+            yield path, f"latency: ten times {_LIMITS[name]}", names[name].line, _scaled(requirements, {name}, 10)
         least, up = min(names["availability"].value, 0.99), names["availability"]
         relaxed = _scaled(requirements, {"availability"}, least / up.value)
         yield "requirements.availability", "availability: 99 %", up.line, relaxed
@@ -247,8 +259,10 @@ def _flips(requirements: Requirements, search: _Search, chosen: Option, ranked: 
             found.append(
                 Flip(name=f"the price of {chosen.instance} ({chosen.market})", factor=factor, to=_named(second))
             )
-    serves = any(item.name == "peak rate" for item in requirements.items)
-    inputs = {"the peak": _traffic(requirements), "the p99": {"p99"}} if serves else {"the time": {"time of a run"}}
+    named = {item.name for item in requirements.items}
+    inputs = {said: {name} for name, said in _LIMITS.items() if name in named}
+    if "peak rate" in named:
+        inputs["the peak"] = _traffic(requirements)
     for name, items in inputs.items():
         for factors in ((1.25, 1.5, 2.0), (0.8, 0.67, 0.5)):
             for factor in factors:

@@ -139,8 +139,21 @@ class Transformer(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         dense = (self.layers - self.moe_layers) * self._matrices * self.hidden * self.ffn
         sent = self.experts_used + self.experts_shared
         sparse = self.moe_layers * (sent * self._matrices * self.hidden * self.expert_ffn + self.hidden * self.experts)
-        head = 0 if _FAMILIES[self.family].encoder else self.vocab * self.hidden
-        return self.layers * self._attention + dense + sparse + head
+        return self.layers * self._attention + dense + sparse + self.head
+
+    @property
+    def head(self) -> int:
+        """Weights of the output matrix, which scores the vocabulary; an encoder has none."""
+        return 0 if _FAMILIES[self.family].encoder else self.vocab * self.hidden
+
+    @cached_property
+    def inputs(self) -> int:
+        """Numbers of one token that go into the matrices of all layers: into attention, out of it, into the
+        feed-forward part and its last matrix, for each expert that the token is sent to."""
+        sent = self.experts_used + self.experts_shared
+        dense = (self.layers - self.moe_layers) * (self.hidden + self.ffn)
+        sparse = self.moe_layers * sent * (self.hidden + self.expert_ffn)
+        return self.layers * (self.hidden + self.heads * (self.v_dim or self.head_dim)) + dense + sparse
 
     def attention_flops(self, context: float) -> float:
         """Operations of scores and weighted sum, forward, of one token that looks at ``context`` others, or on average

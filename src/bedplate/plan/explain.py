@@ -1,6 +1,7 @@
 """A plan in rows and in plain words, for the command line and the pages."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 
 import msgspec
@@ -60,6 +61,7 @@ def _words(plan: Plan) -> Iterable[str]:
     chosen = plan.chosen
     if chosen is None or chosen.cost is None:
         yield f"None was chosen: {plan.reason}."
+        yield from _hopeless(plan)
     else:
         cost = chosen.cost
         yield f"{plan.reason[0].upper()}{plan.reason[1:]}."
@@ -94,6 +96,20 @@ def _words(plan: Plan) -> Iterable[str]:
     if plan.stages:
         slowest = max(plan.stages, key=lambda stage: stage.time.value)
         yield f"Most of a request's work is {slowest.stage}: {_ms(slowest.time)} ms here ({slowest.why})."
+
+
+def _hopeless(plan: Plan) -> Iterable[str]:
+    """Where nothing meets the file: what is in the way, and why most options lost."""
+    if any(option.meets for option in plan.options):
+        return
+    for need in plan.in_the_way:
+        what, _, instead = need.name.partition(": ")
+        yield f"In the way is {what} (line {need.line}): with {instead}, something would meet the file."
+    if not plan.in_the_way:
+        yield "No requirement is in the way alone: more than one must give way, or nothing like it was measured."
+    reasons = Counter(option.lost for option in plan.options)
+    for reason, count in reasons.most_common(3):
+        yield f"{count} of {len(plan.options)} lost: {reason}."
 
 
 def binding(constraint: Constraint, currency: str) -> str:

@@ -61,22 +61,29 @@ class Steps(NamedTuple):
 
 
 _CONSTANTS = {
-    "matmul": Constant(0.55, 0.2, 0.15),
+    "matmul": Constant(0.9, 0.15, 0.15),  # share of peak in endless products, were there power for it
+    "energy": Constant(0.25, 0.3),  # what 10^12 operations a second take of that for each watt
     "fp8": Constant(0.85, 0.15, 0.12),
-    "fp4": Constant(0.6, 0.25, 0.15),
-    "stream": Constant(0.75, 0.12, 0.12),
-    "experts": Constant(0.5, 0.3, 0.15),  # rate of the products of experts, and of reading them, beside the others
-    "moved": Constant(
-        16.0, 0.4
-    ),  # bytes a token, layer and width outside the products; as many to each expert and back
+    "fp4": Constant(0.75, 0.2, 0.12),
+    "stream": Constant(0.8, 0.12, 0.1),
+    "look": Constant(1.0, 0.15, 0.1),  # rate of reading what is in the cache, beside the weights
+    "attention": Constant(0.6, 0.3, 0.15),  # share of the rate at 16 bits, for prompts
+    "experts": Constant(0.7, 0.3, 0.15),  # rate of the products of experts, and of reading them, beside the others
+    "narrow": Constant(300.0, 0.5),  # width at which they run at half of it, where the others run at 10^15 a second
+    "tile": Constant(64.0, 0.5),  # rows that an expert computes in vain
+    "moved": Constant(16.0, 0.4),  # bytes a token, layer and width outside the products
+    "copied": Constant(8.0, 0.4),  # of the same, to each expert and back
+    "kernel": Constant(2e-5, 0.6),  # seconds a layer between products, whatever its work
     "host": Constant(2e-3, 0.6),  # seconds a step
-    "token": Constant(1.5e-5, 0.7),  # seconds of the host for each token that leaves
-    "batch": Constant(4096.0, 0.4),  # sequences in flight that engines are set to, at most
+    "token": Constant(1.5e-5, 0.5),  # seconds of the host for each token that leaves
+    "waiting": Constant(3e-6, 0.7),  # seconds of the host a step for each sequence that is with another stage
+    "batch": Constant(4096.0, 0.2),  # sequences in flight that engines are set to, at most
     "cache": Constant(0.9, 0.05),  # share of the free memory that the cache takes
+    "reserved": Constant(0.9, 0.1),  # share of an answer's cache that is kept free for it from the start
     "link": Constant(0.7, 0.2, 0.15),  # eight H100 sum 64 MB at 0.73, timed alone
     "dispatch": Constant(0.4, 0.3),  # of the same, when tokens go to experts and back
     "latency": Constant(1.5e-5, 0.4),  # seconds of one all-reduce of nothing
-    "stages": Constant(0.15, 0.5),  # what each doubling of pipeline stages adds
+    "stages": Constant(0.08, 0.5),  # what each doubling of pipeline stages adds
     "limited": Constant(1.15, 0.08),
 }
 
@@ -127,8 +134,16 @@ def steps(c: Constants, g: Generation) -> Steps:
     Raises:
         InputError: the weights do not fit, or the accelerator has no rate at this precision.
     """
+    batch = _batch(c, g)
+    step = _iteration(c, g, batch, 0.0)
+    return Steps(batch, step, _iteration(c, g, batch, 1.0) - step)
+
+
+def _batch(c: Constants, g: Generation) -> float:
+    """Sequences in flight of one copy."""
     room = cached_tokens(g, c("cache"))
-    batch = float(g.concurrency or min(c("batch"), room / (g.tokens_in + 0.75 * g.tokens_out)))
+    most = c("batch") * (1 if _split(g) else g.tensor)
+    batch = float(g.concurrency or min(most, room / (g.tokens_in + c("reserved") * g.tokens_out)))
     if room <= 0 or batch < 1:
         raise InputError(
             f"the weights and one request do not fit {g.tensor * g.pipeline} of {g.accelerator.name}",
@@ -137,71 +152,79 @@ def steps(c: Constants, g: Generation) -> Steps:
         )
     if g.requests:
         batch = min(batch, max(1.0, g.requests / g.copies))
-    return Steps(batch, *_parts(c, g, batch))
+    return batch
 
 
-def _parts(c: Constants, g: Generation, batch: float) -> tuple[float, float]:
-    """Seconds of one decoding step with ``batch`` sequences in flight, and of one prompt."""
+def _iteration(c: Constants, g: Generation, batch: float, prompts: float) -> float:
+    """Seconds in which one stage works through a micro-batch of one copy: a token for each of ``batch`` sequences in
+    flight, and so many ``prompts`` beside them, both of all stages together."""
     m, a = g.model, g.accelerator
-    rate = a.peak(g.precision) * c("matmul", a.name)
+    part, tensor, split = 1 / g.pipeline, g.tensor, _split(g)
+    inside, filling = batch * part, prompts * part * g.tokens_in
+    tokens = inside + filling
+    wide, rate = (a.peak(p) * c("matmul", a.name) / (1 + c("energy") * a.load(p)) for p in ("bf16", g.precision))
     if g.precision in ("fp8", "fp4"):
         rate *= c(g.precision, a.generation)
     memory = a.memory_gbps * 1e9 * c("stream", a.name)
-    sparse = m.experts_met
+    sparse, head = m.experts_met, m.head
     experts = c("experts", a.generation)
-    work = 2 * (m.linear - sparse + sparse / experts)
-    part, inside = 1 / g.pipeline, batch / g.pipeline
-    tensor, split = g.tensor, _split(g)
-    link = a.link_gbps * 1e9 * (c("link", a.name) if split else c("dispatch"))
-
-    def traffic(tokens: float) -> float:
-        """Two sums over the devices in each layer; with attention whole, one in two halves: to the experts and back."""
-        if tensor == 1:
-            return 0.0
-        sums = (2 * m.layers if split else m.moe_layers) * part
-        return sums * (tokens * m.hidden * 2 * 2 * (tensor - 1) / tensor / link + c("latency") * (1 if split else 2))
-
+    touched = m.touched(tokens)
     whole = held_bytes(g, m.parameters - m.experts_all)
-    weights = (whole + (held_bytes(g, m.touched(inside)) - whole) / experts) / memory
-    # What a token costs that only passes through, whatever it looks back at.
-    passing = (
-        (work / rate + c("moved") * m.hidden * (m.layers + m.moe_layers * m.experts_used) / memory) * part / tensor
-    )
+    weights = (whole + (held_bytes(g, touched) - whole) / experts) / memory
+    # Rows that fill the last tile of each expert are computed in vain; only the last token of a prompt is scored.
+    padded = c("tile") * (touched - m.parameters + m.experts_all)
+    small = 1 + c("narrow") * rate / 1e15 / m.expert_ffn if m.experts else 1.0
+    work = tokens * (m.linear - head - sparse) + (tokens * sparse + padded) * small / experts
+    work = 2 * work / rate + 2 * (inside + prompts * part) * head / wide
+    work += tokens * m.hidden * (c("moved") * m.layers + c("copied") * m.moe_layers * m.experts_used) / memory
+    work += filling * m.attention_flops(g.tokens_in / 2) / (wide * c("attention", a.generation))
     context = g.tokens_in + g.tokens_out / 2
-    read = inside * context * m.seen_share(context) * m.kv_bytes(_CACHE_BYTES[g.precision]) * part / memory
-    read /= min(tensor, m.kv_heads) if split else tensor
-    # The host prepares a step while the device computes the one before; with experts each rank has requests of its own.
-    host = c("host") + inside * c("token") / (1 if split else tensor)
-    step = math.hypot(math.hypot(weights, inside * passing) + read + traffic(inside), host)
-    prefill = g.tokens_in * (passing + m.attention_flops(g.tokens_in / 2) * 2 * part / tensor / rate)
-    prefill += traffic(g.tokens_in) - traffic(0.0)
-    uneven = 1 + c("stages") * math.log2(g.pipeline)
-    return step * uneven, prefill * uneven
+    read = inside * context * m.seen_share(context) * m.kv_bytes(_CACHE_BYTES[g.precision]) * part
+    read /= (min(tensor, m.kv_heads) if split else tensor) * memory * c("look", a.name)
+    device = math.hypot(weights, work * part / tensor) + read
+    device += c("kernel") * (m.layers + m.moe_layers) * part + _traffic(c, g, tokens)
+    device *= 1 + c("stages") * math.log2(g.pipeline)
+    host = c("host") + (c("token") * inside + c("waiting") * (batch - inside)) / (1 if split else tensor)
+    # The host prepares a step while the device computes the one before, unless that must come back through a pipeline.
+    return math.hypot(device, host) if g.pipeline == 1 else device + host
+
+
+def _traffic(c: Constants, g: Generation, tokens: float) -> float:
+    """Seconds of two sums over the devices in each layer; with attention whole, one in two halves: to the experts and
+    back."""
+    m, split, tensor = g.model, _split(g), g.tensor
+    if tensor == 1:
+        return 0.0
+    link = g.accelerator.link_gbps * 1e9 * (c("link", g.accelerator.name) if split else c("dispatch"))
+    sums = (2 * m.layers if split else m.moe_layers) / g.pipeline
+    return sums * (tokens * m.hidden * 2 * 2 * (tensor - 1) / tensor / link + c("latency") * (1 if split else 2))
 
 
 def _seconds(c: Constants, g: Generation) -> float:
     """Seconds of all devices together for each token."""
-    s = steps(c, g)
     if g.phase == "prefill":
-        return s.prefill / g.tokens_in / g.copies
+        prompts = max(1.0, _TOKENS / g.tokens_in) * g.pipeline
+        return _iteration(c, g, 0.0, prompts) / (prompts * g.tokens_in) * g.pipeline / g.copies
+    batch = _batch(c, g)
     if g.phase == "decode":
-        return s.step / s.batch / g.copies
+        return _iteration(c, g, batch, 0.0) * g.pipeline / batch / g.copies
     slowed = c("limited") if g.phase == "limited" else 1.0
-    inside = s.batch / g.pipeline
-    each = (g.tokens_out * s.step + inside * s.prefill) / (inside * g.tokens_out)
+
+    def each(batch: float) -> float:
+        return _iteration(c, g, batch, batch / g.tokens_out) * g.pipeline / batch
+
+    mean = each(batch)
     if g.requests:
         # All are as long as each other, so they come and go in waves, of which the last is not full.
-        full, rest = divmod(g.requests / g.copies, s.batch)
+        full, rest = divmod(g.requests / g.copies, batch)
         if rest >= 1:
-            step = _parts(c, g, rest)[0]
-            last = (g.tokens_out * step + rest / g.pipeline * s.prefill) / (rest / g.pipeline * g.tokens_out)
-            each = (full * s.batch * each + rest * last) / (full * s.batch + rest)
-    return each / g.copies * slowed
+            mean = (full * batch * mean + rest * each(rest)) / (full * batch + rest)
+    return mean / g.copies * slowed
 
 
 def _names(g: Generation) -> Mapping[str, Sequence[str]]:
     a = g.accelerator
-    names = {"matmul": [a.name], "stream": [a.name], "link": [a.name]}
+    names = {"matmul": [a.name], "stream": [a.name], "look": [a.name], "link": [a.name], "attention": [a.generation]}
     names |= {"experts": [a.generation]} if g.model.experts else {}
     return names | ({g.precision: [a.generation]} if g.precision in ("fp8", "fp4") else {})
 

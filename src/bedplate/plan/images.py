@@ -28,8 +28,9 @@ class Images(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _CONSTANTS = {
-    "matmul": Constant(0.5, 0.2, 0.2),  # share of peak where it does 150 operations for each byte of its memory
-    "ridge": Constant(0.4, 0.4),  # power at which that share falls as a device does more: small tiles starve it
+    "matmul": Constant(0.8, 0.2, 0.2),  # share of peak, were there power for it
+    "energy": Constant(0.25, 0.3),  # what 10^12 operations a second take of that for each watt
+    "processor": Constant(0.5, 0.5),  # of both shares, that a general processor reaches
     "stream": Constant(8.0, 0.3, 0.2),  # times each activation is read or written, eager
     "compiled": Constant(0.5, 0.3),  # of those, once steps are fused
     "last": Constant(0.8, 0.2),
@@ -44,10 +45,11 @@ def _seconds(c: Constants, w: Images) -> float:
     a = w.accelerator
     fused = c("compiled") if w.compiled else 1.0
     peak, bandwidth = a.peak(w.precision), a.memory_gbps * 1e9
-    rate = peak * min(1.0, c("matmul", f"{a.name} {w.precision}") * (150 * bandwidth / peak) ** c("ridge"))
+    general = c("processor") if a.generation == "cpu" else 1.0
+    rate = peak * general * min(1.0, c("matmul", f"{a.name} {w.precision}") / (1 + c("energy") * a.load(w.precision)))
     moved = w.activations * _BYTES[w.precision] * c("stream", a.name) * fused * (c("last") if w.channels_last else 1.0)
     passes = 1 + (c("backward") if w.training else 0.0)
-    device = passes * w.batch * (2 * w.macs / rate + moved / bandwidth)
+    device = passes * w.batch * (2 * w.macs / rate + moved / (bandwidth * general))
     host = c("launch", a.name) * fused**2 * passes
     update = 28.0 * w.parameters / bandwidth if w.training else 0.0
     return (math.hypot(device, host) + update) / (c("parallel") if w.devices > 1 else 1.0)

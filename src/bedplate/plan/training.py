@@ -69,23 +69,25 @@ class Training(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _CONSTANTS = {
-    "matmul": Constant(
-        0.78, 0.08, 0.12
-    ),  # share of peak in endless matrix products; 2,500 timed alone say 0.78, 180 wide
-    "fp8": Constant(0.75, 0.15, 0.12),  # of the peak at 8 bits, beside the share above
+    "matmul": Constant(0.92, 0.08, 0.1),  # share of peak in endless matrix products, were there power for it
+    "energy": Constant(0.22, 0.3),  # what 10^12 operations a second take of that for each watt
+    "fp8": Constant(0.82, 0.15, 0.12),  # of the peak at 8 bits, beside the share above
     "rowwise": Constant(0.75, 0.2),
     "blockwise": Constant(0.9, 0.2),
     "attention": Constant(0.40, 0.3, 0.15),
     "elementwise": Constant(60.0, 0.4),  # bytes per token, layer and width, forward and backward, fused
+    "cast": Constant(8.0, 0.4),  # bytes of each number that goes into a product of 8 bits, there and back
     "eager": Constant(1.8, 0.3),  # times more when not fused
     "stream": Constant(0.85, 0.08),  # share of the memory's bandwidth
-    "small": Constant(180.0, 0.5),  # width at which a product runs at half its rate
+    "small": Constant(180.0, 0.5),  # width at which a product runs at half its rate, at 220 operations a byte of memory
     "link": Constant(0.65, 0.2, 0.15),
     "network": Constant(0.65, 0.2, 0.15),
     "hidden": Constant(0.85, 0.1),  # share of the smaller of computing and sharding that is hidden
     "overlap": Constant(0.5, 0.3),  # what is left of tensor traffic when it is overlapped
-    "experts": Constant(0.5, 0.25),  # rate of the experts' products, beside the others
+    "route": Constant(3e-3, 0.7),  # seconds a layer of experts and micro-batch, for sorting tokens and small products
+    "experts": Constant(0.6, 0.25),  # rate of the experts' products, beside the others
     "dispatch": Constant(0.4, 0.3),  # of the bandwidth, when tokens go to their experts
+    "wait": Constant(0.02, 0.5),  # what each doubling of nodes adds: all wait for the slowest
     "launch": Constant(3e-4, 0.6),  # seconds a layer and micro-batch that the host cannot hide
 }
 
@@ -95,27 +97,30 @@ def _seconds(c: Constants, t: Training) -> float:
     tokens = t.sequence * t.batch / t.devices * t.tensor * t.pipeline  # that pass through one device
     layers = m.layers / t.pipeline
     bits8 = t.precision == "fp8"
-    peak16 = a.peak("bf16")
-    rate = peak16 * c("matmul", a.name)
+    peak = a.peak(t.precision)
+    wide = a.peak("bf16") * c("matmul", a.name) / (1 + c("energy") * a.load("bf16"))
+    rate = peak * c("matmul", a.name) / (1 + c("energy") * a.load(t.precision))
     if bits8:
-        rate = a.peak("fp8") * c("matmul", a.name) * c("fp8", a.generation)
+        rate *= c("fp8", a.generation)
         rate *= c(t.recipe) if t.recipe in ("rowwise", "blockwise") else 1.0
     width = m.hidden / math.sqrt(t.tensor)  # tensor parallelism makes products narrow on one side
-    rate *= width / (width + c("small"))
+    rate *= width / (width + c("small") * peak / (220e9 * a.memory_gbps))
     again = {"full": 4 / 3, "half": 7 / 6}.get(t.recompute, 1.0)
-    sparse, head = m.experts_met, m.vocab * m.hidden
+    sparse, head = m.experts_met, m.head
     work = 6 * (m.linear - sparse - head) * again + 6 * sparse * again / c("experts")
     matrices = work * tokens / t.tensor / t.pipeline / rate
-    matrices += 6 * head * tokens / t.tensor / t.pipeline / (peak16 * c("matmul", a.name))
+    matrices += 6 * head * tokens / t.tensor / t.pipeline / wide
     rounds = 3.5 + (t.recompute != "none")
     attention = rounds * m.attention_flops(t.sequence / 2) * tokens / t.tensor / t.pipeline
-    attention /= peak16 * c("attention", a.generation)
+    attention /= a.peak("bf16") * c("attention", a.generation)
 
     memory = a.memory_gbps * 1e9 * c("stream")
     fused = 1.0 if t.fused else c("eager")
     width = c("elementwise") * fused * m.hidden * again
     split = t.tensor if t.sequence_parallel else (1 + (t.tensor - 1) * 0.6)
     elements = (layers * width * tokens / split + 16.0 * m.vocab * tokens / t.tensor / t.pipeline) / memory
+    if bits8:
+        elements += c("cast") * m.inputs / t.pipeline * again * tokens / t.tensor / memory
 
     traffic = 0.0
     if t.tensor > 1:
@@ -127,40 +132,44 @@ def _seconds(c: Constants, t: Training) -> float:
         speed = (a.link_gbps if t.expert <= a.node else a.network_gbps) * 1e9 * c("dispatch")
         sent = tokens * m.experts_used * m.hidden * 2 * (t.expert - 1) / t.expert
         traffic += 4 * m.moe_layers / t.pipeline * sent / speed / t.tensor
-    host = c("launch") * layers * t.micro_batches
+    host = (c("launch") * layers + c("route") * m.moe_layers / t.pipeline) * t.micro_batches
     computing = matrices + attention + elements + host
     bubble = (t.pipeline - 1) / t.virtual / t.micro_batches
     sharding = _sharding(c, t)
     exposed = sharding - c("hidden") * min(sharding, computing)
     shards = t.replicas if t.sharding else 1
     optimiser = 28.0 * m.parameters / t.tensor / t.pipeline / shards / memory
-    return (computing + traffic) * (1 + bubble) + exposed + optimiser
+    slowest = 1 + c("wait") * math.log2(max(1.0, t.devices / a.node))
+    return ((computing + traffic) * (1 + bubble) + exposed + optimiser) * slowest
 
 
 def _sharding(c: Constants, t: Training) -> float:
-    """Seconds of collectives between replicas, as if nothing hid them.
+    """Seconds of collectives between replicas, as if nothing hid them: of what each has, and of the experts that fewer
+    share as they lie on more devices."""
+    m, lying = t.model, t.expert if t.model.experts else 1
+    experts = m.experts_all / t.tensor / t.pipeline
+    part = m.parameters / t.tensor / t.pipeline - experts
+    return _gathered(c, t, part, 1) + (_gathered(c, t, experts / lying, lying) if experts else 0.0)
+
+
+def _gathered(c: Constants, t: Training, part: float, lying: int) -> float:
+    """Seconds for ``part`` parameters of a device, of which each ``lying``-th device of a replica has others.
 
     A group that spans whole nodes takes in what it gathers through all network cards of a node together.
     """
-    if t.replicas * t.context == 1:
+    a = t.accelerator
+    if t.replicas * t.context <= lying:
         return 0.0
-    m, a = t.model, t.accelerator
-    part = m.parameters / t.tensor / t.pipeline
-    if m.experts and t.expert > 1:  # experts are shared by fewer replicas, and lie on more devices
-        part -= m.experts_all / t.tensor / t.pipeline * (1 - 1 / t.expert)
     if t.sharding >= 3:
         volume = 3 * 2 * part * t.micro_batches
     elif t.sharding == 2:
         volume = 2 * part * (t.micro_batches + 1)
     else:
         volume = 2 * 2 * part
-    if t.devices <= a.node:
-        speed = a.link_gbps * c("link", a.generation)
-    else:
-        speed = min(
-            a.link_gbps * c("link", a.generation),
-            a.network_gbps * c("network", a.generation) * max(1, a.node // (t.tensor * t.context)),
-        )
+    speed = a.link_gbps * c("link", a.generation)
+    if t.devices > a.node:
+        cards = max(1, a.node // (t.tensor * t.context * lying))
+        speed = min(speed, a.network_gbps * c("network", a.generation) * cards)
     return volume / (speed * 1e9)
 
 

@@ -421,6 +421,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Nearest first."""
     binding: Constraint | None
     constraints: tuple[Constraint, ...]
+    in_the_way: tuple[Constraint, ...] = ()
+    """Where nothing meets the file: the requirements without which, each alone, something would."""
     breach: Literal["none", "warn", "block"]
     reason: str
     cautions: tuple[str, ...] = ()
