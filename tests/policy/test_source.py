@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bedplate.errors import InputError
+from bedplate.policy.pieces import pieces
 from bedplate.policy.policies import builtin_text
-from bedplate.policy.source import pieces, statements
+from bedplate.policy.source import statements
 
 TEXT = """// one; with "a quote
 @id("a") @reason("b;c \\" // d")
