@@ -19,8 +19,8 @@ test: $(VENV)/.test $(VENV)/.mlflow $(VENV)/.inference ## Set up with everything
 	@$(BIN)/python scripts/browser.py
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-long: $(VENV)/.test $(VENV)/.mlflow $(VENV)/.inference ## Run the tests that take longest: whole runs, kills, swaps, lost networks, conversions
-	$(BIN)/python -m pytest -m long --timeout 600 $(PYTEST_ARGS)
+long: $(VENV)/.test $(VENV)/.mlflow $(VENV)/.inference ## Run the tests that take longest: whole runs, kills, lost networks, laws on many examples
+	$(BIN)/python -m pytest -m "(long or hypothesis) and not crash and not torch" --hypothesis-profile long --timeout 600 $(PYTEST_ARGS)
 
 crash: $(VENV)/.test ## Run the long crash sweeps
 	$(BIN)/python -m pytest -m crash --timeout 1200 $(PYTEST_ARGS)

@@ -3,31 +3,44 @@
 import gc
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import certifi
-import hypothesis
 import pytest
 
+from bedplate.serve import process
 from bedplate.store import migrate
-from tests import migrated, servers
+from tests import laws, migrated, replicas, servers
 
-# How long an example takes says how busy the machine is.
-hypothesis.settings.register_profile("suite", deadline=None)
-hypothesis.settings.load_profile("suite")
+laws.register()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Trust one authority, as nothing outside this machine is asked: to read all of them takes each client 50 ms."""
+    _keep_files_in_memory()
     one, end, _ = Path(certifi.where()).read_text("utf-8").partition("-----END CERTIFICATE-----")
     file = Path(tempfile.mkdtemp(prefix="bedplate-trust-")) / "one.pem"
     file.write_text(one + end + "\n", "utf-8")
     os.environ["SSL_CERT_FILE"] = str(file)
     os.environ.pop("SSL_CERT_DIR", None)
     config.add_cleanup(partial(shutil.rmtree, file.parent))
+
+
+_MEMORY, _ROOM = Path("/dev/shm"), 4 << 30
+
+
+def _keep_files_in_memory() -> None:
+    """Unless somebody says where: tests wait for a disk a hundred thousand times, and none takes the power away."""
+    if "TMPDIR" in os.environ or not _MEMORY.is_dir() or not os.access(_MEMORY, os.W_OK):
+        return
+    found = os.statvfs(_MEMORY)
+    if found.f_bavail * found.f_frsize >= _ROOM and not found.f_flag & os.ST_NOEXEC:
+        os.environ["TMPDIR"] = str(_MEMORY)
+        tempfile.tempdir = None  # it is looked up anew
 
 
 @pytest.hookimpl(wrapper=True)
@@ -64,6 +77,20 @@ def _migrations_once() -> Iterator[None]:
 def real_migrations(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every new database is made by the migrations themselves."""
     monkeypatch.setattr(migrate, "run", migrated.really)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _replicas_forked() -> Iterator[None]:
+    """Replicas are forked from a process that has them loaded."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(process, "subprocess", replicas)
+        yield
+
+
+@pytest.fixture
+def real_replicas(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every replica is a new interpreter."""
+    monkeypatch.setattr(process, "subprocess", subprocess)
 
 
 @pytest.fixture(scope="session")

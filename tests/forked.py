@@ -1,4 +1,4 @@
-"""Programs in processes of their own that begin with our modules loaded, for tests that kill them.
+"""Programs in processes of their own that begin with our modules loaded, for tests that kill them; see also `replicas`.
 
 A new interpreter takes most of a second to load what writes to a store or a table. Here one process of each worker
 loads it once, and every program is forked from that one; a signal ends it as it ends any other process.
@@ -12,8 +12,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TextIO
 
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(
     [
         "bedplate.store",
         "bedplate.ledger",
@@ -21,6 +21,7 @@ _CONTEXT.set_forkserver_preload(
         "dbos",
         "bedplate.workflow.lease",
         "bedplate.data.tables",
+        "bedplate.serve.replica",
     ]
 )
 
@@ -29,9 +30,9 @@ class Program:
     """A running program: a file of Python, or its text. ``stdout`` and ``stderr`` are what it writes."""
 
     def __init__(self, program: Path | str, *arguments: object) -> None:
-        outputs = [_CONTEXT.Pipe(duplex=False) for _ in range(2)]
+        outputs = [CONTEXT.Pipe(duplex=False) for _ in range(2)]
         words = [str(argument) for argument in arguments]
-        self._process = _CONTEXT.Process(target=_run, args=([write for _, write in outputs], program, words))
+        self._process = CONTEXT.Process(target=_run, args=([write for _, write in outputs], program, words))
         self._process.start()
         for _, write in outputs:
             write.close()

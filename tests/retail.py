@@ -106,7 +106,7 @@ def start(home: Path, *arguments: str, **settings: str) -> subprocess.Popen[str]
     )
 
 
-def command(home: Path, *arguments: str, timeout: float = 110, **settings: str) -> subprocess.CompletedProcess[str]:
+def command(home: Path, *arguments: str, timeout: float = 250, **settings: str) -> subprocess.CompletedProcess[str]:
     """A command of the command line, to its end."""
     process = start(home, *arguments, **settings)
     try:

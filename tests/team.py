@@ -118,7 +118,7 @@ class Team:
     def client(self, role: str | None, **headers: str) -> httpx.Client:
         """An HTTP client that sends the key of a role, or none."""
         key = {} if role is None else {"authorization": f"Bearer {self.keys[role]}"}
-        return httpx.Client(base_url=self.address, headers={**key, **headers}, timeout=20)
+        return httpx.Client(base_url=self.address, headers={**key, **headers}, timeout=60)
 
     def size(self) -> int:
         """How many entries the ledger has."""

@@ -79,7 +79,7 @@ def status(
     """
     path, headers = address(route, workspace)
     head = {name: client.headers[name] for name in ("authorization", "accept")}
-    connection = HTTPConnection(client.base_url.host, client.base_url.port, timeout=20)
+    connection = HTTPConnection(client.base_url.host, client.base_url.port, timeout=60)
     with closing(connection):
         connection.request(method or route.method, path, body, {**head, "content-type": "application/json", **headers})
         return connection.getresponse().status

@@ -154,7 +154,7 @@ class Served:
             steps=steps or (Step("split", 0.1, 3.0), Step("split", 0.5, 2.0)),
             guards=("errors", "latency"),
             least=5,
-            patience=0.25,
+            patience=5.0,
             slack=0.05,
         )
         plan = msgspec.structs.replace(plan, **changes)
@@ -202,7 +202,7 @@ class Load:
     def _ask(self, seed: int) -> None:
         rng = np.random.default_rng(seed)
         headers = {"authorization": f"Bearer {self._key}"}
-        with httpx.Client(base_url=self._url, headers=headers, timeout=10) as http:
+        with httpx.Client(base_url=self._url, headers=headers, timeout=60) as http:
             due = time.monotonic()
             while not self._stop.is_set():
                 row = [float(rng.random()), 0.1, 0.2]

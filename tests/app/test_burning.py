@@ -87,8 +87,8 @@ def test_a_release_that_burns_the_budget_after_its_rollout_goes_back(served: Ser
     before, bad = served.served(), served.release(not_a_number_above(0.8))
     with Load(served):
         served.begin(bad, Step("split", 0.5, 0.5), guards=(), least=1, objectives=KEPT)
-        eventually(lambda: served.state().state == "completed", seconds=50)
-        eventually(lambda: served.state().state == "rolled_back", seconds=50)
+        eventually(lambda: served.state().state == "completed")
+        eventually(lambda: served.state().state == "rolled_back")
     assert served.served() == before
     assert served.state().reason.startswith("alert slo_burn: ")
     assert served.actions()[-1] == ("roll_back", "rollout")
@@ -107,7 +107,7 @@ def test_by_itself_nothing_goes_back_to_what_was_rolled_back(served: Served) -> 
     good = served.release(linear(2.0))
     with Load(served):
         served.begin(good, Step("split", 0.5, 0.2), guards=(), least=1)
-        eventually(lambda: served.state().state == "completed", seconds=30)
+        eventually(lambda: served.state().state == "completed")
         rollouts.roll_back(served.system, served.who, "linear", "somebody had to")
         with served.system.store.transaction() as tx:  # and serves it again
             tx.endpoints.put("linear", use_case="linear", bundle=good.digest, spec=endpoints.as_row(good))
@@ -115,7 +115,7 @@ def test_by_itself_nothing_goes_back_to_what_was_rolled_back(served: Served) -> 
         served.begin(
             served.release(not_a_number_above(0.7)), Step("split", 0.5, 0.5), guards=(), least=1, objectives=KEPT
         )
-        eventually(lambda: served.actions()[-1] == ("alert", "rollout"), seconds=40)
+        eventually(lambda: served.actions()[-1] == ("alert", "rollout"))
     assert served.state().state == "completed"
     assert rollouts.roll_back(served.system, served.who, "linear").state == "rolled_back"
     assert served.served() == good.digest

@@ -64,7 +64,7 @@ def test_the_owner_of_a_home_is_who_its_replicas_ask(tmp_path: Path) -> None:
     """One replica is the least here, so an unload is refused; what is done is recorded under the endpoint."""
     with Served(tmp_path / "home") as served:
         headers = {"authorization": f"Bearer {served.system.token}"}
-        with httpx.Client(base_url=served.url, headers=headers, timeout=10) as http:
+        with httpx.Client(base_url=served.url, headers=headers, timeout=60) as http:
             assert http.post(f"/v2/repository/models/{NAME}/load").status_code == 200
             assert http.post(f"/v2/repository/models/{NAME}/unload").status_code == 409
         eventually(lambda: served.system.supervisor.status()[0].state == "running")

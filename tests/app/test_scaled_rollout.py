@@ -40,7 +40,7 @@ def test_two_replicas_share_with_a_candidate_are_frozen_and_rolled_back(tmp_path
             seen: Counter[float] = Counter()
             body = {"inputs": [{"name": "X", "shape": [1, 3], "datatype": "FP32", "data": [1.0, 1.0, 1.0]}]}
             headers = {"authorization": f"Bearer {system.token}", "connection": "close"}
-            with httpx.Client(base_url=served.url, headers=headers, timeout=10) as http:
+            with httpx.Client(base_url=served.url, headers=headers, timeout=60) as http:
                 for _ in range(count):
                     answer = http.post(INFER, json=body)
                     answer.raise_for_status()

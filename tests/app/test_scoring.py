@@ -308,7 +308,7 @@ def ended(client: httpx.Client, scoring_id: str) -> dict[str, Any]:
         now: dict[str, Any] = client.get(f"{URL}/{scoring_id}").raise_for_status().json()
         return now if now["state"] not in ("waiting", "running") else {}
 
-    found: dict[str, Any] = eventually(look, 30)
+    found: dict[str, Any] = eventually(look)
     return found
 
 

@@ -10,8 +10,10 @@ import msgspec
 import pytest
 
 from bedplate.app import asking, planning, what_if
+from bedplate.compute import probe
 from bedplate.errors import InputError, UseCaseError
 from bedplate.plan.compare import Comparison, compare
+from bedplate.settings import Home
 from bedplate.usecase import load
 from tests.plan.conftest import PROBE, SETTINGS
 
@@ -150,6 +152,9 @@ def test_a_budget_that_is_exceeded_is_asked_for_with_its_reason() -> None:
 
 def test_the_interview_needs_a_terminal_and_writes_what_is_said_there(tmp_path: Path) -> None:
     (tmp_path / "usecase.yaml").write_text(OPEN, "utf-8")
+    kept = Home(tmp_path / "home").probe
+    kept.parent.mkdir(mode=0o700)
+    kept.write_bytes(msgspec.json.encode(msgspec.structs.replace(PROBE, code=probe.code())))
     command = [sys.executable, "-m", "bedplate", "--home", str(tmp_path / "home"), "plan", str(tmp_path), "--ask"]
     without = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
     assert without.returncode == 2

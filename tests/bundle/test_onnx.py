@@ -1,11 +1,12 @@
 """An ONNX model is loaded when it is nothing but a graph of known operators."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from bedplate.bundle.onnx import check
+from tests.laws import examples
 
 FLOAT = TensorProto.FLOAT
 
@@ -125,7 +126,7 @@ def test_two_graphs_are_refused():
         check(once + once)
 
 
-@settings(max_examples=200)
+@examples(60)
 @given(st.integers(0, 400), st.binary(min_size=1, max_size=3))
 def test_damage_never_crashes(position, damage):
     data = model(initializers=[weights()]).SerializeToString()

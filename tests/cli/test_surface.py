@@ -1,11 +1,8 @@
 """The command line as users know it: a change here is a change of a promise, so it must be made twice."""
 
 import os
-import resource
 import subprocess
 import sys
-
-import pytest
 
 from bedplate.cli.surface import commands
 
@@ -112,25 +109,20 @@ def test_every_command_and_option_has_help():
         assert all(option.help for option in command.options), command.name
 
 
-@pytest.mark.parametrize("module", ["rich", "msgspec", "sqlalchemy", "pyarrow", "numpy", "duckdb", "dbos"])
-def test_help_loads_nothing_heavy(module):
+def test_help_loads_next_to_nothing():
+    """It answers at once because of what it does without: how long it takes depends on the machine too."""
     code = (
-        "import sys\nfrom bedplate.cli.root import execute\nexecute(['--help'])\n"
-        f"sys.exit(any(name.split('.')[0] == {module!r} for name in sys.modules))"
+        "import sys\nbefore = set(sys.modules)\nfrom bedplate.cli.root import execute\nexecute(['--help'])\n"
+        "print(*sorted(set(sys.modules) - before), file=sys.stderr)"
     )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = done.stderr.split()
 
-    assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, check=False).returncode == 0
-
-
-def test_help_answers_within_a_third_of_a_second_of_cpu():
-    best = 9.0
-    for _ in range(6):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, "-m", "bedplate", "--help"], stdout=subprocess.DEVNULL, check=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        best = min(best, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-
-    assert best < 0.3
+    ours = {name for name in loaded if name.startswith("bedplate.")} - {"bedplate.errors"}
+    assert {name for name in ours if not name.startswith("bedplate.cli")} == set()
+    theirs = {name.partition(".")[0] for name in loaded} - set(sys.stdlib_module_names) - {"bedplate"}
+    assert theirs <= {"typer", "annotated_doc", "shellingham"}
+    assert not {"asyncio", "email", "http", "json", "logging", "ssl", "sqlite3", "unittest"} & set(loaded)
 
 
 def test_a_reader_that_leaves_is_no_fault():

@@ -21,10 +21,6 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Probe:
     return probe.measure(seconds=0.4, folder=tmp_path_factory.mktemp("probe"))
 
 
-def test_it_measures_for_about_as_long_as_asked(measured: Probe) -> None:
-    assert measured.seconds < 5
-
-
 def test_figures_are_those_of_a_machine(measured: Probe) -> None:
     assert measured.cores >= 1
     assert measured.memory > 256 << 20

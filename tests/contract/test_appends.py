@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from bedplate.errors import InputError, NotFoundError
@@ -20,6 +20,7 @@ from bedplate.tracking import runs
 from bedplate.tracking.actors import Actor
 from bedplate.tracking.appends import Appended, Appends, verify
 from bedplate.tracking.validation import Metric, Param
+from tests.laws import examples
 
 
 @pytest.fixture
@@ -222,7 +223,7 @@ def test_a_rewritten_chain_is_found_by_the_ledger(store: Store, appends: Appends
     assert problems(store) == ["runs segment 1 is not as entry 1 of the ledger has it"]
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(8, suppress=(HealthCheck.function_scoped_fixture,))
 @given(
     st.lists(
         st.lists(st.tuples(st.floats(allow_nan=True, allow_infinity=True), st.integers(-5, 5)), min_size=1, max_size=5),

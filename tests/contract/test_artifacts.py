@@ -6,13 +6,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from bedplate import clock, ids
 from bedplate.errors import BedplateError, ConflictError, NotFoundError
 from bedplate.ids import Digest
 from bedplate.store import Store
+from tests.laws import examples
 
 RUN = "0/4d0a5ad6fc4b4a0cb7f3d9ae6b4d2f10/artifacts"
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -149,7 +150,7 @@ def test_walking_gives_every_file_below(store: Store) -> None:
         assert [row.path for row in tx.artifacts.walk("default", "r")] == ["r/b", "r/a/x", "r/a/b/c"]
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(10, suppress=(HealthCheck.function_scoped_fixture,))
 @given(
     st.lists(
         st.tuples(

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from bedplate import clock
@@ -23,6 +23,7 @@ from bedplate.tracking.actors import Actor
 from bedplate.tracking.appends import Appended, Appends, verify
 from bedplate.tracking.logged_models import Key, LoggedModelPage
 from bedplate.tracking.validation import Metric, Param, Tag
+from tests.laws import examples
 
 T0 = 1_700_000_000_000
 NO_MODEL = "m-" + "0" * 32
@@ -466,7 +467,7 @@ def crowd(store: Store, by: Actor, appends: Appends, run: str) -> list[str]:
     return [second, "0"]
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(8, suppress=(HealthCheck.function_scoped_fixture,))
 @given(
     order=st.sampled_from(ORDERS),
     filter=st.sampled_from(FILTERS),

@@ -9,12 +9,13 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from bedplate import online
 from bedplate.errors import InputError, StorageError, UnavailableError
 from bedplate.online import LmdbOnline, Online, Scoped, lmdb_store
+from tests.laws import examples
 from tests.servers import Redis
 
 Opener = Callable[..., Online]
@@ -107,7 +108,7 @@ def test_a_batch_is_seen_whole_or_not_at_all(opener: Opener) -> None:
     assert seen == {1}
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(10, suppress=(HealthCheck.function_scoped_fixture,))
 @given(st.lists(st.dictionaries(st.binary(min_size=1, max_size=8), st.binary(max_size=8), max_size=5), max_size=4))
 def test_it_is_a_dictionary(opener: Opener, batches: list[dict[bytes, bytes]]) -> None:
     store = opener()

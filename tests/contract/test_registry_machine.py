@@ -5,7 +5,7 @@ from pathlib import Path
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
@@ -21,6 +21,7 @@ from bedplate.release import past
 from bedplate.release.registry import NewVersion
 from bedplate.store import Store
 from tests.contract.registry import ANA, Home
+from tests.laws import examples
 
 ALIASES = st.sampled_from(["blue", "green", "canary"])
 STAGES = st.sampled_from(["None", "Staging", "Archived"])
@@ -160,14 +161,13 @@ class Machine(RuleBasedStateMachine):
                     assert found.version == aliases.get(alias)
 
 
+@pytest.mark.hypothesis
 def test_the_registry_is_what_it_was_told_and_stays_what_it_was(store: Store, tmp_path: Path) -> None:
     """Compare-and-set on stages and aliases, and the history of both, over random sequences of changes."""
     Machine.home = Home(store, tmp_path)
     run_state_machine_as_test(
         Machine,
-        settings=settings(
-            max_examples=20, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
-        ),
+        settings=examples(6, stateful_step_count=25, suppress=tuple(HealthCheck)),
     )
     with store.read() as tx:
         assert list(past.verify(tx)) == []

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from bedplate import store as stores
 from bedplate.store import Store, lacking, search
 from bedplate.store.filters import Clause, Order
 from bedplate.store.schema import HEAD_LENGTH
+from tests.laws import examples
 
 RUNS = 160
 LONG = "w" * (HEAD_LENGTH - 1)
@@ -239,10 +240,7 @@ questions = st.tuples(
     st.sampled_from([(0,), (0, 1)]),
     st.sampled_from(["active", "deleted", "all"]),
 )
-many, few = (
-    settings(max_examples=n, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-    for n in (30, 8)
-)
+many, few = (examples(n, suppress=(HealthCheck.function_scoped_fixture,)) for n in (10, 3))
 
 
 @pytest.mark.parametrize("way", [way for way in WAYS if way != "apart"])

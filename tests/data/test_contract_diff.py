@@ -6,12 +6,13 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bedplate.data import contract_diff, contracts, infer, ingest
 from bedplate.errors import ContractError, InputError
 from bedplate.usecase.types import DataSet, Source
+from tests.laws import examples
 
 AGE = "      - {name: age, logicalType: integer, logicalTypeOptions: {minimum: 0, maximum: 120}}"
 BASE = """
@@ -100,24 +101,12 @@ _NAME = st.text(string.ascii_letters + " é'\":#-", min_size=1, max_size=8).filt
 _NAMES = st.lists(_NAME, min_size=1, max_size=4, unique_by=str.lower)
 
 
-@settings(max_examples=4)
+@examples(2)
 @given(_NAMES, st.data())
 def test_a_source_keeps_the_contract_that_is_inferred_of_it(
     tmp_path_factory: pytest.TempPathFactory, names: list[str], data: st.DataObject
 ) -> None:
-    _keeps_what_is_inferred(tmp_path_factory.mktemp("infer"), names, data)
-
-
-@pytest.mark.long
-@settings(max_examples=100)
-@given(_NAMES, st.data())
-def test_every_source_keeps_the_contract_that_is_inferred_of_it(
-    tmp_path_factory: pytest.TempPathFactory, names: list[str], data: st.DataObject
-) -> None:
-    _keeps_what_is_inferred(tmp_path_factory.mktemp("infer"), names, data)
-
-
-def _keeps_what_is_inferred(folder: Path, names: list[str], data: st.DataObject) -> None:
+    folder = tmp_path_factory.mktemp("infer")
     few = st.lists(_CELL, min_size=1, max_size=3).flatmap(lambda cells: st.lists(st.sampled_from(cells), min_size=5))
     columns = {name: (data.draw(few) * 5)[:5] for name in names}
     pq.write_table(pa.table({n: pa.array(v, pa.string()) for n, v in columns.items()}), folder / "rows.parquet")

@@ -4,13 +4,14 @@ import deltalake
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bedplate.data import erase, upkeep
 from bedplate.data.folder import LocalFolder
 from bedplate.data.tables import Tables
 from bedplate.errors import NotFoundError
+from tests.laws import examples
 
 SUBJECT = "cust-7c1e9d"
 OTHERS = ["cust-000001", "cust-000002", None]
@@ -34,7 +35,7 @@ def _kept(rows: pa.Table) -> list[dict[str, object]]:
     return [row for row in rows.to_pylist() if row["who"] != SUBJECT]
 
 
-@settings(max_examples=25)
+@examples(6)
 @given(st.lists(st.tuples(st.sampled_from(["append", "overwrite"]), st.lists(ROW, max_size=5)), min_size=1, max_size=4))
 def test_every_version_is_what_it_was_without_the_rows(
     tmp_path_factory: pytest.TempPathFactory, writes: list[tuple[str, list[tuple[str | None, int]]]]

@@ -2,8 +2,6 @@ import random
 import time
 from pathlib import Path
 
-import pytest
-
 from bedplate.data.tables import Tables
 from bedplate.errors import NotFoundError
 from tests.data.endless_writer import rows
@@ -13,7 +11,6 @@ SCRIPT = Path(__file__).with_name("endless_writer.py")
 KILLS = 10
 
 
-@pytest.mark.timeout(60)
 def test_a_killed_write_happened_or_did_not(tmp_path: Path) -> None:
     """Whatever moment the kill meets, the newest version is one write, whole; its key again gives that version."""
     seed = random.randrange(1 << 30)

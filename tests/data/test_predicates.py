@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from bedplate.data import duck, predicates
 from bedplate.policy.filters import Attribute, RowPolicies, schema_text
 from bedplate.policy.values import Principal
+from tests.laws import examples
 
 SCHEMA = pa.schema(
     [
@@ -198,7 +199,7 @@ def _agree(case: Case, rows: list[dict[str, Any]]) -> None:
     assert [n for (n,) in by_sql] == expected
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
+@examples(16, suppress=(HealthCheck.filter_too_much,))
 @given(case=cases(), seed=st.integers(0, 2**32))
 def test_the_filter_lets_out_the_rows_that_cedar_allows(case: Case, seed: int) -> None:
     _agree(case, _rows(seed, 40))

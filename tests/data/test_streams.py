@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bedplate.data import duck, parquet, rules
@@ -16,6 +16,7 @@ from bedplate.data.model import RowRule
 from bedplate.data.parsing import formats
 from bedplate.data.tables import Tables
 from bedplate.errors import ContractError, IntegrityError
+from tests.laws import examples
 
 VALUES = {
     "i": st.none() | st.integers(-(1 << 31), (1 << 31) - 1),
@@ -64,7 +65,6 @@ def test_a_reader_that_leaves_early_ends_the_threads_and_damage_is_named(tmp_pat
             pass
 
 
-@settings(deadline=None, max_examples=40)
 @given(st.fixed_dictionaries({name: st.lists(values, min_size=1, max_size=40) for name, values in VALUES.items()}))
 def test_every_encoding_gives_back_what_was_written(columns: dict[str, list[object]]) -> None:
     length = min(map(len, columns.values()))
@@ -86,7 +86,7 @@ def test_few_values_become_a_dictionary_and_numbers_differences() -> None:
     }
 
 
-@settings(deadline=None, max_examples=150)
+@examples(40)
 @given(
     st.lists(st.none() | st.floats() | st.integers(-20, 20).map(float), max_size=12),
     st.sampled_from(["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"]),

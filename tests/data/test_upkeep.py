@@ -6,7 +6,6 @@ from pathlib import Path
 import deltalake
 import pyarrow as pa
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
@@ -14,6 +13,7 @@ from bedplate.data import upkeep
 from bedplate.data.tables import Tables
 from bedplate.errors import ConflictError, NotFoundError
 from bedplate.records import TableVersion
+from tests.laws import examples
 
 
 def _rows(*numbers: int) -> pa.Table:
@@ -133,4 +133,4 @@ class Table(RuleBasedStateMachine):
 
 
 TestTable = Table.TestCase
-TestTable.settings = settings(max_examples=8, stateful_step_count=8, deadline=None)
+TestTable.settings = examples(5, stateful_step_count=8)

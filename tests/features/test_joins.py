@@ -5,12 +5,13 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bedplate.errors import InputError
 from bedplate.features import FeatureView, Window, compute_view, join
 from bedplate.features.joins import Source
+from tests.laws import examples
 
 START = datetime(2026, 1, 1)
 MINUTE = 60.0
@@ -102,7 +103,7 @@ def by_hand(values: list[Row], who: int | None, minute: int, ttl: int | None) ->
     return found
 
 
-@settings(deadline=None, max_examples=10)
+@examples(5)
 @given(values=rows, wanted=labels, ttl=st.one_of(st.none(), st.integers(1, 6)))
 def test_windows_hold_what_lay_before_each_label(values, wanted, ttl):
     """Ties, rows without a time or an entity, repeated and out of order: no label is dropped, none sees its future."""
@@ -118,7 +119,7 @@ def test_windows_hold_what_lay_before_each_label(values, wanted, ttl):
             assert found[name] == (value if value is None else pytest.approx(value, rel=1e-6)), name
 
 
-@settings(deadline=None, max_examples=10)
+@examples(5)
 @given(values=rows, wanted=labels, ttl=st.one_of(st.none(), st.integers(1, 6)))
 def test_several_views_of_rows_and_of_moments_at_once(values, wanted, ttl):
     """The newest row of each entity, the greatest at one time; the newest moment that is not after the label."""

@@ -9,12 +9,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bedplate.errors import InputError
 from bedplate.features import FeatureView, Periods, compute_view, moments, newest
 from bedplate.features.online import at
+from tests.laws import examples
 from tests.train import shop
 
 CUT = datetime(2017, 3, 1)
@@ -62,7 +63,7 @@ def week_start(week: int) -> datetime:
     return datetime(2016, 12, 26) + timedelta(days=7 * (week - 1))
 
 
-@settings(deadline=None, max_examples=25)
+@examples(8)
 @given(past=rows, future=rows)
 def test_rows_at_or_after_the_moment_change_nothing(past, future):
     """Appending, altering and deleting the future leaves the features of the past as they are, bit by bit."""
@@ -74,7 +75,7 @@ def test_rows_at_or_after_the_moment_change_nothing(past, future):
     assert computed(VIEW, purchases([(c, CUT, 10**6, 11) for c, *_ in later] + known)).equals(alone)
 
 
-@settings(deadline=None, max_examples=10)
+@examples(4)
 @given(past=rows, days=st.lists(st.integers(1, 120), min_size=2, max_size=3, unique=True))
 def test_moments_computed_together_equal_moments_computed_alone(past, days):
     """What one moment sees does not depend on which others are asked for."""

@@ -10,7 +10,7 @@ from bedplate import settings
 from bedplate.app.operations import Bedplate
 from tests import retail
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

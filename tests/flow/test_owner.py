@@ -43,7 +43,7 @@ def home(tmp_path: Path):
 def both(home: Path, folder: Path) -> None:
     """Two runs at once, to their ends."""
     running = [retail.start(home, "run", str(folder)) for _ in range(2)]
-    ended = [(*process.communicate(timeout=110), process.returncode) for process in running]
+    ended = [(*process.communicate(timeout=250), process.returncode) for process in running]
     assert [code for _, _, code in ended] == [0, 0], ended
 
 
@@ -139,7 +139,7 @@ def test_a_backup_of_a_running_home_is_a_home_elsewhere(home: Path, starter: Pat
             break
     copied = facts(home, "backup", str(tmp_path / "backup"))
     assert copied["files"] > 10
-    running.communicate(timeout=110)
+    running.communicate(timeout=250)
     assert running.returncode == 0
 
     elsewhere = tmp_path / "elsewhere"

@@ -48,7 +48,7 @@ def test_a_retrained_release_takes_its_steps(tmp_path: Path, starter: Path) -> N
                 http.post("/v2/models/starter/infer", json=body).raise_for_status()
                 return bool(told(home, "rollout", "status", "starter")["state"] == "completed")
 
-            eventually(completed, seconds=40)
+            eventually(completed)
         ended = told(home, "run", str(starter))
         served = told(home, "status")["endpoints"][0]["bundle"]
         assert ended["halted"] is None

@@ -278,7 +278,7 @@ def test_connections_that_came_before_the_server_are_answered() -> None:
             writer.write(b"GET /stream HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
             server = Server(app, listener.fileno())
             await server.start()
-            answer = await asyncio.wait_for(reader.read(), 5)
+            answer = await asyncio.wait_for(reader.read(), 60)
             writer.close()
             await server.close(1.0)
         return answer

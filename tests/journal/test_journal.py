@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bedplate.errors import InputError, IntegrityError, StorageError
@@ -128,7 +128,6 @@ def abandoned(folder: Path, count: int = 5) -> Path:
     return path
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_a_torn_tail_never_passes_as_data(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     folder = tmp_path_factory.mktemp("journal")
@@ -162,7 +161,6 @@ def test_recovery_seals_what_a_killed_writer_left_and_keeps_its_hands_off_the_li
     assert everything(tmp_path) == [*(b"record %d" % i for i in range(5)), b"alive", b"still"]
 
 
-@settings(max_examples=80, deadline=None)
 @given(st.data())
 def test_any_flipped_bit_in_a_sealed_segment_is_found(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

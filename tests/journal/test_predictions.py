@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bedplate.errors import IntegrityError
@@ -45,7 +45,6 @@ def arrays(draw: st.DrawFn) -> Any:
     return numbers.astype(draw(st.sampled_from(DTYPES)))
 
 
-@settings(max_examples=100, deadline=None)
 @given(
     st.lists(st.dictionaries(st.text(max_size=5), arrays() | st.lists(st.text()), max_size=4), min_size=2, max_size=6)
 )

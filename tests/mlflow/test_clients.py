@@ -19,6 +19,7 @@ def test_what_users_log_is_there_again(bedplate: Bedplate, tmp_path: Path, scrip
     environment.run(script, folder=tmp_path, timeout=200, **bedplate.settings())
 
 
+@pytest.mark.long
 def test_sixteen_writers_at_once_lose_nothing(bedplate: Bedplate, tmp_path: Path):
     environment.run("many.py", "10", folder=tmp_path, timeout=200, **bedplate.settings())
 

@@ -43,13 +43,16 @@ def played(request: pytest.FixtureRequest, bedplate: Bedplate) -> Iterator[Playe
         yield play_once
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize(
+    "name", [*CONVERSATIONS, *(pytest.param(name, marks=pytest.mark.long) for name in (*IN_WORKSPACES, *IN_PARTS))]
+)
 def test_replies_are_the_same(played: Played, name: str):
     differing = [finding for finding in played(name) if finding.allowed is None]
 
     assert not differing, f"{len({f.number for f in differing})} of {len(ALL[name])} calls\n{report(differing)}"
 
 
+@pytest.mark.long
 def test_every_difference_in_the_table_is_still_there(played: Played):
     shown = {finding.allowed for name in ALL for finding in played(name)}
 

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bedplate.observe.outcomes import match
@@ -101,7 +101,6 @@ ROWS = st.lists(
 BOUGHT = st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 3), st.integers(0, 40)), max_size=12)
 
 
-@settings(max_examples=40, deadline=None)
 @given(ROWS, BOUGHT)
 def test_matching_is_its_definition(
     asked: list[tuple[str, int, list[int]]], bought: list[tuple[str, int, int]]

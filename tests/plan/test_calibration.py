@@ -5,12 +5,13 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bedplate.errors import InputError
 from bedplate.plan import accelerators, calibration, counts, generation, images, layouts, training
 from bedplate.plan.calibration import Constant, Level, Measured, Model
+from tests.laws import examples
 
 KINDS = {"llm_training": training, "llm_serving": generation, "images": images}
 
@@ -73,7 +74,7 @@ def test_a_source_that_errs_is_an_anchor_for_itself_alone() -> None:
 FEW = calibration.calibrate(TOY, made()[:12])
 
 
-@settings(max_examples=15, deadline=None)
+@examples(8)
 @given(st.floats(0.0, 6.0), st.floats(0.1, 6.0))
 def test_the_interval_widens_with_the_distance_from_measurements(near: float, more: float) -> None:
     groups = {"source": "s0", "near": "s0"}

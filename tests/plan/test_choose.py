@@ -1,12 +1,13 @@
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from bedplate.ids import canonical, digest_of
 from bedplate.plan import catalogue, choose, explain, replicas
 from bedplate.plan.types import Plan, Requirements
 from bedplate.usecase.types import Money
+from tests.laws import examples
 from tests.plan.conftest import PROBE, changed
 
 CATALOGUE = catalogue.load()
@@ -51,7 +52,7 @@ def test_parts_of_the_cost_add_up(needs: Requirements) -> None:
             assert all(0 <= p.low <= p.value <= p.high for p in (*parts, c.total))
 
 
-@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(2, suppress=(HealthCheck.function_scoped_fixture,))
 @given(peak=st.floats(0.1, 2000), p99=st.floats(0.002, 2), availability=st.floats(0.5, 0.9999))
 def test_the_same_inputs_give_the_same_plan_and_it_survives_json(
     needs: Requirements, peak: float, p99: float, availability: float

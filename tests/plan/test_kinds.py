@@ -4,7 +4,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bedplate.app import planning
@@ -13,6 +13,7 @@ from bedplate.ids import canonical
 from bedplate.plan import catalogue, choose, explain, requirements
 from bedplate.plan.types import LanguageTrainingSize, Plan, Requirements
 from bedplate.usecase import load
+from tests.laws import examples
 from tests.plan.conftest import PROBE, SETTINGS, changed
 
 CATALOGUE = catalogue.load()
@@ -145,7 +146,7 @@ def only(provider: str, factor: float) -> catalogue.Catalogue:
     return msgspec.structs.replace(CATALOGUE, instances=instances, services={provider: charged, "here": dear})
 
 
-@settings(max_examples=2, deadline=None)
+@examples(1)
 @given(share=st.floats(0.3, 0.95))
 @pytest.mark.parametrize("kind", ["llm_inference", "image_inference", "llm_training", "data_pipeline"])
 def test_tighter_limits_are_never_cheaper(kind: str, needs_by_kind: dict[str, Requirements], share: float) -> None:

@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 
 import msgspec
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from bedplate.errors import InputError
@@ -16,6 +16,7 @@ from bedplate.plan.catalogue import Catalogue, Instance
 from bedplate.plan.types import Option, Plan, Requirements, TabularSize
 from bedplate.usecase import load, quantities
 from bedplate.usecase.types import Money
+from tests.laws import examples
 from tests.plan.conftest import FACTS, PROBE, changed
 from tests.plan.test_kinds import KINDS, SERVES, needs_of
 from tests.usecase.conftest import write
@@ -25,7 +26,7 @@ STARTER = ("recommender", "tabular")
 SERVED = {"peak rate": (0.2, 300.0), "p99": (0.003, 20.0), "availability": (0.9, 0.9999)}
 ENDED = {"time of a run": (3600.0, 90 * 86400.0)}
 PROVIDERS = sorted({instance.provider for instance in WHOLE.instances})
-LAWS = settings(max_examples=12, deadline=None)
+LAWS = examples(6)
 
 
 @cache

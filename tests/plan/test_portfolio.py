@@ -2,7 +2,7 @@
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bedplate.plan import catalogue, choose, portfolio, requirements
@@ -10,6 +10,7 @@ from bedplate.plan.portfolio import Entry, Portfolio
 from bedplate.plan.types import Requirements
 from bedplate.usecase import load
 from bedplate.usecase.types import Money
+from tests.laws import examples
 from tests.plan.conftest import FACTS, PROBE, changed
 from tests.usecase.conftest import write
 
@@ -71,7 +72,7 @@ def test_each_use_case_gets_a_verdict_and_the_funded_an_order(several: list[Entr
     assert {share.state for share in tight.shares} == {"over budget", "not worth it", "no value", "no plan"}
 
 
-@settings(max_examples=4, deadline=None)
+@examples(2)
 @given(budget=st.floats(1, 500), more=st.floats(0, 300))
 def test_more_budget_is_never_worth_less_and_is_never_exceeded(
     several: list[Entry], budget: float, more: float

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bedplate.errors import InputError
@@ -94,7 +94,6 @@ def test_a_policy_that_overflows_denies() -> None:
 CONDITIONS = ['context.environment == "dev"', "context.gates_passed", 'context.purpose == "p"', "true", "false"]
 
 
-@settings(max_examples=25, deadline=None)
 @given(
     condition=st.sampled_from(CONDITIONS),
     principal=st.sampled_from([ADMIN, RISK, NOBODY, FLOW]),

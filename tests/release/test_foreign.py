@@ -13,12 +13,13 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bedplate.errors import InputError
 from bedplate.release import foreign
 from tests.bundle import test_onnx
+from tests.laws import examples
 from tests.release.models import Stored, flavors, folder, signature
 
 SKLEARN = flavors("sklearn", pickled_model="model.pkl", serialization_format="cloudpickle")
@@ -164,14 +165,14 @@ def test_a_description_that_mlflow_would_not_write_is_refused(text):
     assert found.safety == "unsafe"
 
 
-@settings(max_examples=200, deadline=None)
+@examples(60)
 @given(st.binary(max_size=300) | st.text(max_size=200).map(str.encode))
 def test_no_description_breaks_the_reader(text):
     with contextlib.suppress(InputError):
         assert isinstance(foreign.read_mlmodel(text)["flavors"], dict)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(60)
 @given(st.binary(min_size=1, max_size=200))
 def test_no_file_breaks_the_look(data):
     assert foreign.inspect(folder({"model.bin": data}, **ONNX)).safety in ("safe", "unsafe")

@@ -24,6 +24,8 @@ from bedplate.settings import Home
 
 KEY, STRANGER = "bp_caller_0123456789abcdef", "bp_stranger_0123456789abcdef"
 EVIDENCE = digest_bytes(b"approval")
+_PATIENCE = 100.0
+"""Seconds: less than a test may take."""
 
 
 def linear(weight: float = 1.0, *, operator: str = "Mul") -> bytes:
@@ -113,6 +115,16 @@ def body(values: Any = (1.0, 2.0, 3.0), **changes: Any) -> dict[str, Any]:
     flat = np.asarray(values, dtype=object).ravel().tolist()
     tensor = {"name": "X", "shape": [len(flat) // 3, 3], "datatype": "FP32", "data": flat, **changes}
     return {"id": "r1", "inputs": [tensor]}
+
+
+class Watch:
+    """A clock that goes on when it is told to, and by nothing else."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 @dataclass
@@ -210,12 +222,12 @@ def log_of(world: World) -> list[dict[str, Any]]:
 
 def client(url: str, key: str | None = KEY) -> httpx.Client:
     """An HTTP client that sends ``key``."""
-    return httpx.Client(base_url=url, headers={"authorization": f"Bearer {key}"} if key else {}, timeout=10)
+    return httpx.Client(base_url=url, headers={"authorization": f"Bearer {key}"} if key else {}, timeout=60)
 
 
-def eventually(condition: Any, seconds: float = 10.0, what: str = "it did not happen") -> Any:
-    """Wait until ``condition()`` is true."""
-    end = time.monotonic() + seconds
+def eventually(condition: Any, what: str = "it did not happen") -> Any:
+    """Wait until ``condition()`` is true: long, for a busy machine, as only what fails takes that long."""
+    end = time.monotonic() + _PATIENCE
     while time.monotonic() < end:
         value = condition()
         if value:

@@ -51,7 +51,7 @@ class Rolling:
         self.step += 1
         route = Route(
             rollout="r", step=self.step, mode=mode, share=share, salt="salt", bundle=self.candidate.digest, version="2",
-            evidence=self.candidate.evidence, socket=self.candidate.socket, tallies=self.tallies, patience=2.0,
+            evidence=self.candidate.evidence, socket=self.candidate.socket, tallies=self.tallies, patience=30.0,
         )  # type: ignore[arg-type]  # fmt: skip
         self.world.publish(routes={"writer": route})
         eventually(lambda: list(self.tallies.glob(f"{self.step}-*.json")))
@@ -162,7 +162,7 @@ def test_a_shadow_is_asked_for_the_whole_stream_once_the_caller_has_it(rolling: 
 def test_a_stream_goes_on_when_the_rollout_ends(rolling: Rolling) -> None:
     rolling.share(1.0)
     headers, body = {"authorization": f"Bearer {KEY}"}, {"text": "d", "max_tokens": 1_000_000}
-    with httpx.stream("POST", f"{rolling.url}{STREAM}", json=body, headers=headers, timeout=30) as answer:
+    with httpx.stream("POST", f"{rolling.url}{STREAM}", json=body, headers=headers, timeout=60) as answer:
         lines = answer.iter_lines()
         began = next(lines)
         rolling.world.publish()

@@ -159,7 +159,7 @@ def test_each_read_is_on_record_and_names_no_entity(url: str, world: World) -> N
     ask(url, {"view": "nothing", "keys": many})  # nothing was read
     ask(url, {"view": "recent", "keys": many})
     wanted = Counter({("recent", "care", "allow", 11): 2, ("recent", "marketing", "deny", 12): 1})
-    eventually(lambda: folder.exists() and sum(reads()[each] for each in wanted) == 3, seconds=30)
+    eventually(lambda: folder.exists() and sum(reads()[each] for each in wanted) == 3)
     assert Counter({each: count for each, count in reads().items() if each[-1] in (11, 12)}) == wanted
 
 

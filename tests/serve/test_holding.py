@@ -34,7 +34,7 @@ class Client:
 
     def __init__(self, url: str) -> None:
         host, _, port = url.removeprefix("http://").partition(":")
-        self._socket = socket.create_connection((host, int(port)), timeout=30)
+        self._socket = socket.create_connection((host, int(port)), timeout=60)
         self._file = self._socket.makefile("rb")
 
     def send(self, values: list[float], name: str, path: str = INFER) -> None:
@@ -111,7 +111,7 @@ class Load:
     def more(self, count: int) -> None:
         """Wait until so many more were answered."""
         until = len(self.answers) + count
-        eventually(lambda: len(self.answers) >= until or self.failed, 30)
+        eventually(lambda: len(self.answers) >= until or self.failed)
 
     def __enter__(self) -> "Load":
         for thread in self._threads:
@@ -132,10 +132,10 @@ def world(tmp_path: Path) -> Iterator[World]:
 @pytest.mark.parametrize(
     ("mode", "scale", "connect"),
     [
-        ("buffered", Scale(), Client),
+        pytest.param("buffered", Scale(), Client, marks=pytest.mark.long),
         ("durable", Scale(min=2, max=2), Client),
         ("buffered", Scale(min=2, max=2), Caller),
-        ("durable", Scale(), Caller),
+        pytest.param("durable", Scale(), Caller, marks=pytest.mark.long),
     ],
 )
 def test_replicas_are_killed_under_load_and_every_request_is_answered_once(
@@ -150,7 +150,7 @@ def test_replicas_are_killed_under_load_and_every_request_is_answered_once(
                 victim = supervisor.status()[0].pids[0]
                 os.kill(victim, signal.SIGKILL)
                 eventually(lambda gone=victim: gone not in supervisor.status()[0].pids)
-                eventually(lambda: supervisor.status()[0].ready == scale.min, 30)
+                eventually(lambda: supervisor.status()[0].ready == scale.min)
             load.more(100)
             assert supervisor.status()[0].restarts == 3
     assert load.failed == []
@@ -224,7 +224,7 @@ class Chain:
 
     def talk(self, *sent: bytes) -> tuple[socket.socket, Any]:
         """A connection on which that was sent, and what is read from it."""
-        connection = socket.create_connection(self.address, timeout=20)
+        connection = socket.create_connection(self.address, timeout=60)
         for data in sent:
             connection.sendall(data)
         return connection, connection.makefile("rb")

@@ -1,14 +1,13 @@
 """Predictors that are code: they answer, they reach nothing, and whatever they do costs only their own requests."""
 
 import os
-import time
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -280,7 +279,6 @@ def test_arrays_go_over_as_they_are(given_arrays: Any, texts: list[str]) -> None
     assert found["t"].tolist() == texts
 
 
-@settings(max_examples=60)
 @given(
     st.binary(max_size=60)
     | st.builds(msgspec.msgpack.encode, st.lists(st.lists(st.integers(-2, 9) | st.text("aF6P", max_size=4))))
@@ -390,9 +388,7 @@ def answer(inputs):
     return {"y": inputs["x"], "said": [""]}
 """
     one = LimitedPredictor("python", files(home, code), SIGNATURE, seconds=3.0)
-    began = time.monotonic()
     assert ask(one, x=[0.01])["y"].tolist() == [0.01]
     with pytest.raises(ModelError, match="longer"):
         ask(one, x=[60.0])
-    assert time.monotonic() - began < 50
     one.close()

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 import pytest
 import tokenizers
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
@@ -238,7 +238,6 @@ def inputs(text: str, tokens: int) -> dict[str, Any]:
     return {"text": np.array([text], object), "max_tokens": np.array([tokens])}
 
 
-@settings(deadline=None)
 @given(st.text("abcdé.", min_size=1, max_size=12), st.integers(1, 9))
 def test_the_pieces_are_the_whole(text: str, tokens: int) -> None:
     pieces = [piece.outputs["text"][0] for piece in WRITER.stream(inputs(text, tokens), NO_FEATURES)]

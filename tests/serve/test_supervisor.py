@@ -17,6 +17,7 @@ from bedplate.serve.supervisor import Supervisor
 from tests.serve.support import World, body, client, eventually, linear
 
 INFER = "/v2/models/linear/infer"
+pytestmark = pytest.mark.usefixtures("real_replicas")
 
 
 class Load:
@@ -163,4 +164,4 @@ def test_replicas_die_with_a_killed_supervisor(tmp_path: Path) -> None:
         except FileNotFoundError:
             return True
 
-    eventually(gone, 3.0)
+    eventually(gone)

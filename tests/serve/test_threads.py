@@ -1,6 +1,5 @@
 """More threads are taken where a single row is answered sooner, and a GPU only where there is one."""
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from bedplate.records import ModelSignature, TensorSpec
 from bedplate.serve import predictors, sessions, spec, threads
 from bedplate.serve.predictors import NO_FEATURES, Answer, OnnxPredictor
 from bedplate.serve.supervisor import Supervisor
-from tests.serve.support import KEY, LINEAR, World, body, client, linear, network
+from tests.serve.support import KEY, LINEAR, Watch, World, body, client, linear, network
 
 SIGNATURE = ModelSignature(
     predictor="onnx",
@@ -23,8 +22,11 @@ SIGNATURE = ModelSignature(
 )
 
 
+WATCH = Watch()
+
+
 class Sleeper:
-    """A row takes ``serial`` seconds, and ``parallel`` ones that up to ``shared`` threads share."""
+    """On that clock a row takes ``serial`` seconds, and ``parallel`` ones that up to ``shared`` threads share."""
 
     signature = SIGNATURE
 
@@ -32,7 +34,7 @@ class Sleeper:
         self.seconds = serial + parallel / min(shared, count)
 
     def predict(self, inputs: dict[str, Any], features: Any) -> Answer:
-        time.sleep(self.seconds)
+        WATCH.now += self.seconds
         return Answer(outputs={"y": inputs["x"]})
 
 
@@ -53,8 +55,10 @@ class Refusing(Sleeper):
     ],
 )
 def test_threads_are_taken_while_a_row_gets_cheaper(
-    serial: float, parallel: float, shared: int, most: int, count: int, tried: list[int]
-) -> None:
+    monkeypatch: pytest.MonkeyPatch,
+    serial: float, parallel: float, shared: int, most: int, count: int, tried: list[int],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(threads, "perf_counter", WATCH)
     loaded: list[int] = []
 
     def load(threads: int) -> Sleeper:

@@ -3,7 +3,7 @@
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bedplate.bundle import formats, safetensors
@@ -13,6 +13,7 @@ from bedplate.serve.recommender import Factors
 from bedplate.serve.vectors import ARRAYS, INDEX, Approximate, Chosen, Exact
 from bedplate.train import indexing
 from bedplate.train.indexing import IndexParameters
+from tests.laws import examples
 
 KINDS = ("ivf", "pq", "hnsw")
 ROWS, SIZE = 700, 8
@@ -64,7 +65,7 @@ def test_the_same_vectors_make_the_same_arrays(built, kind):
     assert safetensors.write(indexing._BUILDERS[kind](VECTORS, 7)) == built[kind]
 
 
-@settings(max_examples=150, deadline=None)
+@examples(40)
 @given(st.sampled_from(KINDS), st.data())
 def test_arrays_that_somebody_else_wrote_are_refused_or_harmless(built, kind, data):
     """Native code walks over them: whatever passes the checks must give places that are there."""

@@ -5,12 +5,13 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
 from bedplate.records import Estimate
 from bedplate.stats import bootstrap, intervals
+from tests.laws import examples
 
 RUNS = 200
 
@@ -41,7 +42,7 @@ def test_many_rows_are_drawn_in_pieces_with_the_theoretical_width() -> None:
     assert found.high - found.low == pytest.approx(theory.high - theory.low, rel=0.25)
 
 
-@settings(max_examples=25, deadline=None)
+@examples(10)
 @given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=30), st.sampled_from(["percentile", "bca"]))
 def test_an_interval_lies_within_the_data(values: list[float], method: bootstrap.Method) -> None:
     found = bootstrap.mean_interval(values, 100, method=method)

@@ -8,6 +8,7 @@ from bedplate.stats import drift, intervals, sketches
 from bedplate.stats.evalues import Detector
 
 FEATURES = 20
+RUNS = [50, pytest.param(200, marks=pytest.mark.long)]
 
 
 def described(blocks: list[np.ndarray]) -> drift.FeatureReference:
@@ -69,15 +70,16 @@ def count_ties(values: np.ndarray, names: tuple[float, ...]) -> sketches.Histogr
     return sketches.count_names(dict(zip(found.tolist(), counts.tolist(), strict=True)), names)
 
 
+@pytest.mark.parametrize("runs", RUNS)
 @pytest.mark.parametrize(
     ("kind", "length"), [("iid", 25), ("heavy-tailed", 25), ("tied", 25), ("seasonal", 50), ("autocorrelated", 50)]
 )
-def test_without_drift_false_alarms_stay_below_their_nominal_rate(kind: str, length: int) -> None:
-    """200 runs at alpha 0.1 / length: evidence alone may reach its limit in 10 % of them.
+def test_without_drift_false_alarms_stay_below_their_nominal_rate(kind: str, length: int, runs: int) -> None:
+    """Runs at alpha 0.1 / length: evidence alone may reach its limit in 10 % of them.
 
     What is asserted: with 95 % confidence (Clopper-Pearson) the true rate lies below 1.5 times that.
     """
-    rng, alarms, runs = np.random.default_rng(3), 0, 200
+    rng, alarms = np.random.default_rng(3), 0
     for _ in range(runs):
         data = series(kind, rng, 28 + length, 200)
         blocks = list(data[:28]) if kind in ("seasonal", "autocorrelated") else [data[:28].ravel()]
@@ -92,12 +94,13 @@ def test_without_drift_false_alarms_stay_below_their_nominal_rate(kind: str, len
     assert intervals.clopper_pearson(alarms, runs, 0.9).high <= 1.5 * 0.10
 
 
-def test_twenty_features_that_move_together_raise_no_more_false_alarms_than_one() -> None:
-    """200 runs of 5 windows at alpha 0.02, 20 features that share a cause: nominal 10 % of runs, as for one feature.
+@pytest.mark.parametrize("runs", RUNS)
+def test_twenty_features_that_move_together_raise_no_more_false_alarms_than_one(runs: int) -> None:
+    """Runs of 5 windows at alpha 0.02, 20 features that share a cause: nominal 10 % of runs, as for one feature.
 
     Tested one by one at 2 % a window, 20 independent features would alarm in 87 % of such runs.
     """
-    rng, alarms, runs, windows, rows = np.random.default_rng(6), 0, 200, 5, 200
+    rng, alarms, windows, rows = np.random.default_rng(6), 0, 5, 200
     for _ in range(runs):
         common = rng.normal(size=(2000 + windows * rows, 1))
         data = (0.6 * common + 0.8 * rng.normal(size=(common.size, FEATURES))).T

@@ -6,10 +6,11 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bedplate.stats import sketches
+from tests.laws import examples
 
 numbers = st.lists(st.floats(allow_nan=True, allow_infinity=True), max_size=60)
 cells = st.lists(st.floats(-1e6, 1e6), min_size=0, max_size=8, unique=True).map(lambda e: tuple(sorted(e)))
@@ -62,7 +63,7 @@ def rank_error(sketch: sketches.QuantileSketch, values: np.ndarray) -> float:
     return float(np.abs(np.searchsorted(np.sort(values), sketch.quantiles(shares)) / values.size - shares).max())
 
 
-@settings(max_examples=15, deadline=None)
+@examples(8)
 @given(st.lists(st.integers(1, 40_000), min_size=1, max_size=8), st.integers(0, 2**32), st.booleans())
 def test_quantiles_of_any_chunks_merged_in_any_order_are_near(sizes: list[int], seed: int, reverse: bool) -> None:
     rng = np.random.default_rng(seed)

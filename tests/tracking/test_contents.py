@@ -178,7 +178,7 @@ def test_a_removal_that_fails_is_done_by_the_next_collection(kept: Kept, monkeyp
 def test_content_is_never_lost_between_writers_and_collections(kept: Kept) -> None:
     """Threads put, replace, read and delete a handful of contents while others collect without any grace at all."""
     contents = [b"%d" % number * 300 for number in range(4)]
-    stop, seconds = threading.Event(), 4.0
+    stop, seconds = threading.Event(), 2.0
     lost: list[str] = []
     reads = [0]
 
@@ -211,6 +211,8 @@ def test_content_is_never_lost_between_writers_and_collections(kept: Kept) -> No
         futures = [pool.submit(write, seed) for seed in range(4)]
         futures += [pool.submit(train, 9), pool.submit(sweep), pool.submit(sweep)]
         time.sleep(seconds)
+        while reads[0] <= 20 and not any(future.done() for future in futures):
+            time.sleep(0.05)
         stop.set()
         for future in futures:
             future.result()

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import tokenizers
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bedplate.bundle import safetensors
@@ -120,7 +120,6 @@ def test_the_graph_says_what_the_weights_say(family, changes, prefix):
         encoders.verify(encoders.convert(architecture, kept), architecture, other)
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.lists(st.lists(st.integers(0, 25), max_size=45), max_size=12), st.randoms())
 def test_neighbours_and_padding_change_no_vector(predictor, rows, random):
     """What a text gets does not depend on what else is asked, in which order, or how long the others are."""

@@ -5,6 +5,7 @@ from playwright.sync_api import expect
 
 from tests import plane, sample
 from tests.ui import hostile
+from tests.ui.fitting import all_fit
 
 PAGES = ("/", "/portfolio", f"/use-cases/{sample.NAME}", f"/trace/{sample.PREDICTION}", "/audit")
 
@@ -51,23 +52,8 @@ def test_without_a_session_every_page_asks_to_sign_in(browser, served):
     context.close()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [375, 1440])
-def test_pages_fit_and_are_quiet(page, served, width, scheme):
-    complaints: list[str] = []
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("request", lambda r: complaints.append(r.url) if not r.url.startswith(served.address) else None)
-    page.set_viewport_size({"width": width, "height": 900})
-    page.emulate_media(color_scheme=scheme)
-    for path in PAGES:
-        page.goto(served.address + path)
-        for details in page.locator("details").all():
-            details.evaluate("element => element.open = true")
-        page.wait_for_timeout(150)
-
-        assert page.evaluate("document.documentElement.scrollWidth") <= width, path
-    assert complaints == []
+def test_pages_fit_and_are_quiet(page, served):
+    all_fit(page, served.address, PAGES, lambda page: page.wait_for_timeout(150))
 
 
 def test_the_theme_can_be_chosen_and_stays(page, served):
@@ -180,6 +166,6 @@ def test_the_line_of_stages_follows_a_run(page, served):
 
     with served.store.transaction() as tx:
         tx.executions.end(execution.id, "succeeded")
-    page.locator(".spine li.running").wait_for(state="detached", timeout=10_000)
+    page.locator(".spine li.running").wait_for(state="detached")
 
     assert page.locator(".spine li").count() == 13

@@ -27,7 +27,7 @@ def served(tmp_path: Path) -> Iterator[plane.Plane]:
 def begun(served: plane.Plane, **changes: Any) -> RolloutRow:
     """A rollout in its second step, with what a replica counted in it."""
     steps = (Step("shadow", 1.0, 600.0), Step("split", 0.01, 600.0), Step("split", 0.1, 600.0))
-    plan = RolloutPlan(steps=steps, guards=("errors", "latency"), least=20, patience=0.1, slack=0.01)
+    plan = RolloutPlan(steps=steps, guards=("errors", "latency"), least=20, patience=5.0, slack=0.01)
     spec = {"digest": sample.digest("before")}
     tally = Tally(stable=Side(requests=9000, errors=3, slow=450), candidate=Side(requests=91, errors=0, slow=5))
     seen = {"step": 0, "reason": "", "ended": "2026-11-24T10:00:00.000000Z", "findings": []}

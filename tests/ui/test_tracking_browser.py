@@ -5,6 +5,7 @@ from playwright.sync_api import expect
 
 from tests import plane
 from tests.ui import hostile, tracked
+from tests.ui.fitting import all_fit
 from tests.ui.tracked import MINUTE, T0, Tracked
 
 
@@ -46,25 +47,13 @@ def everywhere(served) -> list[str]:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [375, 1440])
-def test_pages_fit_and_are_quiet(page, served, width, scheme):
-    complaints: list[str] = []
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("request", lambda r: complaints.append(r.url) if not r.url.startswith(served.address) else None)
-    page.set_viewport_size({"width": width, "height": 900})
-    page.emulate_media(color_scheme=scheme)
-    for path in everywhere(served):
-        assert page.goto(served.address + path).status == 200
-        for details in page.locator("details").all():
-            details.evaluate("element => element.open = true")
+def test_pages_fit_and_are_quiet(page, served):
+    def drawn(page):
         for figure in page.locator("[data-curves]").all():
             figure.scroll_into_view_if_needed()
             expect(figure.locator("canvas")).to_have_count(1)
 
-        assert page.evaluate("document.documentElement.scrollWidth") <= width, path
-    assert complaints == []
+    all_fit(page, served.address, everywhere(served), drawn)
 
 
 def test_pages_can_be_read_without_a_script(browser, served):
@@ -171,11 +160,11 @@ def test_rows_follow_their_runs_until_the_last_one_ends(page, served):
     expect(row).to_contain_text("0.50000")
 
     home.log(run, T0 + 2 * MINUTE, loss=[0.5, 0.125])
-    expect(row).to_contain_text("0.12500", timeout=10_000)
+    expect(row).to_contain_text("0.12500")
     expect(tick).to_be_checked()
     expect(tick).to_be_focused()
     home.end(run, T0 + 3 * MINUTE)
-    expect(row).to_contain_text("finished", timeout=10_000)
+    expect(row).to_contain_text("finished")
     expect(page.locator("#live[data-hx-get]")).to_have_count(0)
 
     assert all(address.count("run=") == 1 for address in asked), "only what runs is asked for"
@@ -199,7 +188,7 @@ def test_only_rows_on_the_screen_are_shown_anew(page, served):
 
     home.log(bottom, T0 + 100 * MINUTE, loss=[0.5, 0.25])
     page.locator(f"#run-{bottom}").scroll_into_view_if_needed()
-    expect(page.locator(f"#run-{bottom}")).to_contain_text("0.25000", timeout=10_000)
+    expect(page.locator(f"#run-{bottom}")).to_contain_text("0.25000")
 
 
 # ---------------------------------------------------------------------------------------------------------------- run
@@ -229,12 +218,12 @@ def test_curves_and_status_follow_a_run(page, served):
     value = page.locator(".curve output").first
     expect(value).to_have_text("0.40000")
     home.log(run, T0 + 10 * MINUTE, loss=[0.5, 0.4, 0.25])
-    expect(value).to_have_text("0.25000", timeout=10_000)
-    expect(page.locator("#latest")).to_contain_text("0.25000", timeout=10_000)
+    expect(value).to_have_text("0.25000")
+    expect(page.locator("#latest")).to_contain_text("0.25000")
     home.end(run, T0 + 20 * MINUTE)
 
-    expect(page.locator("h1 + .pill")).to_have_text("finished", timeout=10_000)
-    expect(page.locator("[data-live]")).to_have_count(0, timeout=10_000)
+    expect(page.locator("h1 + .pill")).to_have_text("finished")
+    expect(page.locator("[data-live]")).to_have_count(0)
     expect(page.locator("#now[data-hx-get]")).to_have_count(0)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bedplate.errors import InputError
@@ -32,7 +32,6 @@ def comments(text: str) -> list[str]:
     return [line.partition(" #")[2] for line in text.splitlines() if " #" in line or line.startswith("#")]
 
 
-@settings(max_examples=25, deadline=None)
 @given(data=st.data(), text=st.sampled_from(TEXTS), value=st.sampled_from(["7", "20 ms", '"a: b,#c"', "[eu, us]"]))
 def test_one_value_changes_and_nothing_else(data: st.DataObject, text: str, value: str) -> None:
     before = tree(text)
@@ -44,7 +43,6 @@ def test_one_value_changes_and_nothing_else(data: st.DataObject, text: str, valu
     assert comments(after) == comments(text)
 
 
-@settings(max_examples=25, deadline=None)
 @given(data=st.data(), text=st.sampled_from(TEXTS))
 def test_what_is_missing_is_written_into_its_section(data: st.DataObject, text: str) -> None:
     sections = {keys[:i] for keys in tree(text) for i in range(len(keys)) if all(isinstance(k, str) for k in keys[:i])}

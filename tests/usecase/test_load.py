@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bedplate.errors import BedplateError, NotFoundError, UseCaseError
@@ -12,6 +12,7 @@ from bedplate.ids import digest_file
 from bedplate.usecase import Problem, load
 from bedplate.usecase.nodes import MAX_BYTES
 from bedplate.usecase.types import Money
+from tests.laws import examples
 from tests.usecase.conftest import VALID, write
 
 Problems = Callable[[str, str], tuple[Problem, ...]]
@@ -273,7 +274,7 @@ _words = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(30)
 @given(st.data())
 def test_any_mutation_loads_or_gives_problems_inside_the_file(data: st.DataObject) -> None:
     text = VALID
@@ -288,7 +289,6 @@ def test_any_mutation_loads_or_gives_problems_inside_the_file(data: st.DataObjec
     _outcome(text)
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_any_value_may_be_replaced_by_any_other(data: st.DataObject) -> None:
     lines = VALID.splitlines()
