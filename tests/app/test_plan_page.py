@@ -30,6 +30,10 @@ def test_it_says_what_the_plan_says(plan: Plan) -> None:
     assert plan.chosen.instance in page
     assert all(flip.to in page for flip in plan.flips)
     assert "probability" in page
+    assert plan.chosen.cost is not None
+    allowed = plan.requirements.allowed(plan.chosen.cost.period)  # a run is held to the budget of a run
+    assert allowed is not None
+    assert f"<td>at most {allowed.amount:,.0f} {allowed.currency}</td>" in page
     assert "<script" not in page
 
 

@@ -76,7 +76,8 @@ def _kept(plan: Plan, chosen: Option) -> Iterator[str]:
          f"at least {_value(f.limit, f.unit)}", _chance(f.chance))
         for f in chosen.predicted if f.limit is not None
     ]  # fmt: skip
-    budget, cost = plan.requirements.budget, chosen.cost
+    cost = chosen.cost
+    budget = plan.requirements.allowed(cost.period) if cost is not None else None
     if budget is not None and cost is not None:
         limit = f"at most {budget.amount:,.0f} {budget.currency}"
         rows.append(("budget", _money(cost.total), limit, _chance(chance(cost.total, budget.amount))))

@@ -176,7 +176,7 @@ def report(requirements_: Requirements, plan: Plan) -> PlanReport:
     chosen = plan.chosen
     total = chosen.cost.total.value if chosen is not None and chosen.cost is not None else None
     period = chosen.cost.period if chosen is not None and chosen.cost is not None else "month"
-    budget = requirements_.training_budget if period == "run" else requirements_.budget
+    budget = requirements_.allowed(period)
     training = None
     if chosen is not None and chosen.cost is not None and isinstance(requirements_.size, Requests):
         training = chosen.cost.retraining.value

@@ -32,7 +32,6 @@ from bedplate.plan.types import (
     Size,
     TabularSize,
 )
-from bedplate.usecase.types import Money
 
 _FAR = 3.0
 """A price that would have to change by more than this factor is not worth a line."""
@@ -153,7 +152,7 @@ def _judge(requirements: Requirements, chosen: Option | None) -> tuple[Literal["
     """Whether the cheapest option that meets the file stays in the budget, in words."""
     if chosen is None or chosen.cost is None:
         return "block", "nothing can be shown to meet the file"
-    budget, total = _budget(requirements, chosen), chosen.cost.total
+    budget, total = requirements.allowed(chosen.cost.period), chosen.cost.total
     named = "this machine" if chosen.provider == "here" else f"{chosen.provider} {chosen.instance}"
     named += f" ({chosen.market})" if chosen.market in ("spot", "reserved") else ""
     if budget is None:
@@ -175,15 +174,10 @@ def _one_training(requirements: Requirements, option: Option) -> float | None:
     return option.cost.retraining.value / runs if option.cost is not None and runs else None
 
 
-def _budget(requirements: Requirements, option: Option) -> Money | None:
-    run = option.cost is not None and option.cost.period == "run"
-    return requirements.training_budget if run else requirements.budget
-
-
 def _with_reason(option: Option, chosen: Option | None, requirements: Requirements) -> Option:
     if not option.meets or option.cost is None or (chosen and _same(option, chosen)):
         return option
-    budget, total = _budget(requirements, option), option.cost.total.value
+    budget, total = requirements.allowed(option.cost.period), option.cost.total.value
     if chosen is None or chosen.cost is None:
         return msgspec.structs.replace(option, lost="over the budget, which blocks")
     more = total - chosen.cost.total.value

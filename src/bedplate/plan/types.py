@@ -284,6 +284,10 @@ class Requirements(msgspec.Struct, frozen=True, kw_only=True):
         """The value of :meth:`item`, in its unit."""
         return self.item(name).value
 
+    def allowed(self, period: Literal["month", "run"]) -> Money | None:
+        """What a month, or a run that ends, may cost by the file."""
+        return self.training_budget if period == "run" else self.budget
+
 
 class StageTime(msgspec.Struct, frozen=True, kw_only=True):
     """The predicted time of one stage of a request, in seconds, and what it was predicted from."""
