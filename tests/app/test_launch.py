@@ -1,6 +1,10 @@
 """The chosen option for the tools that launch it: valid by their own schemas, for every cloud that is compared."""
 
 import json
+import re
+import shutil
+import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +15,45 @@ import pytest
 import yaml
 
 from bedplate import settings
+from bedplate.app import planning
 from bedplate.app.exports import launch
 from bedplate.app.exports.launch import Launch
 from bedplate.app.operations import Bedplate
 from bedplate.cli import root
 from bedplate.errors import InputError
 from bedplate.plan import catalogue
-from bedplate.plan.types import Option
+from bedplate.plan.types import Option, Plan
+from bedplate.usecase import load
+from tests.plan.conftest import PROBE, SETTINGS
 
+ROOT = Path(__file__).parents[2]
 SCHEMAS = Path(__file__).with_name("launch_schemas")
+EXAMPLES = [
+    pytest.param(path.parent.name, marks=pytest.mark.long if path.parent.name == "llm-pretraining" else ())
+    for path in sorted((ROOT / "examples").glob("*/usecase.yaml"))
+]
+"""The one that is longest to plan is tried with what takes longest."""
+TERRAFORM = shutil.which("terraform")
 
 
+@cache
 def schema(name: str) -> Any:
     return json.loads((SCHEMAS / f"{name}.json").read_text())
+
+
+@cache
+def planned(example: str) -> Plan:
+    nowhere = msgspec.structs.replace(SETTINGS, home=Path("/nowhere"))
+    return planning.derive(load(ROOT / "examples" / example), PROBE, nowhere)[1]
+
+
+def offered(example: str) -> list[Option]:
+    """The best option of each provider and market that a plan compared."""
+    found: dict[tuple[str, str], Option] = {}
+    for option in planned(example).options:
+        if option.machines and option.provider != "here":
+            found.setdefault((option.provider, option.market), option)
+    return list(found.values())
 
 
 def options(machines: int = 2) -> list[Option]:
@@ -89,27 +119,93 @@ def test_a_cluster_is_one_of_ray(option: Option, machines: int) -> None:
     assert 1 + sum(kind["min_workers"] for kind in types.values()) == machines == 1 + cluster["max_workers"]
 
 
+def held(cluster: dict[str, Any], option: Option) -> None:
+    """A RayCluster by its own fields, its pods by those of Kubernetes, and each within its node."""
+    jsonschema.validate(cluster, schema("kuberay-cluster"))
+    spec = cluster["spec"]
+    groups = [spec["headGroupSpec"], *spec.get("workerGroupSpecs", [])]
+    assert 1 + sum(group["replicas"] for group in groups[1:]) == option.machines
+    for group in groups:
+        pod = {"apiVersion": "v1", "kind": "Pod", **group["template"]}
+        pod["metadata"] = {"name": "p", **pod["metadata"]}
+        kubernetes_validate.validate(pod, "1.30", strict=True)
+        share = group["template"]["spec"]["containers"][0]["resources"]["limits"]
+        assert int(share["cpu"].removesuffix("m")) <= 1000 * option.vcpus
+        assert int(share["memory"].removesuffix("Gi")) <= max(1, option.memory_gib)
+        assert bool(set(share) - {"cpu", "memory"}) == (option.layout is not None)
+    for group in groups[1:]:
+        assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+
+
 @EACH
 @pytest.mark.parametrize("machines", [1, 3])
 def test_pods_of_kuberay_are_pods_and_fit_their_nodes(option: Option, machines: int) -> None:
     option = msgspec.structs.replace(option, machines=machines)
     cluster = made(option, "kuberay", image="registry.example/basket:1", namespace="shop")
-    assert (cluster["apiVersion"], cluster["kind"]) == ("ray.io/v1", "RayCluster")
-    spec = cluster["spec"]
-    groups = [spec["headGroupSpec"], *spec.get("workerGroupSpecs", [])]
-    assert 1 + sum(group["replicas"] for group in groups[1:]) == machines
-    for group in groups:
-        assert isinstance(group["rayStartParams"], dict)
-        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": group["template"]["spec"]}
-        kubernetes_validate.validate(pod, "1.30", strict=True)
-        container = group["template"]["spec"]["containers"][0]
-        assert container["image"] == "registry.example/basket:1"
-        share = container["resources"]["limits"]
-        assert int(share["cpu"].removesuffix("m")) <= 1000 * option.vcpus
-        assert int(share["memory"].removesuffix("Gi")) <= max(1, option.memory_gib)
-    for group in groups[1:]:
-        assert group["groupName"]
-        assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+    held(cluster, option)
+    container = cluster["spec"]["headGroupSpec"]["template"]["spec"]["containers"][0]
+    assert container["image"] == "registry.example/basket:1"
+
+
+@pytest.mark.parametrize("name", ["a" * 54, "ends-with-", "1st"])
+def test_a_name_that_kuberay_refuses_is_refused_here(name: str) -> None:
+    with pytest.raises(InputError, match="takes no cluster called"):
+        launch.document(Launch(use_case=name, option=OPTIONS[0], currency="USD"), "kuberay")
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_what_is_planned_for_each_example_is_launched_by_each_tool(example: str) -> None:
+    options = offered(example)
+    assert options
+    for option in options:
+        task = made(option, "skypilot")
+        jsonschema.validate(task, schema("skypilot-task"))
+        jsonschema.validate(task["resources"], schema("skypilot-resources"))
+        assert task["resources"]["use_spot"] == (option.market == "spot")
+        cluster = made(option, "kuberay")
+        held(cluster, option)
+        devices = sum(
+            int(count)
+            for group in (cluster["spec"]["headGroupSpec"], *cluster["spec"].get("workerGroupSpecs", ()))
+            for name, count in group["template"]["spec"]["containers"][0]["resources"]["limits"].items()
+            for _ in range(group.get("replicas", 1))
+            if name not in ("cpu", "memory")
+        )
+        assert devices >= (option.layout.devices if option.layout else 0)
+        if option.provider in ("aws", "gcp", "azure"):
+            jsonschema.validate(launched := made(option, "ray"), schema("ray-cluster"))
+            node = json.dumps(launched["available_node_types"]["head"]["node_config"]).lower()
+            assert ("spot" in node or "preemptible" in node) == (option.market == "spot")
+
+
+def test_a_machine_of_your_own_is_no_cloud(tmp_path: Path) -> None:
+    own = msgspec.structs.replace(OPTIONS[0], provider="own", region="eu")
+    for tool in ("skypilot", "ray"):
+        with pytest.raises(InputError):
+            made(own, tool)  # type: ignore[arg-type]
+    pod = made(own, "kuberay")["spec"]["headGroupSpec"]["template"]["spec"]
+    assert set(pod["nodeSelector"]) == {"kubernetes.io/arch"}  # whose region and type nobody labels
+
+
+@pytest.mark.skipif(TERRAFORM is None, reason="needs terraform")
+def test_terraform_takes_the_variables_that_the_guide_declares(tmp_path: Path) -> None:
+    guide = (ROOT / "docs" / "how-to" / "launch.md").read_text()
+    declared = "\n".join(re.findall(r"```hcl\n(.*?)```", guide, re.DOTALL))
+    names = re.findall(r'variable "(\w+)"', declared)
+    shown = "".join(f'output "{name}" {{\n  value = var.{name}\n}}\n' for name in names)
+    (tmp_path / "main.tf").write_text(declared + shown)
+    run = {"cwd": tmp_path, "check": True, "capture_output": True, "text": True, "env": {"CHECKPOINT_DISABLE": "1"}}
+    for option in (*offered("chest-xray")[:1], OPTIONS[0]):
+        document = launch.document(Launch(use_case="basket", option=option, currency="USD"), "terraform")
+        (tmp_path / document.name).write_text(json.dumps(document.content))
+        assert TERRAFORM is not None
+        subprocess.run([TERRAFORM, "init", "-input=false", "-no-color"], **run)  # type: ignore[call-overload]
+        said = subprocess.run([TERRAFORM, "apply", "-auto-approve", "-input=false", "-no-color"], **run)  # type: ignore[call-overload]
+        assert "undeclared" not in said.stdout + said.stderr
+        outputs = json.loads(subprocess.run([TERRAFORM, "output", "-json"], **run).stdout)  # type: ignore[call-overload]
+        assert {name: held["value"] for name, held in outputs.items()} == {
+            name: value for name, value in document.content.items() if value is not None
+        }
 
 
 @EACH

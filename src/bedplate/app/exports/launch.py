@@ -1,13 +1,15 @@
 """The option that a plan chose, as files of the tools that launch it: pure functions from facts to documents."""
 
 import math
+import re
 import shlex
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from bedplate.errors import InputError
 from bedplate.ids import Digest
+from bedplate.plan.accelerators import accelerator
 from bedplate.plan.types import Option
 
 Tool = Literal["skypilot", "ray", "kuberay", "terraform"]
@@ -17,6 +19,16 @@ _RAY = "2.53.0"
 _IMAGE = f"rayproject/ray:{_RAY}-py311"
 _SYSTEM_CORES, _SYSTEM_GIB = 0.5, 1.0
 """Kept on a node of a cluster for its own daemons."""
+_KUBERAY_NAME = re.compile(r"[a-z]([-a-z0-9]{0,51}[a-z0-9])?")
+"""A label of DNS (RFC 1035), short enough for the services that KubeRay names after a cluster."""
+
+
+class _Devices(NamedTuple):
+    """Accelerators of a machine: what Ray and Kubernetes call them, and how many there are of each machine."""
+
+    ray: str
+    kubernetes: str
+    each: int
 
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,7 +61,8 @@ def document(launch: Launch, tool: Tool) -> Document:
     """The file of one tool.
 
     Raises:
-        InputError: the option is this machine, which nothing can launch, or was never sized.
+        InputError: the option is this machine, which nothing can launch, was never sized, or is no place or name of
+            that tool.
     """
     option = launch.option
     if option.provider == "here":
@@ -66,12 +79,43 @@ def document(launch: Launch, tool: Tool) -> Document:
 
 def _commands(launch: Launch) -> tuple[list[str], str]:
     """How a bare machine gets Bedplate, and what it runs in the folder of the use case."""
-    return ["pip install 'bedplate[train]'"], "bedplate run . && bedplate up"
+    served = launch.option.cost is None or launch.option.cost.period == "month"
+    return ["pip install 'bedplate[train]'"], "bedplate run ." + (" && bedplate up" if served else "")
+
+
+def _alone(option: Option) -> tuple[str, ...]:
+    """What to know of several machines: one of them owns the use case."""
+    if (option.machines or 1) == 1:
+        return ()
+    return (
+        "the first machine runs the use case and owns its home; what the others do is up to pipeline.py, and an "
+        "endpoint on all of them is what bedplate export kubernetes makes",
+    )
+
+
+def _devices(option: Option) -> _Devices | None:
+    """The accelerators that each machine gives to the layout; None where it runs on processors."""
+    layout = option.layout
+    if layout is None:
+        return None
+    generation = accelerator(layout.accelerator).generation
+    ray, kubernetes = (
+        ("TPU", "google.com/tpu") if generation == "tpu"
+        else ("GPU", "amd.com/gpu" if generation.startswith("cdna") else "nvidia.com/gpu")
+    )  # fmt: skip
+    return _Devices(ray, kubernetes, math.ceil(layout.devices / (option.machines or 1)))
 
 
 def _skypilot(launch: Launch) -> Document:
     option = launch.option
+    if option.provider == "own":
+        raise InputError(
+            "SkyPilot rents machines, and this option is your own", where="--option",
+            fix="use bedplate export kuberay or terraform, or name an option that a cloud rents",
+        )  # fmt: skip
     setup, run = _commands(launch)
+    if (option.machines or 1) > 1:  # it starts the same command on every machine
+        run = f'if [ "$SKYPILOT_NODE_RANK" = 0 ]; then {run}; fi'
     return Document(
         name=f"{launch.use_case}.sky.yaml",
         content={
@@ -88,15 +132,20 @@ def _skypilot(launch: Launch) -> Document:
             "setup": "\n".join(setup) + "\n",
             "run": run + "\n",
         },
-        needs=(f"start it in the folder of the use case: sky launch -c {launch.use_case} {launch.use_case}.sky.yaml",),
+        needs=(
+            f"start it in the folder of the use case: sky launch -c {launch.use_case} {launch.use_case}.sky.yaml",
+            *_alone(option),
+        ),
     )
 
 
 def _ray(launch: Launch) -> Document:
     option = launch.option
     provider, node, needs = _ray_provider(option)
-    setup, _ = _commands(launch)
-    machine = {"node_config": node, "resources": {"CPU": option.vcpus}}
+    setup, run = _commands(launch)
+    devices = _devices(option)
+    resources = {"CPU": option.vcpus} | ({devices.ray: devices.each} if devices is not None else {})
+    machine = {"node_config": node, "resources": resources}
     more = (option.machines or 1) - 1
     types: dict[str, Any] = {"head": {**machine, "min_workers": 0, "max_workers": 0}}
     if more:
@@ -116,20 +165,28 @@ def _ray(launch: Launch) -> Document:
         needs=(
             *needs,
             f"start it in the folder of the use case: ray up {launch.use_case}.ray.yaml",
-            f"then: ray exec {launch.use_case}.ray.yaml 'cd ~/{launch.use_case} && bedplate run .'",
+            f"then: ray exec {launch.use_case}.ray.yaml 'cd ~/{launch.use_case} && {run}'",
+            *_alone(option),
         ),
     )
 
 
 def _ray_provider(option: Option) -> tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]:
     """The provider's part, that of a node, and what only its account knows."""
+    spot = option.market == "spot"
     if option.provider == "aws":
-        return {"type": "aws", "region": option.region}, {"InstanceType": option.instance}, ()
+        market = {"InstanceMarketOptions": {"MarketType": "spot"}} if spot else {}
+        return {"type": "aws", "region": option.region}, {"InstanceType": option.instance, **market}, ()
     if option.provider == "gcp":
         provider = {"type": "gcp", "region": option.region, "availability_zone": f"{option.region}-b"}
-        return provider, {"machineType": option.instance}, ("the id of your project: add provider.project_id",)
+        schedule = {"scheduling": [{"preemptible": True}]} if spot else {}
+        return (
+            provider,
+            {"machineType": option.instance, **schedule},
+            ("the id of your project: add provider.project_id",),
+        )
     if option.provider == "azure":
-        node = {"azure_arm_parameters": {"vmSize": option.instance}}
+        node = {"azure_arm_parameters": {"vmSize": option.instance} | ({"priority": "Spot"} if spot else {})}
         provider = {"type": "azure", "location": option.region, "resource_group": "bedplate"}
         return provider, node, ("a key pair for machines: ssh-keygen, and auth.ssh_private_key in the file",)
     raise InputError(
@@ -140,6 +197,11 @@ def _ray_provider(option: Option) -> tuple[dict[str, Any], dict[str, Any], tuple
 
 def _kuberay(launch: Launch) -> Document:
     option = launch.option
+    if not _KUBERAY_NAME.fullmatch(launch.use_case):
+        raise InputError(
+            f"KubeRay takes no cluster called {launch.use_case}", where="name",
+            fix="use a name of at most 53 small letters, digits and -, no - at its end; or bedplate export skypilot",
+        )  # fmt: skip
     more = (option.machines or 1) - 1
     spec: dict[str, Any] = {
         "rayVersion": _RAY,
@@ -164,24 +226,27 @@ def _kuberay(launch: Launch) -> Document:
             "KubeRay's operator in the cluster, and an image with Bedplate in it (--image), from its Containerfile",
             f"nodes of {option.instance} in {option.region}",
             f"start it: kubectl apply -f {launch.use_case}.kuberay.yaml",
+            *_alone(option),
         ),
     )
 
 
 def _pod(launch: Launch, container: str) -> dict[str, Any]:
     """A pod that has a node of the chosen type to itself; requests equal limits, so that nothing else moves it."""
-    option = launch.option
+    option, devices = launch.option, _devices(launch.option)
     cores = max(0.5, math.floor(2 * (option.vcpus - _SYSTEM_CORES)) / 2)
     share = {"cpu": f"{round(1000 * cores)}m", "memory": f"{max(1, int(option.memory_gib - _SYSTEM_GIB))}Gi"}
+    if devices is not None:
+        share[devices.kubernetes] = str(devices.each)
+    where = {"kubernetes.io/arch": "arm64" if option.architecture in ("arm64", "arm") else "amd64"}
+    if option.provider != "own":  # a cloud's controller labels its nodes so
+        where["node.kubernetes.io/instance-type"] = option.instance
+        where["topology.kubernetes.io/region"] = option.region
     return {
         "metadata": {"labels": _labels(launch)},
         "spec": {
             "automountServiceAccountToken": False,
-            "nodeSelector": {
-                "node.kubernetes.io/instance-type": option.instance,
-                "topology.kubernetes.io/region": option.region,
-                "kubernetes.io/arch": "arm64" if option.architecture in ("arm64", "arm") else "amd64",
-            },
+            "nodeSelector": where,
             "containers": [
                 {
                     "name": container,
@@ -195,7 +260,7 @@ def _pod(launch: Launch, container: str) -> dict[str, Any]:
 
 
 def _terraform(launch: Launch) -> Document:
-    option, cost = launch.option, launch.option.cost
+    option, cost, devices = launch.option, launch.option.cost, _devices(launch.option)
     setup, run = _commands(launch)
     return Document(
         name=f"{launch.use_case}.auto.tfvars.json",
@@ -207,8 +272,11 @@ def _terraform(launch: Launch) -> Document:
             "machine_count": option.machines,
             "replica_count": option.replicas,
             "architecture": option.architecture,
+            "accelerators": 0 if devices is None else devices.each,
+            "spot": option.market == "spot",
             "labels": _labels(launch),
-            "monthly_budget": None if cost is None else round(cost.total.high, 2),
+            "budget": None if cost is None else round(cost.total.high, 2),
+            "budget_period": None if cost is None else cost.period,
             "currency": launch.currency,
             "user_data": "#!/bin/sh\nset -e\n"
             + "\n".join(setup)
@@ -217,6 +285,7 @@ def _terraform(launch: Launch) -> Document:
         needs=(
             "a module of yours that declares these variables; Terraform reads the file by its name",
             f"the folder of the use case on each machine, at /opt/{launch.use_case}",
+            *_alone(option),
         ),
     )
 
