@@ -4,17 +4,19 @@ What is measured to predict with: a model on one thread at the pace of the load,
 its request is; and models that do nothing, served at that pace: what an answer costs beside its model, and by the
 numbers in it. Both are kept as they came, call by call. A request is then a draw of each; the server is busy with the
 model and for the processor time of an answer without one, the rest passes in the client and on the way; and customers
-come at even distances, as the load run sends them, to one server that takes them in turn (D/G/1). Requests a second
-are the inverse of the mean, percentiles those of the draws, and the interval of the p99 holds how far the parts of the
-measurement are from each other, and what the model may be off.
+come at even distances, as the load run sends them, to one server, which takes those that wait together where the model
+alone showed that rows together cost less. Requests a second are the inverse of what one takes from one to the next,
+percentiles those of the draws, and the interval of the p99 holds how far the parts of the measurement are from each
+other, and what the model may be off.
 
-The machine changes while one measures. So what predicts and what it is held against take turns, in parts of a second
-or two: nothing that is measured of a model that is served goes into its prediction, but both see the same neighbours.
+The machine changes while one measures. So what predicts and what it is held against take turns, in parts of a second or
+less, there and back: nothing that is measured of a model that is served goes into its prediction, but both see the same
+neighbours.
 
 Throughput, p50 and p90 are to be within 15 %; the measured p99 inside its interval in 12 of 15 cases. Servers are held
 to one core and the client to another; the model alone is timed on the core of the servers.
 
-Run: ``python benchmarks/planner_local.py [seconds] [model ...]``; six minutes with the usual 8 seconds for each load.
+Run: ``python benchmarks/planner_local.py [seconds] [model ...]``; seven minutes with the usual 8 seconds for each load.
 """
 
 import argparse
@@ -43,8 +45,14 @@ SMALL, LARGE = 30, 1_800
 """Numbers in a request to the models that do nothing."""
 CORES = sorted(os.sched_getaffinity(0))
 NEAR, COVERED = 0.15, 12
-ROUNDS = 4
+ROUNDS = 16
 """Parts of each measurement."""
+ROWS = (1, 2, 4, 8)
+"""Rows of one call of a model alone; a load run has as many connections as the last."""
+_WORTH = 0.95
+"""A replica joins requests while each doubling makes a row at least so much cheaper."""
+_PAUSE = 0.0005
+"""Seconds in which a server waits between two answers to one caller, about."""
 _OFF = 0.2
 """What the model may be off at the p99, as a standard deviation of its logarithm."""
 _Z90 = 1.645
@@ -140,8 +148,8 @@ class Server(NamedTuple):
     def ask(self, seconds: float, rate: float | None) -> LoadTest:
         """One connection that waits for each answer, or requests at a rate."""
         return load.run(
-            self.url, serving.MODEL, self.bodies, seconds=seconds, connections=1 if rate is None else 8, rate=rate,
-            key=serving.KEY,
+            self.url, serving.MODEL, self.bodies, seconds=seconds, connections=1 if rate is None else ROWS[-1],
+            rate=rate, key=serving.KEY,
         )  # fmt: skip
 
 
@@ -186,7 +194,7 @@ class Alone:
         file.write_bytes(graph[0])
         model = OnnxModel(file)
         self._session = model.session()
-        self._feed = model.feed(self._session, 1)
+        self._feeds = {rows: model.feed(self._session, rows) for rows in ROWS}
         self._request = msgspec.json.encode(bodies[0])
 
     def times(self, seconds: float, every: float, pause: float = 0.0) -> np.ndarray:
@@ -201,13 +209,33 @@ class Alone:
                 time.sleep(max(0.0, due - time.perf_counter()))
                 np.array(msgspec.json.decode(self._request)["inputs"][0]["data"], np.float32)
                 began = time.perf_counter()
-                self._session.run(None, self._feed)
+                self._session.run(None, self._feeds[1])
                 done = time.perf_counter()
                 taken.append(done - began)
                 due = max(due + every, done + pause)
         finally:
             os.sched_setaffinity(0, {CORES[0]})
-        return np.array(taken[min(3, len(taken) - 1) :])
+        return np.array(taken[min(1, len(taken) - 1) :])
+
+    def together(self, turns: int = 15) -> tuple[float, ...]:
+        """Times of 1, 2, 3 ... rows in one call over that of one, as far as a replica joins them: by processor time,
+        the median of turns in which all have their turn."""
+        os.sched_setaffinity(0, {CORES[-1]})
+        taken: dict[int, list[float]] = {rows: [] for rows in ROWS}
+        try:
+            for _, rows in itertools.product(range(turns + 1), ROWS):
+                began = time.thread_time()
+                self._session.run(None, self._feeds[rows])
+                taken[rows].append(time.thread_time() - began)
+        finally:
+            os.sched_setaffinity(0, {CORES[0]})
+        middle = {rows: float(np.median(times[1:])) for rows, times in taken.items()}
+        most = 1
+        for rows in ROWS[1:]:
+            if middle[rows] / rows > _WORTH * middle[most] / most:
+                break
+            most = rows
+        return tuple(np.interp(range(1, most + 1), ROWS, [middle[rows] / middle[1] for rows in ROWS]).tolist())
 
 
 def spread(test: LoadTest) -> np.ndarray:
@@ -216,20 +244,34 @@ def spread(test: LoadTest) -> np.ndarray:
     return np.interp((np.arange(test.requests) + 0.5) / test.requests, shares, milliseconds) / 1e3
 
 
-def sojourns(model: np.ndarray, beside: Beside, numbers: int, rate: float | None, random: np.random.Generator) -> Any:
-    """Seconds of drawn requests: those that one connection sends one after the other, or that come at a rate."""
-    around = random.choice(beside.small, _DRAWS)
-    work = random.choice(model, _DRAWS) + beside.busy + beside.each * (numbers - SMALL - 1)
-    return (work if rate is None else queueing.replay(rate, work)) + np.maximum(0.0, around - beside.busy)
+def sojourns(
+    model: np.ndarray,
+    beside: Beside,
+    numbers: int,
+    rate: float,
+    together: tuple[float, ...],
+    random: np.random.Generator,
+) -> Any:
+    """Seconds of drawn requests that come at a rate.
+
+    What is beside the model is not shared by requests that are computed together.
+    """
+    around, alone = random.choice(beside.small, _DRAWS), beside.busy + beside.each * (numbers - SMALL - 1)
+    work = random.choice(model, _DRAWS) + alone
+    share = float(np.median(model)) / (float(np.median(model)) + alone)
+    grown = [share * grows + (1 - share) * count for count, grows in enumerate(together, 1)]
+    return queueing.replay(rate, work, grown) + np.maximum(0.0, around - beside.busy)
 
 
-def predicted(parts: list[tuple[np.ndarray, Beside]], numbers: int, rate: float) -> Predicted:
+def predicted(
+    parts: list[tuple[np.ndarray, Beside]], numbers: int, rate: float, together: tuple[float, ...]
+) -> Predicted:
     """What is to be seen at ``rate``, from all parts of the measurement and how far each is from the others."""
     random = np.random.default_rng(6)
     small = np.concatenate([beside.small for _, beside in parts])
-    whole = parts[0][1]._replace(small=small), np.concatenate([model for model, _ in parts])
-    p50, p90, p99 = np.quantile(sojourns(whole[1], whole[0], numbers, rate, random), _SHARES) * 1e3
-    each = [np.quantile(sojourns(*part, numbers, rate, random), 0.99) for part in parts]
+    whole = np.concatenate([model for model, _ in parts]), parts[0][1]._replace(small=small)
+    p50, p90, p99 = np.quantile(sojourns(*whole, numbers, rate, together, random), _SHARES) * 1e3
+    each = [np.quantile(sojourns(*part, numbers, rate, together, random), 0.99) for part in parts]
     off = float(np.hypot(np.std(np.log(each), ddof=1) * np.sqrt(1 + 1 / len(each)), _OFF))
     return Predicted(p50, p90, p99, p99 * np.exp(-_Z90 * off), p99 * np.exp(_Z90 * off))
 
@@ -245,31 +287,60 @@ class Case(NamedTuple):
 
 
 def check(graph: Graph, small: Server, large: Server, seconds: float) -> Iterator[Case]:
-    """Measure what predicts and what is predicted in turns."""
-    numbers, part, random = int(np.prod(graph[1])) + graph[2], seconds / ROUNDS, np.random.default_rng(7)
+    """Measure what predicts and what is predicted in turns, every second time the other way round."""
+    numbers, part = int(np.prod(graph[1])) + graph[2], seconds / ROUNDS
     with tempfile.TemporaryDirectory() as folder, serves(graph) as server:
         alone = Alone(graph, Path(folder), server.bodies)
-        first, model, tests, slope, busy = [], [], [], [], []
-        for _ in range(ROUNDS):
-            before = serving.processor_seconds(small.pid)
-            test = small.ask(part / 2, None)
-            busy.append((serving.processor_seconds(small.pid) - before) / test.requests)
-            first.append(spread(test))
-            slope.append((np.median(spread(large.ask(part / 4, None))) - np.median(first[-1])) / (LARGE - SMALL))
-            model.append(alone.times(part / 2, 0.0, float(np.median(first[-1]))))
-            tests.append(spread(server.ask(part / 2, None)))
-        quiet = np.concatenate(first)
-        beside = Beside(quiet, float(np.median(busy)), max(0.0, float(np.median(slope))))
-        told = 1 / float(np.mean(sojourns(np.concatenate(model), beside, numbers, None, random)))
-        rate = told, 1 / float(np.mean(np.concatenate(tests)))
+        together = alone.together()
+        beside, rate = quick(alone, small, large, server, numbers, part)
         for load_ in LOADS:
-            parts, seen = [], []
-            for _ in range(ROUNDS):
-                at = beside._replace(small=spread(small.ask(part / 2, load_ * told)))
-                parts.append((alone.times(part / 2, 1 / (load_ * told)), at))
-                seen.append(spread(server.ask(part, load_ * told)))
+            every = 1 / (load_ * rate[0])
+            around: list[np.ndarray] = []
+            models: list[np.ndarray] = []
+            seen: list[np.ndarray] = []
+            turns: tuple[Callable[[], None], ...] = (
+                lambda around=around, every=every: around.append(spread(small.ask(part, 1 / every))),
+                lambda models=models, every=every: models.append(alone.times(part / 2, every)),
+                lambda seen=seen, every=every: seen.append(spread(server.ask(part, 1 / every))),
+            )  # fmt: skip
+            there_and_back(turns)
+            parts = [(model, beside._replace(small=some)) for model, some in zip(models, around, strict=True)]
             whole = np.quantile(np.concatenate(seen), _SHARES) * 1e3
-            yield Case(load_, rate, predicted(parts, numbers, load_ * told), whole)
+            yield Case(load_, rate, predicted(parts, numbers, 1 / every, together), whole)
+
+
+def quick(
+    alone: Alone, small: Server, large: Server, server: Server, numbers: int, part: float
+) -> tuple[Beside, tuple[float, float]]:
+    """One caller who asks again when answered: what is beside a model, and requests a second, said and seen."""
+    first, more, served = list[LoadTest](), list[LoadTest](), list[LoadTest]()
+    model, busy = list[np.ndarray](), list[float]()
+
+    def least() -> None:
+        before = serving.processor_seconds(small.pid)
+        first.append(small.ask(part / 2, None))
+        busy.append((serving.processor_seconds(small.pid) - before) / first[-1].requests)
+
+    there_and_back((
+        least,
+        lambda: more.append(large.ask(part / 4, None)),
+        lambda: model.append(alone.times(part / 2, 0.0, _PAUSE)),
+        lambda: served.append(server.ask(part / 2, None)),
+    ))  # fmt: skip
+    quiet = np.concatenate([spread(test) for test in first])
+    slope = np.median([test.p50_ms for test in more]) - np.median([test.p50_ms for test in first])
+    each = max(0.0, float(slope) / 1e3 / (LARGE - SMALL))
+    cycle = [sum(test.seconds for test in tests) / sum(test.requests for test in tests) for tests in (first, served)]
+    beside = Beside(quiet, float(np.median(busy)), each)
+    said = cycle[0] + float(np.mean(np.concatenate(model))) + each * (numbers - SMALL - 1)
+    return beside, (1 / said, 1 / cycle[1])
+
+
+def there_and_back(turns: tuple[Callable[[], None], ...]) -> None:
+    """Each of them once a round, and every second round in the other order."""
+    for number in range(ROUNDS):
+        for turn in turns if number % 2 == 0 else reversed(turns):
+            turn()
 
 
 def main() -> int:

@@ -74,3 +74,12 @@ def test_customers_at_even_distances_wait_for_those_before_them_and_no_longer(
         free = max(free, number / rate) + took
         found.append(free - number / rate)
     assert q.replay(rate, np.array(service)) == pytest.approx(found, abs=1e-9)
+
+
+def test_those_who_wait_are_served_together_as_far_as_it_goes() -> None:
+    """One comes each second; the first takes 3.5 s, all others 1 s, and two at once 1.5 times as long as one."""
+    service = np.array([3.5, 1.0, 1.0, 1.0, 1.0, 1.0])
+    alone = q.replay(1.0, service)
+    assert alone == pytest.approx([3.5] * 6)
+    assert q.replay(1.0, service, (1.0, 1.5)) == pytest.approx([3.5, 4.0, 3.0, 3.5, 2.5, 2.5])
+    assert q.replay(1.0, service, (1.0, 2.0))[[2, 4, 5]] == pytest.approx(alone[[2, 4, 5]])  # nothing is saved

@@ -8,6 +8,7 @@ where the tail falls slower than any exponential and the simulator decides.
 
 import heapq
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -137,12 +138,27 @@ def simulate(c: int, rate: float, s: float, cs2: float, *, customers: int = CUST
     return sojourns[customers // 10 :]
 
 
-def replay(rate: float, service: np.ndarray) -> np.ndarray:
+def replay(rate: float, service: np.ndarray, together: Sequence[float] = (1.0,)) -> np.ndarray:
     """Waiting plus service of customers who come at even distances, as a load run sends them, to one server (D/G/1).
 
     Each takes as long as ``service`` says, which was measured: a distribution is not put in the place of what is known.
+    ``together`` are times of 1, 2, 3 ... that are served at once, over that of one: whoever waits when the server
+    becomes free is served with the first of them, as far as it goes, and all leave together.
     """
-    return _one_by_one(np.arange(1, len(service) + 1) / rate, service)
+    arrivals = np.arange(1, len(service) + 1) / rate
+    if len(together) == 1:
+        return _one_by_one(arrivals, service)
+    left = np.empty(len(service))
+    comes, takes, first, free = arrivals.tolist(), service.tolist(), 0, 0.0
+    while first < len(takes):
+        begin = max(free, comes[first])
+        count = 1
+        while count < len(together) and first + count < len(takes) and comes[first + count] <= begin:
+            count += 1
+        free = begin + takes[first] * together[count - 1]
+        left[first : first + count] = free
+        first += count
+    return left - arrivals
 
 
 def _one_by_one(arrivals: np.ndarray, service: np.ndarray) -> np.ndarray:
