@@ -11,6 +11,7 @@ import pytest
 from bedplate import clock, settings
 from bedplate.app import access, actuals, planning
 from bedplate.app.system import System
+from bedplate.compute import sandbox
 from bedplate.ids import digest_bytes
 from bedplate.observe.ship import SCHEMA
 from bedplate.plan import catalogue, choose, requirements
@@ -70,6 +71,11 @@ def trained(system: System, plan: Plan, seconds: float, run: str, at: str = "202
     with system.store.transaction() as tx:
         tx.facts.put(actuals.KIND, NAME, actual)
     return actual
+
+
+def failed(system: System, plan: Plan, seconds: float) -> None:
+    with system.store.transaction() as tx:
+        tx.facts.put(actuals.KIND, NAME, actuals.of_failure(plan, seconds))
 
 
 def test_a_day_is_written_down_once_also_after_a_restart(system: System) -> None:
@@ -169,6 +175,30 @@ def test_a_budget_blocks_before_it_is_overspent(system: System, loaded: Loaded) 
     assert refused.breach == "block"
     assert "one training costs" in refused.reason
     assert refused.chosen is None
+
+
+def test_a_training_may_go_on_until_its_budget_is_spent_and_one_that_failed_is_paid_as_well(
+    system: System, loaded: Loaded
+) -> None:
+    plan = plan_of(loaded)
+    dear = msgspec.structs.replace(plan, here=msgspec.structs.replace(plan.options[0], price_hour=3600 * PROBE.cores))
+    assert dear.requirements.training_budget is not None  # 40 USD, of 1 USD a second of a core, and 2,000 a month
+    at = datetime(2026, 5, 31, 12, tzinfo=UTC)
+    with clock.frozen(at):
+        with system.store.read() as tx:
+            first = actuals.allowance(tx, NAME, dear)
+        failed(system, dear, 990.0)
+        with system.store.read() as tx:
+            second = actuals.allowance(tx, NAME, dear)
+            warns = msgspec.structs.replace(dear.requirements, on_breach="warn")
+            assert actuals.allowance(tx, NAME, msgspec.structs.replace(dear, requirements=warns)) == sandbox.DAY
+            assert actuals.experience(tx).learned == ()
+    cores = actuals.of_failure(dear, 1.0).spent
+    assert cores is not None
+    assert first.seconds == pytest.approx(40 / cores)
+    assert "that a training may cost" in first.why
+    assert second.seconds == pytest.approx((2000 - 990 * cores) / cores)
+    assert "left of the month's budget" in second.why
 
 
 def test_the_account_puts_plan_actual_and_value_side_by_side(system: System, loaded: Loaded) -> None:

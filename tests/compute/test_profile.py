@@ -3,13 +3,14 @@
 import asyncio
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from bedplate.app import load_target, profiling
 from bedplate.app.profile_page import page
 from bedplate.app.read_models import LoadReport, LoadTarget
 from bedplate.cli import root
-from bedplate.compute import code_profile, model_profile, probe
+from bedplate.compute import code_profile, model_profile, probe, sandbox, torch_trace, watched
 from bedplate.compute.onnx_model import OnnxModel
 from bedplate.errors import InputError, UserCodeError
 from bedplate.plan import bottlenecks
@@ -26,6 +27,13 @@ CODE = {
     "capacity": "capacity",
     "mixed": "mixed",
 }
+TRAININGS = {
+    "loads": ("data-loader", 1.5),
+    "writes": ("serialization", 60.0),
+    "computes": ("mixed", 1.5),
+    "takes_no_signal": (None, 5.0),
+}
+"""What holds them back, and for how long they are watched."""
 MODELS = {
     "launch": (lambda: models.chain(8, 80), 1),
     "memory-bandwidth": (lambda: models.lookup(400_000, 64), 1),
@@ -44,6 +52,83 @@ def test_a_bottleneck_planted_in_a_program_is_found(name: str) -> None:
     assert bottlenecks.find(found.windows).kind == CODE[name]
     assert found.samples >= 30
     assert sum(count for _, count in found.stacks) == found.samples
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_a_bottleneck_planted_in_a_training_is_found_in_its_limited_process(name: str) -> None:
+    """Whether it ends by itself, goes on, or sits in compiled code when its time is over."""
+    kind, seconds = TRAININGS[name]
+    reply = sandbox.call(f"pipeline:{name}", pipeline=PLANTED / "trainings.py", limit=sandbox.Limit(120), watch=seconds)
+    assert set(reply.files) == {watched.SAMPLES}
+    found = code_profile.read(reply.files[watched.SAMPLES], name)
+    assert found.samples >= 30
+    assert kind is None or bottlenecks.find(found.windows).kind == kind
+
+
+@pytest.mark.torch
+def test_what_torch_does_in_a_training_is_traced() -> None:
+    pytest.importorskip("torch")
+    found = {}
+    for name in ("loads", "computes"):
+        reply = sandbox.call(f"pipeline:{name}", pipeline=PLANTED / "networks.py", limit=sandbox.Limit(120), watch=2.0)
+        found[name] = torch_trace.read(reply.files[watched.TRACE], 3, 1e12)
+        assert code_profile.read(reply.files[watched.SAMPLES], name).samples >= 30
+    loads, computes = found["loads"], found["computes"]
+    assert loads is not None
+    assert bottlenecks.find(loads.windows).kind == "data-loader"
+    assert computes is not None
+    assert {window.loader for window in computes.windows} == {0.0}
+    first = next(product for product in computes.products if product.name == "addmm 512 256x1024 1024x512")
+    assert first.flops == 2 * 256 * 1024 * 512
+
+
+def test_a_training_that_fails_is_told_by_its_line() -> None:
+    with pytest.raises(UserCodeError, match="no rows"):
+        sandbox.call("pipeline:fails", pipeline=PLANTED / "trainings.py", limit=sandbox.Limit(60), watch=1.0)
+
+
+def traced(*events: tuple[str, str, float, float], **args: object) -> bytes:
+    """A trace as torch's profiler writes it: category, name, beginning and duration in microseconds of each event."""
+    found = [{"ph": "X", "cat": cat, "name": name, "ts": at, "dur": dur, "args": args} for cat, name, at, dur in events]
+    return msgspec.json.encode({"schemaVersion": 1, "traceEvents": [{"ph": "M", "name": "process_name"}, *found]})
+
+
+@pytest.mark.parametrize(
+    ("kind", "events"),
+    [
+        ("transfer", [("kernel", "gemm", 0, 40), ("gpu_memcpy", "Memcpy HtoD (Pinned -> Device)", 30, 60)]),
+        ("communication", [("kernel", "gemm", 0, 60), ("kernel", "ncclDevKernel_AllReduce_Sum", 50, 40)]),
+        (
+            "data-loader",
+            [("user_annotation", "enumerate(DataLoader)#_Iter.__next__", 0, 30), ("kernel", "gemm", 30, 60)],
+        ),
+        ("launch", [("kernel", "add", at, 4) for at in range(0, 90, 15)]),
+        ("mixed", [("kernel", "gemm", 0, 90), ("gpu_memcpy", "Memcpy HtoD", 20, 60)]),  # hidden behind the kernel
+    ],
+)
+def test_what_a_device_waits_for_is_read_from_a_trace(kind: str, events: list[tuple[str, str, float, float]]) -> None:
+    found = torch_trace.read(traced(*events, ("cpu_op", "aten::add", 0, 90)), 1, 1e12)
+    assert found is not None
+    assert bottlenecks.find(found.windows).kind == kind
+    assert torch_trace.read(traced(), 1, 1e12) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "dims", "flops", "moved"),
+    [
+        ("aten::mm", [[8, 16], [16, 32]], 2 * 8 * 16 * 32, 4 * (8 * 16 + 16 * 32 + 8 * 32)),
+        ("aten::addmm", [[32], [8, 16], [16, 32], [], []], 2 * 8 * 16 * 32, 4 * (32 + 8 * 16 + 16 * 32 + 8 * 32)),
+        ("aten::bmm", [[4, 8, 16], [4, 16, 32]], 2 * 4 * 8 * 16 * 32, 4 * 4 * (8 * 16 + 16 * 32 + 8 * 32)),
+    ],
+)
+def test_products_of_a_trace_are_counted_to_the_operation(name: str, dims: object, flops: int, moved: int) -> None:
+    trace = traced(("cpu_op", name, 0, 10), ("cpu_op", name, 10, 30), **{"Input Dims": dims, "Input type": ["float"]})
+    found = torch_trace.read(trace, 1, 1e12)
+    assert found is not None
+    (product,) = found.products
+    assert (product.calls, product.seconds) == (2, pytest.approx(40e-6))
+    assert (product.flops, product.bytes) == (flops, moved)
+    assert found.windows[0].compute == pytest.approx(2 * flops / 40e-6 / 1e12)
 
 
 @pytest.mark.parametrize("kind", MODELS)

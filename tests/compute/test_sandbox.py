@@ -193,7 +193,7 @@ def test_more_memory_than_allowed_ends_it_and_says_so():
 
 def test_more_time_than_allowed_ends_it():
     with pytest.raises(UserCodeError, match="took longer than allowed"):
-        call("never_ends", seconds=1.0)
+        call("never_ends", limit=sandbox.Limit(1.0))
 
 
 def test_what_it_uses_is_told_while_it_runs():

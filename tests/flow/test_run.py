@@ -83,6 +83,21 @@ def test_one_stage_alone(done: Done, tmp_path):
         done.bedplate.run(done.folder, only="observ")
 
 
+def test_a_training_is_done_again_and_watched(done: Done):
+    """What it waits for is found on the rows that it had; nothing that it makes is kept."""
+    assert done.summary.evidence.training is not None
+    run = done.summary.evidence.training.body.run_id
+    report = done.bedplate.profile(run, seconds=3)
+    assert (report.target, report.verify) == (run, f"bedplate profile {run} --duration 3")
+    assert "of a training that took" in report.what
+    assert any("lightgbm" in label for frame in report.frames for label in frame.stack)
+    again = done.bedplate.run(done.folder).evidence.training
+    assert again is not None
+    assert again.body.run_id == run
+    with pytest.raises(NotFoundError, match="no training"):
+        done.bedplate.profile("run_0", seconds=3)
+
+
 def test_what_a_run_leaves_can_be_proved(done: Done):
     """The ledger verifies, a prediction is traced to the objective, the status says where the use case stands."""
     audit = done.bedplate.audit_verify()

@@ -46,15 +46,20 @@ def invoices(n=300):
     return pa.table({"amount": amount, "late": np.where(amount + random.normal(0, 1, n) > 10, "yes", "no")})
 
 
+def trained(case, reader, store, *, pipeline=None, **watched):
+    """The training of a use case with one data set, from its rows to its result."""
+    declared = sandbox.describe(pipeline) if pipeline is not None else ()
+    made = run.prepare(case, reader, {"invoices": VERSION}, None, pipeline=pipeline, declared=declared)
+    return run.run(case, made, store, pipeline=pipeline, **watched)
+
+
 def test_a_recipe_runs_and_its_model_is_kept(tmp_path):
     """The result names the artifact by its digest, the rows by their version, and the environment."""
     store = blobs.open(tmp_path / "blobs")
     reader = Rows(invoices())
     lines: list[str] = []
 
-    made = run.run(
-        loaded(), reader, {"invoices": VERSION}, None, store, on_progress=lambda message, *_: lines.append(message)
-    )
+    made = trained(loaded(), reader, store, on_progress=lambda message, *_: lines.append(message))
 
     assert reader.asked == [("invoices", None)]
     assert made.inputs == (VERSION,)
@@ -78,15 +83,7 @@ def test_code_of_the_user_trains_on_what_it_asks_for(tmp_path):
     reader = Rows(invoices())
 
     with pytest.raises(UserCodeError, match=r"ValueError.*late"):
-        run.run(
-            loaded(),
-            reader,
-            {"invoices": VERSION},
-            None,
-            blobs.open(tmp_path / "blobs"),
-            pipeline=pipeline,
-            declared=sandbox.describe(pipeline),
-        )
+        trained(loaded(), reader, blobs.open(tmp_path / "blobs"), pipeline=pipeline)
     assert reader.asked == [("invoices", ["late"])]
 
 
@@ -100,18 +97,10 @@ def test_an_answer_that_is_no_training_result_is_refused(tmp_path, answer):
     )
 
     with pytest.raises(UserCodeError, match="cannot be used"):
-        run.run(
-            loaded(),
-            Rows(invoices()),
-            {"invoices": VERSION},
-            None,
-            blobs.open(tmp_path / "blobs"),
-            pipeline=pipeline,
-            declared=sandbox.describe(pipeline),
-        )
+        trained(loaded(), Rows(invoices()), blobs.open(tmp_path / "blobs"), pipeline=pipeline)
 
 
 def test_a_recipe_says_what_does_not_suit_it(tmp_path):
     """An error of the recipe arrives as what it is, through the limited process."""
     with pytest.raises(InputError, match="no table 'other'"):
-        run.run(loaded(table="other"), Rows(invoices()), {"invoices": VERSION}, None, blobs.open(tmp_path / "blobs"))
+        trained(loaded(table="other"), Rows(invoices()), blobs.open(tmp_path / "blobs"))

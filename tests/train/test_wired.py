@@ -11,13 +11,12 @@ import pyarrow as pa
 import pytest
 
 from bedplate import blobs
-from bedplate.compute import sandbox
 from bedplate.compute.task import Task
 from bedplate.errors import InputError, UserCodeError
 from bedplate.graph import Graph
-from bedplate.train import run, tabular
+from bedplate.train import tabular
 from bedplate.usecase.types import Resources, Train, Workload
-from tests.train.test_run import VERSION, Rows
+from tests.train.test_run import Rows, trained
 
 GRAPH = """
 inputs: {amount: {datatype: FP32, shape: [-1, 1]}, customer: {datatype: BYTES, shape: [-1, 1]}}
@@ -92,7 +91,7 @@ def test_models_that_were_trained_elsewhere_are_measured_as_one(folder: Path, ma
     store = blobs.open(folder / "blobs")
     case = loaded(folder, GRAPH, ("few.onnx", "many.onnx"))
 
-    result = run.run(case, Rows(table()), {"invoices": VERSION}, None, store)
+    result = trained(case, Rows(table()), store)
 
     assert result.signature.predictor == "graph"
     assert set(result.artifacts) == {"few.onnx", "many.onnx", "graph.json"}
@@ -121,10 +120,7 @@ def test_a_training_function_makes_the_models_and_functions_answer_with_them(fol
     )
     store = blobs.open(folder / "blobs")
 
-    result = run.run(
-        loaded(folder, text, ("many.onnx",)), Rows(table()), {"invoices": VERSION}, None, store,
-        pipeline=pipeline, declared=sandbox.describe(pipeline),
-    )  # fmt: skip
+    result = trained(loaded(folder, text, ("many.onnx",)), Rows(table()), store, pipeline=pipeline)
 
     assert result.signature.predictor == "graph-limited"
     assert set(result.artifacts) == {"few.onnx", "many.onnx", "graph.json", "pipeline.py"}
@@ -148,7 +144,7 @@ def test_what_cannot_be_released_is_refused(
     (folder / "text.onnx").write_text("no model")
     case = loaded(folder, GRAPH.replace(old, new), imported)
     with pytest.raises(InputError, match=match):
-        run.run(case, Rows(table()), {"invoices": VERSION}, None, blobs.open(folder / "blobs"))
+        trained(case, Rows(table()), blobs.open(folder / "blobs"))
 
 
 def test_without_a_graph_a_signature_is_missed(folder: Path) -> None:
@@ -160,7 +156,5 @@ def test_without_a_graph_a_signature_is_missed(folder: Path) -> None:
     case = loaded(folder, GRAPH)
     case.use_case.graph = None
     with pytest.raises(UserCodeError, match="it says no signature"):
-        run.run(
-            case, Rows(table()), {"invoices": VERSION}, None, blobs.open(folder / "blobs"),
-            pipeline=pipeline, declared=sandbox.describe(pipeline),
+        trained(case, Rows(table()), blobs.open(folder / "blobs"), pipeline=pipeline
         )  # fmt: skip

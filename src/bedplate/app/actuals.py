@@ -13,6 +13,7 @@ import msgspec
 
 from bedplate import clock
 from bedplate.app.plan_models import Account, AccountRow
+from bedplate.compute.sandbox import DAY, Limit
 from bedplate.errors import NotFoundError
 from bedplate.plan import explain, intervals
 from bedplate.plan.experience import Actual, Case, Experience, Figure, learn
@@ -38,13 +39,12 @@ KEPT = 400
 def of_training(plan: Plan, run: str, *, seconds: float, peak: int, at: str) -> Actual:
     """A training run against the plan it was made under: its time, its memory in bytes, and its cost here."""
     items = {item.name: item for item in plan.requirements.items}
-    cores = max(1.0, min(items["training cores"].value if "training cores" in items else 1.0, plan.probe.cores))
+    cores, hour = _hired(plan)
     work = items.get(TRAINING)
     took = None
     if work is not None:
         ends = (work.value / cores, (work.low or work.value) / cores, (work.high or work.value) / cores)
         took = Estimate(value=ends[0], low=ends[1], high=ends[2], level=0.9, method=work.rule)
-    hour = plan.here.price_hour * cores / plan.probe.cores if plan.here is not None else None
     figures = [Figure(name="time of a training", unit="s", measured=seconds, predicted=took)]
     if peak:
         limit = items["training memory"].value if "training memory" in items else None
@@ -59,6 +59,23 @@ def of_training(plan: Plan, run: str, *, seconds: float, peak: int, at: str) -> 
     cases = _case(plan, TRAINING, at, took, seconds)
     spent = None if hour is None else seconds / 3600 * hour
     return Actual(of="training", when=run, figures=tuple(figures), cases=cases, currency=plan.currency, spent=spent)
+
+
+def of_failure(plan: Plan, seconds: float) -> Actual:
+    """A training that came to nothing: what it cost was spent all the same."""
+    _, hour = _hired(plan)
+    spent = None if hour is None else seconds / 3600 * hour
+    figure = Figure(name="time of a training that failed", unit="s", measured=seconds)
+    return Actual(
+        of="failure", when=clock.timestamp(), figures=(figure,), cases=(), currency=plan.currency, spent=spent
+    )
+
+
+def _hired(plan: Plan) -> tuple[float, float | None]:
+    """Cores of this machine that a training gets, and what they cost an hour; None where that is not known."""
+    asked = next((item.value for item in plan.requirements.items if item.name == "training cores"), 1.0)
+    cores = max(1.0, min(asked, plan.probe.cores))
+    return cores, plan.here.price_hour * cores / plan.probe.cores if plan.here is not None else None
 
 
 def of_release(plan: Plan, bundle: str, load: LoadTest, *, memory: int, at: str) -> Actual:
@@ -165,14 +182,30 @@ def overspent(tx: "Transaction", use_case: str, plan: Plan) -> str:
     )
 
 
+def allowance(tx: "Transaction", use_case: str, plan: Plan) -> Limit:
+    """How long a training may go on: a day, or until it has spent what the file allows where a breach blocks."""
+    needs, chosen, (_, hour) = plan.requirements, plan.chosen, _hired(plan)
+    if needs.on_breach != "block" or not hour:
+        return DAY
+    limits = []
+    if needs.training_budget is not None:
+        whole = needs.training_budget.amount
+        limits.append((whole, f"the {explain.quantity(whole, plan.currency)} that a training may cost"))
+    if needs.budget is not None and chosen is not None and chosen.cost is not None and chosen.cost.period == "month":
+        left = needs.budget.amount - spent(tx, use_case, clock.timestamp()[:7])
+        limits.append((left, f"the {explain.quantity(left, plan.currency)} that are left of the month's budget"))
+    return min([DAY, *(Limit(max(0.0, amount) / hour * 3600, f"it has spent {why}") for amount, why in limits)])
+
+
 def account(tx: "Transaction", use_case: str, plan: Plan | None, value: dict[str, Any], *, counts: bool) -> Account:
-    """Plan, actual and value of a use case side by side: the newest training, release and day.
+    """Plan, actual and value of a use case side by side: the newest training (or a failure since), release and day.
 
     ``counts``: whether the reader may know how many requests there were.
     """
     newest: dict[str, Actual] = {}
     for _, actual in history(tx, use_case):
-        newest.setdefault(actual.of, actual)
+        if not (actual.of == "failure" and "training" in newest):  # a failure that was mended is no news
+            newest.setdefault(actual.of, actual)
     rows = [
         _row(actual, figure)
         for actual in newest.values()

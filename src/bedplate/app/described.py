@@ -100,6 +100,6 @@ def _module(path: Path, loaded: Loaded, where: str) -> graphs.GraphCount:
         pipeline=path,
         resources=loaded.use_case.train.resources,
         require_isolation=high,
-        seconds=_EXPORT_SECONDS,
+        limit=sandbox.Limit(_EXPORT_SECONDS),
     )
     return programs.count(reply.files.get(programs.GRAPH, b""), path.name)

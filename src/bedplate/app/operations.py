@@ -213,19 +213,22 @@ class Bedplate:
         seconds: float = 6.0,
         on_event: OnEvent = _quiet,
     ) -> ProfileReport:
-        """Find what holds an ONNX file, a Python program (``.py``) or a served endpoint back. Changes nothing.
+        """Find what holds an ONNX file, a Python program (``.py``), a training or a served endpoint back.
 
         ``rows`` is the size of a call of a model and ``shapes`` fills in its open dimensions; ``rate`` is the load on
-        an endpoint, by default the peak of its use case.
+        an endpoint, by default the peak of its use case. A training, named by its run (``run_...``), is done again and
+        watched; its reads are recorded, nothing else is changed.
 
         Raises:
             InputError: the file cannot be read, opened or fed.
-            NotFoundError: there is no such endpoint.
+            NotFoundError: there is no such run or endpoint.
             UnavailableError: it is not served now.
-            UserCodeError: the program failed, or did too little to be seen.
+            UserCodeError: the program or the training failed, or did too little to be seen.
         """
         from bedplate.app import planning, profiling
 
+        if target.startswith("run_"):
+            return self._effect("profile_training", ProfileReport, on_event, run=target, seconds=seconds)
         probe = planning.probe(self.home, keep=False)
         if target.endswith(".onnx"):
             return profiling.model(Path(target), probe, shapes, rows, seconds, on_event)

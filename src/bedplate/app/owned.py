@@ -190,6 +190,12 @@ class OwnedHome:
 
         return load_target.find(self.system, principal, endpoint, logged=logged)
 
+    def profile_training(self, principal: Principal, emit: Emit, run: str, seconds: float) -> Any:
+        """What holds a training back."""
+        from bedplate.app import training_profile
+
+        return training_profile.profile(self.system, principal, emit, run, seconds)
+
     def export_kubernetes(self, principal: Principal, emit: Emit, **asked: Any) -> Any:
         """An endpoint as Kubernetes objects."""
         from bedplate.app.exports import endpoint
@@ -275,6 +281,7 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
         OwnedHome.gc,
         OwnedHome.status,
         OwnedHome.load_target,
+        OwnedHome.profile_training,
         OwnedHome.export_kubernetes,
         OwnedHome.export_launch,
         OwnedHome.keep_probe,

@@ -4,6 +4,8 @@ import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import msgspec
+
 from bedplate.app.profile_models import Frame, ProfileReport, RoofPoint
 from bedplate.app.read_models import LoadReport
 from bedplate.compute import code_profile, model_profile
@@ -71,7 +73,15 @@ def program(path: Path, seconds: float, probe: Probe, emit: Callable[[Event], No
     """
     emit(Event(stage="profile", state="progress", message=f"{path.name}: running under the sampler"))
     found = code_profile.profile(path, seconds=seconds)
-    finding = bottlenecks.find(found.windows)
+    report = sampled(str(path), found, probe, windows=found.windows)
+    return msgspec.structs.replace(report, verify=f"bedplate profile {shlex.quote(str(path))} --duration {seconds:g}")
+
+
+def sampled(
+    target: str, found: code_profile.CodeProfile, probe: Probe, *, windows: Sequence[bottlenecks.Signals]
+) -> ProfileReport:
+    """What samples of a program tell, with ``windows`` to class it by; how to check it is left open."""
+    finding = bottlenecks.find(windows)
     warnings = [*_unstable(finding)]
     if found.overhead > model_profile.TRUSTED:
         warnings.append(f"the sampler took {found.overhead:.0%} of a core; the limit is 5 %")
@@ -81,7 +91,7 @@ def program(path: Path, seconds: float, probe: Probe, emit: Callable[[Event], No
             "`bedplate profile` of the model alone, or `perf stat` where the processor's counters can be read"
         )
     return ProfileReport(
-        target=str(path),
+        target=target,
         what=f"{found.samples:,} samples in {found.seconds:.1f} s, imports left out",
         finding=finding,
         step_ms=found.seconds * 1e3,
@@ -92,7 +102,7 @@ def program(path: Path, seconds: float, probe: Probe, emit: Callable[[Event], No
         machine=_machine(probe),
         overhead=found.overhead,
         warnings=tuple(warnings),
-        verify=f"bedplate profile {shlex.quote(str(path))} --duration {seconds:g}",
+        verify="",
     )
 
 

@@ -60,6 +60,8 @@ Live = Mapping[str, EndpointStatus]
 
 HISTORY = 20
 """How many training runs, releases and observations a page lists."""
+_TRAININGS = 200
+"""Trainings of a use case among which one run is looked for, newest first."""
 LEDGER = 15
 """How many ledger entries the page of a use case shows."""
 
@@ -420,6 +422,12 @@ def _entry(row: EntryRow) -> LedgerEntry:
         purpose=entry.purpose,
         hash=row.leaf.hex(),
     )
+
+
+def training_of(tx: Transaction, use_case: str, run: str) -> Fact | None:
+    """The training that a run was, among the newest of its use case."""
+    found = tx.facts.list(use_case, "training", _TRAININGS)
+    return next((fact for fact in found if fact.body.get("run_id") == run), None)
 
 
 def _latest(tx: Transaction, name: str, kind: str, body: type[T]) -> Stamped[T] | None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
+from bedplate.app import queries
 from bedplate.app.tracking_pages import COMMIT, NOTE, PARENT, SOURCE, SYSTEM
 from bedplate.errors import InputError
 from bedplate.ids import Digest
@@ -28,7 +29,6 @@ CURVES = 60
 CHILDREN = 100
 _ENDLESS = (math.inf, -math.inf)
 _VERSIONS = 20
-_TRAININGS = 200
 
 
 class Value(msgspec.Struct, frozen=True):
@@ -192,17 +192,13 @@ def _line(
         return None
     if all(row.name != name for row in tx.use_cases.list()):
         return None
-    training = _training(tx, name, tags[RUN_TAG])
+    fact = queries.training_of(tx, name, tags[RUN_TAG])
+    training = fact.digest if fact is not None else None
     trace = tx.facts.latest(name, "trace")
     prediction = None
     if trace is not None and training in {fact.digest for fact in tx.facts.ancestors(trace.digest)}:
         prediction = trace.body.get("prediction_id")
     return Line(use_case=name, training=training, prediction=str(prediction) if prediction else None)
-
-
-def _training(tx: Transaction, use_case: str, run_id: str) -> Digest | None:
-    facts = tx.facts.list(use_case, "training", _TRAININGS)
-    return next((fact.digest for fact in facts if fact.body.get("run_id") == run_id), None)
 
 
 # ------------------------------------------------------------------------------------------------------------- curves

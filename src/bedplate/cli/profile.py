@@ -1,4 +1,4 @@
-"""``profile``: what holds a model, a program or an endpoint back."""
+"""``profile``: what holds a model, a program, a training or an endpoint back."""
 
 import sys
 from collections.abc import Iterator
@@ -23,7 +23,10 @@ def register(app: typer.Typer) -> None:
 
 def profile(
     target: Annotated[
-        str, typer.Argument(metavar="TARGET", help="An ONNX file, a Python program (.py), or the name of an endpoint.")
+        str,
+        typer.Argument(
+            metavar="TARGET", help="An ONNX file, a Python program (.py), the run of a training, or an endpoint's name."
+        ),
     ],
     rows: Annotated[int, typer.Option("--rows", min=1, max=65536, help="Rows of one call of a model.")] = 1,
     shape: ShapeOption = None,

@@ -22,7 +22,7 @@ _GRACE = 10.0
 _IMPORT = re.compile(r"importlib|_find_and_load")
 _LOADER = re.compile(
     r"(^|\.)(__next__|next_batch|get_batch|batches|read_batch|load_batch|load_image|decode|__getitem__)( |$)"
-    r"|torch/utils/data|^(cv2\.imread|Image\.open|np\.load|numpy\.load|next)$"
+    r"|torch/utils/data|^_read_tables \(|^(cv2\.imread|Image\.open|np\.load|numpy\.load|next)$"
 )
 _SERIAL = re.compile(
     r"^(pickle|cPickle|json|orjson|msgspec|marshal|base64|struct|cloudpickle|yaml|copy|copyreg)\b"
@@ -57,7 +57,6 @@ class CodeProfile(msgspec.Struct, frozen=True, kw_only=True):
     """Processor time over time."""
     overhead: float
     """What the sampler took of one core, as a share."""
-    status: int
 
 
 def profile(script: Path, arguments: Sequence[str] = (), *, seconds: float = 10.0) -> CodeProfile:
@@ -91,15 +90,21 @@ def profile(script: Path, arguments: Sequence[str] = (), *, seconds: float = 10.
                 where=str(script),
                 fix="run it alone first, until it ends well",
             )
-        raw = msgspec.json.decode(out.read_bytes(), type=_Raw)
-    return _read(raw, script, status)
+        return read(out.read_bytes(), str(script))
 
 
-def _read(raw: _Raw, script: Path, status: int) -> CodeProfile:
+def read(samples: bytes, where: str) -> CodeProfile:
+    """What a :class:`~bedplate.compute.sampler.Sampler` found, as JSON.
+
+    Raises:
+        UserCodeError: it saw too little.
+        msgspec.DecodeError: it is not what one finds.
+    """
+    raw = msgspec.json.decode(samples, type=_Raw)
     useful = [(at, thread, number) for at, thread, number in raw.samples if not _any(_IMPORT, raw.stacks[number])]
     if len(useful) < 30:
         raise UserCodeError(
-            f"only {len(useful)} samples were taken", where=str(script), fix="let it work for a second or more"
+            f"only {len(useful)} samples were taken", where=where, fix="let it work for a second or more"
         )
     first, last = useful[0][0], useful[-1][0] + 1e-6
     width = (last - first) / _WINDOWS
@@ -117,7 +122,6 @@ def _read(raw: _Raw, script: Path, status: int) -> CodeProfile:
         samples=len(useful),
         cores=raw.processor / raw.seconds,
         overhead=raw.sampler / raw.seconds,
-        status=status,
     )
 
 

@@ -4,6 +4,7 @@ It reads a header from standard input, gives up everything it does not need, and
 rows and runs the code it was asked to run. Whatever that code prints goes to standard error; answers go out as frames.
 """
 
+import contextlib
 import importlib
 import importlib.util
 import inspect
@@ -25,6 +26,8 @@ from bedplate.pipeline import Mark, mark_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from bedplate.compute.watched import Watch
 
 _HEADER_LIMIT = 64 << 20
 _BUFFER = 1 << 20
@@ -60,11 +63,16 @@ def _serve(header: dict[str, Any], pipeline: Path | None, rows: BinaryIO, answer
         _answer(answers, Result(result={"declared": _declared(_load(pipeline))}))
         return
 
+    watch = _watch(header, answers)
+
     def progress(message: str, done: float | None = None, total: float | None = None) -> None:
         event = [str(message), None if done is None else float(done), None if total is None else float(total)]
-        wire.write(answers, "progress", json.dumps(event).encode())
+        with watch.telling() if watch is not None else contextlib.nullcontext():
+            wire.write(answers, "progress", json.dumps(event).encode())
 
     tables = _read_tables(header["tables"], rows)
+    if watch is not None:
+        watch.load()
     function = _function(header["entry"], pipeline)
     files = {name: (Path(header["scratch"]) / name).read_bytes() for name in header["files"]}
     task = Task(
@@ -77,10 +85,29 @@ def _serve(header: dict[str, Any], pipeline: Path | None, rows: BinaryIO, answer
     if mark is not None and mark.kind == "network":
         _answer(answers, _exported(function))
         return
+    if watch is not None:
+        watch.work(pipeline.read_text(errors="replace") if pipeline else "")
+        function(task)
+        watch.finish()
+        return
     result = function(task)
     if not isinstance(result, Result):
         raise TypeError(f"{header['entry']} returned {type(result).__name__}, not bedplate.compute.task.Result")
     _answer(answers, result)
+
+
+def _watch(header: dict[str, Any], answers: BinaryIO) -> "Watch | None":
+    """What watches the work from its first row on, where somebody wants to know what it waits for."""
+    if header["watch"] is None:
+        return None
+    from bedplate.compute.watched import Watch  # most work is not watched
+
+    watch = Watch(header["watch"], Path(header["scratch"]), lambda result: _answer(answers, result))
+    watch.start()
+    import pyarrow as pa  # noqa: F401  as reading rows would do first
+
+    watch.wait()
+    return watch
 
 
 def _answer(answers: BinaryIO, result: Result) -> None:

@@ -15,7 +15,9 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from types import CodeType, FrameType
+from typing import Any
 
 INTERVAL = 0.01
 DEPTH = 60
@@ -23,18 +25,18 @@ Sample = tuple[float, int, int]
 
 
 class Sampler(threading.Thread):
-    """Samples of every other thread until ``seconds`` are over, then the process ends; or until the script ends."""
+    """Samples of every other thread until :meth:`stop`; ``over`` is called once, when ``seconds`` are over before."""
 
-    def __init__(self, out: str, seconds: float) -> None:
+    def __init__(self, seconds: float, over: Callable[[], None]) -> None:
         super().__init__(daemon=True)
-        self._out, self._seconds = out, seconds
+        self._seconds, self._over = seconds, over
         self._stacks: dict[tuple[str, ...], int] = {}
         self._samples: list[Sample] = []
         self._times: list[tuple[float, int, int, int]] = []
         self._leaves: dict[tuple[CodeType, int], str] = {}
         self._done = threading.Event()
-        self._writing = threading.Lock()
         self._began = time.monotonic()
+        self._ended = self._began
         self._spent = 0.0
 
     def run(self) -> None:
@@ -42,36 +44,36 @@ class Sampler(threading.Thread):
         while not self._done.wait(INTERVAL):
             now = time.monotonic() - self._began
             if now > self._seconds:
-                self.write()
-                os._exit(0)
+                self.stop()
+                self._over()
+                return
             self._look(now)
             self._spent = time.thread_time()
 
-    def write(self) -> None:
-        """Write what was seen, once."""
+    def allow(self, seconds: float) -> None:
+        """Go on for so many seconds from now, however long it took so far."""
+        self._seconds = time.monotonic() - self._began + seconds
+
+    def stop(self) -> None:
+        """Take no more samples."""
+        self._ended = time.monotonic()
         self._done.set()
-        with self._writing:
-            if not self._out:
-                return
-            used = resource.getrusage(resource.RUSAGE_SELF)
-            limit = min((resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)
-                         if resource.getrlimit(kind)[0] != resource.RLIM_INFINITY), default=None)  # fmt: skip
-            taken = _taken()
-            found = {
-                "seconds": time.monotonic() - self._began,
-                "stacks": [list(stack) for stack in self._stacks],
-                "samples": self._samples,
-                "times": self._times,
-                "sampler": self._spent,
-                "processor": used.ru_utime + used.ru_stime,
-                "limit": limit,
-                "taken": taken,
-            }
-            temporary = self._out + ".tmp"
-            with open(temporary, "w", encoding="utf-8") as file:
-                json.dump(found, file)
-            os.replace(temporary, self._out)
-            self._out = ""
+
+    def found(self) -> dict[str, Any]:
+        """What was seen until it was stopped."""
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        limit = min((resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)
+                     if resource.getrlimit(kind)[0] != resource.RLIM_INFINITY), default=None)  # fmt: skip
+        return {
+            "seconds": self._ended - self._began,
+            "stacks": [list(stack) for stack in self._stacks],
+            "samples": self._samples,
+            "times": self._times,
+            "sampler": self._spent,
+            "processor": used.ru_utime + used.ru_stime,
+            "limit": limit,
+            "taken": _taken(),
+        }
 
     def _look(self, now: float) -> None:
         natives = {thread.ident: thread.native_id or 0 for thread in threading.enumerate()}
@@ -143,13 +145,27 @@ def main() -> None:
     out, seconds, script = sys.argv[1], float(sys.argv[2]), sys.argv[3]
     sys.argv = sys.argv[3:]
     sys.path[0] = os.path.dirname(os.path.abspath(script))
-    sampler = Sampler(out, seconds)
+    writing = threading.Lock()
+
+    def write() -> None:
+        with writing:
+            if not os.path.exists(out):
+                with open(out + ".tmp", "w", encoding="utf-8") as file:
+                    json.dump(sampler.found(), file)
+                os.replace(out + ".tmp", out)
+
+    def over() -> None:
+        write()
+        os._exit(0)
+
+    sampler = Sampler(seconds, over)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sampler.start()
     try:
         runpy.run_path(script, run_name="__main__")
     finally:
-        sampler.write()
+        sampler.stop()
+        write()
 
 
 if __name__ == "__main__":

@@ -27,7 +27,6 @@ from bedplate.usecase.types import Resources
 if TYPE_CHECKING:
     import pyarrow as pa
 
-DAY = 86_400.0
 _BATCH_ROWS = 1 << 17
 _PIPE_BYTES = 1 << 20
 _POLL_SECONDS = 0.05
@@ -54,6 +53,16 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     isolated: bool
     seconds: float
     log: str = ""
+
+
+class Limit(NamedTuple):
+    """Seconds after which a process is ended, and why it is then."""
+
+    seconds: float
+    why: str = "it took longer than allowed"
+
+
+DAY = Limit(86_400.0)
 
 
 class Usage(NamedTuple):
@@ -102,7 +111,7 @@ def describe(pipeline: Path, *, require_isolation: bool = False) -> tuple[Declar
         on_progress=None,
         on_usage=None,
         require_isolation=require_isolation,
-        seconds=60.0,
+        limit=Limit(60.0),
     )
     try:
         return msgspec.convert(reply.result.get("declared"), tuple[Declared, ...])
@@ -122,14 +131,16 @@ def call(
     on_progress: Progress | None = None,
     on_usage: OnUsage | None = None,
     require_isolation: bool = False,
-    seconds: float = DAY,
+    limit: Limit = DAY,
+    watch: float | None = None,
 ) -> Reply:
     """Call ``entry`` in a limited process.
 
     ``entry`` is ``pipeline:<function>`` or a dotted ``bedplate.train.<recipe>:<function>``; the function gets a
     :class:`~bedplate.compute.task.Task` and returns a :class:`~bedplate.compute.task.Result`. A ``@dataset`` function
     gets its table and returns a table, which comes back as the file ``table.arrow``. ``tables`` are streamed: a reader
-    is never held in memory here. ``files``, by flat name, come with the task. ``seconds`` bounds the wall clock.
+    is never held in memory here. ``files``, by flat name, come with the task. With ``watch`` it is only watched, for so
+    many seconds at most, and answers as :mod:`bedplate.compute.watched` says.
 
     Raises:
         UserCodeError: the code raised, ran out of memory or time, or answered something that cannot be used.
@@ -154,7 +165,8 @@ def call(
         on_progress=on_progress,
         on_usage=on_usage,
         require_isolation=require_isolation,
-        seconds=seconds,
+        limit=limit,
+        watch=watch,
     )
 
 
@@ -170,7 +182,8 @@ def _call(
     on_progress: Progress | None,
     on_usage: OnUsage | None,
     require_isolation: bool,
-    seconds: float,
+    limit: Limit,
+    watch: float | None = None,
 ) -> Reply:
     if pipeline is not None and not pipeline.is_file():
         raise InputError("the file does not exist", where=str(pipeline), fix="write it, or correct the path")
@@ -184,14 +197,15 @@ def _call(
             "files": list(files),
             "seed": seed,
             "memory": resources.memory,
-            "cpu_seconds": int(seconds * max(resources.cpu, 1)) + 1,
+            "cpu_seconds": int(limit.seconds * max(resources.cpu, 1)) + 1,
             "scratch": scratch,
             "require_isolation": require_isolation,
+            "watch": watch,
         }
         for name, data in files.items():
             (Path(scratch) / name).write_bytes(data)
         process = _start(Path(scratch), resources, seed)
-        run = _Run(process, entry or "describe", pipeline, resources, began, seconds, on_progress, on_usage)
+        run = _Run(process, entry or "describe", pipeline, resources, began, limit, on_progress, on_usage)
         try:
             files, result = run.exchange(json.dumps(header).encode(), tables)
         finally:
@@ -223,7 +237,7 @@ class _Run:
         pipeline: Path | None,
         resources: Resources,
         began: float,
-        seconds: float,
+        limit: Limit,
         on_progress: Progress | None,
         on_usage: OnUsage | None,
     ) -> None:
@@ -231,7 +245,7 @@ class _Run:
         self.entry = entry
         self.pipeline = pipeline
         self.resources = resources
-        self.began, self.deadline = began, began + seconds
+        self.began, self.deadline, self.late = began, began + limit.seconds, limit.why
         self.on_progress = on_progress
         self.on_usage = on_usage
         self.isolated = False
@@ -315,7 +329,7 @@ class _Run:
             elif threads > processes.THREADS:
                 self._kill(f"it ran {threads} threads at once, and {processes.THREADS} are allowed")
             elif now > self.deadline:
-                self._kill("it took longer than allowed")
+                self._kill(self.late)
 
     def _kill(self, reason: str) -> None:
         self.killed = self.killed or reason

@@ -165,7 +165,7 @@ def _launch(s: Signals) -> float | None:
     if s.launch is None:
         return None
     small = s.kernel_us is not None and s.kernel_us < 10
-    flat = s.flat is not None and s.flat < 1.35
+    flat = small if s.flat is None else s.flat < 1.35  # a training is not done with twice the rows
     return s.launch if flat and (small or s.launch > 0.25) else 0.0
 
 
@@ -220,8 +220,8 @@ _RULES = (
         0.20,
         _launch,
         lambda s: (
-            f"{s.launch or 0:.0%} of a call is around its kernels, each {s.kernel_us or 0:.1f} us; twice the rows take "
-            f"{s.flat or 0:.2f} times as long"
+            f"{s.launch or 0:.0%} of a call is around its kernels, each {s.kernel_us or 0:.1f} us"
+            + (f"; twice the rows take {s.flat:.2f} times as long" if s.flat is not None else "")
         ),
         lambda s, f: (_remedy("one larger step instead of many small ones: fuse the graph", amdahl(f), "no calls"),),
     ),

@@ -62,12 +62,12 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Actual(msgspec.Struct, frozen=True, kw_only=True):
-    """Fact ``actual``. ``when`` is the run, the bundle or the day that it is about; ``spent`` is what that cost.
+    """Fact ``actual``. ``when`` is the run, bundle, day or moment that it is about; ``spent`` is what that cost.
 
     ``hours`` of a day were seen by an owner that was running; ``requests`` are None where nothing was served.
     """
 
-    of: Literal["training", "release", "day"]
+    of: Literal["training", "failure", "release", "day"]
     when: str
     figures: tuple[Figure, ...]
     cases: tuple[Case, ...]

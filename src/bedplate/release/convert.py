@@ -101,7 +101,7 @@ def convert(files: Files, findings: Findings, *, seed: int = 7) -> Converted:
 
 def _limited(entry: str, tables: dict[str, Any], parameters: dict[str, Any], seed: int) -> sandbox.Reply:
     return sandbox.call(
-        entry, tables=tables, parameters=parameters, resources=RESOURCES, seed=seed, seconds=SECONDS,
+        entry, tables=tables, parameters=parameters, resources=RESOURCES, seed=seed, limit=sandbox.Limit(SECONDS),
         require_isolation=True,
     )  # fmt: skip
 

@@ -4,7 +4,7 @@ import importlib.metadata
 import platform
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 WIRED = "bedplate.train.wired:train"
 RECIPES = {"recommender": "bedplate.train.recommender:train", "tabular": "bedplate.train.tabular:train"}
+_GRACE = 60.0
+"""Seconds in which one that is watched has to come to an end, and its trace to be written."""
 _LIBRARIES = ("bedplate", "lightgbm", "implicit", "numpy", "onnx", "onnxruntime", "pyarrow", "scikit-learn", "scipy")
 
 
@@ -53,28 +55,32 @@ class _Answer(msgspec.Struct, frozen=True, kw_only=True):
     checks: dict[str, Any] = {}
 
 
-def run(
+class Prepared(NamedTuple):
+    """What a training is called with: its entry, the file that it comes from (None: a recipe), rows and files."""
+
+    entry: str
+    pipeline: Path | None
+    tables: "dict[str, pa.RecordBatchReader]"
+    versions: tuple[TableVersion, ...]
+    files: dict[str, bytes]
+    parameters: dict[str, Any]
+
+
+def prepare(
     loaded: Loaded,
     reader: "Reader",
     inputs: Mapping[str, TableVersion],
     features: FeatureSet | None,
-    artifacts: Artifacts,
     *,
     pipeline: Path | None = None,
     declared: Iterable[sandbox.Declared] = (),
-    on_progress: Callable[[str, float | None, float | None], None] | None = None,
-    on_usage: sandbox.OnUsage | None = None,
-) -> TrainResult:
-    """Train as the file says: with the function that ``pipeline.py`` marks, else with the workload's recipe.
-
-    What the file wires as a graph is released as one, and so is ``pipeline.py`` where it answers requests.
+) -> Prepared:
+    """The function that ``pipeline.py`` marks, else the workload's recipe, and what it works on.
 
     ``inputs`` maps data sets to the versions to read; rows come through ``reader``, so policy applies to training too.
 
     Raises:
-        UserCodeError: the training function raised, was stopped, or its answer cannot be used.
-        InputError: the data or the parameters do not suit the recipe.
-        StorageError: an artifact cannot be kept.
+        InputError: nothing trains that kind of workload, or a data set or model is not there.
     """
     use_case = loaded.use_case
     function = next((d for d in declared if d.kind == "train"), None)
@@ -86,30 +92,81 @@ def run(
             fix="mark a function of pipeline.py that trains it; `bedplate plan` says on which machines",
         )
     recipe = RECIPES.get(kind, kind) if use_case.graph is None else WIRED
-    entry = f"pipeline:{function.name}" if function else recipe
     tables, versions = _tables(reader, inputs, features, function)
     models = imported(loaded)
     if use_case.graph is not None:
         models[graphs.FILE] = msgspec.json.encode(use_case.graph)
         if function is None:
             _wired(loaded, use_case.graph, models)  # nothing that training makes could mend it
-    code = ids.digest_of({"entry": entry, "pipeline": ids.digest_file(pipeline) if pipeline and function else None})
-    reply = sandbox.call(
-        entry,
+    return Prepared(
+        entry=f"pipeline:{function.name}" if function else recipe,
         pipeline=pipeline if function else None,
         tables=tables,
-        parameters=_parameters(use_case, features),
+        versions=versions,
         files=models,
-        resources=use_case.train.resources,
-        seed=use_case.train.seed,
+        parameters=_parameters(use_case, features),
+    )
+
+
+def call(
+    loaded: Loaded,
+    made: Prepared,
+    *,
+    on_progress: Callable[[str, float | None, float | None], None] | None = None,
+    on_usage: sandbox.OnUsage | None = None,
+    limit: sandbox.Limit = sandbox.DAY,
+    watch: float | None = None,
+) -> sandbox.Reply:
+    """Call a training in a limited process.
+
+    With ``watch`` it is only watched: see :func:`~.sandbox.call`.
+
+    Raises:
+        UserCodeError: the training function raised, was stopped, or its answer cannot be used.
+    """
+    train = loaded.use_case.train
+    return sandbox.call(
+        made.entry,
+        pipeline=made.pipeline,
+        tables=made.tables,
+        parameters=made.parameters,
+        files=made.files,
+        resources=train.resources,
+        seed=train.seed,
         on_progress=on_progress,
         on_usage=on_usage,
-        require_isolation=use_case.risk.level == "high",
+        require_isolation=loaded.use_case.risk.level == "high",
+        limit=limit if watch is None else sandbox.Limit(watch + _GRACE),
+        watch=watch,
     )
+
+
+def run(
+    loaded: Loaded,
+    made: Prepared,
+    artifacts: Artifacts,
+    *,
+    pipeline: Path | None = None,
+    on_progress: Callable[[str, float | None, float | None], None] | None = None,
+    on_usage: sandbox.OnUsage | None = None,
+    limit: sandbox.Limit = sandbox.DAY,
+) -> TrainResult:
+    """Train as the file says, and keep what came out.
+
+    What the file wires as a graph is released as one, and so is ``pipeline.py`` where it answers requests.
+
+    Raises:
+        UserCodeError: the training function raised, was stopped, or its answer cannot be used.
+        InputError: the data or the parameters do not suit the recipe.
+        StorageError: an artifact cannot be kept.
+    """
+    use_case, entry = loaded.use_case, made.entry
+    code = ids.digest_of({"entry": entry, "pipeline": ids.digest_file(made.pipeline) if made.pipeline else None})
+    reply = call(loaded, made, on_progress=on_progress, on_usage=on_usage, limit=limit)
     answer = _answer(reply, str(pipeline or entry), entry)
     if not reply.files and not use_case.train.models:
         raise UserCodeError(f"{entry} made no file", where=str(pipeline or entry), fix="return the model in files")
-    files, signature = _released(loaded, reply.files, models, answer.signature, pipeline, entry)
+    files, signature = _released(loaded, reply.files, made.files, answer.signature, pipeline, entry)
     return TrainResult(
         run_id=ids.new_id("run"),
         workload=use_case.workload.kind,
@@ -119,7 +176,7 @@ def run(
         metrics=answer.metrics,
         comparisons=answer.comparisons,
         split={**answer.split, "checks": answer.checks},
-        inputs=versions,
+        inputs=made.versions,
         code_digest=code,
         environment_digest=environment(),
         seed=use_case.train.seed,

@@ -5,7 +5,7 @@ from bedplate.app import access, actuals, inputs
 from bedplate.app.inputs import section
 from bedplate.app.stage import Context, Evidence, Outcome, Stage
 from bedplate.app.stages import data
-from bedplate.errors import GateError
+from bedplate.errors import GateError, InputError, UserCodeError
 from bedplate.ids import Digest
 from bedplate.plan.types import Plan
 from bedplate.records import Fact, FeatureSet, TrainResult
@@ -55,31 +55,31 @@ def _train_inputs(context: Context) -> dict[str, str]:
 
 
 def _train(context: Context) -> Outcome:
-    """Train, unless that would take the month over a budget whose breach blocks.
+    """Train, unless that would take the month over a budget whose breach blocks, and no longer than budgets allow.
 
     Raises:
         GateError: it would.
+        UserCodeError, InputError: it failed, or was ended by a budget; what it cost is written down.
     """
     plan, system = context.body("plan", Plan), SystemMetrics()
     with context.system.store.read() as tx:
         over = actuals.overspent(tx, context.use_case.name, plan)
+        limit = actuals.allowance(tx, context.use_case.name, plan)
     if over:
         raise GateError(
             over, where="requirements.budget", fix="raise the budget, let its breach warn, or train next month"
         )
-    made = context.body("features", FeatureSet)
-    body = run.run(
-        context.loaded,
-        access.reader(context.system, context.use_case),
-        {name: result.table for name, result in data.ingested(context).items()},
-        made if made.views else None,
-        context.system.contents,
-        pipeline=inputs.pipeline_path(context.loaded),
-        declared=data.described(context.system, context.loaded),
-        on_progress=context.progress,
-        on_usage=system.add,
-    )
-    code = code_of(context.loaded.folder) if inputs.pipeline_path(context.loaded) is not None else None
+    pipeline = inputs.pipeline_path(context.loaded)
+    made, began = prepared(context), clock.monotonic()
+    try:
+        body = run.run(
+            context.loaded, made, context.system.contents,
+            pipeline=pipeline, on_progress=context.progress, on_usage=system.add, limit=limit,
+        )  # fmt: skip
+    except (InputError, UserCodeError):
+        _spent(context, plan, clock.monotonic() - began)
+        raise
+    code = code_of(context.loaded.folder) if pipeline is not None else None
     tracked = of_training(context.use_case.name, body, code, system)
     texts = {name: text.encode() for name, text in tracked.files.items()}
     files = {name: (context.system.contents.put(text), len(text)) for name, text in texts.items()}
@@ -95,6 +95,31 @@ def _train(context: Context) -> Outcome:
         Evidence(kind="training", body=body, parents=parents),
     )
     return Outcome(evidence=evidence, summary=headline(body), apply=track)
+
+
+def _spent(context: Context, plan: Plan, seconds: float) -> None:
+    """Write down what a training cost that came to nothing: the next one has so much less of the month."""
+    with context.system.store.transaction() as tx:
+        fact = tx.facts.put(
+            actuals.KIND, context.use_case.name, actuals.of_failure(plan, seconds), (context.output("plan").digest,)
+        )
+        context.system.ledger.record(
+            tx, actor=context.actor, action="plan.compare", resource=f"use_case/{context.use_case.name}",
+            payload={"failure": fact.body["when"], "actual": fact.digest},
+        )  # fmt: skip
+
+
+def prepared(context: Context) -> run.Prepared:
+    """What the training of a use case is called with, from the outputs of the stages before it."""
+    made = context.body("features", FeatureSet)
+    return run.prepare(
+        context.loaded,
+        access.reader(context.system, context.use_case),
+        {name: result.table for name, result in data.ingested(context).items()},
+        made if made.views else None,
+        pipeline=inputs.pipeline_path(context.loaded),
+        declared=data.described(context.system, context.loaded),
+    )
 
 
 def primary(training: TrainResult) -> str:
