@@ -184,7 +184,7 @@ def test_a_change_of_rules_or_of_the_view_holds_within_a_second(url: str, world:
 
 def test_a_server_that_does_not_answer_holds_up_nobody_else(world: World) -> None:
     async def asked(edge: Features) -> bool:
-        reading = asyncio.create_task(edge._lookup("recent"))
+        reading = asyncio.create_task(edge._look_up("recent"))
         await asyncio.sleep(0)  # it has begun
         others_go_on = not reading.done()
         with pytest.raises(UnavailableError):

@@ -4,9 +4,8 @@ What policy says of a caller and a view is decided once, until the access snapsh
 """
 
 import asyncio
-from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import msgspec
 
@@ -26,8 +25,6 @@ from bedplate.serve.rest import Failure, failure
 from bedplate.serve.spec import ReplicaSpec
 
 _JSON = ("content-type", "application/json")
-T = TypeVar("T")
-
 Key = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 
@@ -95,7 +92,9 @@ class Features:
 
     async def _answer(self, request: Request) -> Response:
         wanted = decode_json(request.body, FeaturesRequest, request.depth)
-        lookup = await self._lookup(wanted.view)
+        lookup = self._lookups.get(wanted.view)
+        if lookup is None or lookup.due:
+            lookup = await self._look_up(wanted.view)
         principal = request.decision.principal
         governed = self._access.governed
         purpose = wanted.purpose or ("" if governed is None else governed.purpose)
@@ -105,7 +104,8 @@ class Features:
             await self._record(principal, wanted, purpose, "deny")
             raise
         await self._record(principal, wanted, purpose, "allow")
-        found = await self._read(partial(lookup.get_many, wanted.keys))
+        waits, keys = self._store.waits, wanted.keys  # others are answered while another machine is waited for
+        found = await asyncio.to_thread(lookup.get_many, keys) if waits else lookup.get_many(keys)
         body: Any = {
             "features": lookup.about.columns,
             "values": [each.values for each in found] if not masked else [[None] * len(each.values) for each in found],
@@ -115,18 +115,14 @@ class Features:
         }
         return Response(headers=[_JSON], body=self._encode(body))
 
-    async def _read(self, read: Callable[[], T]) -> T:
-        """What the store says; the replica answers others while it waits for another machine."""
-        return await asyncio.to_thread(read) if self._store.waits else read()
-
-    async def _lookup(self, view: str) -> Lookup:
-        known = self._lookups.get(view)
-        if known is None or known.due:
-            found = await self._read(partial(Lookup, self._store, view))
-            if known is not None and found.about.declared != known.about.declared:
-                self._access.forget()
-            known = self._lookups[view] = found
-        return known
+    async def _look_up(self, view: str) -> Lookup:
+        """What the store says of the view now."""
+        known, store = self._lookups.get(view), self._store
+        found = await asyncio.to_thread(Lookup, store, view) if store.waits else Lookup(store, view)
+        if known is not None and found.about.declared != known.about.declared:
+            self._access.forget()
+        self._lookups[view] = found
+        return found
 
     async def _record(self, principal: Principal, wanted: FeaturesRequest, purpose: str, decision: str) -> None:
         """Put one read on record; in durable mode it is on disk then.
