@@ -73,7 +73,7 @@ def _context(system: "System", principal: Principal, emit: Emit, run: str) -> tu
         context.stage = "profile"
         context.outputs = dict(zip(("features", "ingest"), parents, strict=False))
         return context, fact
-    raise NotFoundError(f"there is no training {run}", fix="`bedplate run` and the page of a use case name them")
+    raise NotFoundError(f"there is no training {run}", fix="`bedplate run --json` and the pages of runs name them")
 
 
 def _together(sampled: Sequence[Signals], traced: Sequence[Signals]) -> tuple[Signals, ...]:
