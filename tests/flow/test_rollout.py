@@ -31,7 +31,9 @@ def test_a_retrained_release_takes_its_steps(tmp_path: Path, starter: Path) -> N
         assert first["halted"] is None
         assert waits["halted"] == "waiting"
         assert "bedplate rollout status starter" in waits["halted_because"]
-        before = told(home, "status")["endpoints"][0]["bundle"]
+        status = told(home, "status")
+        before = status["endpoints"][0]["bundle"]
+        assert status["use_cases"][0]["sentence"] == "Version 1 is serving; version 2 is on its way in."
         assert told(home, "run", str(starter))["halted"] == "waiting"  # the same rollout, not another one
 
         url = told(home, "status")["endpoints"][0]["url"]
@@ -55,7 +57,9 @@ def test_a_retrained_release_takes_its_steps(tmp_path: Path, starter: Path) -> N
         assert served == told(home, "rollout", "status", "starter")["bundle"] != before
 
         assert told(home, "rollout", "roll-back", "starter", "--reason", "to see it go")["state"] == "rolled_back"
-        assert told(home, "status")["endpoints"][0]["bundle"] == before
+        status = told(home, "status")
+        assert status["endpoints"][0]["bundle"] == before
+        assert (status["use_cases"][0]["sentence"], status["use_cases"][0]["version"]) == ("Version 1 is serving.", 1)
         refused = retail.command(home, "run", str(starter))
         assert refused.returncode == 3
         assert "rolled back: to see it go" in refused.stderr

@@ -185,6 +185,11 @@ async def _answer(reader: asyncio.StreamReader) -> tuple[int, bool]:
 
 def _result(session: _Session, elapsed: float, connections: int, limit: float) -> LoadTest:
     values = sorted(session.latencies)
+    if not values and not session.failed:
+        raise UnavailableError(
+            f"this machine was too busy to send anything in {elapsed:.1f} s",
+            fix="run it when less else runs, or longer",
+        )
     if not values:
         raise UnavailableError(f"none of {session.failed} requests was answered", fix="see the replica's log file")
     p99 = interval(in_ms := [1000 * value for value in values])
@@ -262,7 +267,7 @@ def ceiling(model: str, inputs: Sequence[dict[str, Any]], connections: int, seco
         assert server.stdout is not None
         try:
             url = f"http://127.0.0.1:{int(server.stdout.readline())}"
-            return run(url, model, inputs, seconds=seconds, connections=connections, key="none").rate
+            return run(url, model, inputs, seconds=seconds, connections=connections, key="none", least=1).rate
         except ValueError as error:
             raise UnavailableError("the client cannot be measured: its server did not start") from error
         finally:

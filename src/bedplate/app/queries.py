@@ -285,8 +285,8 @@ def use_case_status(tx: Transaction, row: UseCaseRow) -> UseCaseStatus:
     endpoint = next((e for e in tx.endpoints.list() if e.use_case == row.name), None)
     version = releases[0].bundle.body.version if releases else None
     waiting = (releases[0].waiting_in or "") if releases else ""
-    served = endpoint is not None and endpoint.state == "running"
-    state, sentence = _standing(execution, gates, version, waiting, served)
+    live, serving = _serving(tx, endpoint, releases)
+    state, sentence = _standing(execution, gates, version, waiting, serving)
     if state == "new" and _latest(tx, row.name, "training", TrainResult) is not None:
         state, sentence = "trained", "A model is trained; its gates have not been asked yet."
     team = objective.owner.get("team", "")
@@ -299,13 +299,28 @@ def use_case_status(tx: Transaction, row: UseCaseRow) -> UseCaseStatus:
         sentence=sentence,
         updated=execution.ended or execution.started if execution else row.updated,
         kpi=objective.kpi,
-        version=version,
+        version=live if state == "served" else version,
         waiting_for=waiting,
     )
 
 
+def _serving(tx: Transaction, endpoint: EndpointRow | None, releases: tuple[Release, ...]) -> tuple[int | None, str]:
+    """The version that answers, and in words with what is on its way in; no words where nothing is served."""
+    if endpoint is None or endpoint.state != "running":
+        return None, ""
+    versions = {release.bundle.body.digest: release.bundle.body.version for release in releases}
+    live = versions.get(endpoint.bundle)
+    says = f"Version {live} is serving" if live is not None else "Serving"
+    rollout = tx.rollouts.latest(endpoint.name)
+    if rollout is not None and rollout.state in ("running", "frozen"):
+        coming = versions.get(rollout.bundle)
+        says += f"; {f'version {coming}' if coming is not None else 'another release'} is on its way in"
+        says += ", frozen" if rollout.state == "frozen" else ""
+    return live, f"{says}."
+
+
 def _standing(
-    execution: ExecutionRow | None, gates: Stamped[GateReport] | None, version: int | None, waiting: str, served: bool
+    execution: ExecutionRow | None, gates: Stamped[GateReport] | None, version: int | None, waiting: str, serving: str
 ) -> tuple[Standing, str]:
     if execution is not None and execution.state == "running":
         return "running", f"Running: {execution.stage or 'starting'}."
@@ -315,8 +330,8 @@ def _standing(
         return "refused", f"A gate refused the newest model: {gates.body.summary}"
     if waiting:
         return "waiting", f"Version {version} waits for approval in {waiting}."
-    if served:
-        return "served", f"Version {version} is serving." if version else "Serving."
+    if serving:
+        return "served", serving
     if version is not None:
         return "trained", f"Version {version} is ready and not served."
     return "new", "Checked; no model has been trained yet."
