@@ -150,7 +150,7 @@ def _by(principal: Principal, decision: Decision) -> By:
 def _named(tx: Transaction, name: str) -> PrincipalRow:
     row = tx.principals.named(name)
     if row is None:
-        raise NotFoundError(f"no user or service {name!r}", fix="see: bedplate user list")
+        raise NotFoundError(f"no user or service {name!r}", fix="see: bedplate user list, or add it: bedplate user add")
     return row
 
 
