@@ -10,7 +10,8 @@ STYLE = """
   --one: #7fb0ff; --two: #f0a35e; --good: #5fd39a; --bad: #ff8a80; --open: #e6b65c; --soft: #1c2532 } }
 body { background: var(--page); color: var(--text); font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto;
   max-width: 60rem; padding: 0 1.25rem }
-h1 { font-size: 1.5rem; margin: 0 } h2 { font-size: 1.05rem; margin: 2rem 0 .5rem } p { margin: .25rem 0 }
+h1 { font-size: 1.5rem; margin: 0; overflow-wrap: anywhere }
+h2 { font-size: 1.05rem; margin: 2rem 0 .5rem } p { margin: .25rem 0 }
 .quiet, figcaption { color: var(--quiet) } .met { color: var(--good) } .missed { color: var(--bad) }
 .open { color: var(--open) } .verdict { font-size: 1.15rem; font-weight: 600; margin-top: 1rem }
 table { border-collapse: collapse; width: 100% } td, th { border-bottom: 1px solid var(--line); padding: .3rem .6rem;
