@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bedplate.compute.task import Task
-from bedplate.data.scoring import ROWS, Scorer
+from bedplate.data.scoring import ROWS, Scorer, marked
 from bedplate.data.tables import Tables
 from bedplate.serve.predictors import NO_FEATURES, OnnxPredictor
 from bedplate.train import tabular
@@ -83,15 +83,9 @@ def ours(predictor: OnnxPredictor, tables: Tables, name: str, to: str) -> float:
     began = time.perf_counter()
     version = tables.current(name)
     scorer = Scorer(predictor, tables.schema(version), keep=["id"])
-    marks = [pa.field(name, pa.string()) for name in ("bundle", "evidence", "source", "scoring")]
-    schema = pa.schema([*scorer.schema, *marks])
-
-    def scored() -> Iterator[pa.RecordBatch]:
-        for batch in scorer.score(tables.scan(version, list(scorer.read)), NO_FEATURES):
-            told = [pa.repeat("sha256:" + "0" * 64, batch.num_rows)] * len(marks)
-            yield pa.RecordBatch.from_arrays([*batch.columns, *told], schema=schema)
-
-    tables.write(to, pa.RecordBatchReader.from_batches(schema, scored()), mode="overwrite")
+    marks = dict.fromkeys(("bundle", "evidence", "source", "scoring"), "sha256:" + "0" * 64)
+    scored = scorer.score(tables.scan(version, list(scorer.read)), NO_FEATURES)
+    tables.write(to, marked(scorer.schema, scored, marks), mode="overwrite")
     return time.perf_counter() - began
 
 

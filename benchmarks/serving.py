@@ -49,11 +49,12 @@ def by_hand(model: str, port: int) -> None:
     import uvloop
     from granian.server.embed import Server
 
-    class Tensor(msgspec.Struct):
+    class Tensor(msgspec.Struct, omit_defaults=True):
         name: str
         shape: list[int]
         datatype: str
-        data: list[Any]
+        data: list[Any] = []
+        parameters: dict[str, int] | None = None
 
     class Request(msgspec.Struct):
         inputs: list[Tensor]
@@ -71,9 +72,24 @@ def by_hand(model: str, port: int) -> None:
     decode, encode = msgspec.json.Decoder(Request).decode, msgspec.json.Encoder().encode
     headers = [("content-type", "application/json")]
 
+    def in_bytes(body: bytes, size: int, protocol: Any) -> None:
+        """Answer one tensor that comes behind ``size`` bytes of JSON, and goes back so."""
+        request = decode(body[:size])
+        tensor = request.inputs[0]
+        (scores,) = session.run(["Y"], {"X": np.frombuffer(body, np.float32, offset=size).reshape(tensor.shape)})
+        data = scores.tobytes()
+        output = Tensor("Y", list(scores.shape), "FP32", parameters={"binary_data_size": len(data)})
+        text = encode(Answer(MODEL, [output], "1", request.id))
+        answered = [("content-type", "application/octet-stream"), ("inference-header-content-length", str(len(text)))]
+        protocol.response_bytes(200, answered, text + data)
+
     async def app(scope: Any, protocol: Any) -> None:
         if scope.path != f"/v2/models/{MODEL}/infer":
             protocol.response_bytes(404, headers, b"{}")
+            return
+        size = scope.headers.get("inference-header-content-length")
+        if size is not None:
+            in_bytes(await protocol(), int(size), protocol)
             return
         try:
             request = decode(await protocol())

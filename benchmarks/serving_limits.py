@@ -28,8 +28,8 @@ ROWS = 256
 PARTS = ("start", "binary", "durable", "half")
 
 
-def alone(model: str, seconds: float) -> float:
-    """Runs a second of the model in this process on the rows that the client sends."""
+def alone(model: str, seconds: float) -> dict[str, float]:
+    """Runs a second of the model in this process on the rows that the client sends, and processor µs of each."""
     import numpy as np
     import onnxruntime
 
@@ -41,11 +41,11 @@ def alone(model: str, seconds: float) -> float:
     rows = [np.frombuffer(body, np.float32).reshape(ROWS, serving.FEATURES) for body in bodies]
     for given in rows:
         session.run(["Y"], {"X": given})
-    runs, end = 0, time.perf_counter() + seconds
+    runs, end, used = 0, time.perf_counter() + seconds, time.process_time()
     while time.perf_counter() < end:
         session.run(["Y"], {"X": rows[runs % len(rows)]})
         runs += 1
-    return runs / seconds
+    return {"rate": runs / seconds, "cpu": 1e6 * (time.process_time() - used) / runs}
 
 
 def paced(port: int, rate: float, seconds: float, count: int = 32) -> dict[str, float]:
@@ -120,16 +120,40 @@ def say(what: str, ratios: list[float], aim: float, *, most: bool = False) -> No
 
 
 def binary(folder: Path, model: bytes, chosen: Any, core: int, client: int) -> None:
-    """Rows as bytes through the replica, beside the model in a process of its own."""
-    with serving.bedplate(folder / "binary", model) as (port, pid):
+    """Rows as bytes through the replica and the server by hand, beside the model in a process of its own."""
+    with serving.bedplate(folder / "binary", model) as ours, serving.hand_written(folder) as hand:
+
+        def asked(server: tuple[int, int]) -> dict[str, float]:
+            return serving.measure(*server, ROWS, chosen.seconds, client, 8, True)
+
         found = pairs(
             chosen.pairs,
-            lambda: serving.measure(port, pid, ROWS, chosen.seconds, client, 8, True)["rate"],
+            lambda: (asked(ours), asked(hand)),
             lambda: child("alone", folder / "model.onnx", chosen.seconds, core=core),
         )
-    print(f"{ROWS} rows as bytes: {statistics.median(a for a, _ in found):,.0f} requests/s; the model alone ", end="")
-    print(f"{statistics.median(b for _, b in found):,.0f} runs/s")
-    say("  of the model alone", [a / b for a, b in found], 0.9)
+    runs = {
+        "Bedplate": [asked[0] for asked, _ in found],
+        "by hand": [asked[1] for asked, _ in found],
+        "the model alone": [alone for _, alone in found],
+    }
+    print(f"{ROWS} rows as bytes:")
+    for name, each in runs.items():
+        rate, used = (statistics.median(run[what] for run in each) for what in ("rate", "cpu"))
+        print(f"  {name}: {rate:,.0f} a second, {used:,.0f} µs of the processor each")
+    _ratios("Bedplate", "the model alone", runs, 0.9)
+    _ratios("by hand", "the model alone", runs)
+    _ratios("Bedplate", "by hand", runs)
+
+
+def _ratios(one: str, other: str, runs: dict[str, list[dict[str, float]]], aim: float | None = None) -> None:
+    """Print how two compare, by what each does in a second, and by the processor time, which suffers less here."""
+    rates = [a["rate"] / b["rate"] for a, b in zip(runs[one], runs[other], strict=True)]
+    used = [b["cpu"] / a["cpu"] for a, b in zip(runs[one], runs[other], strict=True)]
+    if aim is not None:
+        say(f"  {one}, of {other}", rates, aim)
+    else:
+        print(f"  {one}, of {other}: {interval(rates)}")
+    print(f"    by processor time: {interval(used)}")
 
 
 def durable(folder: Path, model: bytes, chosen: Any, core: int, client: int) -> None:

@@ -19,7 +19,9 @@ _FIVE_BITS = _CROCKFORD * 8
 _AT_ONCE = 256
 _random: list[str] = []
 """Random ends of ids to come; taking one off a list is safe between threads."""
-_moment = (0, "")
+_TWO = tuple(chr(high) + chr(low) for high in _CROCKFORD for low in _CROCKFORD)
+"""Ten bits as two characters."""
+_moment = (-1, "")
 os.register_at_fork(after_in_child=_random.clear)  # or both processes would give the same ids
 
 
@@ -28,16 +30,16 @@ def new_id(prefix: str) -> str:
     global _moment
     now = time.time_ns() // 1_000_000
     moment, written = _moment
-    if now != moment:
-        written = "".join([chr(_CROCKFORD[now >> shift & 31]) for shift in range(45, -1, -5)])
-        _moment = now, written
+    if now >> 10 != moment:  # once in a second
+        written = "".join([_TWO[now >> shift & 1023] for shift in range(40, 0, -10)])
+        _moment = now >> 10, written
     try:
         end = _random.pop()
     except IndexError:
         text = os.urandom(16 * _AT_ONCE).translate(_FIVE_BITS).decode()
         _random.extend([text[at : at + 16] for at in range(16, len(text), 16)])
         end = text[:16]
-    return f"{prefix}_{written}{end}"
+    return f"{prefix}_{written}{_TWO[now & 1023]}{end}"
 
 
 def canonical(value: object) -> bytes:

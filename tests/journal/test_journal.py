@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from bedplate.errors import InputError, IntegrityError, StorageError
 from bedplate.ids import digest_bytes
-from bedplate.journal import Writer, read, recover, segments
+from bedplate.journal import Backlog, Writer, read, recover, segments
 from tests.serve.support import eventually
 
 
@@ -240,7 +240,7 @@ print([r.decode() for s in segments(folder) for r in read(s)])
 def appending(folder: Path, code: str) -> "subprocess.Popen[bytes]":
     """A process with a buffered ``writer`` that writes all the time and never syncs by itself; it is to be killed."""
     start = (
-        "import os, pathlib, sys; from bedplate.journal import Writer, read, segments\n"
+        "import os, pathlib, sys; from bedplate.journal import Backlog, Writer, read, segments\n"
         "folder = pathlib.Path(sys.argv[1])\n"
         "writer = Writer(folder, 'buffered', flush_seconds=0.001, sync_seconds=1e9)\n"
         "writer.append(b'0'); writer.flush()\n"
@@ -313,22 +313,29 @@ def _failing(descriptor: int) -> None:
     raise OSError(errno.EIO, "Input/output error")
 
 
-def test_buffered_records_wait_for_room_and_keep_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pwrite, full = os.pwrite, threading.Event()
+@pytest.mark.parametrize("outlives", [False, True])
+def test_buffered_records_wait_for_room_and_keep_their_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outlives: bool
+) -> None:
+    """Also where they lie in memory that outlives the process, of which both halves wait then."""
+    pwrite, full, refused = os.pwrite, threading.Event(), list[int]()
 
     def limited(descriptor: int, data: bytes, offset: int) -> int:
         if full.is_set():
-            pwrite(descriptor, bytes(data)[:3], offset)
+            refused.append(pwrite(descriptor, bytes(data)[:3], offset))
             raise OSError(errno.ENOSPC, "No space left on device")
         return pwrite(descriptor, data, offset)
 
     monkeypatch.setattr(os, "pwrite", limited)
-    with Writer(tmp_path, "buffered", flush_seconds=0.001, sync_seconds=1e9) as writer:
+    backlog = Backlog() if outlives else None
+    with Writer(tmp_path, "buffered", flush_seconds=0.001, sync_seconds=1e9, backlog=backlog) as writer:
         writer.append(b"before")
         eventually(lambda: everything(tmp_path) == [b"before"])
         full.set()
         for number in range(5):
+            refusals = len(refused)
             writer.append(b"%d" % number)
+            eventually(lambda seen=refusals: len(refused) > seen + 1)
         full.clear()
         writer.append(b"after")
         writer.flush()

@@ -6,7 +6,7 @@ row, so that any row leads through ``trace`` to the objective.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -17,7 +17,7 @@ from bedplate import online
 from bedplate.app import access, endpoints
 from bedplate.app.read_models import ScoreReport
 from bedplate.app.system import System
-from bedplate.data.scoring import Scorer
+from bedplate.data.scoring import Scorer, marked
 from bedplate.errors import InputError
 from bedplate.identity import Principal, policy_principal
 from bedplate.ids import Digest
@@ -156,16 +156,10 @@ def _write(system: System, asked: Asked, told: Callable[[int], None]) -> TableVe
     body, source, stream = asked.fact.body, asked.source, asked.stream
     assert stream is not None, "what was not made is read"
     values = (body["bundle"], asked.evidence, f"{source.name}@{source.version}", asked.fact.digest)
-    schema = pa.schema([*asked.scorer.schema, *(pa.field(name, pa.string(), nullable=False) for name in _MARKS)])
-
-    def scored(features: online.Online) -> Iterator[pa.RecordBatch]:
-        for batch in asked.scorer.score(stream, features, told):
-            marks = [pa.repeat(value, batch.num_rows) for value in values]
-            yield pa.RecordBatch.from_arrays([*batch.columns, *marks], schema=schema)
-
     features = online.Scoped(online.open(system.online_location, read_only=True), access.use_case_of(asked.source.name))
     try:
-        reader = pa.RecordBatchReader.from_batches(schema, scored(features))
+        scored = asked.scorer.score(stream, features, told)
+        reader = marked(asked.scorer.schema, scored, dict(zip(_MARKS, values, strict=True)))
         return system.tables.write(body["to"], reader, mode="overwrite", key=asked.fact.digest)
     finally:
         features.close()

@@ -4,7 +4,7 @@ It is the predictor that serving loads, fed with the same arrays that a request 
 checks. Only what differs from a request is here: columns instead of JSON.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -103,6 +103,22 @@ class Scorer:
             else:
                 arrays[spec.name] = _values(spec.datatype, column, name).reshape((table.num_rows, *spec.shape[1:]))
         return arrays
+
+
+def marked(schema: pa.Schema, batches: Iterable[pa.RecordBatch], marks: Mapping[str, str]) -> pa.RecordBatchReader:
+    """Batches of ``schema`` and further columns, each with one text in every row: as codes, four bytes for each."""
+    kind = pa.dictionary(pa.int32(), pa.string())
+    whole = pa.schema([*schema, *(pa.field(name, kind, nullable=False) for name in marks)])
+
+    texts = [pa.array([text]) for text in marks.values()]
+
+    def rows() -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            codes = np.zeros(batch.num_rows, np.int32)
+            columns = [pa.DictionaryArray.from_arrays(codes, text) for text in texts]
+            yield pa.RecordBatch.from_arrays([*batch.columns, *columns], schema=whole)
+
+    return pa.RecordBatchReader.from_batches(whole, rows())
 
 
 def _lists(spec: TensorSpec, column: Any, name: str, inner: tuple[int, ...]) -> npt.NDArray[Any]:

@@ -234,7 +234,7 @@ async def _whole(body: bytes) -> AsyncIterator[bytes]:
         yield body
 
 
-def too_deep(body: bytes, limit: int) -> bool:
+def too_deep(body: bytes | bytearray, limit: int) -> bool:
     """Whether JSON nests deeper than ``limit``. Never recursive; brackets inside strings do not count."""
     if body.count(b"[") + body.count(b"{") <= limit:
         return False

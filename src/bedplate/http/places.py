@@ -169,10 +169,10 @@ class Place:
         self._aside = bytearray(_AT_ONCE)
         return memoryview(self._aside)
 
-    def took(self, size: int) -> bytes:
-        """The bytes that were received just now."""
+    def took(self, size: int) -> memoryview:
+        """The bytes that were received just now, to be copied before more are."""
         start, self._end = self._end, self._end + size
-        return bytes(self._aside[:size] if self._flags & _LOST else self._arrived[start : self._end])
+        return memoryview(self._aside)[:size] if self._flags & _LOST else self._arrived[start : self._end]
 
     def claim(self, record: str) -> None:
         """See :func:`claim`. It holds until an answer is given, for it says of which bytes it is about the first."""

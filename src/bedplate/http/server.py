@@ -165,7 +165,7 @@ class _Connection(asyncio.BaseProtocol):
         if self.exchange is not None:
             self.exchange.wake()
 
-    def data_received(self, data: bytes) -> None:
+    def data_received(self, data: bytes | memoryview) -> None:
         if self._lingering:
             return
         self.buffer += data
@@ -370,6 +370,10 @@ class Exchange:
     connection ended before it. What is sent in pieces goes at the client's speed.
     """
 
+    __slots__ = (
+        "_arrived", "_chunks", "_connection", "_head", "_left", "_stream", "answered", "last", "later", "received"
+    )  # fmt: skip
+
     def __init__(self, connection: _Connection, head: Head) -> None:
         self._connection = connection
         self._head = head
@@ -433,14 +437,18 @@ class Exchange:
 
     # --------------------------------------------------------------------------------------------------- the body
 
-    def here(self) -> bytes | None:
-        """The whole body, if all of it has arrived and its length was told."""
-        buffer, left = self._connection.buffer, self._left
+    def here(self) -> bytearray | None:
+        """The whole body, if all of it has arrived and its length was told; the caller's alone."""
+        connection, left = self._connection, self._left
+        buffer = connection.buffer
         if left is None or len(buffer) < left:
             return None
-        body = bytes(buffer) if len(buffer) == left else bytes(buffer[:left])
-        del buffer[:left]
         self._left, self.received = 0, True
+        if len(buffer) == left:  # most often: what arrived is handed over instead of copied
+            connection.buffer = bytearray()
+            return buffer
+        body = buffer[:left]
+        del buffer[:left]
         return body
 
     async def __call__(self) -> bytes:
@@ -451,7 +459,7 @@ class Exchange:
         """
         body = self.here()
         if body is not None:
-            return body
+            return bytes(body)
         pieces = []
         while not self.received:
             pieces.append(await self._piece())

@@ -89,9 +89,9 @@ async def whole(protocol: Any, most: int, seconds: float, expected: int | None, 
     """
     if expected is not None and expected > most:
         raise too_large(most)
-    arrived: bytes | None = protocol.here()  # all of it came with the head: nothing to wait for
+    arrived: bytearray | None = protocol.here()  # all of it came with the head: nothing to wait for
     if arrived is not None:
-        return arrived
+        return bytes(arrived)
     held = most if expected is None else expected
     if room is not None:
         if held > room.left:

@@ -32,22 +32,28 @@ class Backlog:
         self.descriptor = os.memfd_create("backlog", os.MFD_CLOEXEC)
         os.ftruncate(self.descriptor, _SIZE)
         self._memory = mmap.mmap(self.descriptor, _SIZE)
+        self._view = memoryview(self._memory)
         self._drafts = list(range(_DRAFTS - 1, -1, -1))
         self._filled = [0, 0]
         self._half: int | None = 0
         self._writing: tuple[int, ...] = ()
         self._now = 0
 
-    def add(self, record: bytes) -> None:
-        """Keep a record; one for which there is no room is not kept."""
+    def add(self, record: bytes) -> bytes | memoryview:
+        """Keep a record, and give it as it lies here until it is :meth:`written`: so nobody has to hold another copy.
+
+        One for which there is no room is not kept, and given back.
+        """
         half, size = self._half, _LENGTH.size + len(record)
         if half is None or self._filled[half] + size + _LENGTH.size > _HALF:
-            return
+            return record
         at = _start(half) + self._filled[half]
-        self._memory[at + _LENGTH.size : at + size] = record
+        kept = self._view[at + _LENGTH.size : at + size]
+        kept[:] = record
         _LENGTH.pack_into(self._memory, at + size, 0)
         _LENGTH.pack_into(self._memory, at, len(record))
         self._filled[half] += size
+        return kept
 
     def draft(self) -> "Draft | None":
         """Room for a record of what is not over yet; None where all is taken."""

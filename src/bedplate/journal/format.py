@@ -58,7 +58,7 @@ def encode_header(header: Header) -> tuple[bytes, int]:
     return MAGIC + _WORD.pack(len(text)) + text + _WORD.pack(crc), crc
 
 
-def start_record(payload: bytes, crc: int) -> tuple[bytes, int]:
+def start_record(payload: bytes | memoryview, crc: int) -> tuple[bytes, int]:
     """The bytes before a record's payload, and the crc that the next record continues from."""
     crc = zlib.crc32(payload, crc)
     return _PAIR.pack(len(payload), crc), crc

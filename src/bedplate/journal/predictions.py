@@ -27,7 +27,7 @@ class Packed:
 
     __slots__ = ("data", "dtype", "shape")
 
-    def __init__(self, dtype: str, shape: tuple[int, ...], data: bytes) -> None:
+    def __init__(self, dtype: str, shape: tuple[int, ...], data: bytes | memoryview) -> None:
         self.dtype, self.shape, self.data = dtype, shape, data
 
 
@@ -35,7 +35,7 @@ class Encoder:
     """Makes records. To be used from one thread."""
 
     def __init__(self) -> None:
-        self._arrays: list[bytes] = []
+        self._arrays: list[bytes | memoryview] = []
         self._size = 0
         self._encode = msgspec.json.Encoder(enc_hook=self._set_aside).encode
 

@@ -6,7 +6,7 @@ import hashlib
 import math
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +19,7 @@ from bedplate.journal.segments import promote, recover, sync_folder
 
 Mode = Literal["buffered", "durable"]
 Done = Callable[[StorageError | None], None]
+Record = bytes | memoryview
 
 MOST_WAITING = 32 << 20
 """Bytes that a buffered writer keeps in memory while the disk refuses; then appending fails."""
@@ -63,7 +64,7 @@ class Writer:
         self._flush_seconds, self._sync_seconds = flush_seconds, sync_seconds
         self._lock = threading.Lock()  # taken as it is where nobody waits: a third of what the condition takes
         self._work = threading.Condition(self._lock)
-        self._waiting: list[tuple[bytes, Done | None]] = []
+        self._waiting: list[tuple[Record, Done | None]] = []
         self._waiting_bytes = 0
         self._appended = 0  # records handed to submit, ever
         self._settled = 0  # records that are on disk or were refused, ever
@@ -118,9 +119,8 @@ class Writer:
                 raise StorageError("the journal is closed", where=str(self._folder))
             if done is None and self._waiting_bytes > MOST_WAITING:
                 raise StorageError("the journal cannot keep up", where=str(self._folder), fix="free disk space")
-            self._waiting.append((record, done))
-            if done is None and self._backlog is not None:
-                self._backlog.add(record)
+            kept = self._backlog.add(record) if done is None and self._backlog is not None else record
+            self._waiting.append((kept, done))
             self._waiting_bytes += size
             self._appended += 1
             if self._idle or done is not None or self._waiting_bytes > 1 << 20:
@@ -223,7 +223,7 @@ class Writer:
         waited_for = any(done is not None for _, done in self._waiting)
         return waited_for or self._sync_asked or self._seal_asked or self._closing
 
-    def _write(self, batch: list[tuple[bytes, Done | None]]) -> None:
+    def _write(self, batch: list[tuple[Record, Done | None]]) -> None:
         error = self._written([record for record, _ in batch])
         if error is None:
             self._unsynced += len(batch)
@@ -238,7 +238,7 @@ class Writer:
             if done is not None:
                 done(error)
 
-    def _written(self, records: list[bytes]) -> StorageError | None:
+    def _written(self, records: Sequence[Record]) -> StorageError | None:
         """Give records to the system; why not, if it does not take them."""
         self._refusing = False
         try:
@@ -272,7 +272,7 @@ class Writer:
             self._settled += count
             self._work.notify_all()
 
-    def _keep(self, batch: list[tuple[bytes, Done | None]]) -> None:
+    def _keep(self, batch: list[tuple[Record, Done | None]]) -> None:
         """Nobody waits for these, so nobody can be told: they are tried again."""
         kept = [entry for entry in batch if entry[1] is None]
         with self._work:
@@ -349,9 +349,9 @@ class OpenSegment:
         self.size = len(start)
         self._sha = hashlib.sha256(start)
 
-    def write(self, records: list[bytes]) -> None:
+    def write(self, records: Sequence[Record]) -> None:
         """Give ``records`` to the system; on an error the caller decides between :meth:`take_back` and giving up."""
-        pieces: list[bytes] = []
+        pieces: list[Record] = []
         crc = self._crc
         for record in records:
             start, crc = fmt.start_record(record, crc)

@@ -171,7 +171,7 @@ class Codec:
         self._readers = {name: _Reader(given) for name, given in self._inputs.by_name.items()}
         self._outputs = [(spec.name, spec.datatype) for spec in signature.outputs]
 
-    def decode(self, body: bytes, json_length: str | None = None) -> RestCall:
+    def decode(self, body: bytes | bytearray, json_length: str | None = None) -> RestCall:
         """A request's arrays. ``json_length`` is the header :data:`HEADER_LENGTH`, None without one.
 
         Raises:
@@ -265,14 +265,14 @@ def metadata(name: str, versions: Sequence[str], signature: ModelSignature) -> d
     }
 
 
-def _parted(body: bytes, json_length: str) -> tuple[bytes, memoryview]:
+def _parted(body: bytes | bytearray, json_length: str) -> tuple[bytes | bytearray, memoryview]:
     """The JSON of a body, and the binary tensors behind it."""
     if not (json_length.isascii() and json_length.isdigit()) or len(json_length) > 19:
         raise InputError(f"{HEADER_LENGTH} is no number")
     length = int(json_length)
     if length > len(body):
         raise InputError(f"{HEADER_LENGTH} is {length}, and the body has {len(body)} bytes")
-    return body[:length], memoryview(body)[length:]
+    return body[:length], memoryview(body)[length:].toreadonly()
 
 
 def _taken(name: str, binary: memoryview | None, size: Any) -> tuple[memoryview, memoryview]:

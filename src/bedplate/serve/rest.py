@@ -215,7 +215,9 @@ class RestApplication:
             inference.turns.take(admitted.principal.id, started, answer)
         return True
 
-    def _answer_soon(self, scope: Head, protocol: Exchange, body: bytes, admitted: Admitted, arrival: Arrival) -> None:
+    def _answer_soon(
+        self, scope: Head, protocol: Exchange, body: bytes | bytearray, admitted: Admitted, arrival: Arrival
+    ) -> None:
         try:
             call = self._codec.decode(body, scope.headers.get(HEADER_LENGTH))
             self._inference.soon(call, admitted, arrival, protocol, partial(self._settle, protocol, call))
@@ -232,7 +234,7 @@ class RestApplication:
             request.decision = self._authorise(authorization, route.action, route.resource(request.params), request)
             if (scope.length or 0) > route.limits.body:
                 raise too_large(route.limits.body)
-            request.body = protocol.here() or b""
+            request.body = bytes(protocol.here() or b"")
             response = _at_its_end(route.handler(request))
         except Exception as error:  # noqa: BLE001  as above
             return _refused(error)

@@ -240,11 +240,12 @@ def packed(array: Array, datatype: str) -> bytes:
 def logged(array: Array) -> list[Any] | Packed:
     """An array for the log: a few values flat, as JSON has them, and so texts; many numbers packed.
 
-    Writing a number takes thirty times what packing it does.
+    Writing a number takes thirty times what packing it does. What is packed is the array's own memory, as it is when
+    the record is made.
     """
     if array.size <= FEW or array.dtype.kind in "OUS":
         return plain(array)
-    return Packed(array.dtype.str, array.shape, array.tobytes())
+    return Packed(array.dtype.str, array.shape, np.ascontiguousarray(array).data.cast("B"))
 
 
 def _finite(array: Array) -> bool:
