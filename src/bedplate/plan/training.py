@@ -136,7 +136,9 @@ def _seconds(c: Constants, t: Training) -> float:
     computing = matrices + attention + elements + host
     bubble = (t.pipeline - 1) / t.virtual / t.micro_batches
     sharding = _sharding(c, t)
-    exposed = sharding - c("hidden") * min(sharding, computing)
+    # Weights and gradients that are split travel with each micro-batch; whole ones once, while a pipeline runs empty.
+    beside = computing if t.sharding >= 2 else computing * min(1.0, t.pipeline / t.micro_batches)
+    exposed = sharding - c("hidden") * min(sharding, beside)
     shards = t.replicas if t.sharding else 1
     optimiser = 28.0 * m.parameters / t.tensor / t.pipeline / shards / memory
     slowest = 1 + c("wait") * math.log2(max(1.0, t.devices / a.node))
