@@ -68,7 +68,28 @@ def feature_view(
     ``request`` names, ``{"over_usual": "amount / spend_mean"}``. ``ttl`` (``30 d``) is how old may be what features
     rest on, ``defaults`` are what stands for a feature that is missing, ``owner`` who answers for it.
     """
-    options = {
+    options = feature_options(
+        entity=entity, inputs=inputs, time=time, rows=rows, windows=windows, on_demand=on_demand, request=request,
+        ttl=ttl, defaults=defaults, owner=owner,
+    )  # fmt: skip
+    return lambda function: _marker("feature_view", function, options)
+
+
+def feature_options(
+    *,
+    entity: tuple[str, ...] | str,
+    inputs: tuple[str, ...],
+    time: str | Mapping[str, Any] | None,
+    rows: bool,
+    windows: Mapping[str, Mapping[str, str]] | None,
+    on_demand: Mapping[str, str] | None,
+    request: tuple[str, ...],
+    ttl: str | None,
+    defaults: Mapping[str, float] | None,
+    owner: str,
+) -> dict[str, Any]:
+    """The options of a feature view as both ways of declaring one give them; see :func:`feature_view`."""
+    return {
         "entity": (entity,) if isinstance(entity, str) else entity,
         "inputs": inputs,
         "time": time,
@@ -80,7 +101,6 @@ def feature_view(
         "defaults": dict(defaults or {}),
         "owner": owner,
     }
-    return lambda function: _marker("feature_view", function, options)
 
 
 @overload

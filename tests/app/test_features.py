@@ -12,7 +12,7 @@ import pytest
 
 from bedplate import clock, journal, settings
 from bedplate import features as steps
-from bedplate.app import access, endpoints, erase, features, skew, tables, upkeep
+from bedplate.app import access, declarations, endpoints, erase, features, skew, tables, upkeep
 from bedplate.app.stages import data
 from bedplate.app.system import System
 from bedplate.data.ingest import table_name
@@ -34,15 +34,6 @@ PIPELINE = """
 from bedplate import pipeline
 
 
-@pipeline.feature_view(
-    entity="customer", inputs=("visits",), time="seen_at", ttl="30 d", owner="growth",
-    windows={"visits_2d": {"of": "count", "over": "2 d"}, "spend_2d": {"of": "sum", "column": "amount", "over": "2 d"}},
-    on_demand={"over_usual": "asked / spend_2d"}, request=("asked",), defaults={"spend_2d": 0},
-)
-def recent():
-    return "select customer, seen_at, amount from visits"
-
-
 @pipeline.feature_view(entity="customer", inputs=("visits",), time="seen_at")
 def totals():
     return "select customer, max(age) as oldest from visits group by customer"
@@ -52,6 +43,21 @@ def totals():
 def pairs():
     return "select shop, customer, count(*) as times from visits group by all"
 """
+RECENT = """-- # What somebody did lately.
+-- entity: customer
+-- inputs: [visits]
+-- time: seen_at
+-- ttl: 30 d
+-- owner: growth
+-- windows:
+--   visits_2d: { of: count, over: 2 d }
+--   spend_2d: { of: sum, column: amount, over: 2 d }
+-- on_demand: { over_usual: asked / spend_2d }
+-- request: [asked]
+-- defaults: { spend_2d: 0 }
+select customer, seen_at, amount from visits;
+"""
+"""Declared in SQL alone: all that holds of views holds of this one."""
 VISITS = [
     (1, 7, 1, 10.0, 40),
     (1, 7, 3, 20.0, 41),
@@ -88,6 +94,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     watched = 'upkeep: { skew: 1 d }\nalerts: [{ when: skew, notify: "#growth" }]\n'
     file.write_text(f"{text}\nfeatures: [recent, totals, pairs]\n{watched}")
     (folder / "pipeline.py").write_text(PIPELINE)
+    (folder / "features").mkdir()
+    (folder / "features" / "recent.sql").write_text(RECENT)
     return folder
 
 
@@ -105,8 +113,8 @@ def system(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Iterator[S
             )
         loaded = features.loaded_of(opened, NAME)
         made = steps.compute(
-            opened.tables, access.reader(opened, loaded.use_case), {"visits": version}, data.views_of(opened, loaded),
-            [NOON], prefix=access.table_name(NAME, data.PART, ""), key="once",
+            opened.tables, access.reader(opened, loaded.use_case), {"visits": version},
+            declarations.views_of(opened, loaded), [NOON], prefix=access.table_name(NAME, data.PART, ""), key="once",
         )  # fmt: skip
         with opened.store.transaction() as tx:
             tx.facts.put("features", NAME, made)
@@ -322,9 +330,9 @@ def test_skew_that_is_watched_is_an_alert_once_until_it_is_over(online: System) 
 
 def test_a_view_that_was_declared_anew_is_not_put_online(online: System, folder: Path) -> None:
     """The model was trained on another one."""
-    file = folder / "pipeline.py"
+    file = folder / "features" / "recent.sql"
     text = file.read_text()
-    file.write_text(text.replace('"over": "2 d"}}', '"over": "3 d"}}'))
+    file.write_text(text.replace("amount, over: 2 d", "amount, over: 3 d"))
     try:
         with pytest.raises(StateError, match="declared anew"):
             features.materialise(online, admin(online), NAME)

@@ -209,7 +209,7 @@ def test_sql_that_could_look_ahead_is_refused(changes, found):
     """What a row says may rest on that row alone."""
     with pytest.raises(InputError, match=found) as caught:
         join(asked([(1, 5)]), "t", [view("wrong", **changes)], source(given_rows([(1, 2, 4, 0)])))
-    assert "pipeline.py: wrong" in str(caught.value)
+    assert "feature view wrong" in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,9 @@ from tests.train import shop
 
 def declaration(**options):
     given = {"entity": ("customer",), "inputs": ("sales",), "time": "at", **options}
-    return SimpleNamespace(name="view", kind="feature_view", options=given, sql="select 1 as customer", line=7)
+    return SimpleNamespace(
+        name="view", kind="feature_view", options=given, sql="select 1 as customer", line=7, file="pipeline.py"
+    )
 
 
 def test_the_retail_views_are_well_formed():

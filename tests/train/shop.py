@@ -35,7 +35,9 @@ def views() -> tuple[FeatureView, ...]:
         mark = pipeline.mark_of(function)
         if mark is not None and mark.kind == "feature_view":
             declarations.append(
-                SimpleNamespace(name=mark.name, kind=mark.kind, options=mark.options, sql=function(), line=1)
+                SimpleNamespace(
+                    name=mark.name, kind=mark.kind, options=mark.options, sql=function(), line=1, file="pipeline.py"
+                )
             )
     return declared(declarations, [d.name for d in declarations])
 

@@ -119,6 +119,13 @@ def test_all_problems_come_at_once_in_the_order_of_the_file(folder: Path) -> Non
         ),
         ("50 %, 100 %", "50 %", "serve.rollout.steps", "[1 %, 10 %, 50 %, 100 %]", "100 %"),
         ("features: [", "upkeep: { skew: 1 s }\nfeatures: [", "upkeep.skew", "1 d", "all the time"),
+        (
+            "features: [household_recent]",
+            "features: [in_sql, household_recent]",
+            "features[0]",
+            None,
+            "no feature view",
+        ),
         ("features: [household_recent]", "upkeep: { skew: 1 d }", "upkeep.skew", None, "no feature could differ"),
         ("when: slo_burn", "when: skew", "alerts[0].when", None, "nothing measures skew"),
         ("when: slo_burn", "when: errors", "alerts[0].then", "nothing", "rolls nothing back"),
@@ -235,6 +242,15 @@ def test_a_pipeline_that_does_not_parse_is_named(folder: Path) -> None:
     (folder / "pipeline.py").write_text("def broken(:\n")
     with pytest.raises(UseCaseError, match=r"pipeline\.py, line 1"):
         load(folder)
+
+
+def test_a_view_may_be_a_file_of_sql_and_stands_in_one_place(folder: Path) -> None:
+    (folder / "features").mkdir()
+    (folder / "features" / "household_recent.sql").write_text("-- entity: household_id\n")
+    with pytest.raises(UseCaseError, match=r"both pipeline\.py and features/household_recent\.sql define"):
+        load(folder)
+    (folder / "pipeline.py").unlink()
+    assert load(folder).use_case.features == ("household_recent",)
 
 
 def test_a_pipeline_is_read_but_never_run(folder: Path) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from bedplate import usecase
-from bedplate.app import access, inputs
+from bedplate.app import access, declarations
 from bedplate.app.table_reports import ContractDiff, ContractDiffReport
 from bedplate.errors import ContractError
 from bedplate.identity import Principal
@@ -69,15 +69,10 @@ def diff(system: "System", principal: Principal, path: str) -> ContractDiffRepor
         DeniedError: policy does not let this person plan the use case.
         UseCaseError, ContractError: the use case or a contract cannot be used.
     """
-    from bedplate.compute import sandbox
-    from bedplate.features.views import declared
-
     loaded = usecase.load(Path(path))
     name = loaded.use_case.name
     access.demand(system, principal, "plan", access.use_case_resource(loaded.use_case))
-    pipeline = inputs.pipeline_path(loaded)
-    described = sandbox.describe(pipeline) if pipeline is not None and loaded.use_case.features else ()
-    views = declared(described, loaded.use_case.features) if described else ()
+    views = declarations.views_of(system, loaded)
     found = tuple(_diff(system, loaded, dataset, views) for dataset in loaded.use_case.data)
     return ContractDiffReport(use_case=name, accepted=all(each.accepted for each in found), contracts=found)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from bedplate import clock, journal, usecase
-from bedplate.app import access, endpoints
+from bedplate.app import access, declarations, endpoints
 from bedplate.app.feature_reports import (
     SKEW,
     EntityValues,
@@ -284,7 +284,7 @@ def unchanged(system: "System", loaded: Loaded) -> "tuple[FeatureView, ...]":
     made = _computed(system, name)
     if made is None:
         raise InputError(f"no features of {name} were computed yet", fix=f"bedplate run {loaded.folder}")
-    views = data.views_of(system, loaded)
+    views = declarations.views_of(system, loaded)
     for view in views:
         before = made.declared.get(view.name)
         if before is None or before.digest != view.digest:

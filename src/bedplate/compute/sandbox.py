@@ -43,6 +43,7 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True):
     options: dict[str, Any]
     sql: str | None
     line: int
+    file: str = "pipeline.py"
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):

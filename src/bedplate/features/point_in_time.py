@@ -60,7 +60,7 @@ def compute(
             if name not in inputs:
                 raise InputError(
                     f"its input {name!r} is no data set of this use case",
-                    where=f"pipeline.py: {view.name}",
+                    where=f"feature view {view.name}",
                     fix=f"name one of {', '.join(inputs)}",
                 )
     done: list[str] = []
@@ -163,7 +163,7 @@ def compute_view(
             stream = read(name)
             if isinstance(time, str) and time in stream.schema.names:
                 kinds[name] = stream.schema.field(time).type
-                clocks.same(f"pipeline.py: {view.name}", kinds)
+                clocks.same(f"feature view {view.name}", kinds)
             # The name is random, so that no SQL written before now can name the rows that are not cut off.
             raw[name] = f"raw_{token_hex(16)}"
             connection.register("incoming", stream)
@@ -190,7 +190,7 @@ def _of_rows(
             "the rows that are joined": asked.schema.field(AS_OF).type,
             name: stream.schema.field(view.event_time).type,
         }
-        clocks.same(f"pipeline.py: {view.name}", kinds)
+        clocks.same(f"feature view {view.name}", kinds)
     load_rows(connection, view, stream)
     cut = ", ".join(f"({i}, {_literal(moment)})" for i, moment in enumerate(moments)) or "(0, NULL)"
     plain = None if touched is None else (_literal(_plain(touched[0])), _literal(_plain(touched[1])))
@@ -274,7 +274,7 @@ def _at(
         )
     check_inputs(connection, view)
     table = query(connection, view, view.sql, {"as_of": plain} if "$as_of" in view.sql else None)
-    where = f"pipeline.py: {view.name}"
+    where = f"feature view {view.name}"
     absent = [name for name in view.entity if name not in table.column_names]
     if absent:
         raise InputError(f"its SQL gives no column {absent[0]!r}", where=where, fix="select every entity column")
@@ -345,5 +345,5 @@ def _refused(view: FeatureView, error: "duckdb.Error") -> InputError:
     from bedplate.data import duck
 
     return InputError(
-        f"its SQL cannot be run: {duck.what_failed(error)}", where=f"pipeline.py: {view.name}", fix="correct the SQL"
+        f"its SQL cannot be run: {duck.what_failed(error)}", where=f"feature view {view.name}", fix="correct the SQL"
     )

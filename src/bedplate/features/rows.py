@@ -208,7 +208,7 @@ def _aggregate(window: Window) -> str:
 
 def _values(connection: "Connection", view: FeatureView) -> tuple[str, ...]:
     """The columns of the rows that features are made of, each of which holds numbers."""
-    where = f"pipeline.py: {view.name}"
+    where = f"feature view {view.name}"
     given = f"DESCRIBE {view.sql}"
     kinds = {name: str(kind) for name, kind, *_ in connection.execute(given).fetchall()}
     for name in (*view.entity, view.event_time):

@@ -20,7 +20,7 @@ def check_inputs(connection: "Connection", view: FeatureView) -> dict[str, Any]:
     Raises:
         InputError: it is something else.
     """
-    where = f"pipeline.py: {view.name}"
+    where = f"feature view {view.name}"
     found = connection.execute("SELECT json_serialize_sql($sql)", {"sql": view.sql}).fetchall()
     tree: dict[str, Any] = json.loads(found[0][0])
     if tree.get("error") or len(tree.get("statements", [])) != 1:
@@ -52,7 +52,7 @@ def check_row_by_row(connection: "Connection", view: FeatureView) -> None:
     Raises:
         InputError: as :func:`check_inputs`, or it does more.
     """
-    where, node, time = f"pipeline.py: {view.name}", check_inputs(connection, view), view.event_time.lower()
+    where, node, time = f"feature view {view.name}", check_inputs(connection, view), view.event_time.lower()
     source = node.get("from_table") or {}
     plain = (
         node.get("type") == "SELECT_NODE"

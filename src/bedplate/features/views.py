@@ -1,4 +1,4 @@
-"""A feature view as declared in ``pipeline.py``: SQL over inputs that end before ``as_of``, and what is made of it."""
+"""A feature view as it was declared: SQL over inputs that end before ``as_of``, and what is made of it."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -17,7 +17,7 @@ Aggregate = Literal["count", "sum", "mean", "min", "max", "last"]
 
 
 class Declaration(Protocol):
-    """A marked function, as :func:`bedplate.compute.sandbox.describe` tells of it."""
+    """A marked function, as :func:`bedplate.compute.sandbox.describe` tells of it, or a file of SQL."""
 
     @property
     def name(self) -> str: ...
@@ -29,6 +29,8 @@ class Declaration(Protocol):
     def sql(self) -> str | None: ...
     @property
     def line(self) -> int: ...
+    @property
+    def file(self) -> str: ...
 
 
 class Periods(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -92,22 +94,28 @@ def declared(declarations: Iterable[Declaration], wanted: Iterable[str]) -> tupl
     """The views called ``wanted``, in that order.
 
     Raises:
-        InputError: ``pipeline.py`` declares no such view, or an option of it makes no sense.
+        InputError: one is declared nowhere, or in two places, or an option of it makes no sense.
     """
-    found = {d.name: d for d in declarations if d.kind == "feature_view"}
+    found: dict[str, Declaration] = {}
+    for each in declarations:
+        if each.kind == "feature_view" and found.setdefault(each.name, each) is not each:
+            places = f"{found[each.name].file}:{found[each.name].line} and {each.file}"
+            raise InputError(f"the feature view {each.name!r} is declared twice", where=places, fix="leave one out")
     views = []
     for name in wanted:
         if name not in found:
             known = ", ".join(sorted(found)) or "none at all"
             raise InputError(
-                f"pipeline.py declares no feature view {name!r}", where="features", fix=f"name one it declares: {known}"
+                f"no feature view {name!r} is declared",
+                where="features",
+                fix=f"name one of {known}, or write features/{name}.sql",
             )
         views.append(_view(found[name]))
     return tuple(views)
 
 
 def _view(declaration: Declaration) -> FeatureView:
-    where = f"pipeline.py:{declaration.line}: {declaration.name}"
+    where = f"{declaration.file}:{declaration.line}: {declaration.name}"
     options = declaration.options
     entity, inputs = tuple(options["entity"]), tuple(options["inputs"])
     if not 1 <= len(entity) <= 2:

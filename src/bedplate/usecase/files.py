@@ -10,7 +10,7 @@ from bedplate.usecase.types import Source
 
 
 def check(reading: Reading, folder: Path) -> None:
-    """Note every file that is named and not there, and every feature that ``pipeline.py`` does not define."""
+    """Note every file that is named and not there, and every feature that nothing defines."""
     data = reading.root.at(("data",))
     for name in data.entries if data is not None else ():
         _contract(reading, folder, ("data", name, "contract"))
@@ -138,17 +138,24 @@ def _similar(path: str, root: Path | None) -> str | None:
 def _features(reading: Reading, folder: Path) -> None:
     node = reading.root.at(("features",))
     names = [child.text for child in node.items] if node is not None and node.kind == "sequence" else []
-    views = _marked(reading, folder, ("features",), "feature_view") if names else None
-    if views is None:
+    in_sql = sorted(path.stem for path in (folder / "features").glob("*.sql") if path.is_file())
+    marked: list[str] | None = []
+    if set(names) - set(in_sql) or (folder / "pipeline.py").is_file():
+        marked = _marked(reading, folder, ("features",), "feature_view") if names else []
+    if marked is None:
         return
+    views = [*marked, *in_sql]
     for i, name in enumerate(names):
         if name not in views:
             reading.note(
                 ("features", i),
-                f"pipeline.py defines no feature view {name[:60]!r}",
-                allowed=listing(views) or "a function marked @feature_view",
+                f"no feature view {name[:60]!r} is in pipeline.py or features/",
+                allowed=listing(views) or "a function marked @feature_view, or a file of SQL",
                 suggestion=nearest(name, views),
             )
+        elif name in marked and name in in_sql:
+            twice = f"both pipeline.py and features/{name}.sql define {name!r}"
+            reading.note(("features", i), twice, allowed="one of them")
         elif name in names[:i]:
             reading.note(("features", i), f"feature view {name!r} stands twice", allowed="each feature view once")
 

@@ -7,20 +7,17 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from bedplate import ids
-from bedplate.app import access, contract_changes, inputs, row_access
+from bedplate.app import access, contract_changes, declarations, inputs, row_access
 from bedplate.app.ingesting import Rate
 from bedplate.app.stage import Context, Evidence, Outcome, Stage
 from bedplate.data.parsing.template import TEMPLATE
 from bedplate.errors import InputError, NotFoundError
 from bedplate.ids import Digest
 from bedplate.records import FeatureSet, IngestResult, ViewRecord
-from bedplate.usecase import Loaded
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from bedplate.app.system import System
-    from bedplate.compute.sandbox import Declared
     from bedplate.features.views import FeatureView
 
 
@@ -43,7 +40,7 @@ def _ingest_inputs(context: Context) -> dict[str, str]:
             # What it is added to counts as well: a backfill or a replay is seen by the next run.
             found[f"table of {name}"] = _newest(context, name)
         found[f"source of {name}"] = inputs.source_digest(context.loaded.folder, data, context.system.settings)
-    cleaning = [d for d in described(context.system, context.loaded) if d.kind == "dataset"]
+    cleaning = [d for d in declarations.described(context.system, context.loaded) if d.kind == "dataset"]
     if cleaning:
         found["cleaning in pipeline.py"] = inputs.pipeline_digest(context.loaded)
     return found
@@ -144,30 +141,9 @@ PART = "features"
 """The part of the use case whose tables are what training learns from."""
 
 
-def described(system: "System", loaded: Loaded) -> "tuple[Declared, ...]":
-    """What ``pipeline.py`` declares; read in a limited process, once for each version of the file."""
-    from bedplate.compute import sandbox
-
-    pipeline = inputs.pipeline_path(loaded)
-    if pipeline is None:
-        return ()
-    digest = inputs.pipeline_digest(loaded)
-    if digest not in system.described:
-        high = loaded.use_case.risk.level == "high"
-        system.described[digest] = sandbox.describe(pipeline, require_isolation=high)
-    return system.described[digest]
-
-
-def views_of(system: "System", loaded: Loaded) -> "tuple[FeatureView, ...]":
-    """The feature views that a use case names."""
-    from bedplate.features.views import declared
-
-    return declared(described(system, loaded), loaded.use_case.features)
-
-
 def views(context: Context) -> "tuple[FeatureView, ...]":
     """The feature views that the file names."""
-    return views_of(context.system, context.loaded)
+    return declarations.views_of(context.system, context.loaded)
 
 
 def _feature_inputs(context: Context) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Train in a limited process, on governed rows, with honest baselines."""
 
 from bedplate import clock, ids
-from bedplate.app import access, actuals, inputs
+from bedplate.app import access, actuals, declarations, inputs
 from bedplate.app.inputs import section
 from bedplate.app.stage import Context, Evidence, Outcome, Stage
 from bedplate.app.stages import data
@@ -24,7 +24,9 @@ def _code(context: Context) -> dict[str, str]:
 
 def _training_code(context: Context) -> str:
     """The digest of ``pipeline.py`` if it trains or answers: a feature view alone changes no more than features."""
-    counts = any(declared.kind in ("train", "predictor") for declared in data.described(context.system, context.loaded))
+    counts = any(
+        declared.kind in ("train", "predictor") for declared in declarations.described(context.system, context.loaded)
+    )
     return inputs.pipeline_digest(context.loaded) if counts else "none"
 
 
@@ -118,7 +120,7 @@ def prepared(context: Context) -> run.Prepared:
         {name: result.table for name, result in data.ingested(context).items()},
         made if made.views else None,
         pipeline=inputs.pipeline_path(context.loaded),
-        declared=data.described(context.system, context.loaded),
+        declared=declarations.described(context.system, context.loaded),
     )
 
 
