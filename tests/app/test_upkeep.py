@@ -130,7 +130,7 @@ def test_pages_and_metrics_tell_how_it_went(tmp_path: Path, folder: Path) -> Non
         with home.system.store.read() as tx:
             row: UseCaseRow = tx.use_cases.get(NAME)
         erase.hold(home.system, home.system.identity.authenticate(home.system.token), NAME, "court order", on=True)
-        for task in ("expire", "compact"):
+        for task in upkeep.TASKS:
             upkeep.do(home.system, row, task)
         with home.client("viewer") as client:
             text = client.get("/metrics").text
@@ -140,6 +140,7 @@ def test_pages_and_metrics_tell_how_it_went(tmp_path: Path, folder: Path) -> Non
         with home.client("engineer", accept="text/html") as client:
             page = client.get(f"/tables/{TABLE}").text
         assert "court order" in page
+        assert "Compare served features" in page
         assert ADMINISTRATOR not in text
 
 
