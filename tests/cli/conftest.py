@@ -5,25 +5,17 @@ from types import SimpleNamespace
 import pytest
 
 from bedplate.app import load_target
+from bedplate.app.people_models import Gain, Key, NewKey, Policy, PolicyChange, PolicyCheck, PolicyTest, User, Workspace
 from bedplate.app.read_models import (
     AuditReport,
     BackupReport,
     CheckReport,
     DecisionReport,
-    Gain,
     InitReport,
-    Key,
     LoadTarget,
-    NewKey,
-    Policy,
-    PolicyChange,
-    PolicyCheck,
-    PolicyTest,
     RestoreReport,
     StopReport,
     UpInfo,
-    User,
-    Workspace,
 )
 from bedplate.app.table_reports import ContractResult, ContractTestReport
 from bedplate.cli import root

@@ -8,7 +8,7 @@ import msgspec
 from bedplate.api.use_cases import LOOKS
 from bedplate.api.workspaces import GROUPS, Groups, change
 from bedplate.app import session
-from bedplate.app.read_models import Key, NewKey, User
+from bedplate.app.people_models import Key, NewKey, User
 from bedplate.app.site import Site
 from bedplate.http import CHANGE, Request, Response, Route, fixed
 

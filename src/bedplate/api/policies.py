@@ -7,7 +7,7 @@ import msgspec
 
 from bedplate.api.use_cases import LOOKS, SMALL
 from bedplate.api.workspaces import change
-from bedplate.app.read_models import Policy, PolicyChange, PolicyTest
+from bedplate.app.people_models import Policy, PolicyChange, PolicyTest
 from bedplate.app.site import Site
 from bedplate.http import CHANGE, Limits, Request, Response, Route, fixed
 

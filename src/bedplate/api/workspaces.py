@@ -7,7 +7,7 @@ import msgspec
 
 from bedplate.api.use_cases import LOOKS
 from bedplate.app import session, workspaces
-from bedplate.app.read_models import Workspace
+from bedplate.app.people_models import Workspace
 from bedplate.app.site import Site
 from bedplate.http import CHANGE, Limits, Request, Response, Route, fixed, from_path
 

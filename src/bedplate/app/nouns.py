@@ -10,16 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from bedplate.app.read_models import (
-    Key,
-    NewKey,
-    Policy,
-    PolicyChange,
-    PolicyCheck,
-    PolicyTest,
-    User,
-    Workspace,
-)
+from bedplate.app.people_models import Key, NewKey, Policy, PolicyChange, PolicyCheck, PolicyTest, User, Workspace
 from bedplate.app.serving_models import EndpointQuota, RolloutReport
 from bedplate.errors import InputError
 from bedplate.records import Event, Quota

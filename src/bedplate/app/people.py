@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from bedplate import clock
 from bedplate.app import access, endpoints
-from bedplate.app.read_models import Key, NewKey, User
+from bedplate.app.people_models import Key, NewKey, User
 from bedplate.errors import ConflictError, InputError, NotFoundError
 from bedplate.identity import ADMIN_KEY, By, Principal
 from bedplate.policy import values as policy

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from bedplate import ids
 from bedplate.app import access, decisions, rights, workspaces
-from bedplate.app.read_models import Gain, Policy, PolicyChange, PolicyCheck, PolicyTest
+from bedplate.app.people_models import Gain, Policy, PolicyChange, PolicyCheck, PolicyTest
 from bedplate.errors import BedplateError, ConflictError, InputError, IntegrityError, NotFoundError
 from bedplate.identity import Principal, policy_principal
 from bedplate.policy import values as policy

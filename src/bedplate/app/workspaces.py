@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from bedplate.app import access
-from bedplate.app.read_models import Workspace
+from bedplate.app.people_models import Workspace
 from bedplate.errors import InputError, NotFoundError
 from bedplate.identity import Principal, group_names, policy_principal
 from bedplate.policy import values as policy

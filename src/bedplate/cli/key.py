@@ -11,7 +11,7 @@ from bedplate.cli.session import connect
 from bedplate.words import moment
 
 if TYPE_CHECKING:
-    from bedplate.app.read_models import Key, NewKey
+    from bedplate.app.people_models import Key, NewKey
 
 
 def register(app: typer.Typer) -> None:

@@ -12,7 +12,7 @@ from bedplate.cli.session import connect
 from bedplate.words import clip, listed, moment
 
 if TYPE_CHECKING:
-    from bedplate.app.read_models import Policy, PolicyChange, PolicyCheck, PolicyTest
+    from bedplate.app.people_models import Policy, PolicyChange, PolicyCheck, PolicyTest
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="File of Cedar policies, each with an @id of its own.")]
 

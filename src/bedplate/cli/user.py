@@ -11,7 +11,7 @@ from bedplate.cli.session import connect
 from bedplate.words import listed, moment
 
 if TYPE_CHECKING:
-    from bedplate.app.read_models import User
+    from bedplate.app.people_models import User
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the user or service.")]
 

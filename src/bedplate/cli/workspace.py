@@ -12,7 +12,7 @@ from bedplate.errors import InputError
 from bedplate.words import clip, listed
 
 if TYPE_CHECKING:
-    from bedplate.app.read_models import Workspace
+    from bedplate.app.people_models import Workspace
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the workspace: a-z, 0-9 and - between them.")]
 Readers = Annotated[list[str] | None, typer.Option("--reader", help="A group that may read; repeat for more.")]

@@ -6,7 +6,7 @@ import msgspec
 
 from bedplate.api.mlflow import wire
 from bedplate.app import session
-from bedplate.app.read_models import User
+from bedplate.app.people_models import User
 from bedplate.app.site import Site
 from bedplate.errors import InputError, NotFoundError
 from bedplate.http import CHANGE, Request, ResourceRef, Response, Route, fixed

@@ -7,7 +7,7 @@ import msgspec
 
 from bedplate.api.mlflow import wire
 from bedplate.app import session, workspaces
-from bedplate.app.read_models import Workspace
+from bedplate.app.people_models import Workspace
 from bedplate.app.site import Site
 from bedplate.errors import InputError
 from bedplate.http import CHANGE, Request, Response, Route, fixed, from_path
