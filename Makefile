@@ -19,7 +19,7 @@ test: $(VENV)/.test $(VENV)/.mlflow $(VENV)/.inference ## Set up with everything
 	@$(BIN)/python scripts/browser.py
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-long: $(VENV)/.test $(VENV)/.mlflow $(VENV)/.inference ## Run the tests that take longest: whole runs, kills, lost networks, laws on many examples
+long: $(VENV)/.test $(VENV)/.mlflow $(VENV)/.inference $(VENV)/.contracts ## Run the tests that take longest: whole runs, kills, lost networks, laws on many examples
 	$(BIN)/python -m pytest -m "(long or hypothesis) and not crash and not torch" --hypothesis-profile long --timeout 600 $(PYTEST_ARGS)
 
 crash: $(VENV)/.test ## Run the long crash sweeps
@@ -43,9 +43,10 @@ docs: $(VENV)/.test ## Write the generated reference pages anew
 bench: $(VENV)/.test $(VENV)/.mlflow ## Run the benchmarks that docs/benchmarks.md reports
 	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file; done
 
-peers: $(VENV)/.test $(VENV)/.mlserver ## Measure serving beside MLServer, over HTTP and gRPC
+peers: $(VENV)/.test $(VENV)/.mlserver $(VENV)/.feast ## Measure serving beside MLServer, over HTTP and gRPC, and features beside Feast
 	$(BIN)/python benchmarks/serving.py --peer $(VENV)/mlserver/bin/python
 	$(BIN)/python benchmarks/serving_grpc.py --peer $(VENV)/mlserver/bin/python
+	$(BIN)/python benchmarks/features.py --peer $(VENV)/feast/bin/python
 
 lock: $(VENV)/.uv ## Pin the newest versions that fit pyproject.toml
 	sh scripts/lock.sh $(BIN)/uv
@@ -87,11 +88,25 @@ $(VENV)/.inference: $(VENV)/.uv requirements/inference.txt
 	@$(BIN)/uv pip install --quiet --compile-bytecode --no-deps --require-hashes --python $(VENV)/inference -r requirements/inference.txt
 	@touch $@
 
+# What others read our contracts with, and dlt, whose resources are sources of ours, likewise.
+$(VENV)/.contracts: $(VENV)/.uv requirements/contracts.txt
+	@echo "Setting up: installing the tools that read contracts, and dlt"
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)/contracts
+	@$(BIN)/uv pip install --quiet --compile-bytecode --no-deps --require-hashes --python $(VENV)/contracts -r requirements/contracts.txt
+	@touch $@
+
 # MLServer, which the benchmarks of serving are measured beside, likewise.
 $(VENV)/.mlserver: $(VENV)/.uv requirements/mlserver.txt
 	@echo "Setting up: installing the MLServer that serving is measured beside"
 	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)/mlserver
 	@$(BIN)/uv pip install --quiet --compile-bytecode --no-deps --require-hashes --python $(VENV)/mlserver -r requirements/mlserver.txt
+	@touch $@
+
+# Feast, which joins and reads of features are measured beside, likewise.
+$(VENV)/.feast: $(VENV)/.uv requirements/feast.txt
+	@echo "Setting up: installing the Feast that features are measured beside"
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)/feast
+	@$(BIN)/uv pip install --quiet --compile-bytecode --no-deps --require-hashes --python $(VENV)/feast -r requirements/feast.txt
 	@touch $@
 
 # The same as .mlflow with PyTorch and Lightning. pip chooses the build of torch: the one it was told of, or the registry's.

@@ -12,3 +12,5 @@ compile requirements/mlflow.in -o requirements/mlflow.txt
 compile --override requirements/torch-overrides.in requirements/torch.in -c requirements/mlflow.txt -o requirements/torch.txt
 compile requirements/inference.in -o requirements/inference.txt
 compile requirements/mlserver.in -o requirements/mlserver.txt
+compile requirements/contracts.in -o requirements/contracts.txt
+compile requirements/feast.in -o requirements/feast.txt

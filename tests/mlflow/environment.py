@@ -21,11 +21,10 @@ QUIET = {
 
 
 def python(name: str = "mlflow") -> Path:
-    """The interpreter of an environment that ``make test`` or ``make clients`` made."""
+    """The interpreter of an environment that ``make`` made beside ours: MLflow's, PyTorch's, that of others' tools."""
     path = Path(sys.prefix) / name / "bin" / "python"
     if not path.exists():
-        recipe = {"mlflow": "make .venv/.mlflow", "torch": "make .venv/.torch"}[name]
-        pytest.fail(f"{path} is not there; make it: {recipe}")
+        pytest.fail(f"{path} is not there; make it: make .venv/.{name}")
     return path
 
 
