@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from bedplate.app import checking
 from bedplate.compute import sandbox
 from bedplate.errors import InputError
 from bedplate.features import FeatureView, declared
 from bedplate.features.files import written
+from bedplate.usecase.starter import starter
 
 PIPELINE = """
 from bedplate import pipeline
@@ -115,3 +117,14 @@ def test_names_of_views_are_no_paths(tmp_path: Path) -> None:
     (tmp_path / "features" / "odd.sql").write_bytes(HEAD.encode() + b"select '\xff'")
     with pytest.raises(InputError, match="UTF-8"):
         written(tmp_path, ("odd",))
+
+
+def test_a_check_of_the_use_case_reads_them(tmp_path: Path) -> None:
+    starter(tmp_path / "shop", "shop")
+    file = tmp_path / "shop" / "usecase.yaml"
+    file.write_text(f"{file.read_text()}\nfeatures: [newest]\n")
+    views(tmp_path / "shop", newest=SQL["newest"])
+    assert checking.check(file).features == ("newest",)
+    (tmp_path / "shop" / "features" / "newest.sql").write_text(SQL["newest"].replace("entity", "entiy"))
+    with pytest.raises(InputError, match="unknown field `entiy`"):
+        checking.check(file)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from bedplate import usecase
-from bedplate.app import inputs
+from bedplate.app import declarations, inputs
 from bedplate.app.read_models import CheckReport
 from bedplate.app.table_reports import ContractResult, ContractTestReport
 from bedplate.data.parsing.template import TEMPLATE
@@ -15,11 +15,12 @@ from bedplate.usecase.problems import nearest
 
 
 def check(path: Path) -> CheckReport:
-    """Read and check a use case, its contracts included.
+    """Read and check a use case, its contracts and views in SQL included.
 
     Raises:
         UseCaseError: with every problem of the file.
         ContractError: a contract is not one.
+        InputError: a file of SQL does not say what a feature view is.
     """
     from bedplate.data import contracts
 
@@ -33,6 +34,8 @@ def check(path: Path) -> CheckReport:
     sensitive(loaded)
     masks(loaded)
     row_policies(loaded)
+    if use_case.features:
+        declarations.in_sql(loaded)
     return CheckReport(
         name=use_case.name,
         path=str(loaded.path),

@@ -25,6 +25,19 @@ def described(system: "System", loaded: Loaded) -> "tuple[Declared, ...]":
     return system.described[digest]
 
 
+def in_sql(loaded: Loaded) -> "tuple[FeatureView, ...]":
+    """The feature views that a use case names and that are files of SQL.
+
+    Raises:
+        InputError: one does not say what a view is.
+    """
+    from bedplate.features.files import written
+    from bedplate.features.views import declared
+
+    found = written(loaded.folder, loaded.use_case.features)
+    return declared(found, [each.name for each in found])
+
+
 def views_of(system: "System", loaded: Loaded) -> "tuple[FeatureView, ...]":
     """The feature views that a use case names.
 
@@ -36,7 +49,7 @@ def views_of(system: "System", loaded: Loaded) -> "tuple[FeatureView, ...]":
     from bedplate.features.views import declared
 
     wanted = loaded.use_case.features
-    in_sql = written(loaded.folder, wanted)
-    if len(in_sql) == len(wanted):
-        return declared(in_sql, wanted)
-    return declared((*described(system, loaded), *in_sql), wanted)
+    files = written(loaded.folder, wanted)
+    if len(files) == len(wanted):
+        return declared(files, wanted)
+    return declared((*described(system, loaded), *files), wanted)
