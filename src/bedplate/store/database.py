@@ -385,9 +385,9 @@ class Store:
         with self.translated(), self._engine.connect() as connection:
             if self.postgresql:
                 connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-            with connection.begin() as transaction:
+            # Committed, as psycopg forgets what it prepared on the server whenever something is rolled back.
+            with connection.begin():
                 yield Transaction(connection)
-                transaction.rollback()
 
     def vacuum(self) -> None:
         """Write the file anew, without what was deleted from it. PostgreSQL does so by itself.
@@ -495,7 +495,8 @@ def _postgresql_engine(address: str, wait: float) -> tuple[sa.Engine, str]:
     url = sa.make_url(address).set(drivername="postgresql+psycopg")
     milliseconds = int(wait * 1000)
     # Compiling a plan, or dividing it among processes, takes longer than any statement of ours should.
-    quick = "-c jit=off -c max_parallel_workers_per_gather=0"
+    # A plan made without the values at hand takes a search of few for one of many.
+    quick = "-c jit=off -c max_parallel_workers_per_gather=0 -c plan_cache_mode=force_custom_plan"
     options = f"-c lock_timeout={milliseconds} -c idle_in_transaction_session_timeout=600000 {quick}"
     # A network that is gone says nothing: after about ``wait`` a connection counts as lost.
     connect: dict[str, Any] = {"connect_timeout": max(2, int(wait)), "options": options}

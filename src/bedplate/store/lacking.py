@@ -73,6 +73,8 @@ class Lacking(Repository):
 
     def _named(self, start: int, end: int) -> list[str]:
         """Ids of the runs that entries of the ledger name."""
+        if start == end:
+            return []
         of_run = sa.func.substr(ledger_entries.c.resource, 1, len(RUN)) == RUN
         within = (ledger_entries.c.position >= start, ledger_entries.c.position < end)
         found = sa.select(ledger_entries.c.resource).distinct().where(*within, of_run)

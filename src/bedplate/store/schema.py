@@ -378,6 +378,8 @@ runs = sa.Table(
     sa.UniqueConstraint("id"),
     sqlite_autoincrement=True,
 )
+# On PostgreSQL they hold the key as well, as on SQLite by nature; as their migration says: said here, every start would
+# load its dialect.
 sa.Index(None, runs.c.experiment, runs.c.lifecycle, runs.c.started.desc(), runs.c.id)
 sa.Index(None, runs.c.experiment, runs.c.lifecycle, runs.c.status, runs.c.started.desc(), runs.c.id)
 sa.Index(None, runs.c.experiment, runs.c.lifecycle, runs.c.name, runs.c.started.desc(), runs.c.id)
@@ -407,7 +409,7 @@ tags = sa.Table(
 )
 sa.Index(None, tags.c.experiment, tags.c.key, tags.c.value, tags.c.started.desc(), tags.c.run)
 for _table in (params, tags):
-    # On PostgreSQL for those rows alone as well, as its migration says: said here, every start would load its dialect.
+    # On PostgreSQL for those rows alone as well, as its migration says.
     sa.Index(f"ix_{_table.name}_long", _table.c.experiment, _table.c.key, sqlite_where=_table.c.rest.is_not(None))
 
 # Every value that was logged. No foreign key: it is the table that is written most, always after a look at the run.

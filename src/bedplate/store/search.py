@@ -3,12 +3,15 @@
 Runs of one experiment are found in one of two ways. Where some comparison of the filter finds few of them in its own
 index, those are *gathered* and sorted. How many it finds is counted first, no further than where it stops mattering.
 Where every comparison finds many, the index of the key that is ordered by is *walked*, and each run along it is asked
-whether it matches. Should a stretch of the walk promise too few, the filter's own findings are made into sets, and the
-walk looks there. Runs without a value for the key come last, and are walked in the order of what is left to order by.
+whether it matches; on PostgreSQL, where asking takes long, it is first looked for among those that the rarest
+comparison finds, as a few runs tell beforehand. Should a stretch of the walk promise too few, the filter's own findings
+are made into sets, and the walk looks there. Runs without a value for the key come last, and are walked in the order of
+what is left to order by.
 
 A page begins after the values of the row that the last one ended with, so the last page costs what the first one costs.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -34,6 +37,11 @@ FEW, FEW_PAGES = 2_000, 4
 """So many runs, or so many pages if that is more, are gathered and sorted rather than looked for along an index."""
 STRETCH, STRETCHES = 8, 64
 """A walk asks run by run for a stretch of so many pages' worth of runs, and goes on if this many should be enough."""
+SAMPLE = 100
+"""So many runs tell beforehand how many pass each test."""
+LOOKED_UP, BOUND = 1_000, 8
+"""PostgreSQL takes as long to ask one run as to read some twenty from an index. So of this many runs it is asked first
+whether they are among those that the rarest test finds, if these are no more than so many times as many."""
 TIED = 2_000
 """So many runs of one value are a search of their own, as sorting them anew for each page would take too long."""
 SET = 50_000
@@ -73,9 +81,12 @@ class _Test:
         *,
         of: tuple[Kind, str] | None = None,
         on: Callable[[Any], Condition] | None = None,
+        of_run: bool = False,
     ) -> None:
         self.asked = asked
         self.found = found
+        # The row of the run tells, which is looked up last along another index.
+        self.of_run = of_run
         # Where a walk is along the very rows that are compared, the comparison is with the row itself: ``on``.
         self.of = of
         self.on = on
@@ -199,11 +210,34 @@ class _Walk(msgspec.Struct, frozen=True, kw_only=True):
         begin = lead.value > value if lead.ascending else lead.value < value
         return msgspec.structs.replace(self, begin=begin, begin_along=begin)
 
+    def first(self, limit: int, columns: Iterable[Condition]) -> sa.Select[Any]:
+        """What these conditions say of the first runs along the index."""
+        by = self.lead or self.rest[0]
+        named: list[Any] = [column.label(f"passes_{number}") for number, column in enumerate(columns)]
+        found = sa.select(*named).select_from(self.source).where(*self.within, self.begin_along)
+        return found.order_by(_directed(by)).limit(limit)
+
     def ahead(self, skip: int = 0) -> sa.Select[Any]:
         """The value after so many rows along the index, whatever is asked of them."""
         by = self.lead or self.rest[0]
         found = sa.select(by.value).select_from(self.along).where(*self.within, self.begin_along)
         return found.order_by(_directed(by)).limit(1).offset(skip)
+
+
+class _Ahead(NamedTuple):
+    """What lies along the index of a walk: the values at its beginning, after the first stretch, and after ``TIED``
+    runs; the tests that an index serves, and how many of the first ``SAMPLE`` runs pass each, the fewest first. SQLite
+    does without the last: it asks a run in a quarter of the time."""
+
+    value: Any
+    end: Any
+    further: Any
+    tests: list[_Test]
+    passing: list[int]
+
+    def needed(self, limit: int) -> int:
+        """How many runs to ask for so many that match, if the tests know nothing of each other."""
+        return int(limit / math.prod(max(number, 0.5) / SAMPLE for number in self.passing))
 
 
 class Search(Repository):
@@ -380,32 +414,37 @@ class Search(Repository):
         rows: list[tuple[Any, ...]] = []
         whole, walk = walk, walk.after(position)
         while True:
-            value, further = self._look(walk, 0, TIED)
+            left = limit - len(rows)
+            ahead = self._look_ahead(walk, left)
+            value = ahead.value
             if value is None:
                 return rows
-            if further is None or further != value:
-                return rows + self._scan(walk, limit - len(rows))
+            if ahead.further is None or ahead.further != value:
+                return rows + self._scan(walk, left, ahead)
             begin = position if position is not None and position[1] == value else None
             if whole.goes_on:
-                rows += self._scan(whole.at(value).after(begin), limit - len(rows))
+                tied = whole.at(value).after(begin)
+                rows += self._scan(tied, left, self._look_ahead(tied, left))
             else:
                 after = None if begin is None else begin[2:]
-                found = self._ordered(part, [*tests, whole.tie(value)], rest, limit - len(rows), after)
+                found = self._ordered(part, [*tests, whole.tie(value)], rest, left, after)
                 rows += [(row[0], rank, value, *row[1:]) for row in found]
             if len(rows) >= limit:
                 return rows
             walk = whole.beyond(value)
 
-    def _scan(self, walk: _Walk, limit: int) -> list[tuple[Any, ...]]:
+    def _scan(self, walk: _Walk, limit: int, ahead: "_Ahead") -> list[tuple[Any, ...]]:
         """The first rows of a walk: each run is asked while that promises enough, then tests are made sets."""
-        asked = [test.asked(walk.key) for test in walk.tests]
-        if not any(test.found is not None for test in walk.tests):
-            return self._rows(walk.statement(asked, limit))
+        if not ahead.tests:
+            return self._rows(walk.statement([test.asked(walk.key) for test in walk.tests], limit))
         rows: list[tuple[Any, ...]] = []
         lead = walk.lead or walk.rest[0]
-        passed, stretch = 0, STRETCH * limit
-        while passed < STRETCHES * limit:
+        passed, stretch, end = 0, STRETCH * limit, ahead.end
+        if end is not None and ahead.needed(limit) > stretch:
+            stretch = min(ahead.needed(limit) * 3 // 2, STRETCHES * limit)
             (end,) = self._look(walk, stretch)
+        while True:
+            asked = self._asked(walk, ahead, stretch)
             if end is None:
                 return rows + self._rows(walk.statement(asked, limit - len(rows)))
             within = matching.from_(lead.value, not lead.ascending, end)
@@ -415,11 +454,38 @@ class Search(Repository):
             walk = walk.beyond(end)
             passed += stretch
             expected = passed * (limit - len(rows)) // max(len(rows), 1)
-            if passed + expected > STRETCHES * limit:
+            if passed + expected >= STRETCHES * limit:
                 break
             stretch = expected + expected // 2  # they come unevenly
+            (end,) = self._look(walk, stretch)
         sets = self._sets(walk.key, walk.tests)
         return rows + self._rows(walk.statement(sets, limit - len(rows)))
+
+    def _asked(self, walk: _Walk, ahead: "_Ahead", stretch: int) -> list[Condition]:
+        """The tests as they are asked of so many runs, those that let the fewest through first."""
+        rarest, *others = ahead.tests
+        if not (self._postgresql and stretch >= LOOKED_UP) or (rarest.of_run and walk.along is runs):
+            unfound = [test for test in walk.tests if test.found is None]
+            return [test.asked(walk.key) for test in [*ahead.tests, *unfound]]
+        # So written, it is looked up first: PostgreSQL takes it for what costs most.
+        there = _looked_up(rarest, walk.key, BOUND * stretch)
+        then = [test.asked(walk.key) for test in others if not test.of_run]
+        last = [test.asked(walk.key) for test in walk.tests if test.of_run or test.found is None]
+        return [sa.case((there, sa.and_(sa.true(), *then)), else_=sa.false()), *last]
+
+    def _look_ahead(self, walk: _Walk, limit: int) -> "_Ahead":
+        """What lies along the index, and on PostgreSQL how many of the first runs pass each test."""
+        finding = [test for test in walk.tests if test.found is not None]
+        values = [walk.ahead(skip).scalar_subquery() for skip in (0, STRETCH * limit, TIED)]
+        if not (finding and self._postgresql):
+            value, end, further = self._connection.execute(sa.select(*values)).one()
+            return _Ahead(value, end, further, finding, [])
+        first = walk.first(SAMPLE, [test.asked(walk.key) for test in finding]).subquery()
+        passing = [sa.func.count(sa.case((column, 1))) for column in first.c]
+        looked = sa.select(*values, *passing).select_from(first)
+        value, end, further, *counts = self._connection.execute(looked).one()
+        tests = sorted(zip(counts, finding, strict=True), key=lambda each: each[0])
+        return _Ahead(value, end, further, [test for _, test in tests], [count for count, _ in tests])
 
     def _look(self, walk: _Walk, *skips: int) -> tuple[Any, ...]:
         """The values after so many rows along the index."""
@@ -448,7 +514,8 @@ class Search(Repository):
                 so = matching.whole(column, comparator, value)
             else:
                 so = matching.text(column, comparator, value, postgresql=self._postgresql)
-            return _Test(_fact(so), sa.select(runs.c.key).where(part.there, so) if key in _INDEXED else None)
+            found = sa.select(runs.c.key).where(part.there, so) if key in _INDEXED else None
+            return _Test(_fact(so), found, of_run=True)
         if kind == "dataset":
             read = partial(datasets.was_read, clause, postgresql=self._postgresql)
             return _Test(read, datasets.readers(clause, part.experiment, postgresql=self._postgresql))
@@ -507,6 +574,14 @@ class Search(Repository):
         return plain(self._connection.execute(statement))
 
 
+def _looked_up(test: _Test, key: _Key, bound: int) -> Condition:
+    """A test by what it finds in its index, if that is no more than ``bound``; else it is asked, now or of the run."""
+    few = _limited(test, bound + 1)
+    number = sa.select(sa.func.count()).select_from(few).scalar_subquery()
+    there = key.in_(sa.select(*few.c)).is_(True)
+    return sa.case((number <= bound, there), else_=sa.true() if test.of_run else test.asked(key))
+
+
 def _fact(condition: Condition) -> Callable[[_Key], Condition]:
     """What the row of the run itself tells, whichever column its key is in."""
     return lambda _: condition
@@ -518,7 +593,7 @@ def _marks(term: _Term, table: Any, rank: int) -> list[Condition]:
 
 def _limited(test: _Test, most: int) -> sa.FromClause:
     assert test.found is not None
-    return test.found.limit(most).subquery()
+    return test.found.limit(most).cte()
 
 
 def names(orders: Sequence[Order], wanted: Order) -> bool:

@@ -156,14 +156,17 @@ class Among:
     def __init__(self, statement: "sa.Select[Any]", column: sa.Column[int]) -> None:
         listed = sa.func.json_each(param("keys_")).table_valued("value")
         self._sqlite = statement.where(column.in_(sa.select(listed.c.value)))
-        array = sa.bindparam("keys_", type_=sa.ARRAY(sa.BigInteger))
-        self._postgresql = statement.where(column == sa.any_(array))
+        # As text: psycopg looks at each element of a list.
+        self._postgresql = statement.where(column == sa.any_(sa.cast(param("keys_"), sa.ARRAY(sa.BigInteger))))
 
     def rows(self, connection: sa.Connection, keys: Iterable[int], **values: Any) -> list[tuple[Any, ...]]:
         """What the query finds for these keys, as plain tuples."""
+        keys = list(keys)
+        if not keys:
+            return []
         if connection.dialect.name == "postgresql":
-            return plain(connection.execute(self._postgresql, {"keys_": list(keys), **values}))
-        return plain(connection.execute(self._sqlite, {"keys_": dump(list(keys)), **values}))
+            return plain(connection.execute(self._postgresql, {"keys_": f"{{{','.join(map(str, keys))}}}", **values}))
+        return plain(connection.execute(self._sqlite, {"keys_": dump(keys), **values}))
 
 
 def plain(result: sa.CursorResult[Any]) -> list[tuple[Any, ...]]:

@@ -191,18 +191,21 @@ def _make() -> None:
         "runs",
         ["experiment", "lifecycle", "ended", sa.literal_column("started DESC"), "id"],
         unique=False,
+        postgresql_include=["key"],
     )
     op.create_index(
         op.f("ix_runs_experiment_lifecycle_started_id"),
         "runs",
         ["experiment", "lifecycle", sa.literal_column("started DESC"), "id"],
         unique=False,
+        postgresql_include=["key"],
     )
     op.create_index(
         op.f("ix_runs_experiment_lifecycle_status_started_id"),
         "runs",
         ["experiment", "lifecycle", "status", sa.literal_column("started DESC"), "id"],
         unique=False,
+        postgresql_include=["key"],
     )
     op.create_table(
         "params",

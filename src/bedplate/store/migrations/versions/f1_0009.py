@@ -19,6 +19,7 @@ def upgrade() -> None:
         "runs",
         ["experiment", "lifecycle", "name", sa.literal_column("started DESC"), "id"],
         unique=False,
+        postgresql_include=["key"],
     )
     for name in ("params", "tags", "logged_model_params", "logged_model_tags"):
         table = sa.table(name, sa.column("value"), sa.column("rest"))
