@@ -57,7 +57,7 @@ def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "shop"
     starter(folder, NAME)
     file = folder / "usecase.yaml"
-    source = "    source: { kind: csv, path: data/invoices.csv } # csv, parquet or json\n"
+    source = "    source: { kind: csv, path: data/invoices.csv }\n"
     assert source in file.read_text()
     people = "  people:\n    contract: contracts/people.odcs.yaml\n    source: { kind: csv, path: data/people.csv }\n"
     file.write_text(file.read_text().replace(source, f"{source}{people}    subject: customer\n"))

@@ -86,7 +86,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("case") / "shop"
     starter(folder, NAME)
     file = folder / "usecase.yaml"
-    source = "    source: { kind: csv, path: data/invoices.csv } # csv, parquet or json\n"
+    source = "    source: { kind: csv, path: data/invoices.csv }\n"
     visits = (
         "  visits:\n    contract: contracts/invoices.odcs.yaml\n    source: { kind: csv, path: data/invoices.csv }\n"
     )

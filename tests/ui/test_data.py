@@ -62,7 +62,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cases") / NAME
     starter(folder, NAME)
     file = folder / "usecase.yaml"
-    source = "    source: { kind: csv, path: data/invoices.csv } # csv, parquet or json\n"
+    source = "    source: { kind: csv, path: data/invoices.csv }\n"
     people = "  people:\n    contract: contracts/people.odcs.yaml\n    source: { kind: csv, path: data/people.csv }\n"
     assert source in file.read_text()
     file.write_text(file.read_text().replace(source, f"{source}{people}    incremental: {{ watermark: seen }}\n"))
