@@ -20,7 +20,8 @@ from bedplate.serve.process import Process
 from bedplate.serve.scaling import Scale, Shift
 from bedplate.serve.spec import ReplicaSpec
 from bedplate.serve.supervisor import EndpointStatus, Supervisor
-from tests.serve.support import KEY, World, body, client, eventually, linear
+from tests.serve.support import KEY, World, body, client, eventually, linear, log_of
+from tests.serve.test_holding import Client
 from tests.serve.test_supervisor import INFER, Load
 
 IDLE = Scale(min=0, max=2, idle=0.4)
@@ -152,6 +153,35 @@ def test_to_zero_and_back_while_hundreds_wait(world: World) -> None:
             eventually(lambda: only(supervisor).state == "asleep" and not only(supervisor).memory)
         assert only(supervisor).restarts == 0
     assert sum(segment.count for segment in journal.segments(world.home.journal)) == 400
+
+
+def test_a_kept_connection_is_left_to_the_next_replica_and_wakes_an_endpoint(world: World) -> None:
+    with Supervisor(world.home) as supervisor:
+        url = supervisor.start(world.spec(scale=Scale(min=2, max=2)))
+        clients = [Client(url) for _ in range(8)]
+
+        def ask(client: Client, name: str) -> list[float]:
+            client.send([1.0, 2.0, 3.0], name)
+            status, _, said = client.answer()
+            assert status == 200
+            return said["outputs"][0]["data"]
+
+        before = [ask(client, "before") for client in clients]
+        version = world.bundle(linear(2.0), version=2)
+        assert supervisor.start(world.spec(version, scale=Scale(min=2, max=2))) == url
+        after = [ask(client, "after") for client in clients]
+        assert all(new != old for new, old in zip(after, before, strict=True))
+
+        supervisor.start(world.spec(version, scale=IDLE))
+        eventually(lambda: only(supervisor).state == "asleep" and only(supervisor).pids == ())
+        fleet = supervisor._fleets["linear"]
+        clients.pop().close()
+        eventually(lambda: len(fleet._orphans) == len(clients))
+        assert only(supervisor).state == "asleep"  # neither those that are there nor one that goes asks for anything
+        assert [ask(client, "asleep") for client in clients] == after[:-1]
+        for client in clients:
+            client.close()
+    assert len(log_of(world)) == 23
 
 
 def test_who_asks_while_the_last_replica_drains_is_answered(world: World) -> None:

@@ -92,7 +92,7 @@ class Places:
     """Memory for ``count`` connections with bodies of at most ``body`` bytes; pages that are not used take none.
 
     ``kept`` is called with the number of a place, the descriptor of its connection, and how another process left that;
-    ``left`` with the number when it is free again.
+    ``left`` with the number when it is free again, ``parted`` with the number when it is for others from now on.
 
     Raises:
         OSError: the system has no such memory.
@@ -104,8 +104,9 @@ class Places:
         body: int,
         kept: Callable[[int, int, Left | None], None],
         left: Callable[[int], None],
+        parted: Callable[[int], None],
     ) -> None:
-        self.kept, self.left = kept, left
+        self.kept, self.left, self.parted = kept, left, parted
         arrived = -(-(body + _BESIDE + _ARRIVED) // _PAGE) * _PAGE
         self.stride = arrived + _STAGED
         self.arrived, self.staged = arrived - _ARRIVED, arrived
@@ -230,6 +231,12 @@ class Place:
         self._ended = True
         self._arrived.release()
         self._places.give(self)
+
+    def part(self) -> None:
+        """Leave the connection, with what is said of it here, to others: nothing changes here any more."""
+        self._ended = True
+        self._arrived.release()
+        self._places.parted(self.number)
 
     def _commit(self) -> None:
         now = self._now = 1 - self._now

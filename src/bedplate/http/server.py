@@ -60,6 +60,7 @@ class Server:
         self.header_seconds = header_seconds
         self.connections: set[_Connection] = set()
         self.due: dict[_Connection, float] = {}
+        self._parted: list[_Connection] = []
         self.tasks: set[asyncio.Task[None]] = set()
         self.date = ""
         self._heads: dict[bytes, Head] = {}
@@ -94,7 +95,10 @@ class Server:
             self._server.close()
 
     async def close(self, seconds: float) -> None:
-        """End: idle connections at once, others when they were answered, or after ``seconds``."""
+        """End: idle connections at once, others when they were answered, or after ``seconds``.
+
+        With places, idle ones are not closed but left to others, as a client may be sending at this very moment.
+        """
         self.stop_accepting()
         for connection in list(self.connections):
             connection.end()
@@ -107,6 +111,12 @@ class Server:
             connection.transport.abort()
         if self._watching is not None:
             self._watching.cancel()
+
+    def part(self, connection: "_Connection") -> None:
+        """A connection is for others from now on. It stays open here, as its descriptor may be on its way to them."""
+        self.connections.discard(connection)
+        self.due.pop(connection, None)
+        self._parted.append(connection)
 
     def head(self, data: bytes) -> Head:
         """The head that these bytes are, parsed when they were not seen before.
@@ -356,6 +366,16 @@ class _PlacedConnection(_Connection, asyncio.BufferedProtocol):
     def answer(self, data: bytes, *, last: bool) -> None:
         self.place.answer(data, len(self.buffer), last=last)
         self.transport.write(data)
+
+    def end(self) -> None:
+        """End with the answer under way; where there is none, leave the connection to others."""
+        if self.exchange is not None or self._lingering or self.ended or self.transport.get_write_buffer_size():
+            super().end()
+            return
+        self.transport.pause_reading()
+        self.place.part()
+        self._descriptor = -1
+        self.server.part(self)
 
     def _over(self, exchange: "Exchange") -> bool:
         if not self.lost:

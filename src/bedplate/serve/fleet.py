@@ -11,7 +11,7 @@ import msgspec
 from bedplate import clock
 from bedplate.errors import BedplateError, StateError, UnavailableError
 from bedplate.serve import sockets
-from bedplate.serve.holding import Holder, Orphan
+from bedplate.serve.holding import Holder, Orphan, stirred
 from bedplate.serve.process import Process
 from bedplate.serve.scaling import Scaler
 from bedplate.serve.spec import ReplicaSpec
@@ -240,6 +240,7 @@ class Fleet:
         while True:
             with self.changing:
                 self._see_off()
+                self._give_on()
                 if not self._leaving:
                     return
             threading.Event().wait(_PAUSE)
@@ -260,7 +261,7 @@ class Fleet:
         self._measure(now)
         loads = [process.load for process in self.replicas if process.ready and process.load is not None]
         self._give_on()
-        if self.wakes and (self._orphans or self._knocked()):
+        if self.wakes and (self._stirred() or self._knocked()):
             self.wake()
         self.wanted = self._scaler.wanted(
             self.spec.scale, now, clock.now(), self.wanted, loads, now - self.used
@@ -279,6 +280,11 @@ class Fleet:
         for listener in self.listeners(self.spec):
             poll.register(listener, select.POLLIN)
         return bool(poll.poll(0))
+
+    def _stirred(self) -> bool:
+        """Whether a client that was connected while there was a replica waits for an answer."""
+        self._orphans, waits = stirred(self._orphans)
+        return waits
 
     def _bury(self, now: float) -> None:
         for process in tuple(self.replicas):
@@ -303,11 +309,15 @@ class Fleet:
             self._back_off(now)
 
     def _see_off(self) -> None:
-        """Let go of those that have ended; who was killed before it had answered everything leaves that to others."""
+        """Let go of those that have ended: what they had not answered, and what they leave, is for others."""
         staying = []
         for process in self._leaving:
             process.hear()
-            if process.over():
+            process.holder.hear()
+            over = process.over()
+            self._orphans += process.holder.parted
+            process.holder.parted.clear()
+            if over:
                 self._took += _took(process)
                 self._orphans += process.orphans
             else:
@@ -315,10 +325,11 @@ class Fleet:
         self._leaving = staying
 
     def _give_on(self) -> None:
-        """Have a replica go on with the connections of those that ended."""
+        """Have replicas go on with the connections of those that ended, each with its share."""
         ready = [process for process in self.replicas if process.ready and process.alive]
-        if ready and self._orphans:
-            self._orphans = ready[-1].holder.give(self._orphans)
+        orphans, self._orphans = self._orphans, [] if ready else self._orphans
+        for number, process in enumerate(ready):
+            self._orphans += process.holder.give(orphans[number :: len(ready)])
 
     def holders(self) -> list[Holder]:
         """What has to be heard while nothing else is to be done here."""

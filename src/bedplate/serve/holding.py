@@ -10,6 +10,7 @@ import array
 import asyncio
 import logging
 import os
+import select
 import socket
 import struct
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ from bedplate.serve.calls import Calls
 
 _log = logging.getLogger(__name__)
 _WORD = struct.Struct("<cII")
-_MEMORY, _KEPT, _LEFT, _DROPPED, _GIVEN = b"m", b"k", b"l", b"d", b"g"
+_MEMORY, _KEPT, _LEFT, _PARTED, _DROPPED, _GIVEN = b"m", b"k", b"l", b"p", b"d", b"g"
 _NOBODY = 0xFFFFFFFF
 _AT_ONCE = 200
 """Connections in one message: the kernel lets there be 253 descriptors."""
@@ -50,11 +51,37 @@ class Descriptor:
 
 
 class Orphan(msgspec.Struct, frozen=True):
-    """A connection whose replica has ended, and its place in the memory of that one."""
+    """A connection whose replica has ended, or leaves it to others, and its place in the memory of that one.
+
+    ``quiet`` says that its client waited for nothing.
+    """
 
     memory: Descriptor
     place: int
     connection: Descriptor
+    quiet: bool = False
+
+
+def stirred(orphans: Sequence[Orphan]) -> tuple[list[Orphan], bool]:
+    """Those whose clients are still there, and whether one of them waits for an answer by now."""
+    poll = select.poll()
+    for orphan in orphans:
+        if orphan.quiet:
+            poll.register(orphan.connection.number, select.POLLIN)
+    ready = {descriptor for descriptor, _ in poll.poll(0)}
+    gone = {descriptor for descriptor in ready if not _asks(descriptor)}
+    here = [orphan for orphan in orphans if orphan.connection.number not in gone]
+    return here, any(not orphan.quiet or orphan.connection.number in ready for orphan in here)
+
+
+def _asks(descriptor: int) -> bool:
+    """Whether something lies there to be read, other than an end."""
+    connection = socket.socket(fileno=os.dup(descriptor))
+    with connection:
+        try:
+            return bool(connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        except OSError:
+            return False
 
 
 class Holder:
@@ -64,6 +91,8 @@ class Holder:
         self.socket, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.socket.setblocking(False)
         self.ended = False
+        self.parted: list[Orphan] = []
+        """What it leaves to others while it ends; whoever gives them on takes them out of here."""
         self._memory: Descriptor | None = None
         self._calls: Descriptor | None = None
         self._backlog: Descriptor | None = None
@@ -95,6 +124,10 @@ class Holder:
                 self._held[place] = given[0]
         elif word == _LEFT:
             self._held.pop(place, None)
+        elif word == _PARTED and self._memory is not None:
+            connection = given[0] if given else self._held.pop(place, None)
+            if connection is not None:
+                self.parted.append(Orphan(self._memory, place, connection, quiet=True))
 
     def give(self, orphans: list[Orphan]) -> list[Orphan]:
         """Have the replica go on with connections; those that it cannot be told of now are given back."""
@@ -155,7 +188,7 @@ class Held:
     """
 
     def __init__(self, descriptor: int, connections: int, body: int) -> None:
-        self.places = Places(connections + _SPARE, body, self._kept, self._left)
+        self.places = Places(connections + _SPARE, body, self._kept, self._left, self._parted)
         self.calls = Calls(connections, self._called, lambda number: self._left(_CALLS + number))
         self.backlog = Backlog()
         self._socket = socket.socket(fileno=descriptor)
@@ -178,6 +211,16 @@ class Held:
 
     def _left(self, place: int) -> None:
         self._say(_LEFT, place, _NOBODY)
+
+    def _parted(self, place: int) -> None:
+        _, _, unsaid = self._waiting.get(place, (b"", _NOBODY, ()))
+        self._say(_PARTED, place, _NOBODY, *unsaid)
+
+    async def said(self, seconds: float) -> None:
+        """Wait until the supervisor was told everything, or for so long."""
+        end = asyncio.get_running_loop().time() + seconds
+        while self._waiting and asyncio.get_running_loop().time() < end:
+            await asyncio.sleep(0.01)
 
     def _say(self, word: bytes, place: int, hand: int, *descriptors: int) -> None:
         if not self._waiting and self._sent(word, place, hand, descriptors):

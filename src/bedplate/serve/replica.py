@@ -158,6 +158,8 @@ class Replica:
         server.stop_accepting()
         await asyncio.gather(self._drain(), *(self.grpc.stop(self.spec.drain) for _ in more))
         await server.close(self.spec.drain)
+        if self.held is not None:
+            await self.held.said(self.spec.drain)
         for task in ticking:
             task.cancel()
         self.batcher.close()
