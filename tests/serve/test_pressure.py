@@ -179,8 +179,8 @@ def test_the_lag_of_a_loop_that_is_held_up_is_seen(tmp_path_factory: Any) -> Non
         pressure.arriving["slow"] = time.perf_counter() - 1
         time.sleep(0.25)
         seen = 0.0
-        for _ in range(10):
-            await asyncio.sleep(0)
+        for _ in range(100):
+            await asyncio.sleep(0.001)
             seen = max(seen, pressure.wait())
         watching.cancel()
         return seen
@@ -286,18 +286,19 @@ def test_deadlines_and_callers_that_leave(url: str) -> None:
         for thread in busy:
             thread.start()
         eventually(lambda: "requests_in_flight" in http.get("/metrics").text and _busy(http))
-        late = http.post(INFER, json=body(), headers={arrival.TIMEOUT: "60"})
-        later = http.post(INFER, json=body() | {"parameters": {"timeout": 60_000}})
+        by_header = http.post(INFER, json=body(), headers={arrival.TIMEOUT: "60"})
+        by_body = http.post(INFER, json=body() | {"parameters": {"timeout": 60_000}})
         with pytest.raises(httpx.ReadTimeout), client(url) as leaver:
             leaver.post(INFER, json=body(), timeout=0.05)
         enough.set()
         for thread in busy:
             thread.join()
         assert 200 in answers
-        assert (late.status_code, later.status_code) == (504, 504), late.text
-        assert "retry-after" not in late.headers
+        for answer in (by_header, by_body):  # too late; or refused, where a slow machine knows that it would be
+            assert (answer.status_code, "retry-after" in answer.headers) in ((504, False), (503, True)), answer.text
         assert http.post(INFER, json=body(), headers={arrival.TIMEOUT: "60000"}).status_code == 200
-        assert dropped(http, "deadline") >= 2  # of those that keep it busy, some may wait too long as well
+        # Of those that keep it busy, some may wait too long as well.
+        assert dropped(http, "deadline") + dropped(http, "wait") >= 2
         assert eventually(lambda: dropped(http, "left") == 1)
         assert http.post(INFER, json=body(), headers={arrival.TIMEOUT: "soon"}).status_code == 400
 

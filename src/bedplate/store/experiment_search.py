@@ -11,8 +11,8 @@ from bedplate.store.experiments import ExperimentRow, Lifecycle
 from bedplate.store.filters import Clause, Order
 from bedplate.store.matching import Condition
 from bedplate.store.schema import experiment_tags, experiments
-from bedplate.store.search import Position, names
 from bedplate.store.sql import Repository
+from bedplate.store.walks import Position, names
 
 _ATTRIBUTES: dict[str, sa.Column[Any]] = {
     "name": experiments.c.name,

@@ -17,8 +17,8 @@ from bedplate.store.filters import Clause, is_storable
 from bedplate.store.logged_models import PENDING, READY, UNSPECIFIED, UPLOAD_FAILED
 from bedplate.store.matching import Condition
 from bedplate.store.model_schema import logged_model_metrics, logged_model_params, logged_model_tags, logged_models
-from bedplate.store.search import Position
 from bedplate.store.sql import Repository
+from bedplate.store.walks import Position
 
 FEW = 2_000
 """So many models are gathered and sorted rather than looked for along an index; at least four pages."""

@@ -11,34 +11,42 @@ what is left to order by.
 A page begins after the values of the row that the last one ended with, so the last page costs what the first one costs.
 """
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
-import msgspec
 import sqlalchemy as sa
 from sqlalchemy.sql.elements import ColumnElement
 
-from bedplate.store import datasets, matching, pages
+from bedplate.store import datasets, matching
 from bedplate.store.experiments import Lifecycle
-from bedplate.store.filters import Clause, Kind, Order, is_storable
+from bedplate.store.filters import Clause, Order
 from bedplate.store.lacking import Lacking
 from bedplate.store.matching import Condition
-from bedplate.store.schema import latest_metrics, params, runs, tags
+from bedplate.store.schema import runs
 from bedplate.store.sql import Repository, plain
-
-_Key = ColumnElement[Any]
-_Keys = sa.Select[Any] | sa.CompoundSelect[Any]
-Position = tuple[Any, ...]
-"""Where a page ended: the values that its last row is ordered by."""
+from bedplate.store.walks import (
+    ATTRIBUTES,
+    SAMPLE,
+    VALUES,
+    ZERO,
+    Ahead,
+    Key,
+    Part,
+    Position,
+    Term,
+    Test,
+    Walk,
+    check,
+    pairs_of,
+    sort_key,
+    terms_of,
+)
 
 FEW, FEW_PAGES = 2_000, 4
 """So many runs, or so many pages if that is more, are gathered and sorted rather than looked for along an index."""
 STRETCH, STRETCHES = 8, 64
 """A walk asks run by run for a stretch of so many pages' worth of runs, and goes on if this many should be enough."""
-SAMPLE = 100
-"""So many runs tell beforehand how many pass each test."""
 LOOKED_UP, BOUND = 1_000, 8
 """PostgreSQL takes as long to ask one run as to read some twenty from an index. So of this many runs it is asked first
 whether they are among those that the rarest test finds, if these are no more than so many times as many."""
@@ -47,197 +55,11 @@ TIED = 2_000
 SET = 50_000
 """Of more runs than this, SQLite makes no set to look in."""
 
-_VALUES: dict[Kind, sa.Table] = {"metric": latest_metrics, "param": params, "tag": tags}
-_ATTRIBUTES: dict[str, sa.Column[Any]] = {
-    "run_id": runs.c.id,
-    "run_name": runs.c.name,
-    "user_id": runs.c.user_id,
-    "status": runs.c.status,
-    "artifact_uri": runs.c.artifact_uri,
-    "start_time": runs.c.started,
-    "end_time": runs.c.ended,
-}
 _INDEXED = frozenset({"run_id", "run_name", "status", "start_time", "end_time"})
 _WALKED = frozenset({"run_name", "status", "start_time", "end_time"})
 _RUN_NAME_TAG = "mlflow.runName"
-_STARTED = Order("attribute", "start_time", False)
-_ID = Order("attribute", "run_id", True)
 _MORE_MEMORY = sa.text("SET LOCAL work_mem = '64MB'")
-_ZERO: ColumnElement[int] = sa.literal_column("0")
 _ONE: ColumnElement[int] = sa.literal_column("1")
-
-
-class _Test:
-    """One thing that a run has to be: asked of the run at hand, or found in an index for all runs of an experiment.
-
-    ``asked`` makes the condition from the column that holds the key of the run at hand. Along an index that is the
-    index's own column, so that a run that is not wanted is never looked up.
-    """
-
-    def __init__(
-        self,
-        asked: Callable[[_Key], Condition],
-        found: _Keys | None = None,
-        *,
-        of: tuple[Kind, str] | None = None,
-        on: Callable[[Any], Condition] | None = None,
-        of_run: bool = False,
-    ) -> None:
-        self.asked = asked
-        self.found = found
-        # The row of the run tells, which is looked up last along another index.
-        self.of_run = of_run
-        # Where a walk is along the very rows that are compared, the comparison is with the row itself: ``on``.
-        self.of = of
-        self.on = on
-
-
-class _Term:
-    """One key of an order: whether a run has a value (0), has NaN (1) or has none (2), and the value."""
-
-    def __init__(self, order: Order, number: int) -> None:
-        self.order = order
-        self.kind, self.key, self.ascending = order.kind, order.key, order.ascending
-        self.rank: ColumnElement[Any] | None = None
-        self.table: Any = None
-        self.value: ColumnElement[Any]
-        if order.kind == "attribute":
-            self.value = _ATTRIBUTES[order.key]
-            if order.key == "end_time":
-                self.rank = sa.case((self.value.is_(None), 2), else_=0)
-        else:
-            self.table = _VALUES[order.kind].alias(f"order_{number}")
-            self.value = self.table.c.value
-            nan = ((self.table.c.is_nan, 1),) if order.kind == "metric" else ()
-            self.rank = sa.case((self.table.c.run.is_(None), 2), *nan, else_=0)
-
-    def columns(self) -> list[ColumnElement[Any]]:
-        return [_ZERO if self.rank is None else self.rank, self.value]
-
-    def by(self) -> list[ColumnElement[Any]]:
-        value = self.value.asc() if self.ascending else self.value.desc()
-        return [value] if self.rank is None else [self.rank.asc(), value]
-
-    def joined(self, source: Any) -> Any:
-        if self.table is None:
-            return source
-        return source.outerjoin(self.table, sa.and_(self.table.c.run == runs.c.key, self.table.c.key == self.key))
-
-    def starting(self, started: ColumnElement[Any]) -> "_Term":
-        """The same term, with the start of the run taken from another column that holds it."""
-        if (self.kind, self.key) != (_STARTED.kind, _STARTED.key):
-            return self
-        term = _Term(Order(self.kind, self.key, self.ascending), 0)
-        term.value = started
-        return term
-
-    def fits(self, rank: Any, value: Any) -> bool:
-        """Whether a position can hold these."""
-        if type(rank) is not int or rank not in (0, 1, 2) or (rank and self.rank is None):
-            return False
-        if rank == 2:
-            return value is None
-        if isinstance(self.value.type, sa.Double):
-            return type(value) is float and value == value
-        if isinstance(self.value.type, sa.BigInteger):
-            return type(value) is int and -(2**63) <= value < 2**63
-        return type(value) is str and is_storable(value)
-
-
-class _Part(NamedTuple):
-    """What is searched at a time: the runs of one experiment in one stage of life."""
-
-    experiment: int
-    lifecycle: Lifecycle
-
-    @property
-    def there(self) -> Condition:
-        return sa.and_(runs.c.experiment == self.experiment, runs.c.lifecycle == self.lifecycle)
-
-
-class _Walk(msgspec.Struct, frozen=True, kw_only=True):
-    """Runs along one index.
-
-    ``along`` is the table of the index, ``source`` it and what is joined to it; ``lead`` is what the index orders by
-    first within ``within``, ``rest`` what is ordered by after that. ``tests`` are left to be asked. ``tie`` makes the
-    test that a run has just this value.
-    """
-
-    along: Any
-    source: Any
-    key: _Key
-    within: list[Condition]
-    lead: _Term | None
-    rest: list[_Term]
-    columns: list[ColumnElement[Any]]
-    tests: list[_Test]
-    tie: Callable[[Any], _Test]
-    begin: Condition = sa.true()
-    begin_along: Condition = sa.true()
-
-    @property
-    def goes_on(self) -> bool:
-        """Whether the index is in the right order among runs of one value, which is by start, then by id."""
-        left = [term.order for term in self.rest]
-        by_start = self.lead is not None and (self.lead.kind, self.lead.key) == (_STARTED.kind, _STARTED.key)
-        return left == ([_ID] if by_start else [_STARTED, _ID])
-
-    def statement(self, conditions: Iterable[Condition], limit: int) -> sa.Select[Any]:
-        by = [column for term in self.rest for column in term.by()]
-        if self.lead is not None:
-            by.insert(0, _directed(self.lead))
-        found = sa.select(runs.c.key, *self.columns).select_from(self.source)
-        return found.where(*self.within, self.begin, *conditions).order_by(*by).limit(limit)
-
-    def at(self, value: Any) -> "_Walk":
-        """The walk among the runs that have just this value."""
-        assert self.lead is not None
-        within = [*self.within, self.lead.value == value]
-        return msgspec.structs.replace(self, within=within, lead=None, begin=sa.true(), begin_along=sa.true())
-
-    def after(self, position: Position | None) -> "_Walk":
-        """The walk from a position among its rows."""
-        if position is None:
-            return self
-        pairs = _pairs(self.rest, position[2:])
-        if self.lead is not None:
-            pairs.insert(0, (self.lead.value, self.lead.ascending, position[1]))
-        return msgspec.structs.replace(self, begin=matching.after(pairs), begin_along=matching.from_(*pairs[0]))
-
-    def beyond(self, value: Any) -> "_Walk":
-        """The walk after the runs that have this value for what the walk is ordered by."""
-        lead = self.lead or self.rest[0]
-        begin = lead.value > value if lead.ascending else lead.value < value
-        return msgspec.structs.replace(self, begin=begin, begin_along=begin)
-
-    def first(self, limit: int, columns: Iterable[Condition]) -> sa.Select[Any]:
-        """What these conditions say of the first runs along the index."""
-        by = self.lead or self.rest[0]
-        named: list[Any] = [column.label(f"passes_{number}") for number, column in enumerate(columns)]
-        found = sa.select(*named).select_from(self.source).where(*self.within, self.begin_along)
-        return found.order_by(_directed(by)).limit(limit)
-
-    def ahead(self, skip: int = 0) -> sa.Select[Any]:
-        """The value after so many rows along the index, whatever is asked of them."""
-        by = self.lead or self.rest[0]
-        found = sa.select(by.value).select_from(self.along).where(*self.within, self.begin_along)
-        return found.order_by(_directed(by)).limit(1).offset(skip)
-
-
-class _Ahead(NamedTuple):
-    """What lies along the index of a walk: the values at its beginning, after the first stretch, and after ``TIED``
-    runs; the tests that an index serves, and how many of the first ``SAMPLE`` runs pass each, the fewest first. SQLite
-    does without the last: it asks a run in a quarter of the time."""
-
-    value: Any
-    end: Any
-    further: Any
-    tests: list[_Test]
-    passing: list[int]
-
-    def needed(self, limit: int) -> int:
-        """How many runs to ask for so many that match, if the tests know nothing of each other."""
-        return int(limit / math.prod(max(number, 0.5) / SAMPLE for number in self.passing))
 
 
 class Search(Repository):
@@ -263,23 +85,23 @@ class Search(Repository):
         Raises:
             InputError: ``after`` is no position in this order.
         """
-        terms = _terms(orders)
-        _check(terms, after)
-        parts = [_Part(experiment, lifecycle) for experiment in dict.fromkeys(within) for lifecycle in lifecycles]
+        terms = terms_of(orders)
+        check(terms, after)
+        parts = [Part(experiment, lifecycle) for experiment in dict.fromkeys(within) for lifecycle in lifecycles]
         found: list[tuple[Any, ...]] = []
         for part in parts:
             tests = [self._test(clause, part) for clause in clauses]
             found += self._ordered(part, tests, terms, limit + 1, after)
         if len(parts) > 1:
-            found.sort(key=lambda row: _sort_key(terms, row[1:]))
+            found.sort(key=lambda row: sort_key(terms, row[1:]))
         page = found[:limit]
         return [row[0] for row in page], tuple(page[-1][1:]) if len(found) > limit else None
 
     def _ordered(
-        self, part: _Part, tests: list[_Test], terms: list[_Term], limit: int, after: Position | None
+        self, part: Part, tests: list[Test], terms: list[Term], limit: int, after: Position | None
     ) -> list[tuple[Any, ...]]:
         """The first rows of a part: the key of a run, then rank and value of every term."""
-        alive = _Test(_fact(runs.c.lifecycle == part.lifecycle), sa.select(runs.c.key).where(part.there))
+        alive = Test(_fact(runs.c.lifecycle == part.lifecycle), sa.select(runs.c.key).where(part.there))
         most = max(FEW, FEW_PAGES * limit)
         counts = self._counts([alive, *tests], most + 1)
         fewest = min((alive, *tests), key=lambda test: counts.get(test, most + 1))
@@ -308,10 +130,10 @@ class Search(Repository):
 
     def _gather(
         self,
-        part: _Part,
-        fewest: _Test | None,
-        tests: list[_Test],
-        terms: list[_Term],
+        part: Part,
+        fewest: Test | None,
+        tests: list[Test],
+        terms: list[Term],
         limit: int,
         after: Position | None,
     ) -> list[tuple[Any, ...]]:
@@ -329,31 +151,31 @@ class Search(Repository):
             else:
                 conditions.append(runs.c.key.in_(fewest.found))
         if after is not None:
-            conditions.append(matching.after(_pairs(terms, after)))
+            conditions.append(matching.after(pairs_of(terms, after)))
         statement = sa.select(runs.c.key, *(column for term in terms for column in term.columns()))
         by = [column for term in terms for column in term.by()]
         return self._rows(statement.select_from(source).where(*conditions).order_by(*by).limit(limit))
 
-    def _walks(self, part: _Part, first: _Term, rest: list[_Term], tests: list[_Test]) -> Iterator[tuple[int, _Walk]]:
+    def _walks(self, part: Part, first: Term, rest: list[Term], tests: list[Test]) -> Iterator[tuple[int, Walk]]:
         """The walks that together pass in order all runs that have a value, each with the rank of the value."""
         if first.table is None:
             source: Any = runs
             for term in rest:
                 source = term.joined(source)
 
-            def same(value: Any) -> _Test:
-                return _Test(_fact(first.value == value), sa.select(runs.c.key).where(part.there, first.value == value))
+            def same(value: Any) -> Test:
+                return Test(_fact(first.value == value), sa.select(runs.c.key).where(part.there, first.value == value))
 
             yield (
                 0,
-                _Walk(
+                Walk(
                     along=runs,
                     source=source,
                     key=runs.c.key,
                     within=[part.there] if first.rank is None else [part.there, first.value.is_not(None)],
                     lead=first,
                     rest=rest,
-                    columns=[_ZERO, first.value, *(column for term in rest for column in term.columns())],
+                    columns=[ZERO, first.value, *(column for term in rest for column in term.columns())],
                     tests=tests,
                     tie=same,
                 ),
@@ -367,46 +189,46 @@ class Search(Repository):
         here = [test for test in tests if test.of == (first.kind, first.key) and test.on is not None]
         within = [table.experiment == part.experiment, table.key == first.key]
         within += [test.on(first.table) for test in here if test.on is not None]
-        left = [_Test(_fact(runs.c.lifecycle == part.lifecycle)), *(test for test in tests if test not in here)]
+        left = [Test(_fact(runs.c.lifecycle == part.lifecycle)), *(test for test in tests if test not in here)]
         for rank in (0, 1) if first.kind == "metric" else (0,):
             marks = _marks(first, first.table, rank)
             yield (
                 rank,
-                _Walk(
+                Walk(
                     along=first.table,
                     source=source,
                     key=table.run,
                     within=[*within, *marks],
                     lead=first,
                     rest=rest_here,
-                    columns=[(_ZERO, _ONE)[rank], table.value, *(column for term in rest for column in term.columns())],
+                    columns=[(ZERO, _ONE)[rank], table.value, *(column for term in rest for column in term.columns())],
                     tests=left,
                     tie=partial(self._tie, part, first, rank),
                 ),
             )
 
-    def _lacking(self, part: _Part, first: _Term, tests: list[_Test]) -> _Test | None:
+    def _lacking(self, part: Part, first: Term, tests: list[Test]) -> Test | None:
         """The test that a run has no value for a key; None if every run that passes the others has one."""
         if first.table is None:
             lacking = first.value.is_(None)
-            return _Test(_fact(lacking), sa.select(runs.c.key).where(part.there, lacking))
+            return Test(_fact(lacking), sa.select(runs.c.key).where(part.there, lacking))
         if any(test.of == (first.kind, first.key) for test in tests):
             return None
-        table = _VALUES[first.kind]
+        table = VALUES[first.kind]
         asked = self._has(table, table.c.key == first.key, there=False)
         few = Lacking(self._connection).runs(part.experiment, table, first.key)
         if few is None:
-            return _Test(asked)
+            return Test(asked)
         keys = matching.among(runs.c.key, few, postgresql=self._postgresql)
-        return _Test(_fact(keys), sa.select(runs.c.key).where(part.there, keys)) if few else None
+        return Test(_fact(keys), sa.select(runs.c.key).where(part.there, keys)) if few else None
 
     def _follow(
         self,
-        part: _Part,
-        tests: list[_Test],
+        part: Part,
+        tests: list[Test],
         rank: int,
-        walk: _Walk,
-        rest: list[_Term],
+        walk: Walk,
+        rest: list[Term],
         limit: int,
         position: Position | None,
     ) -> list[tuple[Any, ...]]:
@@ -433,7 +255,7 @@ class Search(Repository):
                 return rows
             walk = whole.beyond(value)
 
-    def _scan(self, walk: _Walk, limit: int, ahead: "_Ahead") -> list[tuple[Any, ...]]:
+    def _scan(self, walk: Walk, limit: int, ahead: "Ahead") -> list[tuple[Any, ...]]:
         """The first rows of a walk: each run is asked while that promises enough, then tests are made sets."""
         if not ahead.tests:
             return self._rows(walk.statement([test.asked(walk.key) for test in walk.tests], limit))
@@ -461,7 +283,7 @@ class Search(Repository):
         sets = self._sets(walk.key, walk.tests)
         return rows + self._rows(walk.statement(sets, limit - len(rows)))
 
-    def _asked(self, walk: _Walk, ahead: "_Ahead", stretch: int) -> list[Condition]:
+    def _asked(self, walk: Walk, ahead: "Ahead", stretch: int) -> list[Condition]:
         """The tests as they are asked of so many runs, those that let the fewest through first."""
         rarest, *others = ahead.tests
         if not (self._postgresql and stretch >= LOOKED_UP) or (rarest.of_run and walk.along is runs):
@@ -473,26 +295,26 @@ class Search(Repository):
         last = [test.asked(walk.key) for test in walk.tests if test.of_run or test.found is None]
         return [sa.case((there, sa.and_(sa.true(), *then)), else_=sa.false()), *last]
 
-    def _look_ahead(self, walk: _Walk, limit: int) -> "_Ahead":
+    def _look_ahead(self, walk: Walk, limit: int) -> "Ahead":
         """What lies along the index, and on PostgreSQL how many of the first runs pass each test."""
         finding = [test for test in walk.tests if test.found is not None]
         values = [walk.ahead(skip).scalar_subquery() for skip in (0, STRETCH * limit, TIED)]
         if not (finding and self._postgresql):
             value, end, further = self._connection.execute(sa.select(*values)).one()
-            return _Ahead(value, end, further, finding, [])
+            return Ahead(value, end, further, finding, [])
         first = walk.first(SAMPLE, [test.asked(walk.key) for test in finding]).subquery()
         passing = [sa.func.count(sa.case((column, 1))) for column in first.c]
         looked = sa.select(*values, *passing).select_from(first)
         value, end, further, *counts = self._connection.execute(looked).one()
         tests = sorted(zip(counts, finding, strict=True), key=lambda each: each[0])
-        return _Ahead(value, end, further, [test for _, test in tests], [count for count, _ in tests])
+        return Ahead(value, end, further, [test for _, test in tests], [count for count, _ in tests])
 
-    def _look(self, walk: _Walk, *skips: int) -> tuple[Any, ...]:
+    def _look(self, walk: Walk, *skips: int) -> tuple[Any, ...]:
         """The values after so many rows along the index."""
         ahead = sa.select(*(walk.ahead(skip).scalar_subquery() for skip in skips))
         return tuple(self._connection.execute(ahead).one())
 
-    def _sets(self, key: _Key, tests: Sequence[_Test]) -> list[Condition]:
+    def _sets(self, key: Key, tests: Sequence[Test]) -> list[Condition]:
         """The tests by what each finds in its index, where that makes a set to look in quickly enough."""
         if self._postgresql:
             self._connection.execute(_MORE_MEMORY)
@@ -504,28 +326,28 @@ class Search(Repository):
             test.asked(key) if test.found is None or counts[test] > SET else (key + 0).in_(test.found) for test in tests
         ]
 
-    def _test(self, clause: Clause, part: _Part) -> _Test:
+    def _test(self, clause: Clause, part: Part) -> Test:
         kind, key, comparator, value = clause.kind, clause.key, clause.comparator, clause.value
         if kind == "attribute" and key == "run_name":
             return self._test(Clause("tag", _RUN_NAME_TAG, comparator, value), part)
         if kind == "attribute":
-            column = _ATTRIBUTES[key]
+            column = ATTRIBUTES[key]
             if isinstance(value, int | float):
                 so = matching.whole(column, comparator, value)
             else:
                 so = matching.text(column, comparator, value, postgresql=self._postgresql)
             found = sa.select(runs.c.key).where(part.there, so) if key in _INDEXED else None
-            return _Test(_fact(so), found, of_run=True)
+            return Test(_fact(so), found, of_run=True)
         if kind == "dataset":
             read = partial(datasets.was_read, clause, postgresql=self._postgresql)
-            return _Test(read, datasets.readers(clause, part.experiment, postgresql=self._postgresql))
-        table = _VALUES[kind]
+            return Test(read, datasets.readers(clause, part.experiment, postgresql=self._postgresql))
+        table = VALUES[kind]
         named = table.c.key == key
         found = sa.select(table.c.run).where(table.c.experiment == part.experiment, named)
         if comparator == "IS NULL":
-            return _Test(self._has(table, named, there=False))
+            return Test(self._has(table, named, there=False))
         if comparator == "IS NOT NULL":
-            return _Test(self._has(table, named), found, of=(kind, key), on=lambda _: sa.true())
+            return Test(self._has(table, named), found, of=(kind, key), on=lambda _: sa.true())
 
         def on(values: Any) -> Condition:
             if kind == "param" or kind == "tag":
@@ -538,20 +360,20 @@ class Search(Repository):
         asked = self._has(table, named, on(table))
         if comparator in ("LIKE", "ILIKE"):
             parts = matching.patterns(table, comparator, str(value), postgresql=self._postgresql)
-            return _Test(asked, sa.union_all(*(found.where(part) for part in parts)), of=(kind, key), on=on)
-        return _Test(asked, found.where(on(table)), of=(kind, key), on=on)
+            return Test(asked, sa.union_all(*(found.where(part) for part in parts)), of=(kind, key), on=on)
+        return Test(asked, found.where(on(table)), of=(kind, key), on=on)
 
-    def _tie(self, part: _Part, term: _Term, rank: int, value: Any) -> _Test:
+    def _tie(self, part: Part, term: Term, rank: int, value: Any) -> Test:
         """The test that a run has just this value for the key of a term."""
-        table = _VALUES[term.kind]
+        table = VALUES[term.kind]
         same = [table.c.key == term.key, table.c.value == value, *_marks(term, table, rank)]
         asked = self._has(table, *same)
-        return _Test(asked, sa.select(table.c.run).where(table.c.experiment == part.experiment, *same))
+        return Test(asked, sa.select(table.c.run).where(table.c.experiment == part.experiment, *same))
 
-    def _has(self, table: sa.Table, *conditions: Condition, there: bool = True) -> Callable[[_Key], Condition]:
+    def _has(self, table: sa.Table, *conditions: Condition, there: bool = True) -> Callable[[Key], Condition]:
         """Whether the run at hand has a row in this table that meets the conditions."""
 
-        def asked(key: _Key) -> Condition:
+        def asked(key: Key) -> Condition:
             found = sa.select(_ONE).where(table.c.run == key, *conditions).correlate_except(table)
             if not self._postgresql:
                 return found.exists() if there else ~found.exists()
@@ -561,7 +383,7 @@ class Search(Repository):
 
         return asked
 
-    def _counts(self, tests: Sequence[_Test], most: int) -> dict[_Test, int]:
+    def _counts(self, tests: Sequence[Test], most: int) -> dict[Test, int]:
         """How many runs each of the tests finds that can, counted up to ``most``."""
         finding = [test for test in tests if test.found is not None]
         counted = [sa.select(sa.func.count()).select_from(_limited(test, most)) for test in finding]
@@ -574,7 +396,7 @@ class Search(Repository):
         return plain(self._connection.execute(statement))
 
 
-def _looked_up(test: _Test, key: _Key, bound: int) -> Condition:
+def _looked_up(test: Test, key: Key, bound: int) -> Condition:
     """A test by what it finds in its index, if that is no more than ``bound``; else it is asked, now or of the run."""
     few = _limited(test, bound + 1)
     number = sa.select(sa.func.count()).select_from(few).scalar_subquery()
@@ -582,74 +404,15 @@ def _looked_up(test: _Test, key: _Key, bound: int) -> Condition:
     return sa.case((number <= bound, there), else_=sa.true() if test.of_run else test.asked(key))
 
 
-def _fact(condition: Condition) -> Callable[[_Key], Condition]:
+def _fact(condition: Condition) -> Callable[[Key], Condition]:
     """What the row of the run itself tells, whichever column its key is in."""
     return lambda _: condition
 
 
-def _marks(term: _Term, table: Any, rank: int) -> list[Condition]:
+def _marks(term: Term, table: Any, rank: int) -> list[Condition]:
     return [table.c.is_nan == (sa.true() if rank else sa.false())] if term.kind == "metric" else []
 
 
-def _limited(test: _Test, most: int) -> sa.FromClause:
+def _limited(test: Test, most: int) -> sa.FromClause:
     assert test.found is not None
     return test.found.limit(most).cte()
-
-
-def names(orders: Sequence[Order], wanted: Order) -> bool:
-    """Whether one of the orders is by what another is by, in either direction."""
-    return any((order.kind, order.key) == (wanted.kind, wanted.key) for order in orders)
-
-
-def _terms(orders: Sequence[Order]) -> list[_Term]:
-    whole = [*orders, *(last for last in (_STARTED, _ID) if not names(orders, last))]
-    return [_Term(order, number) for number, order in enumerate(whole)]
-
-
-def _directed(term: _Term) -> ColumnElement[Any]:
-    return term.value.asc() if term.ascending else term.value.desc()
-
-
-def _pairs(terms: Sequence[_Term], after: Position) -> list[tuple[ColumnElement[Any], bool, Any]]:
-    """What a position says, column by column."""
-    pairs: list[tuple[ColumnElement[Any], bool, Any]] = []
-    for term, rank, value in zip(terms, after[::2], after[1::2], strict=True):
-        if term.rank is not None:
-            pairs.append((term.rank, True, rank))
-        if rank == 0:
-            pairs.append((term.value, term.ascending, value))
-    return pairs
-
-
-def _check(terms: Sequence[_Term], after: Position | None) -> None:
-    if after is not None and not (
-        len(after) == 2 * len(terms)
-        and all(term.fits(*pair) for term, pair in zip(terms, zip(after[::2], after[1::2], strict=True), strict=True))
-    ):
-        raise pages.unfit()
-
-
-def _sort_key(terms: Sequence[_Term], values: Sequence[Any]) -> tuple[Any, ...]:
-    key: list[Any] = []
-    for term, rank, value in zip(terms, values[::2], values[1::2], strict=True):
-        key.append(rank)
-        if rank == 0:
-            key.append(value if term.ascending else _Reversed(value))
-    return tuple(key)
-
-
-class _Reversed:
-    """A value that sorts the other way round."""
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Reversed) and bool(self.value == other.value)
-
-    def __lt__(self, other: "_Reversed") -> bool:
-        return bool(other.value < self.value)
-
-    __hash__ = None  # type: ignore[assignment]
