@@ -25,9 +25,9 @@ CHECKS = (
 )
 CONFIGURATION = """
 [checks.negative_data_rejection]
-expected-statuses = [400, 401, 403, 404, 406, 413, 422, 428]
+expected-statuses = [400, 401, 403, 404, 406, 413, 414, 422, 428, 431]
 """
-"""A list with more items than it may have can also be more bytes than a body may have: 413."""
+"""What breaks a schema by its length may be too many bytes for a body, an address or a head as well: 413, 414, 431."""
 APART = {
     "DELETE /api/v1/keys/{key}": "going on with what it found, it would end the key that it comes in with",
     "POST /api/v1/stop": "the server ends; what is sent there is attacked in tests/api/test_hostile.py",
