@@ -223,7 +223,7 @@ def main() -> None:
     if given.client:
         asyncio.run(load(*given.client, given.rate, given.requests))
         return
-    with tempfile.TemporaryDirectory() as folder, Served(Path(folder) / "home", grpc=0) as served:
+    with tempfile.TemporaryDirectory() as folder, Served(Path(folder) / "home", grpc=0, patience=0.25) as served:
         (status,) = served.system.supervisor.status()
         command = [sys.executable, __file__, "--rate", str(given.rate), "--requests", str(given.requests)]
         command += ["--client", status.url.removeprefix("http://"), status.grpc, served.system.token]

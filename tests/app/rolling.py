@@ -90,8 +90,9 @@ def counts(bound: float, turns: float) -> bytes:
 class Served:
     """An owner that serves version 1, which gives back what it gets, and its watcher; or one that takes a home over."""
 
-    def __init__(self, root: Path, grpc: int | None = None) -> None:
-        self._grpc = grpc
+    def __init__(self, root: Path, grpc: int | None = None, patience: float = 5.0) -> None:
+        """``patience``: seconds that a candidate has for an answer; few only where a machine is known to be quick."""
+        self._grpc, self._patience = grpc, patience
         self.system = System(settings.load({"BEDPLATE_HOME": str(root), "BEDPLATE_PORT": "0"}))
         self.system.serving = True
         self.who: Principal = self.system.identity.authenticate(self.system.token)
@@ -154,7 +155,7 @@ class Served:
             steps=steps or (Step("split", 0.1, 3.0), Step("split", 0.5, 2.0)),
             guards=("errors", "latency"),
             least=5,
-            patience=5.0,
+            patience=self._patience,
             slack=0.05,
         )
         plan = msgspec.structs.replace(plan, **changes)

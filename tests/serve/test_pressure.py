@@ -296,6 +296,12 @@ def test_deadlines_and_callers_that_leave(url: str) -> None:
         assert 200 in answers
         for answer in (by_header, by_body):  # too late; or refused, where a slow machine knows that it would be
             assert (answer.status_code, "retry-after" in answer.headers) in ((504, False), (503, True)), answer.text
+        # With nobody in the way there is no wait to know of: what is too late then is too late, and nothing else.
+        for asked in ({"headers": {arrival.TIMEOUT: "0.001"}}, {"json": body() | {"parameters": {"timeout": 1}}}):
+            counted = dropped(http, "deadline")
+            answer = eventually(lambda asked=asked: _admitted(http.post(INFER, **{"json": body()} | asked)))
+            assert (answer.status_code, "retry-after" in answer.headers) == (504, False), answer.text
+            assert dropped(http, "deadline") == counted + 1
         assert http.post(INFER, json=body(), headers={arrival.TIMEOUT: "60000"}).status_code == 200
         # Of those that keep it busy, some may wait too long as well.
         assert dropped(http, "deadline") + dropped(http, "wait") >= 2
@@ -313,6 +319,10 @@ def test_every_edge_waits_for_a_model_that_is_asked_beside_the_loop(url: str) ->
         ):
             answer = http.post(path, json=asked)
             assert answer.status_code == 200, (path, answer.text)
+
+
+def _admitted(answer: httpx.Response) -> httpx.Response | None:
+    return None if answer.status_code == 503 else answer
 
 
 def _busy(http: httpx.Client) -> bool:
