@@ -7,7 +7,8 @@ import msgspec
 import sqlalchemy as sa
 
 from bedplate.store import matching
-from bedplate.store.filters import Clause
+from bedplate.store.filters import Comparator
+from bedplate.store.matching import Operands
 from bedplate.store.model_schema import dataset_input_tags, dataset_inputs, datasets
 from bedplate.store.schema import runs
 from bedplate.store.sql import Among, Repository, Upsert, param, plain
@@ -174,17 +175,16 @@ class Datasets(Repository):
         return found
 
 
-def was_read(clause: Clause, run: sa.ColumnElement[Any], *, postgresql: bool) -> matching.Condition:
+def was_read(key: str, comparator: Comparator, operands: Operands, run: Any, *, postgresql: bool) -> matching.Condition:
     """Whether the run whose key this is read a dataset that matches, or read one for what matches."""
-    read: sa.Select[Any] = sa.select(sa.literal_column("1")).select_from(_READ).where(_matching(clause, postgresql))
+    so = matching.text_with(_SEARCHED[key], comparator, operands, postgresql=postgresql)
+    read: sa.Select[Any] = sa.select(sa.literal_column("1")).select_from(_READ).where(so)
     return read.where(dataset_inputs.c.run == run).correlate_except(dataset_inputs, datasets).exists()
 
 
-def readers(clause: Clause, experiment: int, *, postgresql: bool) -> sa.Select[Any]:
+def readers(
+    key: str, comparator: Comparator, operands: Operands, experiment: Any, *, postgresql: bool
+) -> sa.Select[Any]:
     """The runs of an experiment that did."""
-    read = sa.select(dataset_inputs.c.run).select_from(_READ).where(_matching(clause, postgresql))
-    return read.where(datasets.c.experiment == experiment)
-
-
-def _matching(clause: Clause, postgresql: bool) -> matching.Condition:
-    return matching.text(_SEARCHED[clause.key], clause.comparator, clause.value, postgresql=postgresql)
+    so = matching.text_with(_SEARCHED[key], comparator, operands, postgresql=postgresql)
+    return sa.select(dataset_inputs.c.run).select_from(_READ).where(so, datasets.c.experiment == experiment)

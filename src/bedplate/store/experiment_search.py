@@ -70,7 +70,8 @@ class ExperimentSearch(Repository):
             column = _ATTRIBUTES[clause.key]
             if clause.key == "experiment_id":
                 if isinstance(value, tuple):
-                    numbers = matching.among(column, [int(each) for each in value], postgresql=self._postgresql)
+                    wanted = matching.listed([int(each) for each in value], postgresql=self._postgresql)
+                    numbers = matching.among(column, wanted, postgresql=self._postgresql)
                     return numbers if comparator == "IN" else ~numbers
                 return matching.whole(column, comparator, int(value or 0))
             if isinstance(value, int | float):

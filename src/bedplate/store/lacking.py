@@ -87,7 +87,8 @@ class Lacking(Repository):
         few: set[int] = set()
         for column, values in ((runs.c.key, keys), (runs.c.id, ids)):
             if values:
-                among = matching.among(column, values, postgresql=self._postgresql)
+                listed = matching.listed(values, postgresql=self._postgresql)
+                among = matching.among(column, listed, postgresql=self._postgresql)
                 few.update(row[0] for row in self._rows(lacking.where(among)))
         return None if len(few) > LISTED else sorted(few)
 

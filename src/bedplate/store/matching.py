@@ -3,13 +3,14 @@
 import json
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.sql.elements import ColumnElement
 
 from bedplate.store.filters import Comparator
 from bedplate.store.schema import HEAD_LENGTH
+from bedplate.store.sql import param
 
 Condition = ColumnElement[bool]
 
@@ -25,60 +26,145 @@ _GLOB = str.maketrans({"%": "*", "_": "?", "*": "[*]", "?": "[?]", "[": "[[]"})
 _LAST = "\U0010ffff"
 
 
+class Operands(NamedTuple):
+    """What is compared with, apart from how: one statement serves all operands of a shape.
+
+    ``low`` and ``high`` are the range of texts that a pattern allows, ``rest`` what a long text has that its index
+    leaves out.
+    """
+
+    value: Any = None
+    low: Any = None
+    high: Any = None
+    rest: Any = None
+
+    @property
+    def shape(self) -> tuple[bool, ...]:
+        """Which of them there are."""
+        return tuple(each is not None for each in self)
+
+    def named(self, prefix: str) -> "Operands":
+        """Parameters in place of the values."""
+        names = (f"{prefix}{name}_" for name in self._fields)
+        return Operands(*(None if each is None else param(name) for name, each in zip(names, self, strict=True)))
+
+    def bound(self, prefix: str) -> dict[str, Any]:
+        """The values of these parameters."""
+        return {f"{prefix}{name}_": each for name, each in zip(self._fields, self, strict=True) if each is not None}
+
+
+Whole = Comparator | Literal["always", "never"]
+
+
 def text(column: ColumnElement[Any], comparator: Comparator, value: Any, *, postgresql: bool) -> Condition:
     """Compare a text column. LIKE knows % and _ and no escape; ILIKE passes over the case of A to Z alone."""
+    return text_with(column, comparator, text_operands(comparator, value, postgresql=postgresql), postgresql=postgresql)
+
+
+def text_operands(comparator: Comparator, value: Any, *, postgresql: bool) -> Operands:
+    """What a text is compared with, as the database takes it."""
     if comparator in ("IN", "NOT IN"):
-        found = among(column, value, postgresql=postgresql)
+        return Operands(listed(value, postgresql=postgresql))
+    if comparator not in ("LIKE", "ILIKE"):
+        return Operands(value)
+    low, high = _range(value) if comparator == "LIKE" else (None, None)
+    return Operands(value if postgresql or comparator == "ILIKE" else value.translate(_GLOB), low, high)
+
+
+def text_with(column: ColumnElement[Any], comparator: Comparator, operands: Operands, *, postgresql: bool) -> Condition:
+    """As :func:`text`, with operands that are values or parameters."""
+    if comparator in ("IN", "NOT IN"):
+        found = among(column, operands.value, postgresql=postgresql)
         return found if comparator == "IN" else ~found
     if comparator in ("LIKE", "ILIKE"):
-        return sa.and_(*_prefix(column, comparator, value), _like(column, comparator, value, postgresql))
-    return _COMPARE[comparator](column, value)
+        return sa.and_(*_within(column, operands), _like(column, comparator, operands.value, postgresql))
+    return compare(column, comparator, operands.value)
 
 
-def among(column: ColumnElement[Any], values: Sequence[str] | Sequence[int], *, postgresql: bool) -> Condition:
-    """Whether a column has one of these values. They are bound as one: a database takes so many values, and no more."""
+def listed(values: Sequence[str] | Sequence[int], *, postgresql: bool) -> Any:
+    """Values bound as one: a database takes so many values, and no more."""
+    return list(values) if postgresql else json.dumps(list(values))
+
+
+def among(column: ColumnElement[Any], values: Any, *, postgresql: bool) -> Condition:
+    """Whether a column has one of these :func:`listed` values."""
     if postgresql:
-        return column == sa.any_(sa.literal(list(values), sa.ARRAY(column.type)))
-    listed = sa.func.json_each(json.dumps(list(values))).table_valued("value")
-    return column.in_(sa.select(listed.c.value))
+        array = sa.ARRAY(column.type)
+        one = (
+            sa.bindparam(values.key, type_=array) if isinstance(values, sa.BindParameter) else sa.literal(values, array)
+        )
+        return column == sa.any_(one)
+    return column.in_(sa.select(sa.func.json_each(values).table_valued("value").c.value))
 
 
 def long_text(table: Any, comparator: Comparator, value: str, *, postgresql: bool) -> Condition:
     """Compare a text of which the beginning is in ``value`` and what a longer one has more is in ``rest``."""
+    operands = long_text_operands(comparator, value, postgresql=postgresql)
+    return long_text_with(table, comparator, operands, postgresql=postgresql)
+
+
+def long_text_operands(comparator: Comparator, value: str, *, postgresql: bool) -> Operands:
+    """What such a text is compared with, as the database takes it."""
+    if comparator in ("LIKE", "ILIKE") or len(value) < HEAD_LENGTH:
+        return text_operands(comparator, value, postgresql=postgresql)
+    return Operands(value[:HEAD_LENGTH], rest=value[HEAD_LENGTH:])
+
+
+def long_text_with(table: Any, comparator: Comparator, operands: Operands, *, postgresql: bool) -> Condition:
+    """As :func:`long_text`, with operands that are values or parameters."""
     if comparator in ("LIKE", "ILIKE"):
-        return sa.or_(*patterns(table, comparator, value, postgresql=postgresql))
+        return sa.or_(*patterns(table, comparator, operands, postgresql=postgresql))
     head, rest = table.c.value, table.c.rest
-    if len(value) < HEAD_LENGTH:  # then only a text without a rest can equal it
-        return _COMPARE[comparator](head, value)
+    if operands.rest is None:  # then only a text without a rest can equal it
+        return compare(head, comparator, operands.value)
     if comparator == "=":
-        return sa.and_(head == value[:HEAD_LENGTH], rest == value[HEAD_LENGTH:])
-    return sa.or_(head != value[:HEAD_LENGTH], rest != value[HEAD_LENGTH:])
+        return sa.and_(head == operands.value, rest == operands.rest)
+    return sa.or_(head != operands.value, rest != operands.rest)
 
 
-def patterns(table: Any, comparator: Comparator, pattern: str, *, postgresql: bool) -> tuple[Condition, Condition]:
+def patterns(
+    table: Any, comparator: Comparator, operands: Operands, *, postgresql: bool
+) -> tuple[Condition, Condition]:
     """What a pattern means for texts without a rest, and for those with one: each has an index of its own."""
     head, rest = table.c.value, table.c.rest
-    prefix = _prefix(head, comparator, pattern)
-    short = sa.and_(sa.func.length(head) < HEAD_LENGTH, *prefix, _like(head, comparator, pattern, postgresql))
+    within = _within(head, operands)
+    short = sa.and_(sa.func.length(head) < HEAD_LENGTH, *within, _like(head, comparator, operands.value, postgresql))
     whole = head.concat(rest)
-    return short, sa.and_(rest.is_not(None), *prefix, _like(whole, comparator, pattern, postgresql))
+    return short, sa.and_(rest.is_not(None), *within, _like(whole, comparator, operands.value, postgresql))
+
+
+def compare(column: ColumnElement[Any], comparator: str, value: Any) -> Condition:
+    """Compare a column with a value, or a parameter, of its own type."""
+    return _COMPARE[comparator](column, value)
 
 
 def real(column: ColumnElement[Any], comparator: Comparator, value: float) -> Condition:
     """Compare a column of floating-point numbers."""
-    return _COMPARE[comparator](column, float(value))
+    return compare(column, comparator, float(value))
 
 
 def whole(column: ColumnElement[Any], comparator: Comparator, value: float) -> Condition:
     """Compare a column of 64-bit integers with any number, by an integer: an index serves, and nothing is rounded."""
+    return whole_with(column, *whole_operands(comparator, value))
+
+
+def whole_operands(comparator: Comparator, value: float) -> tuple[Whole, Operands]:
+    """How such a column is compared, and with which integer."""
     if math.isinf(value) or not -(2**63) <= value < 2**63:
         always = comparator in (("<", "<=", "!=") if value > 0 else (">", ">=", "!="))
-        return column.is_not(None) if always else sa.false()
+        return "always" if always else "never", Operands()
     if value == math.floor(value):
-        return _COMPARE[comparator](column, int(value))
+        return comparator, Operands(int(value))
     if comparator in ("=", "!="):
-        return column.is_not(None) if comparator == "!=" else sa.false()
-    return column <= math.floor(value) if comparator in ("<", "<=") else column >= math.ceil(value)
+        return "always" if comparator == "!=" else "never", Operands()
+    return ("<=", Operands(math.floor(value))) if comparator in ("<", "<=") else (">=", Operands(math.ceil(value)))
+
+
+def whole_with(column: ColumnElement[Any], comparator: Whole, operands: Operands) -> Condition:
+    """As :func:`whole`, with an operand that is a value or a parameter."""
+    if comparator in ("always", "never"):
+        return column.is_not(None) if comparator == "always" else sa.false()
+    return compare(column, comparator, operands.value)
 
 
 def after(pairs: Sequence[tuple[ColumnElement[Any], bool, Any]]) -> Condition:
@@ -97,28 +183,25 @@ def from_(column: ColumnElement[Any], ascending: bool, value: Any) -> Condition:
     return condition
 
 
-def _prefix(column: ColumnElement[Any], comparator: str, pattern: str) -> list[Condition]:
+def _range(pattern: str) -> tuple[str | None, str | None]:
     """What a pattern says about the beginning of a text, as a range that an index can find."""
-    if comparator != "LIKE":
-        return []
     literal = pattern[: min((at for at in (pattern.find("%"), pattern.find("_")) if at >= 0), default=None)]
     literal = literal[:HEAD_LENGTH]
-    if not literal:
-        return []
-    bounds: list[Condition] = [column >= literal]
     beginning = literal.rstrip(_LAST)
-    if beginning:
-        bounds.append(column < beginning[:-1] + _next(beginning[-1]))
-    return bounds
+    return literal or None, beginning[:-1] + _next(beginning[-1]) if beginning else None
+
+
+def _within(column: ColumnElement[Any], operands: Operands) -> list[Condition]:
+    above = [] if operands.low is None else [column >= operands.low]
+    return above if operands.high is None else [*above, column < operands.high]
 
 
 def _next(character: str) -> str:
     return "\ue000" if character == "\ud7ff" else chr(ord(character) + 1)  # what lies between is no text
 
 
-def _like(column: ColumnElement[Any], comparator: str, pattern: str, postgresql: bool) -> Condition:
+def _like(column: ColumnElement[Any], comparator: str, pattern: Any, postgresql: bool) -> Condition:
     if postgresql:
         return column.ilike(pattern, escape="") if comparator == "ILIKE" else column.like(pattern, escape="")
-    if comparator == "ILIKE":
-        return column.op("LIKE", is_comparison=True)(pattern)  # SQLite's own passes over case
-    return column.op("GLOB", is_comparison=True)(pattern.translate(_GLOB))
+    # SQLite's LIKE passes over case, and its GLOB writes patterns in another way.
+    return column.op("LIKE" if comparator == "ILIKE" else "GLOB", is_comparison=True)(pattern)

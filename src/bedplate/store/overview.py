@@ -17,7 +17,6 @@ from bedplate.store.sql import Among, Repository, param, plain
 Logged = Literal["metric", "param", "tag"]
 
 _experiment, _lifecycle, _most = param("experiment_"), param("lifecycle_"), param("most_")
-_names: sa.BindParameter[Any] = sa.bindparam("names_", expanding=True)
 _TABLES: Mapping[Logged, sa.Table] = {"metric": latest_metrics, "param": params, "tag": tags}
 
 
@@ -60,13 +59,12 @@ _METRICS = Among(
         latest_metrics.c.is_nan,
         latest_metrics.c.timestamp,
         latest_metrics.c.step,
-    ).where(latest_metrics.c.key.in_(_names)),
+    ),
     latest_metrics.c.run,
+    latest_metrics.c.key,
 )
 _PAIRS = {
-    table.name: Among(
-        sa.select(table.c.run, table.c.key, table.c.value, table.c.rest).where(table.c.key.in_(_names)), table.c.run
-    )
+    table.name: Among(sa.select(table.c.run, table.c.key, table.c.value, table.c.rest), table.c.run, table.c.key)
     for table in (params, tags)
 }
 
@@ -110,12 +108,12 @@ class Overview(Repository):
 
     def metrics(self, keys: Iterable[int], names: Sequence[str]) -> Latest:
         """The latest values of these metrics of these runs."""
-        return latest_of(_METRICS.rows(self._connection, keys, names_=list(names))) if names else {}
+        return latest_of(_METRICS.rows(self._connection, keys, names)) if names else {}
 
     def params(self, keys: Iterable[int], names: Sequence[str]) -> Pairs:
         """The values of these params of these runs."""
-        return pairs(_PAIRS["params"].rows(self._connection, keys, names_=list(names))) if names else {}
+        return pairs(_PAIRS["params"].rows(self._connection, keys, names)) if names else {}
 
     def tags(self, keys: Iterable[int], names: Sequence[str]) -> Pairs:
         """The values of these tags of these runs."""
-        return pairs(_PAIRS["tags"].rows(self._connection, keys, names_=list(names))) if names else {}
+        return pairs(_PAIRS["tags"].rows(self._connection, keys, names)) if names else {}

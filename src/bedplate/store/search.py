@@ -11,25 +11,27 @@ what is left to order by.
 A page begins after the values of the row that the last one ended with, so the last page costs what the first one costs.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.sql.elements import ColumnElement
 
 from bedplate.store import datasets, matching
 from bedplate.store.experiments import Lifecycle
 from bedplate.store.filters import Clause, Order
 from bedplate.store.lacking import Lacking
-from bedplate.store.matching import Condition
+from bedplate.store.matching import Condition, Operands
 from bedplate.store.schema import runs
-from bedplate.store.sql import Repository, plain
+from bedplate.store.sql import Repository, Shapes, param
 from bedplate.store.walks import (
     ATTRIBUTES,
+    EXPERIMENT,
+    LIFECYCLE,
+    ONE,
     SAMPLE,
+    THERE,
     VALUES,
-    ZERO,
     Ahead,
     Key,
     Part,
@@ -38,7 +40,9 @@ from bedplate.store.walks import (
     Test,
     Walk,
     check,
+    marks,
     pairs_of,
+    position_values,
     sort_key,
     terms_of,
 )
@@ -59,7 +63,9 @@ _INDEXED = frozenset({"run_id", "run_name", "status", "start_time", "end_time"})
 _WALKED = frozenset({"run_name", "status", "start_time", "end_time"})
 _RUN_NAME_TAG = "mlflow.runName"
 _MORE_MEMORY = sa.text("SET LOCAL work_mem = '64MB'")
-_ONE: ColumnElement[int] = sa.literal_column("1")
+_LIMIT, _MOST, _END = param("limit_"), param("most_"), param("end_")
+_SKIPS = (0, param("stretch_"), param("tied_after_"))
+_statements = Shapes(1_000)
 
 
 class Search(Repository):
@@ -87,10 +93,10 @@ class Search(Repository):
         """
         terms = terms_of(orders)
         check(terms, after)
+        tests = [self._test(clause, number) for number, clause in enumerate(clauses)]
         parts = [Part(experiment, lifecycle) for experiment in dict.fromkeys(within) for lifecycle in lifecycles]
         found: list[tuple[Any, ...]] = []
         for part in parts:
-            tests = [self._test(clause, part) for clause in clauses]
             found += self._ordered(part, tests, terms, limit + 1, after)
         if len(parts) > 1:
             found.sort(key=lambda row: sort_key(terms, row[1:]))
@@ -101,10 +107,9 @@ class Search(Repository):
         self, part: Part, tests: list[Test], terms: list[Term], limit: int, after: Position | None
     ) -> list[tuple[Any, ...]]:
         """The first rows of a part: the key of a run, then rank and value of every term."""
-        alive = Test(_fact(runs.c.lifecycle == part.lifecycle), sa.select(runs.c.key).where(part.there))
         most = max(FEW, FEW_PAGES * limit)
-        counts = self._counts([alive, *tests], most + 1)
-        fewest = min((alive, *tests), key=lambda test: counts.get(test, most + 1))
+        counts = self._counts(part, [_ALIVE, *tests], most + 1)
+        fewest = min((_ALIVE, *tests), key=lambda test: counts.get(test, most + 1))
         least = counts.get(fewest, most + 1)
         if least == 0:
             return []
@@ -112,15 +117,15 @@ class Search(Repository):
         if least <= most or (first.kind == "attribute" and first.key not in _WALKED):
             if least > most:
                 return self._gather(part, None, tests, terms, limit, after)
-            return self._gather(part, fewest, [alive, *tests], terms, limit, after)
+            return self._gather(part, fewest, [_ALIVE, *tests], terms, limit, after)
         rows: list[tuple[Any, ...]] = []
-        for rank, walk in self._walks(part, first, rest, tests):
-            if after is None or after[0] <= rank:
-                begin = after if after is not None and after[0] == rank else None
-                rows += self._follow(part, tests, rank, walk, rest, limit - len(rows), begin)
+        for walk in self._walks(part, first, rest, tests):
+            if after is None or after[0] <= walk.rank:
+                begin = after if after is not None and after[0] == walk.rank else None
+                rows += self._follow(part, tests, walk, rest, limit - len(rows), begin)
             if len(rows) >= limit:
                 return rows
-        if first.rank is not None:
+        if first.ranked:
             lacking = self._lacking(part, first, tests)
             if lacking is not None:
                 begin = after[2:] if after is not None and after[0] == 2 else None
@@ -138,95 +143,65 @@ class Search(Repository):
         after: Position | None,
     ) -> list[tuple[Any, ...]]:
         """Sort what one test finds, or all there is."""
-        source: Any = runs
-        for term in terms:
-            source = term.joined(source)
-        if fewest is None or fewest.found is None:
-            conditions = [part.there, *self._sets(runs.c.key, tests)]
-        else:
-            conditions = [test.asked(runs.c.key) for test in tests if test is not fewest]
-            if self._postgresql:
-                # An array, as the planner takes an IN for a join and may read all runs for it.
-                conditions.append(runs.c.key == sa.any_(sa.func.array(fewest.found.scalar_subquery())))
-            else:
-                conditions.append(runs.c.key.in_(fewest.found))
-        if after is not None:
-            conditions.append(matching.after(pairs_of(terms, after)))
-        statement = sa.select(runs.c.key, *(column for term in terms for column in term.columns()))
-        by = [column for term in terms for column in term.by()]
-        return self._rows(statement.select_from(source).where(*conditions).order_by(*by).limit(limit))
+        others = [test for test in tests if test is not fewest]
+        sets = self._sets(part, others) if fewest is None else frozenset[Test]()
+        ranks = None if after is None else after[::2]
 
-    def _walks(self, part: Part, first: Term, rest: list[Term], tests: list[Test]) -> Iterator[tuple[int, Walk]]:
-        """The walks that together pass in order all runs that have a value, each with the rank of the value."""
-        if first.table is None:
+        def build() -> sa.Select[Any]:
             source: Any = runs
-            for term in rest:
+            for term in terms:
                 source = term.joined(source)
+            conditions = self._by_sets(runs.c.key, others, sets)
+            if fewest is None or fewest.found is None:
+                conditions.append(THERE)
+            elif self._postgresql:
+                # An array, as the planner takes an IN for a join and may read all runs for it.
+                conditions.append(runs.c.key == sa.any_(sa.func.array(fewest.found().scalar_subquery())))
+            else:
+                conditions.append(runs.c.key.in_(fewest.found()))
+            if ranks is not None:
+                conditions.append(matching.after(pairs_of(terms, ranks)))
+            statement = sa.select(runs.c.key, *(column for term in terms for column in term.columns()))
+            by = [column for term in terms for column in term.by()]
+            return statement.select_from(source).where(*conditions).order_by(*by).limit(_LIMIT)
 
-            def same(value: Any) -> Test:
-                return Test(_fact(first.value == value), sa.select(runs.c.key).where(part.there, first.value == value))
+        shape = "gather", fewest and fewest.shape, _shapes(others), _told(others, sets), _shapes(terms), ranks
+        values = part.values | _values(tests) | _values(terms) | position_values(terms, after)
+        return self._ask(shape, build, values | {_LIMIT.key: limit})
 
-            yield (
-                0,
-                Walk(
-                    along=runs,
-                    source=source,
-                    key=runs.c.key,
-                    within=[part.there] if first.rank is None else [part.there, first.value.is_not(None)],
-                    lead=first,
-                    rest=rest,
-                    columns=[ZERO, first.value, *(column for term in rest for column in term.columns())],
-                    tests=tests,
-                    tie=same,
-                ),
-            )
+    def _walks(self, part: Part, first: Term, rest: list[Term], tests: list[Test]) -> Iterator[Walk]:
+        """The walks that together pass in order all runs that have a value."""
+        values = part.values | _values([first, *rest])
+        if first.kind == "attribute":
+            yield Walk(first=first, following=tuple(rest), rank=0, tests=tuple(tests), values=values)
             return
-        table = first.table.c
-        rest_here = [term.starting(table.started) for term in rest]
-        source = first.table.join(runs, runs.c.key == table.run)
-        for term in rest_here:
-            source = term.joined(source)
-        here = [test for test in tests if test.of == (first.kind, first.key) and test.on is not None]
-        within = [table.experiment == part.experiment, table.key == first.key]
-        within += [test.on(first.table) for test in here if test.on is not None]
-        left = [Test(_fact(runs.c.lifecycle == part.lifecycle)), *(test for test in tests if test not in here)]
+        here = tuple(test for test in tests if test.of == (first.kind, first.key) and test.on is not None)
+        left = (_OF_STAGE, *(test for test in tests if test not in here))
+        values |= _values(here)
         for rank in (0, 1) if first.kind == "metric" else (0,):
-            marks = _marks(first, first.table, rank)
-            yield (
-                rank,
-                Walk(
-                    along=first.table,
-                    source=source,
-                    key=table.run,
-                    within=[*within, *marks],
-                    lead=first,
-                    rest=rest_here,
-                    columns=[(ZERO, _ONE)[rank], table.value, *(column for term in rest for column in term.columns())],
-                    tests=left,
-                    tie=partial(self._tie, part, first, rank),
-                ),
-            )
+            yield Walk(first=first, following=tuple(rest), rank=rank, tests=left, here=here, values=values)
 
     def _lacking(self, part: Part, first: Term, tests: list[Test]) -> Test | None:
         """The test that a run has no value for a key; None if every run that passes the others has one."""
-        if first.table is None:
-            lacking = first.value.is_(None)
-            return Test(_fact(lacking), sa.select(runs.c.key).where(part.there, lacking))
+        shape = len(tests), "lacking", first.shape
+        if first.kind == "attribute":
+            return _of_run((*shape, "attribute"), {}, lambda: ATTRIBUTES[first.key].is_(None))
         if any(test.of == (first.kind, first.key) for test in tests):
             return None
         table = VALUES[first.kind]
-        asked = self._has(table, table.c.key == first.key, there=False)
         few = Lacking(self._connection).runs(part.experiment, table, first.key)
+        name = f"lacking_{len(tests)}_"
         if few is None:
-            return Test(asked)
-        keys = matching.among(runs.c.key, few, postgresql=self._postgresql)
-        return Test(_fact(keys), sa.select(runs.c.key).where(part.there, keys)) if few else None
+            asked = self._has(table, lambda: [table.c.key == param(name)], there=False)
+            return Test((*shape, "asked"), {name: first.key}, asked)
+        keys = matching.listed(few, postgresql=self._postgresql)
+        so = partial(matching.among, runs.c.key, param(name), postgresql=self._postgresql)
+        return _of_run((*shape, "few"), {name: keys}, so) if few else None
 
     def _follow(
         self,
         part: Part,
         tests: list[Test],
-        rank: int,
         walk: Walk,
         rest: list[Term],
         limit: int,
@@ -242,36 +217,32 @@ class Search(Repository):
             if value is None:
                 return rows
             if ahead.further is None or ahead.further != value:
-                return rows + self._scan(walk, left, ahead)
+                return rows + self._scan(part, walk, left, ahead)
             begin = position if position is not None and position[1] == value else None
             if whole.goes_on:
                 tied = whole.at(value).after(begin)
-                rows += self._scan(tied, left, self._look_ahead(tied, left))
+                rows += self._scan(part, tied, left, self._look_ahead(tied, left))
             else:
                 after = None if begin is None else begin[2:]
-                found = self._ordered(part, [*tests, whole.tie(value)], rest, left, after)
-                rows += [(row[0], rank, value, *row[1:]) for row in found]
+                tie = self._tie(whole.first, whole.rank, value, len(tests))
+                found = self._ordered(part, [*tests, tie], rest, left, after)
+                rows += [(row[0], whole.rank, value, *row[1:]) for row in found]
             if len(rows) >= limit:
                 return rows
             walk = whole.beyond(value)
 
-    def _scan(self, walk: Walk, limit: int, ahead: "Ahead") -> list[tuple[Any, ...]]:
+    def _scan(self, part: Part, walk: Walk, limit: int, ahead: Ahead) -> list[tuple[Any, ...]]:
         """The first rows of a walk: each run is asked while that promises enough, then tests are made sets."""
         if not ahead.tests:
-            return self._rows(walk.statement([test.asked(walk.key) for test in walk.tests], limit))
+            return self._along(walk, limit, ("each",), lambda: [test.asked(walk.key) for test in walk.tests])
         rows: list[tuple[Any, ...]] = []
-        lead = walk.lead or walk.rest[0]
         passed, stretch, end = 0, STRETCH * limit, ahead.end
         if end is not None and ahead.needed(limit) > stretch:
             stretch = min(ahead.needed(limit) * 3 // 2, STRETCHES * limit)
-            (end,) = self._look(walk, stretch)
+            end = self._look(walk, stretch)
         while True:
-            asked = self._asked(walk, ahead, stretch)
-            if end is None:
-                return rows + self._rows(walk.statement(asked, limit - len(rows)))
-            within = matching.from_(lead.value, not lead.ascending, end)
-            rows += self._rows(walk.statement([within, *asked], limit - len(rows)))
-            if len(rows) >= limit:
+            rows += self._asking(walk, ahead, stretch, end, limit - len(rows))
+            if end is None or len(rows) >= limit:
                 return rows
             walk = walk.beyond(end)
             passed += stretch
@@ -279,102 +250,180 @@ class Search(Repository):
             if passed + expected >= STRETCHES * limit:
                 break
             stretch = expected + expected // 2  # they come unevenly
-            (end,) = self._look(walk, stretch)
-        sets = self._sets(walk.key, walk.tests)
-        return rows + self._rows(walk.statement(sets, limit - len(rows)))
+            end = self._look(walk, stretch)
+        sets = self._sets(part, walk.tests)
+        shape = "sets", _told(walk.tests, sets)
+        return rows + self._along(walk, limit - len(rows), shape, lambda: self._by_sets(walk.key, walk.tests, sets))
 
-    def _asked(self, walk: Walk, ahead: "Ahead", stretch: int) -> list[Condition]:
-        """The tests as they are asked of so many runs, those that let the fewest through first."""
+    def _asking(self, walk: Walk, ahead: Ahead, stretch: int, end: Any, limit: int) -> list[tuple[Any, ...]]:
+        """The first rows of a stretch that ends with a value, or with the walk, each run asked: what lets the fewest
+        through first."""
         rarest, *others = ahead.tests
-        if not (self._postgresql and stretch >= LOOKED_UP) or (rarest.of_run and walk.along is runs):
-            unfound = [test for test in walk.tests if test.found is None]
-            return [test.asked(walk.key) for test in [*ahead.tests, *unfound]]
-        # So written, it is looked up first: PostgreSQL takes it for what costs most.
-        there = _looked_up(rarest, walk.key, BOUND * stretch)
-        then = [test.asked(walk.key) for test in others if not test.of_run]
-        last = [test.asked(walk.key) for test in walk.tests if test.of_run or test.found is None]
-        return [sa.case((there, sa.and_(sa.true(), *then)), else_=sa.false()), *last]
+        looked_up = self._postgresql and stretch >= LOOKED_UP and not (rarest.of_run and walk.along_runs)
+        bound = BOUND * stretch
 
-    def _look_ahead(self, walk: Walk, limit: int) -> "Ahead":
+        def build() -> list[Condition]:
+            lead = walk.by
+            within = [] if end is None else [matching.from_(lead.value, not lead.ascending, _END)]
+            if not looked_up:
+                unfound = [test for test in walk.tests if test.found is None]
+                return [*within, *(test.asked(walk.key) for test in [*ahead.tests, *unfound])]
+            # So written, it is looked up first: PostgreSQL takes it for what costs most.
+            there = _looked_up(rarest, walk.key)
+            then = [test.asked(walk.key) for test in others if not test.of_run]
+            last = [test.asked(walk.key) for test in walk.tests if test.of_run or test.found is None]
+            return [*within, sa.case((there, sa.and_(sa.true(), *then)), else_=sa.false()), *last]
+
+        shape = "asking", looked_up, end is None, _shapes(ahead.tests)
+        return self._along(walk, limit, shape, build, {_END.key: end, "bound_": bound, _MOST.key: bound + 1})
+
+    def _along(
+        self,
+        walk: Walk,
+        limit: int,
+        shape: tuple[Any, ...],
+        conditions: Callable[[], list[Condition]],
+        more: dict[str, Any] | None = None,
+    ) -> list[tuple[Any, ...]]:
+        """The first rows of a walk that meet conditions."""
+        values = walk.values | _values(walk.tests) | {_LIMIT.key: limit} | (more or {})
+        shape = "along", walk.shape, _shapes(walk.tests), *shape
+        return self._ask(shape, lambda: walk.statement(conditions(), _LIMIT), values)
+
+    def _look_ahead(self, walk: Walk, limit: int) -> Ahead:
         """What lies along the index, and on PostgreSQL how many of the first runs pass each test."""
         finding = [test for test in walk.tests if test.found is not None]
-        values = [walk.ahead(skip).scalar_subquery() for skip in (0, STRETCH * limit, TIED)]
-        if not (finding and self._postgresql):
-            value, end, further = self._connection.execute(sa.select(*values)).one()
+        sampled = finding if self._postgresql else []
+
+        def build() -> sa.Select[Any]:
+            values = [walk.ahead(skip).scalar_subquery() for skip in _SKIPS]
+            if not sampled:
+                return sa.select(*values)
+            first = walk.sample(SAMPLE, sampled).subquery()
+            passing = [sa.func.count(sa.case((column, 1))) for column in first.c]
+            return sa.select(*values, *passing).select_from(first)
+
+        values = walk.values | _values(sampled) | {"stretch_": STRETCH * limit, "tied_after_": TIED}
+        (row,) = self._ask(("ahead", walk.shape, _shapes(sampled)), build, values)
+        value, end, further, *counts = row
+        if not sampled:
             return Ahead(value, end, further, finding, [])
-        first = walk.first(SAMPLE, [test.asked(walk.key) for test in finding]).subquery()
-        passing = [sa.func.count(sa.case((column, 1))) for column in first.c]
-        looked = sa.select(*values, *passing).select_from(first)
-        value, end, further, *counts = self._connection.execute(looked).one()
         tests = sorted(zip(counts, finding, strict=True), key=lambda each: each[0])
         return Ahead(value, end, further, [test for _, test in tests], [count for count, _ in tests])
 
-    def _look(self, walk: Walk, *skips: int) -> tuple[Any, ...]:
-        """The values after so many rows along the index."""
-        ahead = sa.select(*(walk.ahead(skip).scalar_subquery() for skip in skips))
-        return tuple(self._connection.execute(ahead).one())
+    def _look(self, walk: Walk, skip: int) -> Any:
+        """The value after so many rows along the index; None if there are not so many."""
+        values = walk.values | {"stretch_": skip}
+        rows = self._ask(("look", walk.shape), lambda: walk.ahead(_SKIPS[1]), values)
+        return rows[0][0] if rows else None
 
-    def _sets(self, key: Key, tests: Sequence[Test]) -> list[Condition]:
-        """The tests by what each finds in its index, where that makes a set to look in quickly enough."""
+    def _sets(self, part: Part, tests: Sequence[Test]) -> frozenset[Test]:
+        """Those of the tests for which what each finds in its index makes a set to look in quickly enough."""
+        finding = [test for test in tests if test.found is not None]
         if self._postgresql:
             self._connection.execute(_MORE_MEMORY)
-            # So written, it is a set to look in, not a join to be planned.
-            return [test.asked(key) if test.found is None else key.in_(test.found).is_(True) for test in tests]
-        counts = self._counts(tests, SET + 1)
-        # So written, it does not choose the index.
-        return [
-            test.asked(key) if test.found is None or counts[test] > SET else (key + 0).in_(test.found) for test in tests
-        ]
+            return frozenset(finding)
+        counts = self._counts(part, finding, SET + 1)
+        return frozenset(test for test in finding if counts[test] <= SET)
 
-    def _test(self, clause: Clause, part: Part) -> Test:
+    def _by_sets(self, key: Key, tests: Sequence[Test], sets: frozenset[Test]) -> list[Condition]:
+        """The tests, some of them by what they find."""
+        conditions: list[Condition] = []
+        for test in tests:
+            if test not in sets or test.found is None:
+                conditions.append(test.asked(key))
+            elif self._postgresql:  # so written, it is a set to look in, not a join to be planned
+                conditions.append(key.in_(test.found()).is_(True))
+            else:  # so written, it does not choose the index
+                conditions.append((key + 0).in_(test.found()))
+        return conditions
+
+    def _test(self, clause: Clause, number: int) -> Test:
         kind, key, comparator, value = clause.kind, clause.key, clause.comparator, clause.value
         if kind == "attribute" and key == "run_name":
-            return self._test(Clause("tag", _RUN_NAME_TAG, comparator, value), part)
+            return self._test(Clause("tag", _RUN_NAME_TAG, comparator, value), number)
+        prefix = f"test_{number}_"
         if kind == "attribute":
-            column = ATTRIBUTES[key]
-            if isinstance(value, int | float):
-                so = matching.whole(column, comparator, value)
-            else:
-                so = matching.text(column, comparator, value, postgresql=self._postgresql)
-            found = sa.select(runs.c.key).where(part.there, so) if key in _INDEXED else None
-            return Test(_fact(so), found, of_run=True)
+            return self._attribute(clause, prefix)
         if kind == "dataset":
-            read = partial(datasets.was_read, clause, postgresql=self._postgresql)
-            return Test(read, datasets.readers(clause, part.experiment, postgresql=self._postgresql))
-        table = VALUES[kind]
-        named = table.c.key == key
-        found = sa.select(table.c.run).where(table.c.experiment == part.experiment, named)
+            operands = matching.text_operands(comparator, value, postgresql=self._postgresql)
+            told = key, comparator, operands.named(prefix)
+            read = partial(datasets.was_read, *told, postgresql=self._postgresql)
+            readers = partial(datasets.readers, *told, EXPERIMENT, postgresql=self._postgresql)
+            return Test((prefix, kind, key, comparator, operands.shape), operands.bound(prefix), read, readers)
+        table, name = VALUES[kind], f"{prefix}key_"
+        shape, values = (prefix, kind, comparator), {name: key}
+
+        def named() -> list[Condition]:
+            return [table.c.key == param(name)]
+
+        def found(*conditions: Condition) -> sa.Select[Any]:
+            return sa.select(table.c.run).where(table.c.experiment == EXPERIMENT, *named(), *conditions)
+
         if comparator == "IS NULL":
-            return Test(self._has(table, named, there=False))
+            return Test(shape, values, self._has(table, named, there=False))
         if comparator == "IS NOT NULL":
-            return Test(self._has(table, named), found, of=(kind, key), on=lambda _: sa.true())
+            return Test(shape, values, self._has(table, named), found, of=(kind, key), on=lambda _: sa.true())
+        operands = (
+            Operands(float(value))  # type: ignore[arg-type]
+            if kind == "metric"
+            else matching.long_text_operands(comparator, str(value), postgresql=self._postgresql)
+        )
 
-        def on(values: Any) -> Condition:
-            if kind == "param" or kind == "tag":
-                return matching.long_text(values, comparator, str(value), postgresql=self._postgresql)
-            assert isinstance(value, int | float)
-            compared = matching.real(values.c.value, comparator, value)
+        def on(rows: Any) -> Condition:
+            given = operands.named(prefix)
+            if kind != "metric":
+                return matching.long_text_with(rows, comparator, given, postgresql=self._postgresql)
+            compared = matching.compare(rows.c.value, comparator, given.value)
             # NaN is stored as 0, and equals nothing.
-            return sa.or_(compared, values.c.is_nan) if comparator == "!=" else sa.and_(compared, ~values.c.is_nan)
+            return sa.or_(compared, rows.c.is_nan) if comparator == "!=" else sa.and_(compared, ~rows.c.is_nan)
 
-        asked = self._has(table, named, on(table))
-        if comparator in ("LIKE", "ILIKE"):
-            parts = matching.patterns(table, comparator, str(value), postgresql=self._postgresql)
-            return Test(asked, sa.union_all(*(found.where(part) for part in parts)), of=(kind, key), on=on)
-        return Test(asked, found.where(on(table)), of=(kind, key), on=on)
+        def matching_runs() -> Any:
+            if comparator not in ("LIKE", "ILIKE"):
+                return found(on(table))
+            parts = matching.patterns(table, comparator, operands.named(prefix), postgresql=self._postgresql)
+            return sa.union_all(*(found(part) for part in parts))
 
-    def _tie(self, part: Part, term: Term, rank: int, value: Any) -> Test:
+        asked = self._has(table, lambda: [*named(), on(table)])
+        values |= operands.bound(prefix)
+        return Test((*shape, operands.shape), values, asked, matching_runs, of=(kind, key), on=on)
+
+    def _attribute(self, clause: Clause, prefix: str) -> Test:
+        column, comparator, value = ATTRIBUTES[clause.key], clause.comparator, clause.value
+        if isinstance(value, int | float):
+            whole, operands = matching.whole_operands(comparator, value)
+            so = partial(matching.whole_with, column, whole, operands.named(prefix))
+            shape: tuple[Any, ...] = (prefix, clause.key, whole, operands.shape)
+        else:
+            operands = matching.text_operands(comparator, value, postgresql=self._postgresql)
+            given = operands.named(prefix)
+            so = partial(matching.text_with, column, comparator, given, postgresql=self._postgresql)
+            shape = prefix, clause.key, comparator, operands.shape
+        return _of_run(shape, operands.bound(prefix), so, found=clause.key in _INDEXED)
+
+    def _tie(self, term: Term, rank: int, value: Any, number: int) -> Test:
         """The test that a run has just this value for the key of a term."""
+        name, key = f"tie_{number}_", f"tied_key_{number}_"
+        shape = number, "tie", term.shape, rank
+        if term.kind == "attribute":
+            return _of_run(shape, {name: value}, lambda: ATTRIBUTES[term.key] == param(name))
         table = VALUES[term.kind]
-        same = [table.c.key == term.key, table.c.value == value, *_marks(term, table, rank)]
-        asked = self._has(table, *same)
-        return Test(asked, sa.select(table.c.run).where(table.c.experiment == part.experiment, *same))
 
-    def _has(self, table: sa.Table, *conditions: Condition, there: bool = True) -> Callable[[Key], Condition]:
+        def same() -> list[Condition]:
+            return [table.c.key == param(key), table.c.value == param(name), *marks(table, rank)]
+
+        def found() -> sa.Select[Any]:
+            return sa.select(table.c.run).where(table.c.experiment == EXPERIMENT, *same())
+
+        return Test(shape, {name: value, key: term.key}, self._has(table, same), found)
+
+    def _has(
+        self, table: sa.Table, conditions: Callable[[], list[Condition]], there: bool = True
+    ) -> Callable[[Key], Condition]:
         """Whether the run at hand has a row in this table that meets the conditions."""
 
         def asked(key: Key) -> Condition:
-            found = sa.select(_ONE).where(table.c.run == key, *conditions).correlate_except(table)
+            found = sa.select(ONE).where(table.c.run == key, *conditions()).correlate_except(table)
             if not self._postgresql:
                 return found.exists() if there else ~found.exists()
             # So written, what is found in no index is asked for each run or looked up in a set, where it might become
@@ -383,36 +432,61 @@ class Search(Repository):
 
         return asked
 
-    def _counts(self, tests: Sequence[Test], most: int) -> dict[Test, int]:
+    def _counts(self, part: Part, tests: Sequence[Test], most: int) -> dict[Test, int]:
         """How many runs each of the tests finds that can, counted up to ``most``."""
         finding = [test for test in tests if test.found is not None]
-        counted = [sa.select(sa.func.count()).select_from(_limited(test, most)) for test in finding]
-        if not counted:
+        if not finding:
             return {}
-        row = self._connection.execute(sa.select(*(each.scalar_subquery() for each in counted))).one()
+
+        def build() -> sa.Select[Any]:
+            counted = [sa.select(sa.func.count()).select_from(_limited(test)) for test in finding]
+            return sa.select(*(each.scalar_subquery() for each in counted))
+
+        values = part.values | _values(finding) | {_MOST.key: most}
+        (row,) = self._ask(("counts", _shapes(finding)), build, values)
         return dict(zip(finding, row, strict=True))
 
-    def _rows(self, statement: sa.Select[Any]) -> list[tuple[Any, ...]]:
-        return plain(self._connection.execute(statement))
+    def _ask(
+        self, shape: tuple[Any, ...], build: Callable[[], sa.Select[Any]], values: dict[str, Any]
+    ) -> list[tuple[Any, ...]]:
+        """What the statement of a shape finds. It is built for the first question of the shape."""
+        return _statements.on(self._connection, shape, build).rows(self._connection, values)
 
 
-def _looked_up(test: Test, key: Key, bound: int) -> Condition:
-    """A test by what it finds in its index, if that is no more than ``bound``; else it is asked, now or of the run."""
-    few = _limited(test, bound + 1)
+def _looked_up(test: Test, key: Key) -> Condition:
+    """A test by what it finds in its index, if that is no more than a bound; else it is asked, now or of the run."""
+    few = _limited(test)
     number = sa.select(sa.func.count()).select_from(few).scalar_subquery()
     there = key.in_(sa.select(*few.c)).is_(True)
-    return sa.case((number <= bound, there), else_=sa.true() if test.of_run else test.asked(key))
+    return sa.case((number <= param("bound_"), there), else_=sa.true() if test.of_run else test.asked(key))
 
 
-def _fact(condition: Condition) -> Callable[[Key], Condition]:
+def _of_run(
+    shape: tuple[Any, ...], values: dict[str, Any], condition: Callable[[], Condition], *, found: bool = True
+) -> Test:
     """What the row of the run itself tells, whichever column its key is in."""
-    return lambda _: condition
+    there = (lambda: sa.select(runs.c.key).where(THERE, condition())) if found else None
+    return Test(shape, values, lambda _: condition(), there, of_run=True)
 
 
-def _marks(term: Term, table: Any, rank: int) -> list[Condition]:
-    return [table.c.is_nan == (sa.true() if rank else sa.false())] if term.kind == "metric" else []
-
-
-def _limited(test: Test, most: int) -> sa.FromClause:
+def _limited(test: Test) -> sa.FromClause:
     assert test.found is not None
-    return test.found.limit(most).cte()
+    return test.found().limit(_MOST).cte()
+
+
+def _values(holders: Iterable[Test | Term]) -> dict[str, Any]:
+    """What tests or terms bind."""
+    return {name: value for holder in holders for name, value in holder.values.items()}
+
+
+def _shapes(holders: Iterable[Test | Term]) -> tuple[Any, ...]:
+    return tuple(holder.shape for holder in holders)
+
+
+def _told(tests: Sequence[Test], sets: frozenset[Test]) -> tuple[bool, ...]:
+    """Which of the tests are sets."""
+    return tuple(test in sets for test in tests)
+
+
+_ALIVE = Test(("alive",), {}, lambda _: runs.c.lifecycle == LIFECYCLE, lambda: sa.select(runs.c.key).where(THERE))
+_OF_STAGE = Test(("stage",), {}, lambda _: runs.c.lifecycle == LIFECYCLE)

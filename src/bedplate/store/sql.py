@@ -2,8 +2,9 @@
 
 import importlib
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Generic, TypeVar
+import threading
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 import sqlalchemy as sa
@@ -107,40 +108,80 @@ def _upsert(statement: Any, table: sa.Table, update: tuple[str, ...], when: Set 
     )
 
 
+class Form(NamedTuple):
+    """A statement as the driver takes it: the text, its parameters in order, and what the statement itself binds."""
+
+    text: str
+    order: tuple[str, ...]
+    constants: dict[str, Any]
+
+    @classmethod
+    def of(cls, dialect: sa.Dialect, statement: "sa.UpdateBase | sa.Select[Any]") -> "Form":
+        """The form of a statement for a database."""
+        made = compiled(dialect, statement)
+        constants = {name: value for name, value in made.params.items() if value is not None}
+        return cls(str(made), tuple(made.positiontup or ()), constants)
+
+    def run(self, connection: sa.Connection, values: dict[str, Any]) -> int:
+        """Run it with these values bound, and return how many rows it changed."""
+        if connection.dialect.name == "postgresql":
+            return connection.exec_driver_sql(self.text, self._bound(values)).rowcount
+        cursor = driver(connection).execute(self.text, self._bound(values))
+        cursor.close()
+        return cursor.rowcount
+
+    def rows(self, connection: sa.Connection, values: dict[str, Any]) -> list[tuple[Any, ...]]:
+        """Run it with these values bound; what it finds or returns, as the driver gives it."""
+        if connection.dialect.name == "postgresql":
+            return plain(connection.exec_driver_sql(self.text, self._bound(values)))
+        cursor = driver(connection).execute(self.text, self._bound(values))
+        rows = cursor.fetchall()
+        cursor.close()
+        return rows
+
+    def _bound(self, values: dict[str, Any]) -> tuple[Any, ...]:
+        values = {**values, **self.constants}
+        return tuple([values[name] for name in self.order])
+
+
 class Direct:
     """A statement that goes to the driver as it is, for those that run thousands of times a second."""
 
     def __init__(self, statement: "sa.UpdateBase | sa.Select[Any]") -> None:
-        self._form = PerDialect(lambda dialect: _form(compiled(dialect, statement)))
+        self._form = PerDialect(lambda dialect: Form.of(dialect, statement))
 
     def run(self, connection: sa.Connection, **values: Any) -> int:
         """Run it with these values bound, and return how many rows it changed."""
-        if connection.dialect.name == "postgresql":
-            return connection.exec_driver_sql(*self._bound(connection, values)).rowcount
-        cursor = driver(connection).execute(*self._bound(connection, values))
-        cursor.close()
-        return cursor.rowcount
+        return self._form.on(connection).run(connection, values)
 
     def first(self, connection: sa.Connection, **values: Any) -> tuple[Any, ...] | None:
         """Run it with these values bound; the first row of what it finds or returns, as the driver gives it."""
-        if connection.dialect.name == "postgresql":
-            rows = plain(connection.exec_driver_sql(*self._bound(connection, values)))
-            return rows[0] if rows else None
-        cursor = driver(connection).execute(*self._bound(connection, values))
-        row: tuple[Any, ...] | None = cursor.fetchone()
-        cursor.close()
-        return row
-
-    def _bound(self, connection: sa.Connection, values: dict[str, Any]) -> tuple[str, tuple[Any, ...]]:
-        text, order, constants = self._form.on(connection)
-        values |= constants
-        return text, tuple([values[name] for name in order])
+        rows = self._form.on(connection).rows(connection, values)
+        return rows[0] if rows else None
 
 
-def _form(made: Any) -> tuple[str, tuple[str, ...], dict[str, Any]]:
-    """The text, its parameters in order, and those whose values the statement holds itself."""
-    constants = {name: value for name, value in made.params.items() if value is not None}
-    return str(made), tuple(made.positiontup or ()), constants
+class Shapes:
+    """Statements that follow from what is asked, as text: each is built when a question of its shape is first asked.
+
+    Building one takes longer than running it, and the text is the same whatever values are bound.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._forms: dict[Hashable, Form] = {}
+        self._lock = threading.Lock()
+
+    def on(self, connection: sa.Connection, shape: Hashable, build: Callable[[], "sa.Select[Any]"]) -> Form:
+        """The statement of a shape for the database of this connection."""
+        named = connection.dialect.name, shape
+        form = self._forms.get(named)
+        if form is None:
+            form = Form.of(connection.dialect, build())
+            with self._lock:
+                if len(self._forms) >= self._most:
+                    del self._forms[next(iter(self._forms))]
+                self._forms[named] = form
+        return form
 
 
 def driver(connection: sa.Connection) -> sqlite3.Connection:
@@ -151,22 +192,42 @@ def driver(connection: sa.Connection) -> sqlite3.Connection:
 
 
 class Among:
-    """A query for the rows of many keys, which are bound as one value, however many they are."""
+    """A query for the rows of many keys, and of some ``names`` where it has a column for them.
 
-    def __init__(self, statement: "sa.Select[Any]", column: sa.Column[int]) -> None:
-        listed = sa.func.json_each(param("keys_")).table_valued("value")
-        self._sqlite = statement.where(column.in_(sa.select(listed.c.value)))
-        # As text: psycopg looks at each element of a list.
-        self._postgresql = statement.where(column == sa.any_(sa.cast(param("keys_"), sa.ARRAY(sa.BigInteger))))
+    Keys are bound as one value, however many they are, and so are names.
+    """
 
-    def rows(self, connection: sa.Connection, keys: Iterable[int], **values: Any) -> list[tuple[Any, ...]]:
+    def __init__(
+        self, statement: "sa.Select[Any]", column: sa.Column[int], names: sa.Column[str] | None = None
+    ) -> None:
+        def made(dialect: sa.Dialect) -> Form:
+            found = statement.where(_listed(dialect, column, param("keys_"), sa.BigInteger()))
+            if names is not None:
+                found = found.where(_listed(dialect, names, param("names_"), sa.Text()))
+            return Form.of(dialect, found)
+
+        self._form = PerDialect(made)
+
+    def rows(
+        self, connection: sa.Connection, keys: Iterable[int], names: Sequence[str] = (), **values: Any
+    ) -> list[tuple[Any, ...]]:
         """What the query finds for these keys, as plain tuples."""
         keys = list(keys)
         if not keys:
             return []
+        listed = ",".join(map(str, keys))
         if connection.dialect.name == "postgresql":
-            return plain(connection.execute(self._postgresql, {"keys_": f"{{{','.join(map(str, keys))}}}", **values}))
-        return plain(connection.execute(self._sqlite, {"keys_": dump(keys), **values}))
+            # As text: psycopg looks at each element of a list.
+            values |= {"keys_": f"{{{listed}}}", "names_": list(names)}
+        else:
+            values |= {"keys_": f"[{listed}]", "names_": dump(list(names)) if names else "[]"}
+        return self._form.on(connection).rows(connection, values)
+
+
+def _listed(dialect: sa.Dialect, column: sa.Column[Any], values: Any, kind: Any) -> sa.ColumnElement[bool]:
+    if dialect.name == "postgresql":
+        return column == sa.any_(sa.cast(values, sa.ARRAY(kind)))
+    return column.in_(sa.select(sa.func.json_each(values).table_valued("value").c.value))
 
 
 def plain(result: sa.CursorResult[Any]) -> list[tuple[Any, ...]]:
