@@ -4,6 +4,9 @@ import os
 import subprocess
 import sys
 
+import pytest
+
+from bedplate.cli.root import execute
 from bedplate.cli.surface import commands
 
 SURFACE = """
@@ -107,6 +110,19 @@ def test_every_command_and_option_has_help():
     for command in commands():
         assert command.help, command.name
         assert all(option.help for option in command.options), command.name
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        ("trace", "argument 'PREDICTION_ID'"), ("user add", "argument 'NAME'"), ("models alias churn", "argument 'ALIAS'"),
+        ("waive retail", "argument 'GATE'"), ("quota set retail", "argument 'NAME'"), ("models live", "argument 'NAME'"),
+    ],
+)  # fmt: skip
+def test_what_is_missing_on_the_command_line_is_named(capsys, given, missing):
+    assert execute(given.split()) == 2
+
+    assert f"Missing {missing}" in capsys.readouterr().err
 
 
 def test_help_loads_next_to_nothing():

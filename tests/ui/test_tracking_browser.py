@@ -56,6 +56,29 @@ def test_pages_fit_and_are_quiet(page, served):
     all_fit(page, served.address, everywhere(served), drawn)
 
 
+def test_addresses_that_clients_print_lead_to_the_same_things_here(page, served):
+    known = served.known
+    run = f"/runs/{known['best']}"
+    experiment = f"/experiments/{known['experiment']}"
+    for printed, here in (
+        (f"#{experiment}", experiment),
+        (f"#{experiment}{run}", run),
+        (f"#{experiment}{run}/artifacts", run),
+        (f"#{experiment}{run}?workspace=default", f"{run}?workspace=default"),
+        (f"#{experiment}/models/{known['forest']}", f"/logged-models/{known['forest']}"),
+        ("#/models/churn-classifier/versions/2", "/models/churn-classifier/versions/2"),
+        ("#/models/churn-classifier", "/models/churn-classifier"),
+    ):
+        page.goto(f"{served.address}/")
+        page.goto(f"{served.address}/{printed}")
+        page.wait_for_url(served.address + here)
+        expect(page.locator("main h1")).to_have_count(1)
+    for stays in ("#/experiments/x", "#//elsewhere.example/", "#/prompts", "#main"):
+        page.goto(f"{served.address}/models")
+        page.goto(f"{served.address}/{stays}")
+        expect(page.locator("main h1")).to_have_text("Use cases")
+
+
 def test_pages_can_be_read_without_a_script(browser, served):
     context = browser.new_context(java_script_enabled=False)
     made = context.new_page()

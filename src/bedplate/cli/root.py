@@ -124,10 +124,9 @@ def execute(arguments: Sequence[str]) -> int:
         show_error(error, as_json=as_json)
         return error.exit_code
     except typer.TyperException as error:
-        # A wrong command line: no_args_is_help carries the help text as its message.
-        if error.message:
-            show = getattr(error, "show", None)
-            show() if show else typer.echo(error.message, err=True)
+        # A wrong command line. What it says is made when it is shown: a missing argument has no message of its own.
+        show = getattr(error, "show", None)
+        show() if show else typer.echo(error.message, err=True)
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         typer.echo("\nStopped. What finished is kept; the same command carries on.", err=True)

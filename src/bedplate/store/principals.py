@@ -53,7 +53,10 @@ class Principals(Repository):
             ConflictError: the name is taken.
         """
         if self.named(name) is not None:
-            raise ConflictError(f"there is a principal {name!r} already", fix="choose another name")
+            raise ConflictError(
+                f"there is a user or service {name!r} already",
+                fix="choose another name, or change its groups: bedplate user groups",
+            )
         row = PrincipalRow(id=ids.new_id("prn"), kind=kind, name=name, groups=groups, created=clock.timestamp())
         self._execute(_INSERT, **{**msgspec.structs.asdict(row), "groups": dump(list(groups))})
         return row

@@ -22,6 +22,7 @@ STATIC = {
     "bedplate.css": "text/css; charset=utf-8",
     "charts.js": "text/javascript; charset=utf-8",
     "curves.js": "text/javascript; charset=utf-8",
+    "links.js": "text/javascript; charset=utf-8",
     "pages.js": "text/javascript; charset=utf-8",
     "theme.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
