@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TextIO
 
 CONTEXT = multiprocessing.get_context("forkserver")
+"""The only one: all that are made have one server, which loads what was asked for last."""
 CONTEXT.set_forkserver_preload(
     [
         "bedplate.store",
@@ -38,10 +39,15 @@ class Program:
             write.close()
         self.stdout, self.stderr = (_reader(read) for read, _ in outputs)
 
+    @property
+    def pid(self) -> int:
+        """The id of its process."""
+        assert self._process.pid is not None
+        return self._process.pid
+
     def send_signal(self, number: int) -> None:
         """Send it a signal."""
-        assert self._process.pid is not None
-        os.kill(self._process.pid, number)
+        os.kill(self.pid, number)
 
     def kill(self) -> None:
         """Kill -9."""

@@ -119,7 +119,7 @@ def test_an_open_loop_counts_from_when_a_request_was_due() -> None:
     with serving(stall) as (url, _):
         closed = load.run(url, "m", [{}], seconds=1.0, connections=1, key="k")
 
-    assert 10 <= opened.requests <= 51
+    assert opened.requests + opened.unsent == 50
     assert opened.p90_ms > 200  # 25 of 50 waited, evenly between 0 and 500 ms
     assert closed.p90_ms < opened.p90_ms / 2  # one of thousands waited
 
@@ -193,10 +193,10 @@ def test_a_connection_that_ends_with_its_answer_is_opened_again() -> None:
         return 200, number % 2 == 0
 
     with serving(last) as (url, got):
-        result = load.run(url, "m", [{}], seconds=0.3, connections=2, key="k")
+        result = load.run(url, "m", [{}], seconds=0.1, connections=2, key="k", least=20)
 
     assert result.failed == 0
-    assert result.requests == len(got) > 2
+    assert result.requests == len(got) >= 20
 
 
 def test_a_request_nobody_answers_fails_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,10 +207,9 @@ def test_a_request_nobody_answers_fails_after_a_while(monkeypatch: pytest.Monkey
         return 200, True
 
     with serving(second_never) as (url, _):
-        result = load.run(url, "m", [{}], seconds=1.0, connections=1, key="k")
+        result = load.run(url, "m", [{}], seconds=0.1, connections=1, key="k", least=10)
 
-    assert result.failed == 1
-    assert result.requests > 2
+    assert (result.failed, result.requests) == (1, 11)
 
 
 def test_when_nothing_is_answered_there_is_no_figure() -> None:

@@ -48,8 +48,9 @@ def machine() -> Probe:
 
 @pytest.mark.parametrize("name", CODE)
 def test_a_bottleneck_planted_in_a_program_is_found(name: str) -> None:
+    """Each program ends after so much processor time, or so many steps: a busy machine takes longer, and shows more."""
     for _ in range(5):  # while others keep the machine busy, the wait for them is what there is to find
-        found = code_profile.profile(PLANTED / f"{name}.py", seconds=8)
+        found = code_profile.profile(PLANTED / f"{name}.py", seconds=60)
         if bottlenecks.find(found.windows).kind == CODE[name]:
             break
     assert bottlenecks.find(found.windows).kind == CODE[name]
@@ -203,7 +204,7 @@ def test_a_program_that_goes_on_is_ended_with_what_it_started(tmp_path: Path) ->
     assert found.samples >= 10
 
 
-@pytest.mark.parametrize(("rate", "kind"), [(250, "queue"), (10, "mixed")])
+@pytest.mark.parametrize(("rate", "kind"), [(50, "queue"), (5, "mixed")])
 def test_requests_that_wait_for_one_another_are_told_from_those_that_do_not(
     rate: float, kind: str, machine: Probe
 ) -> None:
@@ -211,7 +212,7 @@ def test_requests_that_wait_for_one_another_are_told_from_those_that_do_not(
 
     async def one_at_a_time(number: int) -> tuple[int, bool]:
         async with turn:
-            await asyncio.sleep(0.006)
+            await asyncio.sleep(0.03)  # long beside what a busy machine adds
         return 200, True
 
     with serving(one_at_a_time) as (url, _):

@@ -4,6 +4,7 @@
 """
 
 import os
+import signal
 import sys
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -68,13 +69,14 @@ def open_home(root: Path) -> Kept:
 
 if __name__ == "__main__":
     root, step, *more = Path(sys.argv[1]), *sys.argv[2:]
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})  # of every thread
     kept = open_home(root)
     if step == "prepare":
         with closing(kept.store):
             prepare(kept)
     else:
         print("READY", flush=True)
-        sys.stdin.readline()  # whoever is to kill this process has begun to watch it
+        signal.sigwait({signal.SIGUSR1})  # whoever is to kill this process has begun to watch it
         globals()[step](kept, more[0])
         os.write(1, b"DONE\n")
         os._exit(0)

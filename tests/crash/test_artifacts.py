@@ -1,9 +1,8 @@
 """Kill -9 at every call that changes a disk while artifacts change: what is there is as before, or as after."""
 
-import contextlib
 import shutil
+import signal
 import subprocess
-import sys
 import time
 from contextlib import closing
 from datetime import timedelta
@@ -14,38 +13,27 @@ import pytest
 from bedplate import clock
 from bedplate.ledger import new_key
 from tests.crash.artifact_steps import open_home
+from tests.forked import Program
 from tests.tracking.conftest import WORKSPACE, Kept
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(1200)]
 
 CALLS = ("write", "pwrite64", "fsync", "fdatasync", "rename", "unlink")
-ROOT = Path(__file__).parents[2]
-
-
-def start(root: Path, *arguments: str) -> subprocess.Popen[str]:
-    """A step in a process of its own, waiting to be let go."""
-    command = [sys.executable, "-m", "tests.crash.artifact_steps", str(root), *arguments]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, cwd=ROOT)
+STEPS = Path(__file__).with_name("artifact_steps.py")
 
 
 def carry_out(root: Path, step: str, upload: str, inject: str = "") -> bool:
     """Do a step, watched by a tracer that kills it at a call. Whether the step was acknowledged."""
-    process = start(root, step, upload)
-    assert process.stdout is not None
-    assert process.stdin is not None
-    assert process.stdout.readline() == "READY\n", process.communicate()
+    process = Program(STEPS, root, step, upload)
+    assert process.stdout.readline() == "READY\n", process.end()
     tracer = None
     if inject:
         command = ["strace", "-f", "-p", str(process.pid), "-o", "/dev/null", "-e", f"inject={inject}"]
         tracer = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         assert tracer.stderr is not None
         assert "attached" in tracer.stderr.readline()
-    with contextlib.suppress(BrokenPipeError):
-        process.stdin.write("\n")
-        process.stdin.flush()
-    said = process.stdout.read()
-    process.communicate()
+    process.send_signal(signal.SIGUSR1)
+    _, said, _ = process.end()
     if tracer is not None:
         tracer.communicate(timeout=30)
     return said == "DONE\n"
@@ -96,8 +84,9 @@ def test_every_crash_point_is_before_or_after(tmp_path: Path, step: str) -> None
     prepared, root = tmp_path / "prepared", tmp_path / "home"
     prepared.mkdir()
     (prepared / "ledger.key").write_text(new_key("test"))
-    made = start(prepared, "prepare")
-    upload = made.communicate()[0].strip()
+    _, upload, failed = Program(STEPS, prepared, "prepare").end()
+    assert not failed
+    upload = upload.strip()
     shutil.copytree(prepared, root)
     before = state(root)
     assert carry_out(root, step, upload)

@@ -1,6 +1,5 @@
 """Kill -9 during mixed ingestion: nothing that was acknowledged is lost, and nothing stands twice."""
 
-import multiprocessing
 import os
 import random
 import signal
@@ -16,17 +15,16 @@ from bedplate.data.tables import Tables
 from bedplate.errors import NotFoundError
 from tests.data import endless_ingestion
 from tests.data.endless_ingestion import BATCHES, CONTRACT, ROWS, good
+from tests.forked import CONTEXT
 
 KILLS = int(os.environ.get("INGESTION_KILLS", "40"))
 """``INGESTION_KILLS=500`` is the whole sweep."""
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload([endless_ingestion.__name__])
 
 
 def _writer(folder: Path) -> tuple[ForkServerProcess, Connection]:
     """One that has loaded everything, and waits to be told where to begin."""
-    ours, theirs = FORKS.Pipe()
-    writer = FORKS.Process(target=endless_ingestion.main, args=(folder, theirs), daemon=True)
+    ours, theirs = CONTEXT.Pipe()
+    writer = CONTEXT.Process(target=endless_ingestion.main, args=(folder, theirs), daemon=True)
     writer.start()
     theirs.close()
     return writer, ours

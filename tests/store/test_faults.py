@@ -168,8 +168,8 @@ def kill_writers(path: Path, kills: int) -> int:
 
 
 def test_killed_writers_lose_nothing_they_acknowledged(tmp_path: Path) -> None:
-    """6 times kill -9: no acknowledged write lost or doubled, none half there."""
-    assert kill_writers(tmp_path / "test.db", 6) > 50
+    """20 times kill -9: no acknowledged write lost or doubled, none half there."""
+    assert kill_writers(tmp_path / "test.db", 20) > 200
 
 
 @pytest.mark.crash

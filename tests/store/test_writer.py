@@ -13,6 +13,8 @@ from bedplate import store as stores
 from bedplate.errors import ConflictError, StorageError, UnavailableError
 from bedplate.store import writer
 
+PATIENCE = 60.0
+"""Seconds for what takes none: a busy machine may hold a thread up."""
 KILLED = """
 import os, sys, threading
 from bedplate import store as stores
@@ -60,17 +62,17 @@ def test_many_pieces_share_a_commit(store):
 
     def slow(tx):
         begun.set()
-        go.wait(5)
+        go.wait(PATIENCE)
 
     def where(tx):
         connections.append(id(tx))
 
     first = store.writer.submit(slow)
-    begun.wait(5)
+    begun.wait(PATIENCE)
     futures = [store.writer.submit(where) for _ in range(20)]
     go.set()
     for future in [first, *futures]:
-        future.result(5)
+        future.result(PATIENCE)
 
     assert len(set(connections)) == 1
 
@@ -105,7 +107,7 @@ def test_an_event_loop_never_waits_for_another_write(store):
 
     def slow(tx):
         begun.set()
-        go.wait(5)
+        go.wait(PATIENCE)
 
     def write(tx, items):
         threads.append(threading.get_ident())
@@ -120,9 +122,9 @@ def test_an_event_loop_never_waits_for_another_write(store):
         return await piece
 
     first = store.writer.submit(slow)
-    begun.wait(5)
+    begun.wait(PATIENCE)
     asyncio.run(both())
-    first.result(5)
+    first.result(PATIENCE)
 
     assert threads != [threading.get_ident()]
     assert kept(store) == {1}
@@ -188,8 +190,8 @@ def test_items_of_one_batch_are_written_together_and_answered_one_by_one(store):
         return [ConflictError("odd") if item % 2 else put(item)(tx) for item in items]
 
     begun, go = threading.Event(), threading.Event()
-    holding = store.writer.submit(lambda tx: (begun.set(), go.wait(5)))
-    begun.wait(5)
+    holding = store.writer.submit(lambda tx: (begun.set(), go.wait(PATIENCE)))
+    begun.wait(PATIENCE)
     futures = [store.writer.append(batch, number) for number in range(10)]
     go.set()
     holding.result()

@@ -174,7 +174,7 @@ def _lock(
             continue
         had, queued = ((now - then) / 1e9 / (end - start) for now, then in ((ran_after, ran), (waited_after, waited)))
         wants = 1 - threads[thread].count("parked") / max(1, len(threads[thread]))
-        if had > 0.1 and wants > 0.5:
+        if had + queued > 0.1 and wants > 0.5:
             runnable, held = runnable + wants, held + had
             asleep += max(0.0, wants - had - queued)
     return runnable, held, asleep / runnable if runnable else 0.0

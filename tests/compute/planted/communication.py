@@ -17,8 +17,7 @@ def main():
     process = multiprocessing.get_context("fork").Process(target=other, args=(there,), daemon=True)
     process.start()
     rows = np.random.default_rng(1).random((300, 300), dtype=np.float32)
-    end = time.monotonic() + 1.5
-    while time.monotonic() < end:
+    for _ in range(120):
         rows @ rows
         here.send(1.0)
         here.recv()
