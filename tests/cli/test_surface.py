@@ -115,10 +115,14 @@ def test_every_command_and_option_has_help():
 @pytest.mark.parametrize(
     ("given", "missing"),
     [
-        ("trace", "argument 'PREDICTION_ID'"), ("user add", "argument 'NAME'"), ("models alias churn", "argument 'ALIAS'"),
-        ("waive retail", "argument 'GATE'"), ("quota set retail", "argument 'NAME'"), ("models live", "argument 'NAME'"),
+        ("trace", "argument 'PREDICTION_ID'"),
+        ("user add", "argument 'NAME'"),
+        ("models alias churn", "argument 'ALIAS'"),
+        ("waive retail", "argument 'GATE'"),
+        ("quota set retail", "argument 'NAME'"),
+        ("models live", "argument 'NAME'"),
     ],
-)  # fmt: skip
+)
 def test_what_is_missing_on_the_command_line_is_named(capsys, given, missing):
     assert execute(given.split()) == 2
 
