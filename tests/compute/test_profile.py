@@ -1,6 +1,7 @@
 """Bottlenecks that were planted, found by measuring; and what cannot be profiled."""
 
 import asyncio
+from html import unescape
 from pathlib import Path
 
 import msgspec
@@ -10,7 +11,7 @@ from bedplate.app import load_target, profiling
 from bedplate.app.profile_page import page
 from bedplate.app.read_models import LoadReport, LoadTarget
 from bedplate.cli import root
-from bedplate.compute import code_profile, model_profile, probe, sandbox, torch_trace, watched
+from bedplate.compute import code_profile, counters, model_profile, probe, sandbox, torch_trace, watched
 from bedplate.compute.onnx_model import OnnxModel
 from bedplate.errors import InputError, UserCodeError
 from bedplate.plan import bottlenecks
@@ -148,6 +149,18 @@ def test_a_bottleneck_planted_in_a_model_is_found(kind: str, tmp_path: Path, mac
     assert sum(frame.share for frame in report.frames) == pytest.approx(1)
     assert report.verify.startswith("bedplate profile ")
     assert f"Held back by {kind}" in page(report)
+    assert report.counted in unescape(page(report))
+
+
+def test_the_processor_counts_or_it_is_said_why_not() -> None:
+    found = counters.count(lambda: sum(range(200_000)))
+    if isinstance(found, counters.Counted):
+        assert found.instructions > 200_000
+        assert min(found.cycles, found.seconds) > 0 <= found.misses
+    else:
+        assert "counters" in found
+    said = str(counters.Counted(seconds=1, cycles=2e9, instructions=3e9, misses=1e7))
+    assert said.startswith("1.50 instructions a cycle at 2.00 GHz; 0.64 GB/s")
 
 
 def test_what_stays_in_the_caches_does_not_wait_for_memory(tmp_path: Path, machine: Probe) -> None:

@@ -43,6 +43,28 @@ def test_the_slow_end_of_the_interval_is_held_to_the_limit(needs: Requirements) 
             assert option.utilisation.high <= replicas.MAX_UTILISATION
 
 
+def test_a_crowded_measurement_is_planned_by_less_than_its_slow_end_with_a_warning(needs: Requirements) -> None:
+    """Others made the machine look slower: the plan says so, and what to do, and is never worse for knowing it."""
+    slow = msgspec.structs.replace(
+        PROBE, score_gbps=PROBE.score_gbps / 2, select_ns=PROBE.select_ns * 2, onnx_tree_ns=20, request_us=10
+    )
+    plans = {share: choose.plan(needs, CATALOGUE, msgspec.structs.replace(slow, crowded=share)) for share in (0.0, 0.6)}
+    able = {share: {o.name for o in plan.options if o.meets} for share, plan in plans.items()}
+    assert able[0.0] < able[0.6]
+    chosen = plans[0.6].chosen
+    assert chosen is not None
+    assert chosen.service is not None
+    before = next(o for o in plans[0.0].options if o.name == chosen.name).service
+    assert before is not None
+    assert (chosen.service.value, chosen.service.high) == (before.value, before.high)
+    assert chosen.service.low < before.low
+    assert chosen.service.value + 0.0005 < needs.value("p99")
+    words = {share: " ".join(explain.words(plan)) for share, plan in plans.items()}
+    assert "took 60% of the processors" in words[0.6]
+    assert "`bedplate probe`" in words[0.6]
+    assert "of the processors" not in words[0.0]
+
+
 def test_parts_of_the_cost_add_up(needs: Requirements) -> None:
     for option in choose.plan(needs, CATALOGUE, PROBE).options:
         if option.cost:

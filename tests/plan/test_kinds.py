@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from bedplate.app import planning
 from bedplate.errors import InputError, UseCaseError
-from bedplate.ids import canonical
+from bedplate.ids import Digest, canonical, digest_bytes
 from bedplate.plan import catalogue, choose, explain, requirements
-from bedplate.plan.types import LanguageTrainingSize, Plan, Requirements
+from bedplate.plan.types import BatchTime, LanguageTrainingSize, ModelProbe, Plan, Requirements
 from bedplate.usecase import load
+from tests.compute import models
 from tests.laws import examples
 from tests.plan.conftest import PROBE, SETTINGS, changed
 
@@ -90,6 +91,34 @@ def test_each_kind_is_planned_with_figures_intervals_and_chances(
         )
     words = " ".join(explain.words(plan))
     assert plan.chosen.instance in words
+
+
+def test_processors_answer_with_a_model_that_was_measured_on_one(tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    path.write_bytes(models.perceptron(16, 32, 4))
+    needs = needs_of(tmp_path, "image_inference", "{ model: net.onnx }", SERVES)
+
+    def planned(digest: Digest, seconds: float) -> Plan:
+        known = ModelProbe(name="net.onnx", digest=digest, times=(BatchTime(rows=1, seconds=seconds),))
+        return choose.plan(needs, CATALOGUE, msgspec.structs.replace(PROBE, models=(known,)))
+
+    other = planned(digest_bytes(b"another model"), 7e-3)
+    assert all(option.layout for option in other.options if option.cost)
+    assert "`bedplate probe --model FILE`" in " ".join(explain.words(other))
+    quick, slow = (planned(digest_bytes(path.read_bytes()), seconds) for seconds in (7e-3, 3.0))
+    assert total(quick) < total(other)
+    assert quick.chosen is not None
+    assert quick.chosen.layout is None
+    assert quick.here is not None
+    assert quick.here.service is not None
+    assert quick.here.service.low < 7e-3 < quick.here.service.value < 8e-3
+    words = " ".join(explain.words(quick))
+    assert "net.onnx itself" in words
+    assert "bedplate probe" not in words
+    assert slow.here is not None
+    assert "one request alone may take" in slow.here.lost
+    assert slow.chosen is not None
+    assert slow.chosen.layout is not None
 
 
 @pytest.mark.parametrize("kind", KINDS)

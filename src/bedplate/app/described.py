@@ -4,6 +4,7 @@ from pathlib import Path
 
 import msgspec
 
+from bedplate import ids
 from bedplate.errors import InputError
 from bedplate.plan import accelerators, counts, graphs, images, programs
 from bedplate.plan.types import ModelFacts
@@ -40,7 +41,7 @@ def model(loaded: Loaded) -> ModelFacts | None:
         same = (name for name, known in accelerators.models().items() if known == counted)
         return ModelFacts(name=next(same, "yours"), transformer=counted)
     if path.suffix == ".onnx":
-        return ModelFacts(name="yours", graph=_graph(path, where))
+        return ModelFacts(name="yours", graph=_graph(path, where), digest=ids.digest_file(path))
     if path.suffix == ".pt2":
         return ModelFacts(name="yours", graph=_program(path, where))
     if path.suffix == ".py":

@@ -45,6 +45,8 @@ class ProfileReport(msgspec.Struct, frozen=True, kw_only=True):
     overhead: float
     """What the profiler itself took, as a share."""
     warnings: tuple[str, ...] = ()
+    counted: str = ""
+    """What the processor's own counters say, or why they say nothing; empty where they were not asked."""
     verify: str
 
     @property

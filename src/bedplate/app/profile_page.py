@@ -38,6 +38,8 @@ def _body(report: ProfileReport) -> Iterator[str]:
         yield f"<p>Such steps cost {report.price}.</p>"
     yield from (f'<p class="open">Warning: {escape(text)}</p>' for text in report.warnings)
     yield "<h2>Evidence</h2><ul>" + "".join(f"<li>{escape(text)}</li>" for text in finding.evidence) + "</ul>"
+    if report.counted:
+        yield f"<p>By the processor's own counters: {escape(report.counted)}.</p>"
     if finding.remedies:
         yield "<h2>What to do</h2>"
         rows = [(r.what, f"{r.gain:.1f} times", r.why) for r in finding.remedies]

@@ -59,6 +59,7 @@ def model(
         roof_gbps=max(probe.copy_gbps, probe.score_gbps),
         machine=_machine(probe),
         overhead=found.overhead,
+        counted=found.counted,
         warnings=(*warning, *_unstable(finding)),
         verify=f"bedplate profile {shlex.quote(str(path))} --rows {_verified_rows(finding, rows)}{shaped}",
     )

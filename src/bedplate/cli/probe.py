@@ -63,4 +63,6 @@ def _lines(found: "Probe") -> Iterator[str]:
         yield f"{device.name}: {rates} TFLOP/s, {device.upload_gbps:.1f} GB/s to it ({device.framework})"
     if not found.accelerators:
         yield "no accelerator that PyTorch, CuPy or ONNX Runtime can use"
+    if found.doubtful:
+        yield f"others took {found.crowded:.0%} of the processors meanwhile: measure again when it is quieter"
     yield f"measured in {found.seconds:.1f} s on {moment(found.made)}; plans scale from this"

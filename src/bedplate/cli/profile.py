@@ -73,6 +73,8 @@ def _lines(report: "ProfileReport") -> Iterator[str]:
         yield f"price     {report.price}"
     for text in finding.evidence:
         yield f"evidence  {text}"
+    if report.counted:
+        yield f"counted   {report.counted}"
     for remedy in finding.remedies:
         yield f"remedy    {remedy.what}: up to {remedy.gain:.1f} times as fast ({remedy.why})"
     if report.by_rows:

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 import onnxruntime
 
+from bedplate.compute import counters
 from bedplate.compute.onnx_model import OnnxModel
 from bedplate.plan.bottlenecks import Remedy, Signals
 from bedplate.plan.types import Probe
@@ -50,6 +51,8 @@ class ModelProfile(msgspec.Struct, frozen=True, kw_only=True):
     overhead: float
     """What the profiler added, as a share."""
     tried: tuple[Remedy, ...]
+    counted: str
+    """What the processor's own counters say of its calls, or why they say nothing."""
 
 
 def profile(model: OnnxModel, probe: Probe, *, seconds: float = 2.0, rows: int = 1) -> ModelProfile:
@@ -82,6 +85,7 @@ def profile(model: OnnxModel, probe: Probe, *, seconds: float = 2.0, rows: int =
         by_rows=by_rows,
         overhead=_median(overheads),
         tried=tuple(_tried(model, rows, taken, seconds / 8)),
+        counted=str(counters.count(lambda: _times(plain, model.feed(plain, rows), seconds / 8))),
     )
 
 

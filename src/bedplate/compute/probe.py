@@ -1,5 +1,6 @@
 """A short measurement of this machine: the rates that the planner scales everything from. Nothing is kept here."""
 
+import contextlib
 import os
 import platform
 import struct
@@ -57,7 +58,7 @@ def code() -> ids.Digest:
 
 
 def _measure(seconds: float, folder: Path | None, model: OnnxModel | None, on_step: OnStep) -> Probe:
-    began = time.perf_counter()
+    began, others = time.perf_counter(), _Others()
     part = seconds / len(_STEPS)
     random = np.random.default_rng(7)
     steps = (*_STEPS, model.name) if model is not None else _STEPS
@@ -106,10 +107,36 @@ def _measure(seconds: float, folder: Path | None, model: OnnxModel | None, on_st
         disk_read_gbps=read,
         accelerators=devices,
         models=(model_times(model, seconds),) if model is not None else (),
+        crowded=others.share(),
         made=clock.timestamp(),
         seconds=time.perf_counter() - began,
         code=code(),
     )
+
+
+class _Others:
+    """What others take of the processors of this process from now on, the hypervisor's other guests among them."""
+
+    def __init__(self) -> None:
+        self._before = self._now()
+
+    @staticmethod
+    def _now() -> tuple[float, float, float]:
+        """Seconds at work of all these processors and of this process, and of the clock."""
+        mine = {f"cpu{number}" for number in os.sched_getaffinity(0)} if hasattr(os, "sched_getaffinity") else set()
+        busy = 0.0
+        with contextlib.suppress(OSError):
+            for line in Path("/proc/stat").read_text().splitlines():
+                name, *ticks = line.split()
+                if name in mine:
+                    user, nice, system, _idle, _waiting, *more = (int(tick) for tick in ticks[:8])
+                    busy += (user + nice + system + sum(more)) / os.sysconf("SC_CLK_TCK")
+        return busy, time.process_time(), time.perf_counter()
+
+    def share(self) -> float:
+        """Of the processors, since this was made; 0 where the system does not tell."""
+        busy, own, passed = (now - before for now, before in zip(self._now(), self._before, strict=True))
+        return min(0.9, max(0.0, (busy - own) / (_cores() * passed)))
 
 
 def _times(work: Callable[[], object], seconds: float, least: int = 5) -> list[float]:

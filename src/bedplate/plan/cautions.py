@@ -1,22 +1,42 @@
-"""What to know of the prices before a plan is believed: those that were left out, and those too old to decide by."""
+"""What to know before a plan is believed: of the machine that was measured for it, and of prices that were left out or
+are too old to decide by."""
 
 from collections.abc import Collection, Iterator, Sequence
 
-from bedplate.plan import cost
+from bedplate.plan import cost, workloads
 from bedplate.plan.catalogue import Catalogue, Instance
-from bedplate.plan.types import Market, Option, Requirements
+from bedplate.plan.types import ImageSize, Job, Market, Option, Probe, Requirements
 
 
 def of(
     requirements: Requirements, catalogue: Catalogue, markets: Collection[Market], chosen: Option | None,
-    ranked: Sequence[Option],
+    ranked: Sequence[Option], probe: Probe,
 ) -> tuple[str, ...]:  # fmt: skip
     """Plain sentences, the weightiest first."""
     places = {(i.provider, i.region, i.instance): i for i in catalogue.instances}
-    found = [*_old(catalogue, chosen, ranked, places)] if chosen else []
+    found = [*_measured(requirements, probe)]
+    found += _old(catalogue, chosen, ranked, places) if chosen else ()
     if "spot" in markets:
         found += _doubted(requirements, catalogue, ranked)
     return tuple(found)
+
+
+def _measured(requirements: Requirements, probe: Probe) -> Iterator[str]:
+    """What the probe could not tell well, where the plan rests on it."""
+    size = requirements.size
+    if isinstance(size, Job):
+        return
+    if probe.doubtful and workloads.stages(size, probe):
+        yield (
+            f"other programs took {probe.crowded:.0%} of the processors while this machine was measured, so it is "
+            "faster than it seemed: intervals are wider and promises are held to less than their slow end; measure "
+            "again when it is quiet, with `bedplate probe`"
+        )
+    if isinstance(size, ImageSize) and size.digest is not None and workloads.anchor(size, probe) is None:
+        yield (
+            "processors without an accelerator were left out, as nothing says what this model takes on them: measure "
+            "it with `bedplate probe --model FILE`"
+        )
 
 
 def _old(

@@ -19,6 +19,7 @@ from bedplate.plan.types import (
     Flip,
     ImageSize,
     ImageTrainingSize,
+    Job,
     LanguageTrainingSize,
     Market,
     Option,
@@ -26,7 +27,6 @@ from bedplate.plan.types import (
     Plan,
     Probe,
     RecommenderSize,
-    Requests,
     Requirements,
     ScoringSize,
     Size,
@@ -67,7 +67,7 @@ def plan(requirements: Requirements, catalogue: Catalogue, probe: Probe) -> Plan
     ranked = sorted(search.every(requirements), key=_rank)
     chosen = next((option for option in ranked if option.meets), None)
     breach, reason = _judge(requirements, chosen)
-    warned = cautions.of(requirements, catalogue, KINDS[type(requirements.size)][1], chosen, ranked)
+    warned = cautions.of(requirements, catalogue, KINDS[type(requirements.size)][1], chosen, ranked, probe)
     constraints = _constraints(requirements, search, chosen) if chosen else ()
     in_the_way = () if chosen else _in_the_way(requirements, search)
     flips = _flips(requirements, search, chosen, ranked) if chosen else ()
@@ -81,7 +81,7 @@ def plan(requirements: Requirements, catalogue: Catalogue, probe: Probe) -> Plan
         requirements=requirements,
         catalogue_digest=catalogue.digest,
         probe=probe,
-        stages=workloads.stages(size, probe) if isinstance(size, Requests) else (),
+        stages=() if isinstance(size, Job) else workloads.stages(size, probe),
         options=final,
         chosen=next((option for option in final if chosen and _same(option, chosen)), None),
         runners_up=tuple(others[:2]),

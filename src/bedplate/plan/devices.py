@@ -12,7 +12,7 @@ from typing import NamedTuple
 import msgspec
 
 from bedplate.errors import InputError
-from bedplate.plan import cost, generation, images, queueing, workloads
+from bedplate.plan import cost, generation, images, queueing, replicas, workloads
 from bedplate.plan.accelerators import Accelerator, accelerator
 from bedplate.plan.calibration import Constants, Estimated
 from bedplate.plan.catalogue import Catalogue
@@ -47,9 +47,13 @@ class Limits(NamedTuple):
 
 
 def options(site: Site, needs: Requirements, catalogue: Catalogue, probe: Probe) -> Iterator[Option]:
-    """A machine type with as many copies as the peak needs, each as wide as is cheapest; or why it cannot be."""
+    """A machine type with as many copies as the peak needs, each as wide as is cheapest; or why it cannot be.
+
+    Processors alone are sized for a model that was measured on them.
+    """
     name = site.instance.accelerator
     if name is None:
+        yield from replicas.options(site, needs, catalogue, probe)
         return
     device = accelerator(name)
     if device.generation == "tpu":

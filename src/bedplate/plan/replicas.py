@@ -16,7 +16,7 @@ from bedplate.plan.experience import corrected
 from bedplate.plan.intervals import product
 from bedplate.plan.requirements import HOURS_PER_MONTH, SERVICE
 from bedplate.plan.sites import Site, described, predicted
-from bedplate.plan.types import Option, Probe, Requests, Requirements, StageTime
+from bedplate.plan.types import Job, Option, Probe, Requirements, StageTime
 from bedplate.records import Estimate
 
 MAX_UTILISATION = 0.8
@@ -30,10 +30,14 @@ _SYSTEM_BYTES = 1.0 * 2**30
 
 
 def options(site: Site, requirements: Requirements, catalogue: Catalogue, probe: Probe) -> Iterator[Option]:
-    """One machine type, sized for the requirements, with its cost, or with the reason why it cannot be."""
-    if site.instance.accelerator is None and isinstance(requirements.size, Requests):
+    """One machine type, sized for the requirements, with its cost, or with the reason why it cannot be.
+
+    None where nothing says what a request takes on processors.
+    """
+    if site.instance.accelerator is None and not isinstance(requirements.size, Job):
         stages = workloads.stages(requirements.size, probe)
-        yield _option(site, requirements, catalogue, stages, probe)
+        if stages:
+            yield _option(site, requirements, catalogue, stages, probe)
 
 
 def _option(
@@ -42,7 +46,8 @@ def _option(
     base, (speed, why), cs2 = described(site), sites.speed(site, probe), _cs2(probe)
     if speed is None:
         return msgspec.structs.replace(base, lost=why)
-    service = corrected(service_time(stages, speed), requirements.correction(SERVICE))
+    service = _uncrowded(corrected(service_time(stages, speed), requirements.correction(SERVICE)), probe)
+    held = _held(service, probe)
     memory = requirements.item("memory of a replica")
     slots = min(base.vcpus, int((base.memory_gib * 2**30 - _SYSTEM_BYTES) // (memory.high or memory.value)))
     base = msgspec.structs.replace(base, service=service)
@@ -52,14 +57,14 @@ def _option(
             base, lost=f"a replica may need {need:.1f} GiB; it does not fit (line {memory.line})"
         )
     limit = requirements.item("p99")
-    if service.high + workloads.NETWORK_SECONDS > limit.value:
+    if held + workloads.NETWORK_SECONDS > limit.value:
         return msgspec.structs.replace(
             base,
-            lost=f"one request alone may take {service.high * 1e3:.1f} ms; the file allows {limit.value * 1e3:g} ms"
+            lost=f"one request alone may take {held * 1e3:.1f} ms; the file allows {limit.value * 1e3:g} ms"
             f" (line {limit.line})",
         )
     peak = requirements.value("peak rate")
-    needed = processes_for(peak, service, limit.value, cs2)
+    needed = processes_for(peak, service, limit.value, cs2, held)
     if needed is None:
         return msgspec.structs.replace(base, lost=f"no number of replicas up to {_MAX_PROCESSES} keeps the p99")
     machines, each, problem = machines_for(site.instance, catalogue, requirements, needed, slots)
@@ -80,6 +85,16 @@ def _option(
     if not problem and replicas > requirements.replicas_max:
         problem = f"needs {replicas} replicas; the file allows {requirements.replicas_max}"
     return msgspec.structs.replace(option, meets=not problem, lost=problem)
+
+
+def _uncrowded(service: Estimate, probe: Probe) -> Estimate:
+    """A crowded machine was measured slower than it is, by what others took of it at most."""
+    return msgspec.structs.replace(service, low=service.low * (1 - probe.crowded)) if probe.crowded else service
+
+
+def _held(service: Estimate, probe: Probe) -> float:
+    """Seconds that a promise is held to: the slow end, less what others took of the machine that was measured."""
+    return max(service.value, service.high * (1 - probe.crowded))
 
 
 def service_time(stages: tuple[StageTime, ...], speed: Estimate) -> Estimate:
@@ -113,12 +128,16 @@ def predict(rate: float, service: Estimate, replicas: int, cs2: float) -> tuple[
 
 
 @lru_cache(maxsize=4096)
-def processes_for(rate: float, service: Estimate, limit: float, cs2: float) -> int | None:
-    """The fewest processes that keep p99 and utilisation at the slow end of ``service``. None: no number does."""
+def processes_for(rate: float, service: Estimate, limit: float, cs2: float, held: float | None = None) -> int | None:
+    """The fewest processes that keep p99 and utilisation at the slow end of ``service``. None: no number does.
+
+    ``held`` is the mean service that the p99 is held to, if that is another.
+    """
+    slow = service.high if held is None else held
     counts = range(max(1, math.ceil(rate * service.high / MAX_UTILISATION)), _MAX_PROCESSES + 1)
 
     def keeps(count: int) -> bool:
-        worst = queueing.sojourn(0.99, 1, rate / count, service.high, cs2)
+        worst = queueing.sojourn(0.99, 1, rate / count, slow, cs2)
         return worst.value + workloads.NETWORK_SECONDS <= limit
 
     found = bisect.bisect_left(counts, True, key=keeps)  # the more there are, the less each waits

@@ -12,6 +12,7 @@ from bedplate.plan.catalogue import CURRENCY
 from bedplate.plan.experience import Experience, Learned
 from bedplate.plan.types import (
     DataFacts,
+    ImageSize,
     ImageTrainingSize,
     Item,
     Job,
@@ -125,11 +126,12 @@ def _service(loaded: Loaded, size: Served) -> Iterator[Item]:
     yield _item(loaded, "availability", availability, "share of time", keys, "as the file says", "stated")
     down = (1 - availability) * HOURS_PER_MONTH * 60
     yield _item(loaded, "time down a month", down, "min", keys, "(1 - availability) x 730 h", "derived")
-    if not isinstance(size, Requests):
+    if not isinstance(size, Requests | ImageSize):
         return
     memory = workloads.memory(size)
     yield _item(
-        loaded, "memory of a replica", memory, "bytes", ("workload",), "runtime + model + online features", "derived",
+        loaded, "memory of a replica", memory, "bytes", ("workload",),
+        "runtime + model + online features" + ("" if isinstance(size, Requests) else ", on processors"), "derived",
         low=memory * 0.7, high=memory * 1.6,
     )  # fmt: skip
 

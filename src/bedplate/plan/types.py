@@ -20,9 +20,10 @@ class TableFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """A model, counted. ``name`` is that of a published model, or ``yours``."""
+    """A model, counted. ``name`` is that of a published model, or ``yours``; ``digest`` is that of an ONNX file."""
 
     name: str
+    digest: Digest | None = None
     transformer: Transformer | None = None
     graph: GraphCount | None = None
 
@@ -114,12 +115,19 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True):
     accelerators: tuple[AcceleratorProbe, ...] = ()
     models: tuple[ModelProbe, ...] = ()
     """The user's own, if any was given."""
+    crowded: float = 0.0
+    """Share of the processors that others took meanwhile: by up to that the machine was measured slower than it is."""
     made: str
     """RFC 3339."""
     seconds: float
     """What measuring took."""
     code: Digest
     """Of the code that measured: figures of another version are not the same figures."""
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether others took so much of the processors that it is worth a word."""
+        return self.crowded >= 0.1
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True):
@@ -165,12 +173,13 @@ class TabularSize(msgspec.Struct, frozen=True, kw_only=True, tag="tabular"):
 
 
 class ImageSize(msgspec.Struct, frozen=True, kw_only=True, tag="image_inference"):
-    """One image a request, through a model of these counts."""
+    """One image a request, through a model of these counts; ``digest`` as in :class:`ModelFacts`."""
 
     name: str
     graph: GraphCount
     precisions: tuple[str, ...]
     features: int = 0
+    digest: Digest | None = None
 
 
 class EmbeddingSize(msgspec.Struct, frozen=True, kw_only=True, tag="embedding"):
@@ -430,5 +439,5 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     breach: Literal["none", "warn", "block"]
     reason: str
     cautions: tuple[str, ...] = ()
-    """What to know of the prices that decided."""
+    """What to know of the prices and measurements that decided."""
     currency: str

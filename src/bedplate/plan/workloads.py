@@ -12,6 +12,7 @@ from bedplate.plan.types import (
     ImageTrainingSize,
     LanguageTrainingSize,
     ModelFacts,
+    ModelProbe,
     PipelineSize,
     Probe,
     RecommenderSize,
@@ -40,6 +41,8 @@ _GATHER_US = 8.0
 """One feature column built for all candidates of a request: a few NumPy calls."""
 _SPREAD = 2.0
 """Work counted from sizes is right within this factor each way, until a run was timed."""
+_MEASURED = 1.3
+"""A model that was timed by itself takes up to so many times that between the other work of a server."""
 
 
 def size_of(case: UseCase, facts: DataFacts | None = None) -> Size:
@@ -88,7 +91,7 @@ def _with_model(case: UseCase, model: ModelFacts | None) -> Size:
         if graph is None:
             raise _unfit(w.kind, "an ONNX file, a torch module or a published image model")
         if w.kind == "image_inference":
-            return ImageSize(name=model.name, graph=graph, precisions=w.precision or ("fp16",))
+            return ImageSize(name=model.name, graph=graph, precisions=w.precision or ("fp16",), digest=model.digest)
         return ImageTrainingSize(
             name=model.name, graph=graph, images=w.images or 0, epochs=w.epochs, batch=w.batch or 256,
             precisions=w.precision or ("fp16",),
@@ -126,8 +129,10 @@ def weights(size: Served) -> dict[str, float]:
     )
 
 
-def memory(size: Requests) -> float:
-    """Bytes of one replica: runtime, model, what it keeps of the catalogue."""
+def memory(size: Requests | ImageSize) -> float:
+    """Bytes of one replica: runtime, model (its weights as read, and as they are computed with), and catalogue."""
+    if isinstance(size, ImageSize):
+        return _RUNTIME_BYTES + 4.0 * (2 * size.graph.parameters + size.graph.activations)
     trees = size.trees * 2.0**size.depth * 60
     if isinstance(size, RecommenderSize):
         factors = 4.0 * size.factors * (size.catalogue + size.users)
@@ -162,9 +167,43 @@ def training_core_seconds(size: Requests, rows: int) -> float:
     return seconds
 
 
-def stages(size: Requests, probe: Probe) -> tuple[StageTime, ...]:
-    """The time of each stage of one request on the machine that the probe measured."""
-    return _recommender(size, probe) if isinstance(size, RecommenderSize) else _tabular(size, probe)
+def stages(size: Served, probe: Probe) -> tuple[StageTime, ...]:
+    """The time of each stage of one request on the machine that the probe measured.
+
+    None where processors are not known to answer it: a model that is neither of trees nor was measured itself.
+    """
+    if isinstance(size, RecommenderSize):
+        return _recommender(size, probe)
+    if isinstance(size, TabularSize):
+        return _tabular(size, probe)
+    model = anchor(size, probe)
+    return () if model is None else _of_model(model, probe)
+
+
+def anchor(size: Served, probe: Probe) -> ModelProbe | None:
+    """What the probe measured of the very model of a workload."""
+    digest = size.digest if isinstance(size, ImageSize) else None
+    return next((model for model in probe.models if digest is not None and model.digest == digest), None)
+
+
+def _of_model(model: ModelProbe, probe: Probe) -> tuple[StageTime, ...]:
+    """A model that was measured itself: nothing of it is counted."""
+    why = f"probe: {model.name} itself, measured on one thread"
+    return (_before(probe), _stage("model", model.times[0].seconds, why, _MEASURED), *_after(probe))
+
+
+def _before(probe: Probe) -> StageTime:
+    """What every request takes before its model."""
+    time = probe.request_us * 0.6e-6 + _AUTH_US * 1e-6
+    return _stage("auth and decode", time, "probe: decode of a request", 1.5)
+
+
+def _after(probe: Probe) -> tuple[StageTime, ...]:
+    """What every answer takes after its model."""
+    return (
+        _stage("encode", probe.request_us * 0.4e-6, "probe: encode of an answer", 1.5),
+        _stage("log", 5e-6, "one buffered record; flushed by another thread"),
+    )
 
 
 def _recommender(size: RecommenderSize, probe: Probe) -> tuple[StageTime, ...]:
@@ -173,7 +212,7 @@ def _recommender(size: RecommenderSize, probe: Probe) -> tuple[StageTime, ...]:
     retrieval = scoring + solving + probe.select_ns * 1e-9 * size.catalogue
     what = f"{size.catalogue:,} products x {size.factors} factors scored, the best picked"
     return (
-        _stage("auth and decode", probe.request_us * 0.6e-6 + _AUTH_US * 1e-6, "probe: decode of a request", 1.5),
+        _before(probe),
         _stage(
             "features",
             (_LOOKUP_US * 3 + _GATHER_US * size.features + 1e-3 * size.candidates * size.features) * 1e-6,
@@ -188,18 +227,16 @@ def _recommender(size: RecommenderSize, probe: Probe) -> tuple[StageTime, ...]:
             why=f"probe: {what}",
         ),
         _trees("ranking", size.candidates, size.trees, size.depth, probe),
-        _stage("encode", probe.request_us * 0.4e-6, "probe: encode of an answer", 1.5),
-        _stage("log", 5e-6, "one buffered record; flushed by another thread"),
+        *_after(probe),
     )
 
 
 def _tabular(size: TabularSize, probe: Probe) -> tuple[StageTime, ...]:
     return (
-        _stage("auth and decode", probe.request_us * 0.6e-6 + _AUTH_US * 1e-6, "probe: decode of a request", 1.5),
+        _before(probe),
         _stage("features", _LOOKUP_US * 1e-6, "one lookup of the entity"),
         _trees("scoring", 1, size.trees, size.depth, probe),
-        _stage("encode", probe.request_us * 0.4e-6, "probe: encode of an answer", 1.5),
-        _stage("log", 5e-6, "one buffered record; flushed by another thread"),
+        *_after(probe),
     )
 
 
