@@ -2,23 +2,28 @@
 
 Three endpoints. One is asked all the time, swapped between releases, and has a replica killed now and then. One is
 asked all the time and left alone, so that its replica lives from the first minute to the last. One is asked in bursts
-and sleeps between them. Every two seconds the anonymous memory (what nothing else shares) and the open files of the
-supervisor and of each replica are taken. A slope is that of a line through the values of one process after its first
-minute; its 95 % interval is from residuals drawn in blocks. Flat: not shown to grow by more than 1 % an hour.
+and sleeps between them. Every two seconds the anonymous memory (what nothing else shares) and the open files of their
+owner, a process of its own, of each replica and of this program are taken. A slope is that of a line through the values
+of one process after its first minute; its 95 % interval is from residuals drawn in blocks. Flat: not shown to grow by
+more than 1 % an hour.
 
 Run: python benchmarks/soak.py [--minutes 20] [--rate 50]
 """
 
 import argparse
 import asyncio
+import json
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
 import time
+from array import array
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -40,7 +45,12 @@ class Process:
     """What one process took over time."""
 
     def __init__(self) -> None:
-        self.seen: list[tuple[float, float, int]] = []
+        self._seen = array("d")  # whoever measures memory must not take more and more
+
+    @property
+    def seen(self) -> Series:
+        """A line for each look: seconds, MiB, open files."""
+        return np.array(self._seen).reshape(-1, 3)
 
     def look(self, pid: int, now: float) -> None:
         """Take memory and open files; a process that has ended is left out."""
@@ -50,7 +60,7 @@ class Process:
         except OSError:
             return
         own = int(next(line for line in rollup.splitlines() if line.startswith("Anonymous:")).split()[1])
-        self.seen.append((now, own / 1024, files))
+        self._seen.extend((now, own / 1024, files))
 
 
 def slope(times: Series, values: Series, rounds: int = 500) -> tuple[float, float, float]:
@@ -114,64 +124,113 @@ class Load:
         self._thread.join()
 
 
+class Owner:
+    """The process that has the endpoints, which does what it is told, one line each."""
+
+    def __init__(self, folder: str) -> None:
+        command = [sys.executable, __file__, "--owner", folder]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.pid = self._process.pid
+        self.urls: dict[str, str] = self._told()
+
+    def _told(self) -> Any:
+        assert self._process.stdout is not None
+        return json.loads(self._process.stdout.readline())
+
+    def ask(self, what: str) -> dict[str, tuple[list[int], int]]:
+        """Have it swap the release, or nothing; the processes of each endpoint then, and how many were restarted."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{what}\n")
+        self._process.stdin.flush()
+        told: dict[str, tuple[list[int], int]] = self._told()
+        return told
+
+    def close(self) -> None:
+        """End it."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def own(folder: Path) -> None:
+    """Be that process."""
+    world, swaps = World(folder / "home"), 0
+    releases = [world.spec(world.bundle(linear(1.0 + n), version=n + 1), scale=Scale(min=2, max=2)) for n in (0, 1)]
+    steady = msgspec.structs.replace(world.spec(world.bundle(version=3)), name="steady")
+    sleepy = msgspec.structs.replace(world.spec(), name="sleepy", scale=Scale(min=0, max=1, idle=3.0))
+    with Supervisor(world.home, 4 << 30) as supervisor:
+        starts = {"linear": supervisor.start(releases[0]), "steady": supervisor.start(steady)}
+        print(json.dumps({**starts, "sleepy": supervisor.hold(sleepy)}), flush=True)
+        for line in sys.stdin:
+            if line == "swap\n":
+                swaps += 1
+                supervisor.start(releases[swaps % 2])
+            told = {status.name: (status.pids, status.restarts) for status in supervisor.status()}
+            print(json.dumps(told), flush=True)
+
+
 def main() -> None:
     """Let it live, and tell."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--rate", type=float, default=50.0)
+    parser.add_argument("--owner", type=Path, metavar="FOLDER", help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.owner:
+        own(given.owner)
+        return
     processes: defaultdict[str, Process] = defaultdict(Process)
     swaps = kills = wakes = lost = 0
     with tempfile.TemporaryDirectory() as folder:
-        world = World(Path(folder) / "home")
-        releases = [world.spec(world.bundle(linear(1.0 + n), version=n + 1), scale=Scale(min=2, max=2)) for n in (0, 1)]
-        steady = msgspec.structs.replace(world.spec(world.bundle(version=3)), name="steady")
-        sleepy = msgspec.structs.replace(world.spec(), name="sleepy", scale=Scale(min=0, max=1, idle=3.0))
-        with Supervisor(world.home, 4 << 30) as supervisor:
-            load = Load(supervisor.start(releases[0]), "linear", given.rate)
-            still = Load(supervisor.start(steady), "steady", given.rate)
-            sleeping = int(supervisor.hold(sleepy).rpartition(":")[2])
-            began, number = time.monotonic(), 0
-            while (now := time.monotonic() - began) < given.minutes * 60:
-                processes["owner and this"].look(os.getpid(), now)
-                for status in supervisor.status():
-                    for pid in status.pids:
-                        processes[f"{status.name} {pid}"].look(pid, now)
-                number += 1
-                if number % 10 == 5:
-                    swaps += 1
-                    supervisor.start(releases[swaps % 2])
-                if number % 30 == 20:
-                    kills += 1
-                    victim = next(status for status in supervisor.status() if status.name == "linear").pids[0]
-                    os.kill(victim, signal.SIGKILL)
-                if number % 8 == 0:
-                    wakes += 1
-                    seen = asyncio.run(burst(sleeping, 20, "sleepy"))
-                    lost += sum(status != 200 for status, _ in seen)
-                time.sleep(max(0.0, began + number * LOOK - time.monotonic()))
-            load.close()
-            still.close()
-            restarts = sum(status.restarts for status in supervisor.status())
+        owner = Owner(folder)
+        load = Load(owner.urls["linear"], "linear", given.rate)
+        still = Load(owner.urls["steady"], "steady", given.rate)
+        sleeping = int(owner.urls["sleepy"].rpartition(":")[2])
+        began, number = time.monotonic(), 0
+        while (now := time.monotonic() - began) < given.minutes * 60:
+            number += 1
+            endpoints = owner.ask("swap" if number % 10 == 5 else "nothing")
+            swaps += number % 10 == 5
+            processes["owner"].look(owner.pid, now)
+            processes["this program"].look(os.getpid(), now)
+            for name, (pids, _) in endpoints.items():
+                for pid in pids:
+                    processes[f"{name} {pid}"].look(pid, now)
+            if number % 30 == 20:
+                kills += 1
+                os.kill(endpoints["linear"][0][0], signal.SIGKILL)
+            if number % 8 == 0:
+                wakes += 1
+                seen = asyncio.run(burst(sleeping, 20, "sleepy"))
+                lost += sum(status != 200 for status, _ in seen)
+            time.sleep(max(0.0, began + number * LOOK - time.monotonic()))
+        load.close()
+        still.close()
+        restarts = sum(count for _, count in owner.ask("nothing").values())
+        owner.close()
     print(
         f"{given.minutes:g} minutes: {load.answered:,} and {still.answered:,} answered, {swaps} swaps, {kills} kills "
         f"({restarts} restarts), {wakes} wakes"
     )
     print(f"failed: {len(load.failed)} {load.failed[:5]} beside kills, {len(still.failed)} steady, {lost} waking")
     for name, process in processes.items():
-        seen = np.array(process.seen)
-        seen = seen[seen[:, 0] > WARM] if len(seen) else seen
-        if len(seen) < 30:
-            continue  # it did not live long enough to have a slope
-        rate, low, high = slope(seen[:, 0], seen[:, 1])
-        memory, files = float(seen[:, 1].mean()), seen[:, 2]
-        flat = low <= FLAT * memory
-        leak = files[len(files) // 2 :].min() > files[: len(files) // 2].max()
-        told = "LEAKS" if leak else "no leak"
-        print(
-            f"{name:16s} {memory:6.1f} MiB, {rate:+7.2f} MiB/h [{low:+.2f}, {high:+.2f}] "
-            f"({'flat' if flat else 'GROWS'}), open files {files.min():.0f} to {files.max():.0f} ({told})"
-        )
+        tell(name, process)
+
+
+def tell(name: str, process: Process) -> None:
+    """Print how the memory and the open files of a process went, if it lived long enough to have a slope."""
+    seen = process.seen[process.seen[:, 0] > WARM]
+    if len(seen) < 30:
+        return
+    rate, low, high = slope(seen[:, 0], seen[:, 1])
+    memory, files = float(seen[:, 1].mean()), seen[:, 2]
+    flat = low <= FLAT * memory
+    leak = files[len(files) // 2 :].min() > files[: len(files) // 2].max()
+    told = "LEAKS" if leak else "no leak"
+    print(
+        f"{name:16s} {memory:6.1f} MiB, {rate:+7.2f} MiB/h [{low:+.2f}, {high:+.2f}] "
+        f"({'flat' if flat else 'GROWS'}), open files {files.min():.0f} to {files.max():.0f} ({told})"
+    )
 
 
 if __name__ == "__main__":

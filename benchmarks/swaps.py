@@ -65,7 +65,9 @@ class Client(ABC):
             async with asyncio.timeout(PATIENCE):
                 status = await self.once(number)
         except (OSError, TimeoutError, asyncio.IncompleteReadError, grpc.RpcError) as error:
-            status = error.code().name if isinstance(error, grpc.aio.AioRpcError) else type(error).__name__
+            status = type(error).__name__
+            if isinstance(error, grpc.aio.AioRpcError):
+                status = f"{error.code().name}: {error.details()}"
         if status != "200":
             self.failed.append(status)
         self.latencies.append(time.monotonic() - started)

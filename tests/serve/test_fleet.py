@@ -174,9 +174,8 @@ def test_a_kept_connection_is_left_to_the_next_replica_and_wakes_an_endpoint(wor
 
         supervisor.start(world.spec(version, scale=IDLE))
         eventually(lambda: only(supervisor).state == "asleep" and only(supervisor).pids == ())
-        fleet = supervisor._fleets["linear"]
         clients.pop().close()
-        eventually(lambda: len(fleet._orphans) == len(clients))
+        eventually(lambda: supervisor._named("linear").kept == len(clients))
         assert only(supervisor).state == "asleep"  # neither those that are there nor one that goes asks for anything
         assert [ask(client, "asleep") for client in clients] == after[:-1]
         for client in clients:

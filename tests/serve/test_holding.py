@@ -24,7 +24,7 @@ from bedplate.serve.supervisor import Supervisor
 from tests.serve.held import LARGE
 from tests.serve.support import KEY, World, body, eventually, log_of
 from tests.serve.test_grpc import message
-from tests.serve.test_http2 import DATA, GOAWAY, HEADERS, Wire
+from tests.serve.test_http2 import DATA, GOAWAY, HEADERS, PING, Wire
 
 INFER = "/v2/models/linear/infer"
 
@@ -171,6 +171,9 @@ def test_of_a_killed_replica_all_calls_are_asked_again_but_those_answered_in_par
         assert wire.status(5)[0] == "0"
 
         os.kill(supervisor.status()[0].pids[0], signal.SIGKILL)
+        eventually(lambda: supervisor.status()[0].restarts == 1)
+        for _ in range(2):  # it sends before it reads what was said to it: a reset would lose that
+            wire.send(PING, 0, 0, bytes(8))
 
         ended = []
         with contextlib.suppress(ConnectionError):
@@ -188,21 +191,21 @@ def test_of_a_killed_replica_all_calls_are_asked_again_but_those_answered_in_par
 class Chain:
     """Processes that answer on one socket, one after the other, each killed before the next one begins."""
 
-    def __init__(self, folder: Path, loop: str) -> None:
+    def __init__(self, folder: Path, loop: str, first: str = "hangs") -> None:
         self._folder, self._loop = folder, loop
         self._listener = listen("127.0.0.1", 0)
         self.address: tuple[str, int] = self._listener.getsockname()
         self._orphans: list[Orphan] = []
-        self._start("yes")
+        self._start(first)
 
-    def _start(self, hangs: str = "no") -> None:
+    def _start(self, first: str = "") -> None:
         self._holder = Holder()
         inherited = (self._holder.theirs.fileno(), self._listener.fileno())
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.serve.held", *map(str, inherited)],
             pass_fds=inherited,
             stdout=subprocess.PIPE,
-            env={**os.environ, "HANGS": hangs, "LOOP": self._loop},
+            env={**os.environ, "FIRST": first, "LOOP": self._loop},
         )
         self._holder.theirs.close()
         assert self.process.stdout is not None
@@ -294,6 +297,15 @@ def test_another_process_goes_on_with_every_connection_to_the_byte(chain: Chain)
         connection.close()
     for connection in (idle, streamed, half, queued, large):
         connection.close()
+
+
+def test_a_connection_that_was_just_taken_is_held_already(tmp_path: Path) -> None:
+    with contextlib.closing(Chain(tmp_path, "uvloop", first="dies")) as chain:
+        connection, file = chain.talk(post("/new"))
+        chain.process.wait(60)
+        chain.next()
+        with connection, file:
+            assert read(file) == (200, b"/new ")
 
 
 def test_what_ends_every_process_is_refused_in_the_end(chain: Chain) -> None:

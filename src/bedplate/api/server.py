@@ -25,12 +25,13 @@ from bedplate.http import (
     unaudited,
 )
 from bedplate.http.rsgi import Application
-from bedplate.http.server import BACKLOG, Server
+from bedplate.http.server import Server
 from bedplate.identity import Principal
 from bedplate.policy.values import Decision
 
 _START, _DRAIN = 20.0, 10.0
 """Seconds in which the server must be ready, and in which it answers what is in flight when it is told to end."""
+_BACKLOG = 1024
 
 _log = logging.getLogger(__name__)
 
@@ -137,7 +138,7 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
-        listener.listen(BACKLOG)
+        listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
         raise UnavailableError(

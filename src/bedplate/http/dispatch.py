@@ -9,6 +9,7 @@ from bedplate.errors import AuthenticationError, BedplateError, InternalError, U
 from bedplate.http.deadlines import Deadline
 from bedplate.http.messages import ProtocolError, Request, Response
 from bedplate.http.routes import HeaderParam, QueryParam, RefusedTailError, ResourceRef, Route, RouteTable
+from bedplate.http.streams import too_large
 from bedplate.ids import new_id
 
 Authenticate = Callable[[Request], Any]
@@ -32,19 +33,14 @@ async def dispatch(
     """
     try:
         route, request.params = table.match(request.method, request.path)
-        request.route, request.depth, render = route, route.limits.depth, route.render
-        for parameter in route.headers:
-            request.params[parameter.name] = _header(request, parameter)
-        for given in route.queries:
-            request.params[given.name] = _queried(request, given)
-        if not route.public:
-            _admit(route, request, authenticate, authorise)
+        render = route.render
+        admit(route, request, authenticate, authorise)
         if route.limits.stream:
             request.open_stream(route.limits.body, route.limits.receipt)
         elif request.read is not None:
             request.body = await request.read(route.limits.body, route.limits.receipt)
         elif len(request.body) > route.limits.body:
-            raise ProtocolError(413, f"the body is larger than {route.limits.body} bytes")
+            raise too_large(route.limits.body)
         return await _handle(route, request)
     except AuthenticationError as error:
         response = render(error)
@@ -61,6 +57,27 @@ async def dispatch(
         return render(InternalError("something failed here", where=reference, fix="see the log"))
 
 
+def admit(route: Route, request: Request, authenticate: Authenticate, authorise: Authorise) -> None:
+    """All that is checked of a request whose route is known before its body is received.
+
+    Raises:
+        ProtocolError: a header or a parameter of the query that the route names cannot be used.
+        AuthenticationError: nobody known asks.
+        DeniedError: they may not.
+    """
+    request.route, request.depth = route, route.limits.depth
+    for parameter in route.headers:
+        request.params[parameter.name] = _header(request, parameter)
+    for given in route.queries:
+        request.params[given.name] = _queried(request, given)
+    if route.public:
+        return
+    request.principal = authenticate(request)
+    if request.principal is None:
+        raise AuthenticationError("no valid key or session was presented", fix="send Authorization: Bearer <key>")
+    request.decision = authorise(request.principal, route.action, route.resource(request.params), request)
+
+
 def _header(request: Request, parameter: HeaderParam) -> str:
     value = request.headers.get(parameter.header) or parameter.default
     if len(value) > 200 or not value.isprintable():
@@ -74,13 +91,6 @@ def _queried(request: Request, parameter: QueryParam) -> str:
     if len(values) > 1 or len(value) > 200 or not value.isprintable():
         raise ProtocolError(400, f"the query parameter {parameter.name} cannot be used")
     return value
-
-
-def _admit(route: Route, request: Request, authenticate: Authenticate, authorise: Authorise) -> None:
-    request.principal = authenticate(request)
-    if request.principal is None:
-        raise AuthenticationError("no valid key or session was presented", fix="send Authorization: Bearer <key>")
-    request.decision = authorise(request.principal, route.action, route.resource(request.params), request)
 
 
 async def _handle(route: Route, request: Request) -> Response:

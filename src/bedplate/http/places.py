@@ -118,9 +118,13 @@ class Places:
         self.view = memoryview(self.memory)
         self._free = list(range(count - 1, -1, -1))
 
-    def take(self) -> "Place | None":
-        """A place for a new connection; None when all are taken."""
-        return Place(self, self._free.pop()) if self._free else None
+    def take(self, descriptor: int, left: Left | None = None) -> "Place | None":
+        """A place for a connection, new or ``left`` by another process; None when all are taken."""
+        if not self._free:
+            return None
+        place = Place(self, self._free.pop(), descriptor, left)
+        self.kept(place.number, descriptor, left)
+        return place
 
     def give(self, place: "Place") -> None:
         """The connection has ended."""
@@ -131,9 +135,9 @@ class Places:
 class Place:
     """The memory of one connection, for the process that has it."""
 
-    def __init__(self, places: Places, number: int) -> None:
+    def __init__(self, places: Places, number: int, descriptor: int, left: Left | None) -> None:
         self.number = number
-        self._places = places
+        self._places, self._descriptor = places, descriptor
         self._at = at = _PAGE + number * places.stride
         self._arrived = places.view[at + _ARRIVED : at + _ARRIVED + places.arrived]
         self._out = at + places.staged
@@ -141,17 +145,14 @@ class Place:
         self._end = self._done = self._staged = self._claims = self._flags = self._tries = 0
         self._received = self._origin = self.written = 0
         self._ended = False
-
-    def begin(self, left: Left | None) -> None:
-        """Start with a connection that is new, or with one that another process left."""
-        self._now = self._places.memory[self._at]
+        self._now = places.memory[at]
         if left is not None:
             size = len(left.unanswered)
             if size > len(self._arrived) or len(left.rest) > _STAGED:
                 self._flags = _LOST
             else:
                 self._arrived[:size] = left.unanswered
-                self._places.memory[self._out : self._out + len(left.rest)] = left.rest
+                places.memory[self._out : self._out + len(left.rest)] = left.rest
             self._end, self._staged = size, len(left.rest)
             self._received, self._origin = left.received - size, left.written
             self.written = left.written + len(left.rest)
@@ -227,7 +228,8 @@ class Place:
         self._places.memory.madvise(mmap.MADV_REMOVE, self._out, _STAGED)
 
     def end(self) -> None:
-        """The connection has ended; what still works for it changes nothing here."""
+        """The connection has ended, for its client as well; what still works for it changes nothing here."""
+        shut_down(self._descriptor)
         self._ended = True
         self._arrived.release()
         self._places.give(self)

@@ -18,15 +18,15 @@ import msgspec
 
 from bedplate import clock
 from bedplate.http import places, wire
+from bedplate.http.accepting import Accepting, speak
 from bedplate.http.messages import ProtocolError
-from bedplate.http.places import Left, Place, Places, shut_down
+from bedplate.http.places import Left, Place, Places
 from bedplate.http.wire import Chunks, Head, Headers
 
 App = Callable[[Any, Any], Awaitable[None]]
 AtOnce = Callable[[Head, "Exchange"], bool]
 """Answers a request that has arrived whole, in this turn of the loop; False leaves it to the application."""
 
-BACKLOG = 1024
 _MOST_BUFFERED = 64 * 1024
 """Bytes of a body that are kept while nobody asks for them; then the client has to wait."""
 _MOST_HEADS = 1024
@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 
 class Server:
-    """Answers on the socket ``descriptor``, which others may share; a head may take ``header_seconds`` to come.
+    """Answers on the listening socket ``descriptor``, which others may share; a head has ``header_seconds`` to come.
 
     Connections beyond ``most`` are told at once to come again. What ``at_once`` answers costs no task. With ``places``
     connections outlive this process: what it has in hand lies there, for whoever goes on with them.
@@ -64,7 +64,7 @@ class Server:
         self.tasks: set[asyncio.Task[None]] = set()
         self.date = ""
         self._heads: dict[bytes, Head] = {}
-        self._server: asyncio.AbstractServer | None = None
+        self._accepting: Accepting | None = None
         self._watching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -72,27 +72,29 @@ class Server:
         self.loop = asyncio.get_running_loop()
         self.date = formatdate(clock.now().timestamp(), usegmt=True)
         own = socket.socket(fileno=os.dup(self._descriptor))
-        own.setblocking(False)
-        self._server = await self.loop.create_server(self._connection, sock=own, backlog=BACKLOG)
+        self._accepting = Accepting(own, self._connection)
         self._watching = asyncio.create_task(self._watch())
 
     async def adopt(self, connection: socket.socket, left: Left) -> None:
-        """Go on with a connection that another process left. Only with places.
-
-        Raises:
-            OSError: it was closed meanwhile.
-        """
+        """Go on with a connection that another process left. Only with places; where all are taken it is broken off."""
         assert self.places is not None
-        places = self.places
-        await self.loop.connect_accepted_socket(lambda: _PlacedConnection(self, places, left), connection)
+        place = self.places.take(connection.fileno(), left)
+        if place is None:
+            places.reset(connection)
+            connection.close()
+        else:
+            await speak(connection, _PlacedConnection(self, place, left))
 
-    def _connection(self) -> "_Connection":
-        return _StreamConnection(self) if self.places is None else _PlacedConnection(self, self.places)
+    def _connection(self, descriptor: int) -> "_Connection | None":
+        if self.places is None:
+            return _StreamConnection(self)
+        place = self.places.take(descriptor)  # there are more than connections that are let in
+        return None if place is None else _PlacedConnection(self, place)
 
     def stop_accepting(self) -> None:
         """Take no more connections; those that wait in the kernel are for whoever shares the socket."""
-        if self._server is not None:
-            self._server.close()
+        if self._accepting is not None:
+            self._accepting.close()
 
     async def close(self, seconds: float) -> None:
         """End: idle connections at once, others when they were answered, or after ``seconds``.
@@ -316,23 +318,15 @@ class _PlacedConnection(_Connection, asyncio.BufferedProtocol):
 
     place: Place
 
-    def __init__(self, server: Server, places: Places, left: Left | None = None) -> None:
+    def __init__(self, server: Server, place: Place, left: Left | None = None) -> None:
         super().__init__(server)
-        self._places, self._left = places, left
-        self._descriptor = -1
+        self.place, self._left = place, left
+        self._parted = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        place, left = self._places.take(), self._left
-        if place is None:  # there are more places than connections that are let in
-            cast(asyncio.Transport, transport).abort()
-            return
-        self.place = place
-        self._descriptor = transport.get_extra_info("socket").fileno()
-        place.begin(left)
-        self._places.kept(place.number, self._descriptor, left)
         super().connection_made(transport)
-        if left is not None and not self.transport.is_closing():
-            self._go_on(left)
+        if self._left is not None and not self.transport.is_closing():
+            self._go_on(self._left)
 
     def _go_on(self, left: Left) -> None:
         if left.rest:
@@ -346,8 +340,7 @@ class _PlacedConnection(_Connection, asyncio.BufferedProtocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         super().connection_lost(error)
-        if self._descriptor >= 0:
-            shut_down(self._descriptor)
+        if not self._parted:
             self.place.end()
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -373,8 +366,8 @@ class _PlacedConnection(_Connection, asyncio.BufferedProtocol):
             super().end()
             return
         self.transport.pause_reading()
+        self._parted = True
         self.place.part()
-        self._descriptor = -1
         self.server.part(self)
 
     def _over(self, exchange: "Exchange") -> bool:

@@ -6,7 +6,7 @@ each call of which it had sent a part is ended with a status, and the goodbye th
 whole is over for it, and all else is asked again. Records of what nobody got are void.
 """
 
-import array
+import contextlib
 import mmap
 import os
 import socket
@@ -14,8 +14,8 @@ import struct
 from collections.abc import Callable, Collection
 
 from bedplate.http import places
+from bedplate.serve.frames import ENDS, HEADERS, frame, goaway
 from bedplate.serve.hpack import literal
-from bedplate.serve.rpc import ENDS, GOAWAY, HEADERS, frame
 
 MOST = 256
 """Calls at a time on one connection."""
@@ -52,7 +52,7 @@ class Calls:
             return None
         number = self._free.pop()
         self._kept(number, descriptor)
-        return Said(self, number)
+        return Said(self, number, descriptor)
 
     def give(self, number: int) -> None:
         """The connection has ended."""
@@ -63,8 +63,9 @@ class Calls:
 class Said:
     """What is said on one connection: how many bytes, which calls they leave answered in part, and records of calls."""
 
-    def __init__(self, calls: Calls, number: int) -> None:
-        self._calls, self._number, self._at = calls, number, number * _STRIDE
+    def __init__(self, calls: Calls, number: int, descriptor: int) -> None:
+        self._calls, self._number, self._descriptor = calls, number, descriptor
+        self._at = number * _STRIDE
         self._now = self._claims = 0
         self._open: dict[int, int] = {}
 
@@ -92,17 +93,19 @@ class Said:
             _ANSWERED.pack_into(self._calls.memory, at, size)
 
     def end(self) -> None:
-        """The connection has ended: the place is as new."""
+        """The connection has ended, for its client as well: the place is as new."""
+        places.shut_down(self._descriptor)
         used = _CLAIMS + _CLAIM.size * min(self._claims, MOST)
         self._calls.memory[self._at : self._at + used] = bytes(used)
         self._calls.give(self._number)
 
 
 def end(calls: int, number: int, connection: int) -> list[str]:
-    """Say goodbye on a connection whose process was killed, and end it; the ids of records about what nobody got.
+    """Say goodbye on a connection whose process was killed; the ids of records about what nobody got.
 
-    ``calls`` and ``connection`` are descriptors. Where a frame was sent in part nothing can be said: the connection is
-    reset, which no client takes for an end.
+    ``calls`` and ``connection`` are descriptors. The connection stays open for the client, which may send: were it
+    closed, the kernel would reset it, and the client might never come to read the goodbye. Where a frame was sent in
+    part nothing can be said: it is reset here, which no client takes for an end.
     """
     data = os.pread(calls, _STRIDE, number * _STRIDE)
     states = [_STATE.unpack_from(data, at) for at in _STATES]
@@ -126,11 +129,6 @@ def _part(client: socket.socket, partly: Collection[int]) -> None:
     """End the calls that were answered in part, and have everything else asked again."""
     ended = b"".join(frame(HEADERS, ENDS, call, _KILLED) for call in partly)
     client.setblocking(False)
-    try:
-        client.send(ended + frame(GOAWAY, 0, 0, bytes(8)))
+    with contextlib.suppress(OSError):  # the client has left
+        client.send(ended + goaway(0))
         client.shutdown(socket.SHUT_WR)
-        left = array.array("B", bytes(1 << 16))
-        while client.recv_into(left):  # what nobody read would make a reset of the end
-            pass
-    except OSError:  # nothing more is there, or the client has left
-        pass

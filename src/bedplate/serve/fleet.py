@@ -11,7 +11,7 @@ import msgspec
 from bedplate import clock
 from bedplate.errors import BedplateError, StateError, UnavailableError
 from bedplate.serve import sockets
-from bedplate.serve.holding import Holder, Orphan, stirred
+from bedplate.serve.holding import Descriptor, Holder, Orphan, attended, stirred
 from bedplate.serve.process import Process
 from bedplate.serve.scaling import Scaler
 from bedplate.serve.spec import ReplicaSpec
@@ -25,6 +25,8 @@ _SILENT_SECONDS, _START_SECONDS = 60.0, 60.0
 """A replica that told nothing for so long, or is not ready after it, does not live, whatever its process does."""
 _MEASURE_SECONDS = 5.0
 _PAUSE = 0.02
+_ATTENTION_SECONDS = 30.0
+"""A client has so long to read that its calls are to be asked elsewhere."""
 _IDLE_SECONDS = 2.0
 """An endpoint that was asked nothing for so long may lose its replicas to one that needs their memory."""
 _BASE_MEMORY = 96 << 20
@@ -70,6 +72,7 @@ class Fleet:
         self._starting: list[Process] = []
         self._leaving: list[Process] = []
         self._orphans: list[Orphan] = []
+        self._dismissed: list[tuple[float, list[Descriptor]]] = []
         self._took = Took()
         self._delay, self._not_before = _FIRST_DELAY, 0.0
         self._measured = 0
@@ -105,6 +108,11 @@ class Fleet:
     def stopped(self) -> bool:
         """Whether its socket is closed."""
         return self.listener.fileno() < 0
+
+    @property
+    def kept(self) -> int:
+        """How many connections wait here for a replica to go on with them, whether or not anything came on them."""
+        return len(self._orphans)
 
     # ------------------------------------------------------------------------------------------------------- memory
 
@@ -216,7 +224,7 @@ class Fleet:
             self._leave(self.replicas)
             self.replicas = []
         self._wait_for_leaving()
-        self._orphans = []
+        self._orphans, self._dismissed = [], []
 
     def _begin(self, spec: ReplicaSpec, end: float, within: float) -> Process:
         while (process := self._spawn(self, spec)) is None:
@@ -256,6 +264,7 @@ class Fleet:
         if self.stopped or not self.begun:
             return
         now = clock.monotonic()
+        self._dismissed = [(until, here) for until, all in self._dismissed if until > now and (here := attended(all))]
         self._see_off()
         self._bury(now)
         self._measure(now)
@@ -300,8 +309,7 @@ class Fleet:
             if process.alive and not silent:
                 continue
             process.kill()
-            self._took += _took(process)
-            self._orphans += process.orphans
+            self._inherit(process)
             ended = f"it told nothing for {patience:g} s" if silent else f"it ended: {process.returncode}"
             self.error = process.error.message if process.error else ended
             self.replicas.remove(process)
@@ -318,11 +326,17 @@ class Fleet:
             self._orphans += process.holder.parted
             process.holder.parted.clear()
             if over:
-                self._took += _took(process)
-                self._orphans += process.orphans
+                self._inherit(process)
             else:
                 staying.append(process)
         self._leaving = staying
+
+    def _inherit(self, process: Process) -> None:
+        """Take over what one that has ended leaves: connections, and what it did."""
+        self._took += _took(process)
+        self._orphans += process.orphans
+        if process.holder.dismissed:
+            self._dismissed.append((clock.monotonic() + _ATTENTION_SECONDS, process.holder.dismissed))
 
     def _give_on(self) -> None:
         """Have replicas go on with the connections of those that ended, each with its share."""

@@ -24,7 +24,7 @@ from bedplate.serve.arrival import Arrival
 from bedplate.serve.calls import MOST, Calls
 from bedplate.serve.handlers import Inference, Outcome, unforeseen
 from bedplate.serve.hpack import literal
-from bedplate.serve.http2 import Http2Server
+from bedplate.serve.http2_server import Http2Server
 from bedplate.serve.messages import Asked, Messages
 from bedplate.serve.pressure import OverloadedError, Share
 from bedplate.serve.repository import Repository
@@ -85,9 +85,9 @@ class GrpcServer:
 
     # -------------------------------------------------------------------------------------------------- start and end
 
-    async def start(self, listener: socket.socket) -> None:
+    def start(self, listener: socket.socket) -> None:
         """Answer on a socket that listens already."""
-        await self._server.serve(listener)
+        self._server.serve(listener)
 
     async def stop(self, seconds: float) -> None:
         """Send every client away, answer what was asked within ``seconds``, and end.

@@ -74,6 +74,15 @@ def stirred(orphans: Sequence[Orphan]) -> tuple[list[Orphan], bool]:
     return here, any(not orphan.quiet or orphan.connection.number in ready for orphan in here)
 
 
+def attended(connections: Sequence[Descriptor]) -> list[Descriptor]:
+    """Those of connections that were ended from here whose clients have not hung up yet."""
+    poll = select.poll()
+    for connection in connections:
+        poll.register(connection.number, 0)
+    gone = {descriptor for descriptor, _ in poll.poll(0)}
+    return [connection for connection in connections if connection.number not in gone]
+
+
 def _asks(descriptor: int) -> bool:
     """Whether something lies there to be read, other than an end."""
     connection = socket.socket(fileno=os.dup(descriptor))
@@ -93,6 +102,8 @@ class Holder:
         self.ended = False
         self.parted: list[Orphan] = []
         """What it leaves to others while it ends; whoever gives them on takes them out of here."""
+        self.dismissed: list[Descriptor] = []
+        """Connections of gRPC on which it was ended with a goodbye, to be kept until their clients have read that."""
         self._memory: Descriptor | None = None
         self._calls: Descriptor | None = None
         self._backlog: Descriptor | None = None
@@ -158,6 +169,7 @@ class Holder:
             return orphans
         void = {id for place in held for id in places.claims(memory.number, place)}
         void.update(id for place, one in calling.items() for id in calls.end(called.number, place, one.number))
+        self.dismissed = list(calling.values())
         try:
             late = journal.rescue(log, self._backlog.number, _id_of, void)
         except (OSError, BedplateError) as error:

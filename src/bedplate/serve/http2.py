@@ -1,117 +1,66 @@
-"""HTTP/2 (RFC 9113) as far as gRPC needs it, on asyncio: frames, streams, flow control, and messages within streams.
+"""One connection of HTTP/2 (RFC 9113) as far as gRPC needs it: streams, flow control, and messages within streams.
 
-Why not grpcio, and what was measured: ``docs/decisions/grpc.md``. A connection here costs no thread, its socket may be
-inherited, and it says goodbye in two steps, so that no request that is on its way is lost when a replica ends.
+Nothing is pushed, prioritised or encoded with a table.
 """
 
 import asyncio
 import socket
 from time import perf_counter
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from bedplate.http.places import shut_down
-from bedplate.http.streams import Room
-from bedplate.serve.calls import Calls, Said
+from bedplate.serve.calls import Said
+from bedplate.serve.frames import (
+    ACK,
+    CALM,
+    CLOSED,
+    COMPRESSION,
+    CONTINUATION,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    ENDS,
+    FLOW,
+    HEADERS,
+    LARGEST_WINDOW,
+    NO_ERROR,
+    PADDED,
+    PING,
+    PRIORITY,
+    PROTOCOL,
+    PUSH,
+    REFUSED,
+    RST,
+    SETTINGS,
+    SIZE,
+    WINDOW_UPDATE,
+    BrokenError,
+    frame,
+    goaway,
+)
 from bedplate.serve.hpack import Decoder, HpackError
-from bedplate.serve.rpc import ENDS, GOAWAY, HEADERS, MOST_UNSENT, Rpc, frame
+from bedplate.serve.rpc import MOST_UNSENT, Rpc
 
+if TYPE_CHECKING:
+    from bedplate.serve.http2_server import Http2Server
+
+FIRST_WINDOW = 65_535
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_DATA, _RST, _SETTINGS, _PUSH, _PING, _WINDOW, _CONTINUATION = 0, 3, 4, 5, 6, 8, 9
-_END_STREAM, _END_HEADERS, _PADDED, _PRIORITY, _ACK = 1, 4, 8, 32, 1
-_NO_ERROR, _PROTOCOL, _FLOW, _CLOSED, _SIZE, _REFUSED, _COMPRESSION, _CALM = 0, 1, 3, 5, 6, 7, 9, 11
 _FRAME = 16_384
-_LARGEST_WINDOW = (1 << 31) - 1
-_FIRST_WINDOW = 65_535
 _MOST_METADATA = 8 << 10
 _MOST_RESETS = 200
 """How many calls more than it let be answered a client may cancel before it is sent away."""
 _IDLE = 300.0
 _LEAST_HELD = 16 << 20
 """Bytes of unfinished and waiting messages that one connection may have here at least."""
-_SWEEP = 0.25
 _GRPC = (b"application/grpc", b"application/grpc+proto")
-
-
-class Service(Protocol):
-    """What answers calls."""
-
-    def begin(self, rpc: Rpc) -> None:
-        """Take a call, whose messages have not come yet: set its ``handler``, or finish it."""
-
-    def cut(self, rpc: Rpc, reason: str) -> None:
-        """Finish a call that cannot go on: ``late`` (its message did not come in time), ``large``, ``full``
-        (there is no room for its message), or ``packed``."""
-
-    def end(self, rpc: Rpc) -> None:
-        """A call is over, however it ended; told once of each that was begun."""
-
-
-class Http2Server:
-    """Answers on listening sockets. ``most`` bounds a message in bytes, ``receipt`` its arrival in seconds.
-
-    ``room`` is the memory for what arrives, which other protocols may share. With ``calls`` clients ask again what
-    this process had in hand, should it be killed.
-    """
-
-    def __init__(
-        self, service: Service, room: Room, *, most: int, receipt: float, streams: int, calls: Calls | None = None
-    ) -> None:
-        self.service, self.room, self.most, self.receipt, self.streams = service, room, most, receipt, streams
-        self.calls = calls
-        self.window = max(_FIRST_WINDOW, most + 5)
-        self.connections: set[Connection] = set()
-        self.draining = False
-        self._server: Any = None
-        self._sweeping: asyncio.TimerHandle | None = None
-
-    async def serve(self, listener: socket.socket) -> None:
-        """Take connections from a socket that listens already."""
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: Connection(self, loop), sock=listener)
-        self._sweeping = loop.call_later(_SWEEP, self._sweep, loop)
-
-    async def stop(self, seconds: float, tick: float) -> None:
-        """Take no more connections, send every client away, and close when all was answered, or time is up.
-
-        Clients get two ticks to meet the goodbye; what they send until then is answered.
-        """
-        loop = asyncio.get_running_loop()
-        until = loop.time() + seconds
-        self._server.close()
-        self.draining = True
-        for connection in self.connections:
-            connection.goodbye(_LARGEST_WINDOW)
-        await asyncio.sleep(2 * tick)
-        for connection in tuple(self.connections):
-            connection.leave()
-        while self.connections and loop.time() < until:
-            await asyncio.sleep(0.02)
-        for connection in tuple(self.connections):
-            connection.close()
-        if self._sweeping is not None:
-            self._sweeping.cancel()
-
-    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
-        now = perf_counter()
-        for connection in tuple(self.connections):
-            connection.sweep(now)
-        self._sweeping = loop.call_later(_SWEEP, self._sweep, loop)
-
-
-class _BrokenError(Exception):
-    """The client broke a rule after which the connection cannot go on."""
-
-    def __init__(self, code: int, text: str) -> None:
-        super().__init__(text)
-        self.code = code
 
 
 class Connection(asyncio.Protocol):
     """One client."""
 
-    def __init__(self, server: Http2Server, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, server: "Http2Server", loop: asyncio.AbstractEventLoop, said: Said | None) -> None:
         self.server, self.loop = server, loop
-        self.first_window = _FIRST_WINDOW
+        self.first_window = FIRST_WINDOW
         self.held = 0
         """Bytes of messages that have come and were not taken."""
         self._hpack = Decoder(_MOST_METADATA)
@@ -123,13 +72,12 @@ class Connection(asyncio.Protocol):
         self._block: tuple[int, int, bytearray] | None = None
         self._out: list[bytes] = []
         self._flushing = False
-        self._said: Said | None = None
+        self._said = said
         self._written = 0
         """Bytes for the client so far, in whole frames, sent or about to be."""
         self._partly: set[int] = set()
         """The calls that were answered in part."""
-        self._descriptor = -1
-        self._out_window = _FIRST_WINDOW
+        self._out_window = FIRST_WINDOW
         self._window = max(_LEAST_HELD, 4 * server.window)
         self._in_window = self._window
         self._resets = 0
@@ -143,18 +91,15 @@ class Connection(asyncio.Protocol):
         known = transport.get_extra_info("socket")
         known.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         known.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if self.server.calls is not None:
-            self._descriptor = known.fileno()
-            self._said = self.server.calls.take(self._descriptor)
         settings = b"".join(
             number.to_bytes(2, "big") + value.to_bytes(4, "big")
             for number, value in ((3, self.server.streams), (4, self.server.window), (6, _MOST_METADATA))
         )
-        self.write(frame(_SETTINGS, 0, 0, settings))
-        self.write(frame(_WINDOW, 0, 0, (self._window - _FIRST_WINDOW).to_bytes(4, "big")))
+        self.write(frame(SETTINGS, 0, 0, settings))
+        self.write(frame(WINDOW_UPDATE, 0, 0, (self._window - FIRST_WINDOW).to_bytes(4, "big")))
         self.server.connections.add(self)
         if self.server.draining:  # it came in the last moment
-            self.goodbye(_LARGEST_WINDOW)
+            self.goodbye(LARGEST_WINDOW)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._closing = True
@@ -164,7 +109,6 @@ class Connection(asyncio.Protocol):
             rpc.cancel()
         self._rpcs.clear()
         if self._said is not None:
-            shut_down(self._descriptor)
             self._said.end()
             self._said = None
 
@@ -180,8 +124,8 @@ class Connection(asyncio.Protocol):
             return
         try:
             self._read(self._rest + data if self._rest else data)
-        except (_BrokenError, HpackError) as error:
-            code = error.code if isinstance(error, _BrokenError) else _COMPRESSION
+        except (BrokenError, HpackError) as error:
+            code = error.code if isinstance(error, BrokenError) else COMPRESSION
             self.goodbye(self._last, code, str(error))
             self.close()
 
@@ -191,7 +135,7 @@ class Connection(asyncio.Protocol):
         at, size = 0, len(data)
         if not self._greeted:
             if not _PREFACE.startswith(data[:24]):
-                raise _BrokenError(_PROTOCOL, "this port speaks HTTP/2")
+                raise BrokenError(PROTOCOL, "this port speaks HTTP/2")
             if size < 24:
                 self._rest = data
                 return
@@ -199,17 +143,17 @@ class Connection(asyncio.Protocol):
         while size - at >= 9:
             length = int.from_bytes(data[at : at + 3], "big")
             if length > _FRAME:
-                raise _BrokenError(_SIZE, "a frame is too large")
+                raise BrokenError(SIZE, "a frame is too large")
             start = at + 9
             end = start + length
             if end > size:
                 break
             kind, flags = data[at + 3], data[at + 4]
-            number = int.from_bytes(data[at + 5 : start], "big") & _LARGEST_WINDOW
+            number = int.from_bytes(data[at + 5 : start], "big") & LARGEST_WINDOW
             at = end
-            if self._block is not None and (kind != _CONTINUATION or number != self._block[0]):
-                raise _BrokenError(_PROTOCOL, "a header block is interrupted")
-            if kind == _DATA:
+            if self._block is not None and (kind != CONTINUATION or number != self._block[0]):
+                raise BrokenError(PROTOCOL, "a header block is interrupted")
+            if kind == DATA:
                 self._data(number, flags, data, start, end)
             elif kind == HEADERS:
                 self._headers(number, flags, data[start:end])
@@ -224,21 +168,21 @@ class Connection(asyncio.Protocol):
         size = end - start
         self._in_window -= size
         if self._in_window < 0:
-            raise _BrokenError(_FLOW, "more was sent than the connection takes")
-        if flags & _PADDED:
+            raise BrokenError(FLOW, "more was sent than the connection takes")
+        if flags & PADDED:
             if size < 1 or data[start] >= size:
-                raise _BrokenError(_PROTOCOL, "a frame is all padding")
+                raise BrokenError(PROTOCOL, "a frame is all padding")
             start, end = start + 1, end - data[start]
         rpc = self._rpcs.get(number)
         if rpc is None:
             if not number & 1 or (number > self._last and not self._leaving):
-                raise _BrokenError(_PROTOCOL, "data for a stream that was not opened")
+                raise BrokenError(PROTOCOL, "data for a stream that was not opened")
             return  # it was answered, or refused, already
         rpc.in_window -= end - start
         if size > end - start:  # padding takes no room
-            self.write(frame(_WINDOW, 0, number, (size - end + start).to_bytes(4, "big")))
+            self.write(frame(WINDOW_UPDATE, 0, number, (size - end + start).to_bytes(4, "big")))
         if rpc.in_window < 0 or rpc.ended:
-            self._reset(number, rpc, _CLOSED if rpc.ended else _FLOW)
+            self._reset(number, rpc, CLOSED if rpc.ended else FLOW)
             return
         if end - start > self.server.room.left:
             self.server.room.refused += 1
@@ -246,7 +190,7 @@ class Connection(asyncio.Protocol):
             return
         self.hold(end - start)
         rpc.feed(data[start:end])
-        if flags & _END_STREAM:
+        if flags & END_STREAM:
             rpc.ended = True
         self._advance(number, rpc)
 
@@ -261,28 +205,28 @@ class Connection(asyncio.Protocol):
 
     def _headers(self, number: int, flags: int, block: bytes) -> None:
         if not number & 1:
-            raise _BrokenError(_PROTOCOL, "clients open streams of odd numbers")
+            raise BrokenError(PROTOCOL, "clients open streams of odd numbers")
         end = len(block)
         start = 0
-        if flags & _PADDED:
+        if flags & PADDED:
             start, end = 1, end - block[0] if block else -1
-        if flags & _PRIORITY:
+        if flags & PRIORITY:
             start += 5
         if start > end:
-            raise _BrokenError(_PROTOCOL, "a frame is all padding")
-        if not flags & _END_HEADERS:
+            raise BrokenError(PROTOCOL, "a frame is all padding")
+        if not flags & END_HEADERS:
             self._block = (number, flags, bytearray(block[start:end]))
             return
-        self._open(number, flags, block[start:end] if flags & (_PADDED | _PRIORITY) else block)
+        self._open(number, flags, block[start:end] if flags & (PADDED | PRIORITY) else block)
 
     def _continuation(self, flags: int, block: bytes) -> None:
         if self._block is None:
-            raise _BrokenError(_PROTOCOL, "a header block goes on that did not begin")
+            raise BrokenError(PROTOCOL, "a header block goes on that did not begin")
         number, first, before = self._block
         before += block
         if len(before) > 2 * _MOST_METADATA or not block:
-            raise _BrokenError(_CALM, "a header block is too large")
-        if flags & _END_HEADERS:
+            raise BrokenError(CALM, "a header block is too large")
+        if flags & END_HEADERS:
             self._block = None
             self._open(number, first, bytes(before))
 
@@ -290,16 +234,16 @@ class Connection(asyncio.Protocol):
         headers = self._hpack.decode(block)  # in any case: what follows may refer to it
         rpc = self._rpcs.get(number)
         if rpc is not None:  # trailers, which end a stream
-            if not flags & _END_STREAM or rpc.ended:
-                raise _BrokenError(_PROTOCOL, "headers within a stream")
+            if not flags & END_STREAM or rpc.ended:
+                raise BrokenError(PROTOCOL, "headers within a stream")
             rpc.ended = True
             self._advance(number, rpc)
             return
         if number <= self._last:
-            raise _BrokenError(_CLOSED, "a stream is opened again")
+            raise BrokenError(CLOSED, "a stream is opened again")
         if self._leaving or len(self._rpcs) >= self.server.streams:
             self._last = number if not self._leaving else self._last
-            self.write(frame(_RST, 0, number, _REFUSED.to_bytes(4, "big")))
+            self.write(frame(RST, 0, number, REFUSED.to_bytes(4, "big")))
             return
         self._last = number
         self._used = perf_counter()
@@ -316,7 +260,7 @@ class Connection(asyncio.Protocol):
             self.write(frame(HEADERS, ENDS, number, status))
             return
         rpc = self._rpcs[number] = Rpc(self, number, path, headers)
-        rpc.ended = bool(flags & _END_STREAM)
+        rpc.ended = bool(flags & END_STREAM)
         if seconds is not None:
             rpc.seconds = seconds
             rpc.arm(seconds)
@@ -327,68 +271,68 @@ class Connection(asyncio.Protocol):
             rpc.start()
 
     def _other(self, kind: int, number: int, flags: int, payload: bytes) -> None:
-        if kind == _WINDOW:
+        if kind == WINDOW_UPDATE:
             self._window_update(number, payload)
-        elif kind == _PING:
+        elif kind == PING:
             if number or len(payload) != 8:
-                raise _BrokenError(_SIZE if not number else _PROTOCOL, "a ping is not one")
-            if not flags & _ACK:
-                self.write(frame(_PING, _ACK, 0, payload))
-        elif kind == _SETTINGS:
+                raise BrokenError(SIZE if not number else PROTOCOL, "a ping is not one")
+            if not flags & ACK:
+                self.write(frame(PING, ACK, 0, payload))
+        elif kind == SETTINGS:
             self._settings(number, flags, payload)
-        elif kind == _RST:
+        elif kind == RST:
             rpc = self._forget(number)
             if not number or len(payload) != 4 or (number > self._last and not self._leaving):
-                raise _BrokenError(_PROTOCOL, "a stream is reset that was not opened")
+                raise BrokenError(PROTOCOL, "a stream is reset that was not opened")
             if rpc is not None:
                 self._resets += 1
                 if self._resets > _MOST_RESETS:
-                    raise _BrokenError(_CALM, "too many calls are cancelled")
+                    raise BrokenError(CALM, "too many calls are cancelled")
                 rpc.close()
                 rpc.cancel()
-        elif kind == _CONTINUATION:
+        elif kind == CONTINUATION:
             self._continuation(flags, payload)
-        elif kind == _PUSH:
-            raise _BrokenError(_PROTOCOL, "clients push nothing")
+        elif kind == PUSH:
+            raise BrokenError(PROTOCOL, "clients push nothing")
         # A goodbye of the client needs no answer: it closes when it is done. Priorities and what is not known pass.
 
     def _settings(self, number: int, flags: int, payload: bytes) -> None:
         if number:
-            raise _BrokenError(_PROTOCOL, "settings are the connection's")
-        if flags & _ACK:
+            raise BrokenError(PROTOCOL, "settings are the connection's")
+        if flags & ACK:
             return
         if len(payload) % 6:
-            raise _BrokenError(_SIZE, "settings break off")
+            raise BrokenError(SIZE, "settings break off")
         for at in range(0, len(payload), 6):
             if int.from_bytes(payload[at : at + 2], "big") == 4:
                 first = int.from_bytes(payload[at + 2 : at + 6], "big")
                 change, self.first_window = first - self.first_window, first
                 for rpc in self._rpcs.values():
                     rpc.out_window += change
-                if max([first, *(rpc.out_window for rpc in self._rpcs.values())]) > _LARGEST_WINDOW:
-                    raise _BrokenError(_FLOW, "a window is too large")
-        self.write(frame(_SETTINGS, _ACK, 0, b""))
+                if max([first, *(rpc.out_window for rpc in self._rpcs.values())]) > LARGEST_WINDOW:
+                    raise BrokenError(FLOW, "a window is too large")
+        self.write(frame(SETTINGS, ACK, 0, b""))
         self._pump_all()
 
     def _window_update(self, number: int, payload: bytes) -> None:
         if len(payload) != 4:
-            raise _BrokenError(_SIZE, "a window is not one")
-        more = int.from_bytes(payload, "big") & _LARGEST_WINDOW
+            raise BrokenError(SIZE, "a window is not one")
+        more = int.from_bytes(payload, "big") & LARGEST_WINDOW
         if not more:
-            raise _BrokenError(_PROTOCOL, "a window grows by nothing")
+            raise BrokenError(PROTOCOL, "a window grows by nothing")
         if number:
             rpc = self._rpcs.get(number)
             if rpc is None:
                 return
             rpc.out_window += more
-            if rpc.out_window > _LARGEST_WINDOW:
-                self._reset(number, rpc, _FLOW)
+            if rpc.out_window > LARGEST_WINDOW:
+                self._reset(number, rpc, FLOW)
             else:
                 self._pump(number, rpc)
             return
         self._out_window += more
-        if self._out_window > _LARGEST_WINDOW:
-            raise _BrokenError(_FLOW, "a window is too large")
+        if self._out_window > LARGEST_WINDOW:
+            raise BrokenError(FLOW, "a window is too large")
         self._pump_all()
 
     # ------------------------------------------------------------------------------------------------------ frames out
@@ -431,13 +375,13 @@ class Connection(asyncio.Protocol):
     def send(self, number: int, rpc: Rpc, head: bytes, data: bytes, tail: bytes) -> None:
         """Send what a call answers: headers, data and, at its end, trailers."""
         if head:
-            self.write(frame(HEADERS, _END_HEADERS, number, head))
+            self.write(frame(HEADERS, END_HEADERS, number, head))
         size = len(data)
         if not rpc.unsent and size <= _FRAME and size <= rpc.out_window and size <= self._out_window:
             rpc.out_window -= size
             self._out_window -= size
             if size:
-                self.write(frame(_DATA, 0, number, data))
+                self.write(frame(DATA, 0, number, data))
             if tail:
                 self.end(number, rpc, tail)
             else:
@@ -452,7 +396,7 @@ class Connection(asyncio.Protocol):
         """Send the last headers of a call, and forget it."""
         self.write(frame(HEADERS, ENDS, number, headers))
         if not rpc.ended:
-            self.write(frame(_RST, 0, number, bytes(4)))
+            self.write(frame(RST, 0, number, bytes(4)))
         self._forget(number)
         rpc.close()
         self._resets = max(0, self._resets - 1)
@@ -465,7 +409,7 @@ class Connection(asyncio.Protocol):
 
     def _pump(self, number: int, rpc: Rpc) -> None:
         while rpc.unsent and (size := min(_FRAME, len(rpc.unsent), rpc.out_window, self._out_window)) > 0:
-            self.write(frame(_DATA, 0, number, bytes(rpc.unsent[:size])))
+            self.write(frame(DATA, 0, number, bytes(rpc.unsent[:size])))
             del rpc.unsent[:size]
             rpc.out_window -= size
             self._out_window -= size
@@ -484,19 +428,19 @@ class Connection(asyncio.Protocol):
         more = self._window - self.held - self._in_window
         if more > self._window // 2:
             self._in_window += more
-            self.write(frame(_WINDOW, 0, 0, more.to_bytes(4, "big")))
+            self.write(frame(WINDOW_UPDATE, 0, 0, more.to_bytes(4, "big")))
 
     def _reset(self, number: int, rpc: Rpc, code: int) -> None:
-        self.write(frame(_RST, 0, number, code.to_bytes(4, "big")))
+        self.write(frame(RST, 0, number, code.to_bytes(4, "big")))
         self._forget(number)
         rpc.close()
         rpc.cancel()
 
     # ------------------------------------------------------------------------------------------------------- its end
 
-    def goodbye(self, last: int, code: int = _NO_ERROR, text: str = "") -> None:
+    def goodbye(self, last: int, code: int = NO_ERROR, text: str = "") -> None:
         """Tell the client that streams above ``last`` will not be answered here."""
-        self.write(frame(GOAWAY, 0, 0, last.to_bytes(4, "big") + code.to_bytes(4, "big") + text.encode()))
+        self.write(goaway(last, code, text))
 
     def leave(self) -> None:
         """Take no more streams, and close after the last one."""

@@ -141,7 +141,7 @@ class Replica:
         loop.add_signal_handler(signal.SIGUSR1, lambda: loop.run_in_executor(None, self._seal))
         descriptor, *more = descriptors
         for one in more:
-            await self.grpc.start(socket.socket(fileno=one))
+            self.grpc.start(socket.socket(fileno=one))
         server = Server(
             self.app.__rsgi__,
             descriptor,

@@ -35,6 +35,7 @@ from bedplate.http import (
     from_path,
     unaudited,
 )
+from bedplate.http.dispatch import admit
 from bedplate.http.openapi import document
 from bedplate.http.rsgi import Application
 from bedplate.http.server import Exchange
@@ -225,13 +226,11 @@ class RestApplication:
             self._settle(protocol, None, error)
 
     def _answered(self, route: Route, scope: Head, protocol: Exchange) -> tuple[int, list[tuple[str, str]], bytes]:
-        """What a route that never waits answers, after the checks of :func:`bedplate.http.dispatch`."""
+        """What a route that never waits answers."""
         try:
             self._check_site(scope)
-            request = Request(scope.method, scope.path, headers=scope.headers)
-            request.depth = route.limits.depth
-            authorization = _authorization(request)
-            request.decision = self._authorise(authorization, route.action, route.resource(request.params), request)
+            request = Request(scope.method, scope.path, headers=scope.headers, query_string=scope.query_string)
+            admit(route, request, _authorization, self._authorise)
             if (scope.length or 0) > route.limits.body:
                 raise too_large(route.limits.body)
             request.body = bytes(protocol.here() or b"")

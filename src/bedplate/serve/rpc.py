@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from bedplate.serve.frames import WINDOW_UPDATE, frame
 from bedplate.serve.hpack import Headers, literal
 
 if TYPE_CHECKING:
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
 
 MOST_UNSENT = 1 << 20
 """Bytes that wait for a client to take them, from which on a stream waits and nothing more is read from a socket."""
-HEADERS, GOAWAY, WINDOW_UPDATE = 1, 7, 8
-ENDS = 5
-"""Flags of headers that are whole and the last of a call."""
 _ENCODINGS = {b"gzip": 31, b"deflate": 15}
 _ANSWER = (
     b"\x88" + literal(b"content-type", b"application/grpc") + literal(b"grpc-accept-encoding", b"identity,deflate,gzip")
@@ -223,11 +221,6 @@ class Rpc:
             connection.write(frame(WINDOW_UPDATE, 0, self._number, self._taken.to_bytes(4, "big")))
             self._taken = 0
         connection.credit()
-
-
-def frame(kind: int, flags: int, number: int, payload: bytes) -> bytes:
-    """An HTTP/2 frame."""
-    return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + number.to_bytes(4, "big") + payload
 
 
 def _percent(text: str) -> bytes:
