@@ -127,6 +127,7 @@ def test_what_is_wrong_with_one_is_wrong_with_it_alone(
     with store.read() as tx:
         key = tx.runs.get("default", run).key
         assert [value for _, _, value, _ in tx.metrics.history(key, "loss")] == [1.0, 5.0]
+        assert (tx.metrics.several(key), tx.metrics.several(key + 1)) == ({"loss"}, set())
         assert dict(tx.runs.params([key])[key]) == {"p": "1"}
 
 

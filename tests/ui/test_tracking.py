@@ -285,6 +285,23 @@ def test_a_run_says_what_it_is_and_where_it_led(home):
     assert "system/" not in text(page[page.index('id="metrics"') : page.index('id="params"')])
 
 
+def test_metrics_with_one_value_are_drawn_while_more_may_come(home):
+    tracked = Tracked(home.plane)
+    experiment = tracked.experiment("one-value")
+    logged = {"loss": [0.5, 0.4], "accuracy": [0.9], "gap": [float("nan")]}
+    going = tracked.run(experiment, "going", minutes=None, metrics=logged)
+    ended = tracked.run(experiment, "ended", metrics=logged)
+    only = tracked.run(experiment, "only", metrics={"accuracy": [0.9]})
+
+    def drawn(run):
+        return re.findall(r'data-curves="[^"]*key=([^"&]*)"', home.get(f"/runs/{run}"))
+
+    assert (drawn(going), drawn(ended), drawn(only)) == (["accuracy", "gap", "loss"], ["loss"], [])
+    table = home.get(f"/runs/{only}")
+    assert "<details open><summary>Latest values (1)" in table
+    assert "data-curve-controls" not in table
+
+
 def test_a_run_shows_the_data_it_read_and_the_model_it_made(home):
     said = text(home.get(f"/runs/{home.known['best']}"))
 

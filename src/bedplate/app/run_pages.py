@@ -63,6 +63,8 @@ class RunDetail(msgspec.Struct, frozen=True, kw_only=True):
     row: RunRow
     experiment: ExperimentRow
     metrics: tuple[Value, ...]
+    drawn: tuple[str, ...]
+    """Metrics that make a curve: those with several values, and all while the run is going and more may come."""
     system: tuple[Value, ...]
     params: tuple[tuple[str, str], ...]
     tags: Mapping[str, str]
@@ -139,11 +141,14 @@ def run_detail(store: Store, workspace: str, run: str, may_read: Callable[[str],
         parent = tags.get(PARENT, "")
         experiment = tx.experiments.get(workspace, row.experiment)
         line = _line(tx, workspace, experiment.name, tags, may_read)
+        own = tuple(each for each in logged if not each.key.startswith(SYSTEM))
+        several = {each.key for each in own} if row.status == "RUNNING" else tx.metrics.several(row.key)
         return RunDetail(
             workspace=workspace,
             row=row,
             experiment=experiment,
-            metrics=tuple(each for each in logged if not each.key.startswith(SYSTEM)),
+            metrics=own,
+            drawn=tuple(each.key for each in own if each.key in several),
             system=tuple(each for each in logged if each.key.startswith(SYSTEM)),
             params=tuple(sorted(tx.runs.params([row.key]).get(row.key, ()))),
             tags=tags,

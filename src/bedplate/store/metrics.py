@@ -37,6 +37,14 @@ _NEWEST = (
     .order_by(*(column.desc() for column in _POINT))
     .limit(1)
 )
+_SEVERAL = sa.select(latest_metrics.c.key).where(
+    latest_metrics.c.run == _run,
+    sa.exists().where(
+        metrics.c.run == latest_metrics.c.run,
+        metrics.c.key == latest_metrics.c.key,
+        sa.or_(metrics.c.step != latest_metrics.c.step, metrics.c.timestamp != latest_metrics.c.timestamp),
+    ),
+)
 _OF_RUNS = Among(
     sa.select(metrics.c.run, *_POINT).where(metrics.c.key == _metric).order_by(metrics.c.run, *_POINT),
     metrics.c.run,
@@ -150,6 +158,10 @@ class Metrics(Repository):
     def latest(self, runs: Iterable[int]) -> Latest:
         """The latest value of every metric of these runs."""
         return latest_of(_BY_RUN.rows(self._connection, runs))
+
+    def several(self, run: int) -> frozenset[str]:
+        """The metrics of a run that have values at more than one step or time."""
+        return frozenset(key for (key,) in plain(self._execute(_SEVERAL, run_=run)))
 
     def appended(self, run: int | None = None) -> Iterator[Row]:
         """Every row, or every row of one run, by position."""

@@ -101,7 +101,7 @@ def routes(site: Site) -> Iterator[Route]:
             files=files,
             sections=SECTIONS,
             controls=controls,
-            charts=curves.grouped([each.key for each in detail.metrics], controls["group"]),
+            charts=curves.grouped(detail.drawn, controls["group"]),
             system_charts=curves.one_each([each.key for each in detail.system]),
         )
 
