@@ -133,7 +133,7 @@ class Form(NamedTuple):
     def rows(self, connection: sa.Connection, values: dict[str, Any]) -> list[tuple[Any, ...]]:
         """Run it with these values bound; what it finds or returns, as the driver gives it."""
         if connection.dialect.name == "postgresql":
-            return plain(connection.exec_driver_sql(self.text, self._bound(values)))
+            return _fetched(connection, self.text, self._bound(values))
         cursor = driver(connection).execute(self.text, self._bound(values))
         rows = cursor.fetchall()
         cursor.close()
@@ -189,6 +189,22 @@ def driver(connection: sa.Connection) -> sqlite3.Connection:
     own: Any = connection.connection.dbapi_connection
     assert isinstance(own, sqlite3.Connection)
     return own
+
+
+def _fetched(connection: sa.Connection, text: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+    """Rows straight from psycopg: SQLAlchemy takes longer to make its result than a small statement takes.
+
+    It shares the transaction, and its errors come out as those of SQLAlchemy.
+    """
+    raw: Any = connection.connection.dbapi_connection
+    driver_error: Any = connection.dialect.loaded_dbapi.Error
+    try:
+        rows: list[tuple[Any, ...]] = raw.execute(text, values).fetchall()
+        return rows
+    except driver_error as error:
+        if raw.closed:
+            connection.invalidate(error)
+        raise sa.exc.DBAPIError.instance(text, None, error, driver_error, dialect=connection.dialect) from error
 
 
 class Among:
