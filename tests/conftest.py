@@ -65,7 +65,7 @@ def pytest_unconfigure() -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest, so that no worker is left alone with it in the end."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    items.sort(key=lambda item: sum(item.get_closest_marker(name) is None for name in ("slow", "long")))
 
 
 @pytest.fixture(scope="session", autouse=True)

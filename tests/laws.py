@@ -1,7 +1,8 @@
 """On how many examples a law is tried.
 
 In every run on few, the same ones each time: what passes once passes again. ``make long`` tries ten times as many, at
-random. How long an example takes says how busy the machine is: there is no deadline, and none is too slow.
+random, and with ``LAWS=many`` the same ones each time. How long an example takes says how busy the machine is: there is
+no deadline, and none is too slow.
 """
 
 from typing import Any
@@ -13,12 +14,12 @@ _BUSY = (HealthCheck.too_slow,)
 
 
 def register() -> None:
-    """The two profiles, the one of every run in force."""
-    for name, count in (("suite", FEW), ("long", MANY)):
+    """The profiles, the one of every run in force."""
+    for name, count in (("suite", FEW), ("many", MANY), ("long", MANY)):
         settings.register_profile(
             name,
             max_examples=count,
-            derandomize=name == "suite",
+            derandomize=name != "long",
             database=None,
             deadline=None,
             suppress_health_check=_BUSY,

@@ -13,7 +13,6 @@ PAGE = Path(__file__).parent.parent / "docs" / "tutorial" / "index.md"
 
 
 @pytest.mark.long
-@pytest.mark.timeout(300)
 def test_every_command_of_the_tutorial_works(tmp_path):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("BEDPLATE_")}
     environment |= {"BEDPLATE_HOME": str(tmp_path / "home"), "BEDPLATE_PORT": "0"}

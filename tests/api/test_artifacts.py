@@ -16,6 +16,8 @@ from tests import plane
 from tests.serve.support import eventually
 from tests.tracking.hostile_paths import CORPUS
 
+pytestmark = pytest.mark.slow
+
 BASE = "/api/2.0/mlflow-artifacts/artifacts"
 MPU = "/api/2.0/mlflow-artifacts/mpu"
 

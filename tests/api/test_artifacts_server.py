@@ -150,7 +150,7 @@ def test_a_full_disk_is_said_to_be_and_leaves_nothing_half_done(tmp_path):
     """507, no partial file, and the same server takes what fits afterwards; an upload in parts is carried on."""
 
     def run(*command):
-        return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
 
     if run("unshare", "-rm", "mount", "-t", "tmpfs", "none", str(tmp_path)).returncode:
         pytest.skip("this machine does not let a user mount a small disk")

@@ -20,6 +20,8 @@ from tests.api.routes import PARAMETER, ROUTES, shown
 from tests.rights import MAY
 from tests.team import ABSENT, ROLES, SEALED, Team
 
+pytestmark = pytest.mark.slow
+
 GUARDED = [route for route in ROUTES if not route.public]
 LEFT_TO_THE_OPERATION = ("approve", "waive", "release")
 VALUES = {"int": "0", "digest": sample.digest("nothing"), "id": "prn_" + "0" * 26, "path": "nowhere/nothing"}

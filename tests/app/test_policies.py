@@ -24,6 +24,8 @@ from bedplate.policy.policies import builtin_text
 from tests import sample, team
 from tests.team import Team
 
+pytestmark = pytest.mark.slow
+
 NIGHT = """
 // Nobody runs anything while it is frozen.
 @id("freeze")

@@ -18,6 +18,8 @@ from tests.kubernetes.test_export import check
 from tests.plan.test_offers import OWN
 from tests.serve.support import eventually, linear
 
+pytestmark = pytest.mark.slow
+
 
 def test_two_replicas_share_with_a_candidate_are_frozen_and_rolled_back(tmp_path: Path) -> None:
     with Served(tmp_path / "home") as served:

@@ -17,6 +17,8 @@ from bedplate.settings import Home
 from bedplate.usecase import load
 from tests.plan.conftest import PROBE, SETTINGS
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NOWHERE = msgspec.structs.replace(SETTINGS, home=Path("/nowhere"))
 OPEN = """\

@@ -19,6 +19,8 @@ from bedplate.plan.types import Probe
 from tests.app.test_load import serving
 from tests.compute import models
 
+pytestmark = pytest.mark.slow
+
 PLANTED = Path(__file__).parent / "planted"
 CODE = {
     "loader": "data-loader",

@@ -17,6 +17,8 @@ from bedplate.errors import DeniedError, InputError, NotFoundError, UserCodeErro
 from bedplate.usecase.types import Resources
 from tests.compute import hostile
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 ORDINARY, HOSTILE = HERE / "pipeline_sample.py", HERE / "hostile.py"
 ORDERS = pa.table({"household_id": [1, 2, 2], "amount": [1.5, None, 2.0]})

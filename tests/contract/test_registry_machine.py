@@ -23,6 +23,8 @@ from bedplate.store import Store
 from tests.contract.registry import ANA, Home
 from tests.laws import examples
 
+pytestmark = pytest.mark.slow
+
 ALIASES = st.sampled_from(["blue", "green", "canary"])
 STAGES = st.sampled_from(["None", "Staging", "Archived"])
 NUMBERS = st.integers(1, 6)

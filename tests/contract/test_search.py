@@ -17,6 +17,8 @@ from bedplate.store.filters import Clause, Order
 from bedplate.store.schema import HEAD_LENGTH
 from tests.laws import examples
 
+pytestmark = pytest.mark.slow
+
 RUNS = 160
 LONG = "w" * (HEAD_LENGTH - 1)
 TEXTS = ("", "a", "A", "ab", "a_b", "a%b", "B", "é", "[x]", "a*", "😀", LONG, LONG + "w", LONG + "wx", LONG + "wy")

@@ -30,6 +30,8 @@ from bedplate.records import TableVersion
 from bedplate.serve.state import packed
 from bedplate.usecase.types import DataSet, Source
 
+pytestmark = pytest.mark.slow
+
 SECRET = "123-45-6789"
 HIDDEN = "987-65-4321"
 ROWS = pa.table(

@@ -9,7 +9,7 @@ MOUNT = 'mount -t tmpfs -o size=2m none "$1" && exec "$2" "$3" "$1" tmpfs'
 
 
 def _run(*command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
 
 
 def test_a_file_over_the_limit_is_a_storage_error_with_nothing_half_done(tmp_path: Path) -> None:

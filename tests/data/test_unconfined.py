@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 CONTRACT = """apiVersion: v3.1.0
 kind: DataContract
 id: visits

@@ -13,7 +13,7 @@ import pytest
 from bedplate import settings, store
 from tests import retail
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 def spoil(folder: Path, name: str, *changes: tuple[str, str]) -> None:
@@ -100,7 +100,6 @@ def test_what_a_person_gets_wrong(starter: Path, tmp_path: Path):
     whole(home, starter)
 
 
-@pytest.mark.timeout(300)
 def test_a_port_of_an_endpoint_that_is_taken(starter: Path, tmp_path: Path):
     """It is named; once it is free the stage can be done."""
     home = tmp_path / "home"
@@ -119,13 +118,12 @@ def limited(home: Path, size: int, *arguments: str) -> subprocess.CompletedProce
         capture_output=True,
         text=True,
         env=retail.environment(home),
-        timeout=110,
+        timeout=250,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
         check=False,
     )
 
 
-@pytest.mark.timeout(300)
 def test_a_disk_that_is_full(starter: Path, tmp_path: Path):
     """Wherever it strikes: at the keys, in the database, in the tables, in what is served."""
     home = tmp_path / "home"
@@ -136,7 +134,6 @@ def test_a_disk_that_is_full(starter: Path, tmp_path: Path):
     whole(home, starter)
 
 
-@pytest.mark.timeout(300)
 def test_a_disk_that_has_no_space_left(starter: Path, tmp_path: Path):
     """A small one of its own, made larger each time: it strikes somewhere else, and in the end nowhere."""
     probe = ("unshare", "-rm", "mount", "-t", "tmpfs", "none", str(tmp_path))

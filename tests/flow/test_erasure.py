@@ -11,6 +11,8 @@ from bedplate import settings
 from bedplate.app.operations import Bedplate
 from tests import retail
 
+pytestmark = pytest.mark.slow
+
 MARK = 1_987_654_321
 """A household number that stands nowhere by chance."""
 TABLES = ("transactions", "demographics", "campaigns", "coupon_redemptions")

@@ -11,7 +11,7 @@ from tests.flow.test_bad_input import refused, whole
 from tests.link import Link, link, to_postgresql
 from tests.servers import S3, Postgresql
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 class Far(NamedTuple):
@@ -51,7 +51,7 @@ def cut(far: Far, lost: Link, home: Path, folder: Path, until: str, says: str) -
         pytest.fail("".join(seen))
     lost.cut()
     try:
-        out, err = process.communicate(timeout=60)  # and does not wait for ever
+        out, err = process.communicate(timeout=200)  # and does not wait for ever
     finally:
         process.kill()
         lost.mend()

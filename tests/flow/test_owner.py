@@ -14,7 +14,7 @@ from bedplate import settings, store
 from bedplate.app.read_models import STAGES
 from tests import retail
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 def flow_entries(home: Path) -> Counter[str]:

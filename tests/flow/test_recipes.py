@@ -19,6 +19,7 @@ from bedplate.usecase.starter import starter
 from tests import retail
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.long,
     pytest.mark.skipif(not confine.available().isolated, reason="this machine holds no code"),
 ]

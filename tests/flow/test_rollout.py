@@ -10,7 +10,7 @@ import pytest
 from tests import retail
 from tests.serve.support import eventually
 
-pytestmark = pytest.mark.crash  # a minute of real commands
+pytestmark = pytest.mark.long  # a minute of real commands
 STEPS = "serve:\n  rollout: { steps: [50 %, 100 %], hold: 1 s, least: 5 }"
 
 

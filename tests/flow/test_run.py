@@ -7,7 +7,7 @@ from bedplate.errors import InputError, NotFoundError
 from tests import retail
 from tests.flow.conftest import Done
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 AFTER_OBSERVE = ("observe", "decide", "look", "trace")
 
@@ -63,7 +63,8 @@ def test_only_what_depends_on_a_change_is_redone(done: Done, tmp_path):
     # The file itself is what `check` records, and the plan counts what watching costs.
     said = {name for name, stage in plan.items() if stage.action == "run"}
     redone = {name for name, state in states(summary).items() if state == "finished"}
-    assert redone == said == {"check", "plan", *AFTER_OBSERVE}
+    because = {stage.stage: stage.because for stage in summary.stages}
+    assert redone == said == {"check", "plan", *AFTER_OBSERVE}, because
     assert "monitor" in plan["observe"].because
     assert summary.evidence.observation is not None
     assert summary.evidence.observation.body.predictions == 4 * 14

@@ -23,11 +23,11 @@ from bedplate.data.tables import Tables
 from tests import retail
 from tests.servers import S3, Postgresql
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 PROCESS = Path(__file__).with_name("owner_process.py")
 LEASE = 4.0
-PATIENCE = 60.0
+PATIENCE = 200.0
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
@@ -171,7 +171,7 @@ def test_a_stopped_owner_that_wakes_changes_nothing(shared: Shared, start: Start
     os.killpg(process.pid, signal.SIGCONT)
     out, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1, said
-    assert said.startswith("FencedError:"), said
+    assert "\nFencedError:" in f"\n{said}", said  # what else was under way may have been refused, and told, before
     assert "taken this database over" in said
     assert "Traceback" not in said
     assert "train finished" not in out
@@ -194,5 +194,5 @@ def test_a_stopped_server_that_wakes_ends(shared: Shared, start: Start):
     os.killpg(process.pid, signal.SIGCONT)
     _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1, said
-    assert said.startswith("FencedError:"), said
+    assert "\nFencedError:" in f"\n{said}", said
     assert shared.facts(shared.two, "status")["owner"]

@@ -7,7 +7,7 @@ import pytest
 from tests.mlflow import environment
 from tests.mlflow.conftest import Bedplate
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.mark.parametrize(

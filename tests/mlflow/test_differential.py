@@ -13,7 +13,7 @@ from tests.mlflow.conftest import Bedplate
 from tests.mlflow.corpus import CONVERSATIONS, IN_PARTS, IN_WORKSPACES
 from tests.mlflow.differences import DIFFERENCES
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 Played = Callable[[str], list[Finding]]
 

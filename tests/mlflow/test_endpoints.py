@@ -13,7 +13,7 @@ from bedplate.http.routes import RouteTable
 from tests.api.routes import ROUTES
 from tests.mlflow import environment
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 PAGES = ("/build/", "/static-files/")
 """Files of MLflow's own pages, which are not ours."""

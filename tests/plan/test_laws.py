@@ -21,6 +21,8 @@ from tests.plan.conftest import FACTS, PROBE, changed
 from tests.plan.test_kinds import KINDS, SERVES, needs_of
 from tests.usecase.conftest import write
 
+pytestmark = pytest.mark.slow
+
 WHOLE = catalogue.load()
 STARTER = ("recommender", "tabular")
 SERVED = {"peak rate": (0.2, 300.0), "p99": (0.003, 20.0), "availability": (0.9, 0.9999)}

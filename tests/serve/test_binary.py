@@ -144,7 +144,7 @@ asyncio.run(main(*sys.argv[1:]))
     python = ROOT / ".venv" / "inference" / "bin" / "python"
     if not python.exists():
         pytest.skip("the client is not installed; make test does")
-    done = subprocess.run([python, "-c", script, urls["linear"], KEY], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([python, "-c", script, urls["linear"], KEY], capture_output=True, text=True, timeout=250)
     assert done.stdout.strip() == "both", done.stderr
 
 

@@ -26,6 +26,8 @@ from bedplate.stats.canary import Tally
 from tests.serve.support import KEY, LINEAR, World, client, eventually
 from tests.serve.test_streaming import ALPHABET, LETTERS, events, record, writer
 
+pytestmark = pytest.mark.slow
+
 STREAM = "/v2/models/writer/generate_stream"
 OTHER = writer(LETTERS, {0: 2, 2: 4, 3: 1, 1: 1}, known=4)
 """a c é, and then it knows no more; d b b b ..., and nothing of é."""

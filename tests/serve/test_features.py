@@ -27,6 +27,8 @@ from bedplate.serve.online_views import READS, Lookup
 from bedplate.serve.supervisor import Supervisor
 from tests.serve.support import KEY, STRANGER, World, client, eventually
 
+pytestmark = pytest.mark.slow
+
 NOW = datetime.now(UTC).replace(microsecond=0)
 ADMIN = "bp_admin_0123456789abcdef"
 GOVERNED = Governance(purpose="care", sensitive=("income",))

@@ -24,6 +24,8 @@ from tests.serve.support import KEY, World, body, client, eventually, linear, lo
 from tests.serve.test_holding import Client
 from tests.serve.test_supervisor import INFER, Load
 
+pytestmark = pytest.mark.slow
+
 IDLE = Scale(min=0, max=2, idle=0.4)
 
 

@@ -26,6 +26,8 @@ from bedplate.serve.supervisor import Supervisor
 from bedplate.serve.tensors import ModelError
 from tests.serve.support import KEY, World, client, linear, log_of
 
+pytestmark = pytest.mark.slow
+
 WIDE = Tensor(datatype="FP32", shape=(-1, 3))
 
 

@@ -22,6 +22,8 @@ from bedplate.errors import ConflictError, UnavailableError
 from bedplate.serve.supervisor import Supervisor
 from tests.serve.support import KEY, STRANGER, World, all_types, body, client, eventually, linear, log_of
 
+pytestmark = pytest.mark.slow
+
 Code = grpc.StatusCode
 INFERENCE = Path(sys.prefix) / "inference" / "bin" / "python"
 CALLER = {"authorization": f"Bearer {KEY}"}
@@ -181,7 +183,7 @@ async def main():
 asyncio.run(main())
 """
     done = subprocess.run(
-        [INFERENCE, "-c", script, *addresses, KEY], capture_output=True, text=True, timeout=60, check=False
+        [INFERENCE, "-c", script, *addresses, KEY], capture_output=True, text=True, timeout=250, check=False
     )
     assert done.returncode == 0, done.stderr
 

@@ -26,6 +26,8 @@ from tests.serve.support import KEY, World, body, eventually, log_of
 from tests.serve.test_grpc import message
 from tests.serve.test_http2 import DATA, GOAWAY, HEADERS, PING, Wire
 
+pytestmark = pytest.mark.slow
+
 INFER = "/v2/models/linear/infer"
 
 

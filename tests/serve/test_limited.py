@@ -23,7 +23,10 @@ from bedplate.serve.supervisor import Supervisor
 from bedplate.serve.tensors import ModelError
 from tests.serve.support import World, client, eventually
 
-pytestmark = pytest.mark.skipif(not confine.available().isolated, reason="this machine holds no code")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not confine.available().isolated, reason="this machine holds no code"),
+]
 
 SIGNATURE = ModelSignature(
     predictor="python",

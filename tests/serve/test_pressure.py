@@ -27,6 +27,8 @@ from bedplate.serve.supervisor import Supervisor
 from bedplate.serve.turns import Turns
 from tests.serve.support import KEY, World, body, client, eventually, network
 
+pytestmark = pytest.mark.slow
+
 INFER = "/v2/models/linear/infer"
 ANY: Any = None
 PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"

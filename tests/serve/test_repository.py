@@ -20,6 +20,8 @@ from bedplate.serve.supervisor import EndpointStatus, Supervisor
 from bedplate.serve.wishes import Asked, Wishes
 from tests.serve.support import KEY, STRANGER, World, body, client, eventually
 
+pytestmark = pytest.mark.slow
+
 ENGINEER = "bp_engineer_0123456789abcdef"
 PRINCIPAL = "svc-2"
 

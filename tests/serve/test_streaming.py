@@ -24,6 +24,8 @@ from bedplate.serve.predictors import NO_FEATURES
 from bedplate.serve.supervisor import Supervisor
 from tests.serve.support import KEY, World, client, eventually, log_of
 
+pytestmark = pytest.mark.slow
+
 LETTERS = ["a", "b", "c", "d", "é", "."]
 STREAM = "/v2/models/writer/generate_stream"
 

@@ -17,7 +17,7 @@ from bedplate.serve.supervisor import Supervisor
 from tests.serve.support import World, body, client, eventually, linear
 
 INFER = "/v2/models/linear/infer"
-pytestmark = pytest.mark.usefixtures("real_replicas")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("real_replicas")]
 
 
 class Load:

@@ -186,7 +186,7 @@ def schemathesis(url: str, described: Any, folder: Path, *options: str, checks: 
         *("--no-color", "--continue-on-failure", "--warnings", "off", *options),
     ]
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "HYPOTHESIS_"))}
-    done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=560)
 
     assert done.returncode == 0, done.stdout[:6000] + done.stderr[-2000:]
     assert " passed" in done.stdout

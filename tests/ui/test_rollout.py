@@ -15,6 +15,8 @@ from bedplate.stats.canary import Side, Tally
 from bedplate.store.rollouts import RolloutRow
 from tests import plane, sample
 
+pytestmark = pytest.mark.slow
+
 PAGE = f"/use-cases/{sample.NAME}"
 
 

@@ -22,8 +22,10 @@ from tests.forked import Program
 from tests.link import to_postgresql
 from tests.servers import Postgresql
 
+pytestmark = pytest.mark.slow
+
 PROCESS = Path(__file__).with_name("lease_process.py")
-PATIENCE = 30.0
+PATIENCE = 100.0
 Start = Callable[[str, float], Program]
 
 
