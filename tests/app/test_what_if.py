@@ -113,6 +113,8 @@ def test_answers_complete_a_file_and_leave_the_rest_of_it(tmp_path: Path) -> Non
         "tokens_out": "20 tokens", "p99": "9 s", "peak": "2000/s", "daily_shape": "office", "max": "400",
         "residency": "[eu]", "monthly": "900 USD",
     }  # fmt: skip
+    first, second = asking.questions(tmp_path, PROBE, NOWHERE)[:2]
+    assert (first.line, second.line, second.example) == (0, 0, "20 s"), "there is no line of what is not there yet"
     asked = answered(tmp_path, **given)
     assert asked[:3] == ["workload.tokens_out", "requirements.latency.p99", "requirements.throughput.peak"]
     assert "serve.replicas.max" in asked, "two copies cannot answer so much"
@@ -124,6 +126,9 @@ def test_answers_complete_a_file_and_leave_the_rest_of_it(tmp_path: Path) -> Non
     assert case.requirements.traffic.daily_shape == "office"
     assert case.requirements.residency == ("eu",)
     assert case.governance.retention is None, "what is not answered is not written"
+    derived, plan = planning.derive(load(tmp_path), PROBE, NOWHERE)
+    assert plan.requirements.item("peak rate").kind == "stated"
+    assert derived.item("availability").kind == "assumed", "nor does the plan say that the file says it"
 
 
 def test_what_contradicts_itself_is_asked_for_and_a_wrong_answer_changes_nothing(tmp_path: Path) -> None:
@@ -176,6 +181,7 @@ def test_the_interview_needs_a_terminal_and_writes_what_is_said_there(tmp_path: 
     text = said.decode()
     assert "How many tokens has an answer?" in text
     assert "That cannot stand there: 'pears' is not a unit" in text
+    assert "Allowed: " in text or "Did you mean " in text
     written = (tmp_path / "usecase.yaml").read_text("utf-8")
     assert "  tokens_out: 20 tokens\n" in written
     assert "{ p50: 5 s, p99: 2 s } # quick" in written

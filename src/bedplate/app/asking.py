@@ -53,12 +53,15 @@ _WORDS = {
     "serve.replicas.max": ("How many copies may serve at most?", "8"),
 }  # fmt: skip
 """By path: the question, and an answer as it could be."""
+_TALK = {"requirements.latency.p99": "20 s", "requirements.latency.p50": "8 s"}
+"""Answers as they could be where a language model writes: nobody waits for those in milliseconds."""
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
     """One thing to ask. ``text`` is the question, ``because`` why it is asked, ``example`` how an answer may look.
 
-    ``path`` and ``line`` say where the answer goes. Without an answer the file stays as it is.
+    ``path`` and ``line`` say where the answer goes; 0 is a line that there is not yet. Without an answer the file stays
+    as it is.
     """
 
     path: str
@@ -171,7 +174,10 @@ def _assumed(loaded: Loaded) -> Iterator[Question]:
 def _question(root: Node, keys: Keys, because: str) -> Question:
     path = path_text(keys)
     text, example = _WORDS[path]
-    return Question(path=path, line=root.position(keys)[0], text=text, because=because, example=example, keys=keys)
+    kind, line = root.at(("workload", "kind")), root.position(keys)[0] if root.at(keys) is not None else 0
+    if kind is not None and kind.text == "llm_inference":
+        example = _TALK.get(path, example)
+    return Question(path=path, line=line, text=text, because=because, example=example, keys=keys)
 
 
 def _keys(path: str) -> Keys:

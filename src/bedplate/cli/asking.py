@@ -37,7 +37,8 @@ def interview(bedplate: "Bedplate", path: Path) -> None:
         try:
             bedplate.answer(path, asked, given)
         except InputError as error:
-            typer.echo(f"  That cannot stand there: {error.message}. {error.fix or ''}".rstrip())
+            fix = error.fix or ""
+            typer.echo(f"  That cannot stand there: {error.message}. {fix[:1].upper()}{fix[1:]}".rstrip())
             continue
         typer.echo("  Written.")
         open_ = bedplate.questions(path)

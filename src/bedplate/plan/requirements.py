@@ -123,7 +123,7 @@ def _service(loaded: Loaded, size: Served) -> Iterator[Item]:
     case = loaded.use_case
     keys = ("requirements", "availability")
     availability = case.requirements.availability
-    yield _item(loaded, "availability", availability, "share of time", keys, "as the file says", "stated")
+    yield _taken(loaded, "availability", availability, "share of time", keys)
     down = (1 - availability) * HOURS_PER_MONTH * 60
     yield _item(loaded, "time down a month", down, "min", keys, "(1 - availability) x 730 h", "derived")
     if not isinstance(size, Requests | ImageSize):
@@ -190,24 +190,9 @@ def _training(loaded: Loaded, facts: DataFacts, size: Served, learned: tuple[Lea
             low=took.low, high=took.high,
         )  # fmt: skip
     resources = case.train.resources
-    yield _item(
-        loaded,
-        "training memory",
-        float(resources.memory),
-        "bytes",
-        ("train", "resources", "memory"),
-        "as the file says",
-        "stated",
-    )
-    yield _item(
-        loaded,
-        "training cores",
-        float(resources.cpu),
-        "cores",
-        ("train", "resources", "cpu"),
-        "as the file says",
-        "stated",
-    )
+    for name, value, unit in (("memory", resources.memory, "bytes"), ("cpu", resources.cpu, "cores")):
+        called = "training memory" if name == "memory" else "training cores"
+        yield _taken(loaded, called, float(value), unit, ("train", "resources", name))
 
 
 def _run(loaded: Loaded, size: Job) -> Iterator[Item]:
@@ -288,6 +273,13 @@ def _budgets(loaded: Loaded, size: Served) -> Iterator[StageBudget]:
         yield StageBudget(
             stage=stage, seconds=rest * share, rule=f"{share:.0%} of what is left, by its work", line=line
         )
+
+
+def _taken(loaded: Loaded, name: str, value: float, unit: str, keys: tuple[str | int, ...]) -> Item:
+    """A value that stands in the file, or is assumed where it does not."""
+    if loaded.root.at(keys) is None:
+        return _item(loaded, name, value, unit, keys, "assumed: the file does not say", "assumed")
+    return _item(loaded, name, value, unit, keys, "as the file says", "stated")
 
 
 def _item(
