@@ -59,9 +59,25 @@ class Answer(NamedTuple):
 @contextmanager
 def traced(process: int, log: Path) -> Iterator[None]:
     """Write down what a process and all its threads do in the block; the test is skipped where nothing can."""
+    with _attached(process, "-y", "-x", "-s", "9000", "-e", f"trace={_WATCHED}", "-o", str(log)):
+        yield
+
+
+@contextmanager
+def refusing(process: int, what: str) -> Iterator[None]:
+    """Have the kernel refuse calls of a process in the block, as strace's ``inject=`` says; skipped as above.
+
+    Calls are counted by thread.
+    """
+    with _attached(process, "-o", "/dev/null", "-e", f"inject={what}"):
+        yield
+
+
+@contextmanager
+def _attached(process: int, *options: str) -> Iterator[None]:
     if shutil.which("strace") is None:
         pytest.skip("strace is not installed")
-    command = ["strace", "-f", "-y", "-x", "-s", "9000", "-e", f"trace={_WATCHED}", "-o", str(log), "-p", str(process)]
+    command = ["strace", "-f", *options, "-p", str(process)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as tracer:
         assert tracer.stderr is not None
         said = tracer.stderr.readline()

@@ -5,9 +5,14 @@ came before, to a table that is added to; and now and then a backfill, or a repl
 table is compacted.
 """
 
+import os
+import subprocess
+import sys
 import threading
+from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import SimpleNamespace
 
 from bedplate.data import replay, upkeep
 from bedplate.data.ingest import ingest
@@ -15,6 +20,7 @@ from bedplate.data.parsing.template import TEMPLATE
 from bedplate.data.sources.databases import Window
 from bedplate.data.tables import Tables
 from bedplate.errors import ConflictError, NotFoundError
+from bedplate.isolation import template
 from bedplate.usecase.types import DataSet, Incremental, Source
 
 CONTRACT = """apiVersion: v3.1.0
@@ -29,7 +35,7 @@ schema:
   - {name: batch, logicalType: integer}
   - {name: cost, logicalType: number, logicalTypeOptions: {minimum: 0}}
 """
-BATCHES = 100
+BATCHES = 30
 """Batches that one file holds: an ingestion acknowledges them together."""
 ROWS = 3
 SPEC = DataSet(
@@ -42,8 +48,38 @@ def good(key: int) -> bool:
     return not (key // ROWS % 7 == 0 and key % ROWS == 1)
 
 
+class Forked:
+    """The process that parsers are forked from, itself a fork of this one while it has one thread: what a new
+    interpreter takes to load is more than all the rest of a round. To be used as :class:`subprocess.Popen`.
+    """
+
+    def __init__(
+        self, command: list[str], *, stdin: int, stdout: int, cwd: str, env: Mapping[str, str], start_new_session: bool
+    ) -> None:
+        assert (stdout, start_new_session) == (subprocess.DEVNULL, True)
+        assert threading.active_count() == 1
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.setsid()
+            os.chdir(cwd)
+            os.dup2(stdin, 0)
+            os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # else it would not see its owner end
+            os.environ |= env
+            sys.argv = command[-2:]
+            try:
+                template.main()
+            finally:
+                os._exit(0)
+
+    def poll(self) -> int | None:
+        """How it ended; None while it runs."""
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        return os.waitstatus_to_exitcode(status) if pid else None
+
+
 def main(folder: Path, line: Connection) -> None:
     """Ingest the file that is named and those after it; a number that is sent says that its batches are in."""
+    vars(template)["subprocess"] = SimpleNamespace(**{**vars(subprocess), "Popen": Forked})
     TEMPLATE.warm()
     tables = Tables(folder / "tables")
     number: int = line.recv()

@@ -141,6 +141,7 @@ def test_rows_that_are_kept_in_cannot_be_told_from_rows_that_are_not_there(
 
 
 def test_statistics_are_those_of_what_goes_out(tables: Tables, version: TableVersion) -> None:
+    assert reader(tables).read(version, ["born"]).read_all().to_pydict() == {"born": [None, None]}
     found = query(reader(tables).read(version), "SELECT min(income), max(income), max(id), count(*) FROM t")
     assert found == [(0, 0, 2, 2)]
     summary = str(query(reader(tables).read(version), "SELECT * FROM (SUMMARIZE t)"))

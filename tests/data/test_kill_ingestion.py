@@ -73,7 +73,7 @@ def _acknowledged(line: Connection, number: int) -> int:
         while True:
             try:
                 number = line.recv() + 1
-            except EOFError:
+            except (EOFError, ConnectionResetError):  # the latter where it was killed before it was told to begin
                 return number
 
 

@@ -164,8 +164,9 @@ class System:
 
     @property
     def _storage_options(self) -> dict[str, str]:
-        """What object storage is told beside what it reads in ``AWS_`` variables itself."""
-        return {"endpoint": self.settings.endpoint} if self.settings.storage and self.settings.endpoint else {}
+        """What object storage is told beside what it reads in ``AWS_``, ``GOOGLE_`` or ``AZURE_`` variables itself."""
+        is_s3 = self.settings.storage.startswith("s3://")
+        return {"endpoint": self.settings.endpoint} if is_s3 and self.settings.endpoint else {}
 
     @property
     def online_location(self) -> str:

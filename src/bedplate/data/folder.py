@@ -6,7 +6,7 @@ turned into digests before they come this far.
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -124,10 +124,15 @@ class LocalFolder:
             return sorted(entry.name for entry in os.scandir(self.root / path) if entry.is_file())
         except FileNotFoundError:
             return []
+        except OSError as error:
+            raise storage_error(error, str(self.root / path)) from error
 
     def delete(self, path: str) -> None:
         """Remove a file."""
-        (self.root / path).unlink(missing_ok=True)
+        try:
+            (self.root / path).unlink(missing_ok=True)
+        except OSError as error:
+            raise storage_error(error, str(self.root / path)) from error
 
     def child(self, name: str) -> "LocalFolder":
         """The folder ``name`` inside this one."""
@@ -139,12 +144,19 @@ class LocalFolder:
             return sorted(entry.name for entry in os.scandir(self.root) if entry.is_dir())
         except FileNotFoundError:
             return []
+        except OSError as error:
+            raise storage_error(error, self.url) from error
 
     @contextmanager
     def lock(self) -> Iterator[None]:
         """An flock on a file of its own: released by the kernel however the holder ends."""
-        make_folder(self.root / "_bedplate")
-        with (self.root / "_bedplate" / "lock").open("ab") as file:
+        name = self.root / "_bedplate" / "lock"
+        try:
+            make_folder(name.parent)
+            file = name.open("ab")
+        except OSError as error:
+            raise storage_error(error, str(name)) from error
+        with file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
@@ -160,7 +172,7 @@ class ObjectFolder:
 
         self.url = url.rstrip("/")
         self.options = options
-        plain: dict[str, Any] = {key.lower(): value for key, value in options.items()}
+        plain: dict[str, Any] = dict(options)
         client: dict[str, Any] = {}
         if plain.pop("aws_allow_http", plain.pop("allow_http", "false")).lower() == "true":
             client["allow_http"] = True
@@ -229,6 +241,15 @@ class ObjectFolder:
             return obstore.list_with_delimiter(self._store, path or None)
         except obstore.exceptions.BaseError as error:
             raise storage_error(error, f"{self.url}/{path}") from error
+
+
+def storage_options_of(address: str, options: Mapping[str, str]) -> dict[str, str]:
+    """Options of an object store as both Delta and the store's client read them; those of S3 bear its prefix."""
+    prefix = "aws_" if address.startswith(("s3://", "s3a://")) else ""
+    found = {prefix + key.lower().removeprefix(prefix): value for key, value in options.items()}
+    if found.get(f"{prefix}endpoint", "").startswith("http://"):
+        found[f"{prefix}allow_http"] = "true"  # whoever names a plain endpoint means it
+    return found
 
 
 def open_folder(location: Path | str, options: dict[str, str] | None = None) -> Folder:

@@ -12,8 +12,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from bedplate.data.folder import Folder, make_folder, sync_file, sync_folder
-from bedplate.errors import IntegrityError
+from bedplate.data.folder import Folder, make_folder, storage_error, sync_file, sync_folder
+from bedplate.errors import IntegrityError, StorageError
 from bedplate.ids import new_id
 
 _LOG = logging.getLogger(__name__)
@@ -75,6 +75,7 @@ def settle(folder: Folder, *, locked: bool) -> None:
 
     Raises:
         IntegrityError: an acknowledged commit is gone or unreadable.
+        StorageError: the disk is full or refuses.
     """
     last = newest(folder)
     known = acknowledged(folder)
@@ -95,11 +96,33 @@ def settle(folder: Folder, *, locked: bool) -> None:
 
 
 def acknowledge(folder: Folder, version: int) -> None:
-    """Make commit ``version`` durable, then note that it is."""
-    sync_file(Path(folder.url) / _name(version))
-    sync(folder)
+    """Make commit ``version`` durable, then note that it is.
+
+    Raises:
+        StorageError: the disk is full or refuses.
+    """
+    try:
+        sync_file(Path(folder.url) / _name(version))
+        sync(folder)
+    except OSError as error:
+        raise storage_error(error, folder.url) from error
     if version > acknowledged(folder):
         folder.put("_bedplate/acknowledged", str(version).encode())
+
+
+def take_back(folder: Folder, version: int) -> bool:
+    """Whether commit ``version``, which could not be acknowledged, is gone for good: else it may stand.
+
+    Somebody who opens the table meanwhile waits for the lock, which the caller holds.
+    """
+    try:
+        if acknowledged(folder) >= version:
+            return False
+        folder.delete(_name(version))
+        sync_folder(Path(folder.url) / "_delta_log")
+    except (OSError, StorageError):
+        return False
+    return True
 
 
 def sync(folder: Folder) -> None:
@@ -123,7 +146,10 @@ def drop_checkpoints(folder: Folder) -> bool:
 def _set_aside(folder: Folder, path: str) -> None:
     source = Path(folder.url) / path
     target = Path(folder.url) / "_bedplate" / "quarantine"
-    make_folder(target)
-    source.rename(target / f"{new_id('torn')}-{source.name}")
-    sync_folder(source.parent)
-    sync_folder(target)
+    try:
+        make_folder(target)
+        source.rename(target / f"{new_id('torn')}-{source.name}")
+        sync_folder(source.parent)
+        sync_folder(target)
+    except OSError as error:
+        raise storage_error(error, str(source)) from error

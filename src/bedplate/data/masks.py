@@ -123,8 +123,8 @@ class Masks(msgspec.Struct, frozen=True, kw_only=True):
 class Masking:
     """The masks on the columns of one read.
 
-    ``columns`` says what each column that goes out is, to a scan: most masks are part of it. What takes a key or a
-    parser is done by :meth:`after`, on what the scan gives.
+    ``columns`` says what each column that goes out is, to a scan. What takes a key, a parser or a generator, and what
+    is made faster of whole columns, is done by :meth:`after` on what the scan gives: nobody has seen it by then.
 
     Raises:
         InputError: a hash without a secret key of 16 bytes or more.
@@ -134,39 +134,52 @@ class Masking:
         if any(mask.kind == "hash" for mask in masks.values()) and len(key) < 16:
             raise InputError("masks that hash need a secret key of at least 16 bytes", fix="give the reader a mask key")
         self.columns: dict[str, pc.Expression] = {}
+        self._nulls: list[pa.Field] = []
         self._after: dict[str, Mask] = {}
+        self._order: list[str] = []
         self._key = key
         for name in names:
             mask, kind = masks.get(name), schema.field(name).type
-            if mask is None:
+            if mask is not None and mask.kind == "drop":
+                continue
+            self._order.append(name)
+            if mask is None or _is_done_after(kind, mask):
                 self.columns[name] = pc.field((name,))
-            elif mask.kind != "drop":
-                self.columns[name] = _expression(pc.field((name,)), kind, mask)
-                if _is_done_after(kind, mask):
+                if mask is not None:
                     self._after[name] = mask
+            elif (made := _expression(pc.field((name,)), kind, mask)) is not None:
+                self.columns[name] = made
+            else:
+                self._nulls.append(pa.field(name, pa.string() if mask.kind == "hash" else kind))
 
     def after(self, reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
         """The rows of a scan of :attr:`columns`, with the rest of the masks on."""
-        if not self._after:
+        if not self._after and not self._nulls:
             return reader
         hashed = [name for name, mask in self._after.items() if mask.kind == "hash"]
         codes = {name: _Codes(self._key, reader.schema.field(name).type) for name in hashed}
         generator = np.random.default_rng(secrets.randbits(128))
-        schema = pa.schema([pa.field(f.name, pa.string() if f.name in codes else f.type) for f in reader.schema])
+        fields = {f.name: f.with_type(pa.string()) if f.name in codes else f for f in reader.schema}
+        fields |= {field.name: field for field in self._nulls}
+        schema = pa.schema([fields[name] for name in self._order])
 
-        def masked(name: str, values: pa.Array) -> pa.Array:
-            if name in codes:
-                return codes[name].of(values)
-            if name not in self._after:
+        def masked(name: str, batch: pa.RecordBatch) -> pa.Array:
+            if name not in self.columns:
+                return pa.nulls(batch.num_rows, fields[name].type)
+            values, mask = batch.column(name), self._after.get(name)
+            if mask is None:
                 return values
-            if self._after[name].kind == "noise":
-                return _noised(values, self._after[name], generator)
-            members = self._after[name].members
+            if mask.kind == "hash":
+                return codes[name].of(values)
+            if mask.kind == "noise":
+                return _noised(values, mask, generator)
+            if mask.kind == "generalise":
+                return _floored(values, int(mask.step))
+            members = mask.members
             return pa.array([None if t is None else _redacted(t, members) for t in values.to_pylist()], pa.string())
 
         batches = (
-            pa.RecordBatch.from_arrays([masked(name, batch.column(name)) for name in batch.schema.names], schema=schema)
-            for batch in reader
+            pa.RecordBatch.from_arrays([masked(name, batch) for name in self._order], schema=schema) for batch in reader
         )
         return pa.RecordBatchReader.from_batches(schema, batches)
 
@@ -176,6 +189,8 @@ def _is_done_after(kind: pa.DataType, mask: Mask) -> bool:
         return not pa.types.is_nested(kind)
     if mask.kind == "noise":
         return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+    if mask.kind == "generalise":
+        return bool(pa.types.is_integer(kind) and mask.step and mask.step == int(mask.step))
     return mask.kind == "redact" and bool(pa.types.is_string(kind))
 
 
@@ -199,10 +214,8 @@ def _noised(values: pa.Array, mask: Mask, generator: np.random.Generator) -> pa.
     return pa.array(noisy, mask=gone).cast(values.type)
 
 
-def _expression(values: pc.Expression, kind: pa.DataType, mask: Mask) -> pc.Expression:
-    """The mask as part of a scan; nulls where it does not fit the type."""
-    if _is_done_after(kind, mask):
-        return values
+def _expression(values: pc.Expression, kind: pa.DataType, mask: Mask) -> pc.Expression | None:
+    """The mask as part of a scan; None where it does not fit the type, or leaves nothing."""
     if mask.kind == "truncate" and pa.types.is_string(kind):
         return pc.utf8_slice_codeunits(values, 0, mask.keep)
     if mask.kind == "generalise":
@@ -210,21 +223,21 @@ def _expression(values: pc.Expression, kind: pa.DataType, mask: Mask) -> pc.Expr
             return pc.floor_temporal(values, unit=mask.unit).cast(kind)
         if mask.step and pa.types.is_floating(kind):
             return pc.multiply(pc.floor(pc.divide(values, mask.step)), mask.step).cast(kind)
-        if mask.step and mask.step == int(mask.step) and pa.types.is_integer(kind):
-            return _floored(values, kind, int(mask.step))
-    return pc.scalar(pa.scalar(None, pa.string() if mask.kind == "hash" else kind))
+    return None
 
 
-def _floored(values: pc.Expression, kind: pa.DataType, step: int) -> pc.Expression:
+def _floored(values: pa.Array, step: int) -> pa.Array:
     """Whole numbers rounded down; exact, and null where the type has no number so low."""
-    none = pa.scalar(None, pa.int64())
-    low = -(1 << (kind.bit_width - 1))
-    if step > -low:
-        return pc.if_else(values >= 0, pa.scalar(0, pa.int64()), none).cast(kind)
-    wide = values.cast(pa.int64())
-    towards_zero = pc.multiply(pc.divide(wide, step), step)
-    below = pc.if_else(towards_zero >= low + step, pc.subtract(towards_zero, step), none)
-    return pc.if_else(towards_zero <= wide, towards_zero, below).cast(kind)
+    kind = np.iinfo(values.type.to_pandas_dtype())
+    numbers = pc.fill_null(values, 0).to_numpy(zero_copy_only=False)
+    if step > kind.max:
+        floors = np.where(numbers < 0, max(-step, kind.min), 0).astype(kind.dtype)
+        gone = (numbers < 0) & (-step < kind.min)
+    else:
+        floors = numbers // kind.dtype.type(step) * kind.dtype.type(step)
+        gone = numbers < -(-kind.min // step) * step
+    gone |= values.is_null().to_numpy(zero_copy_only=False)
+    return pa.array(floors, mask=gone if gone.any() else None)
 
 
 def _redacted(text: str, members: Sequence[str]) -> str | None:

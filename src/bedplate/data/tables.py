@@ -30,9 +30,9 @@ from bedplate import clock
 from bedplate.data import erase
 from bedplate.data import log as delta_log
 from bedplate.data.arrow import table_schema
-from bedplate.data.folder import Folder, open_folder, storage_error
+from bedplate.data.folder import Folder, open_folder, storage_error, storage_options_of
 from bedplate.data.parquet import DataFile, Rows, columns_and_rows, stream, write_files
-from bedplate.errors import BedplateError, ConflictError, InputError, IntegrityError, NotFoundError
+from bedplate.errors import BedplateError, ConflictError, InputError, IntegrityError, NotFoundError, StorageError
 from bedplate.ids import Digest, digest_of, new_id
 from bedplate.records import TableVersion
 
@@ -70,7 +70,8 @@ class Staged:
         self.name = name
         self.schema = schema
         self.files = files
-        self.committed: TableVersion | None = None
+        self.held = False
+        """Whether a version may hold the files: then they stay, whatever becomes of the write."""
 
     @property
     def rows(self) -> int:
@@ -91,8 +92,7 @@ class Staged:
         Raises:
             ConflictError: somebody else has written since ``after``.
         """
-        self.committed = self._tables._commit(self, mode, key, after=after, what=what)
-        return self.committed
+        return self._tables._commit(self, mode, key, after=after, what=what)
 
 
 class Tables:
@@ -109,11 +109,7 @@ class Tables:
         before_commit: Callable[[], None] | None = None,
     ) -> None:
         self._before_commit = before_commit
-        self._options = {
-            f"aws_{key.lower().removeprefix('aws_')}": value for key, value in (storage_options or {}).items()
-        }
-        if self._options.get("aws_endpoint", "").startswith("http://"):
-            self._options["aws_allow_http"] = "true"  # whoever names a plain endpoint means it
+        self._options = storage_options_of(str(location), storage_options or {})
         self._root = open_folder(location, self._options)
         self._known: OrderedDict[TableVersion, tuple[pa.Schema, list[DataFile]]] = OrderedDict()
         self._guard = threading.Lock()
@@ -153,7 +149,7 @@ class Tables:
             staged = Staged(self, name, schema, files)
             yield staged
         finally:
-            if staged is None or staged.committed is None or not self._holds(staged):
+            if staged is None or not staged.held:
                 self._discard(folder, prefix)
 
     def made_by(self, name: str, key: str | None) -> TableVersion | None:
@@ -432,7 +428,7 @@ class Tables:
                     self._before_commit()
                 note = {"commit": token, "what": what}
                 if self._try_commit(folder, delta, staged, mode, key, note, target):
-                    self._acknowledge(folder, target)
+                    self._acknowledge(folder, target, staged)
                     return self._describe(staged.name, self._at(folder, target, locked=True))
         raise ConflictError(
             f"{_RETRIES} others wrote table {staged.name} first", where=folder.url, fix="run the same command again"
@@ -467,6 +463,13 @@ class Tables:
         )
         hooks = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
         schema = DeltaSchema.from_arrow(staged.schema)
+        if delta is not None and mode == "append" and _arrow_schema(delta) != staged.schema:
+            raise InputError(
+                f"appended rows have other columns than table {staged.name}",
+                where=", ".join(f"{f.name} {f.type}" for f in staged.schema),
+                fix=f"give {', '.join(f'{f.name} {f.type}' for f in _arrow_schema(delta))}",
+            )
+        staged.held = True
         try:
             if delta is None:
                 create_table_with_add_actions(
@@ -481,12 +484,6 @@ class Tables:
                     post_commithook_properties=hooks,
                 )
             else:
-                if mode == "append" and _arrow_schema(delta) != staged.schema:
-                    raise InputError(
-                        f"appended rows have other columns than table {staged.name}",
-                        where=", ".join(f"{f.name} {f.type}" for f in staged.schema),
-                        fix=f"give {', '.join(f'{f.name} {f.type}' for f in _arrow_schema(delta))}",
-                    )
                 delta.create_write_transaction(
                     adds,
                     "append" if kept else mode,
@@ -494,31 +491,30 @@ class Tables:
                     commit_properties=properties,
                     post_commithook_properties=hooks,
                 )
-        except BedplateError:
-            raise
         except (DeltaError, OSError) as error:
             # The commit may be there although its answer was lost; our token in the log says so.
             if delta_log.token(folder, target) == note["commit"]:
                 return True
+            staged.held = False
             if isinstance(error, CommitFailedError) or delta_log.exists(folder, target):
                 return False
             raise storage_error(error, folder.url) from error
         return True
 
-    def _acknowledge(self, folder: Folder, version: int) -> None:
+    def _acknowledge(self, folder: Folder, version: int, staged: Staged) -> None:
         if not folder.local:
             return
-        delta_log.acknowledge(folder, version)
+        try:
+            delta_log.acknowledge(folder, version)
+        except StorageError:
+            staged.held = not delta_log.take_back(folder, version)
+            raise
         if version and version % _CHECKPOINT_EVERY == 0:
-            self._at(folder, version, locked=True).create_checkpoint()
-            delta_log.sync(folder)
-
-    def _holds(self, staged: Staged) -> bool:
-        """Whether the version that ``staged`` became holds its own files (not those of an earlier write by its key)."""
-        if staged.committed is None:
-            return False
-        held = {file.path for file in self.files(staged.committed)}
-        return all(file.path in held for file in staged.files)
+            try:
+                self._at(folder, version, locked=True).create_checkpoint()
+                delta_log.sync(folder)
+            except (DeltaError, OSError, BedplateError) as error:  # it only says shorter what the log says
+                _LOG.warning("no checkpoint of %s was made: %s", folder.url, error)
 
     def _discard(self, folder: Folder, prefix: str) -> None:
         for path in folder.files(""):

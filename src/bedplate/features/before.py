@@ -89,7 +89,7 @@ class _Slots:
         """Of each row the first slot of its entity whose moment comes after it, for those that have one."""
         *entity, time = (column.combine_chunks() for column in batch.columns[: self.width + 1])
         codes, times = self._keys.of(entity), _whole(time)
-        places = np.flatnonzero((codes >= 0) & (times != _NEVER))
+        places = np.flatnonzero((codes >= 0) & (times > _NEVER + 1))  # the time after that is DuckDB's -infinity
         if not self.count:
             return _Cut(places[:0], places[:0], times[:0])
         if len(places) < len(codes):

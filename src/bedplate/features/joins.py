@@ -92,8 +92,7 @@ def _one(
             SELECT {keys}, {duck.quote(time)}::TIMESTAMP AS {rows.MOMENT}, {rows.PLACE} FROM labels"""
         connection.execute(ask)
         if view.rows:
-            load_rows(connection, view, given, once=not view.windows)
-            made = features(connection, view)
+            made = features(connection, view, load_rows(connection, view, given, once=not view.windows))
         else:
             made = _of_moments(connection, view, given)
         found = query(connection, view, f"FROM ({made})")
@@ -108,8 +107,7 @@ def _of_moments(connection: "Connection", view: FeatureView, given: "pa.RecordBa
     from bedplate.data import duck
 
     names = [name for name in given.schema.names if name not in (*view.entity, AS_OF)]
-    connection.register("computed", given)
-    made = rows.newest_of(connection, view, "computed", AS_OF, names, at_moment=True)
+    made = rows.newest_of(connection, view, "computed", AS_OF, names, given, at_moment=True)
     age = "true"
     if view.ttl is not None:
         age = f"{rows.MOMENT} - {SEEN} <= to_microseconds({round(view.ttl * 1e6)})"

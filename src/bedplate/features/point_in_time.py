@@ -220,7 +220,7 @@ def _of_rows(
 
 def load_rows(
     connection: "duckdb.DuckDBPyConnection", view: FeatureView, stream: "pa.RecordBatchReader", *, once: bool = False
-) -> None:
+) -> "pa.RecordBatchReader | None":
     """Make the rows of a view of rows from its input, as :func:`bedplate.features.rows.load`.
 
     Raises:
@@ -229,12 +229,14 @@ def load_rows(
     import duckdb
 
     try:
-        rows.load(connection, view, stream, once=once)
+        return rows.load(connection, view, stream, once=once)
     except duckdb.Error as error:
         raise _refused(view, error) from None
 
 
-def features(connection: "duckdb.DuckDBPyConnection", view: FeatureView) -> str:
+def features(
+    connection: "duckdb.DuckDBPyConnection", view: FeatureView, stream: "pa.RecordBatchReader | None" = None
+) -> str:
     """SQL of the features of a view of rows, as :func:`bedplate.features.rows.features`.
 
     Raises:
@@ -243,7 +245,7 @@ def features(connection: "duckdb.DuckDBPyConnection", view: FeatureView) -> str:
     import duckdb
 
     try:
-        return rows.features(connection, view)
+        return rows.features(connection, view, stream)
     except duckdb.Error as error:
         raise _refused(view, error) from None
 

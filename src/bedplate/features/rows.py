@@ -32,10 +32,13 @@ _NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "
 _AGGREGATES = {"sum": "sum", "mean": "avg", "min": "min", "max": "max"}
 
 
-def load(connection: "Connection", view: FeatureView, stream: "pa.RecordBatchReader", *, once: bool = False) -> None:
+def load(
+    connection: "Connection", view: FeatureView, stream: "pa.RecordBatchReader", *, once: bool = False
+) -> "pa.RecordBatchReader | None":
     """Make the rows of the view from ``stream``, its input. Rows without an entity or a time are left out.
 
-    ``once``: they will be looked at a single time, and go by without being kept.
+    ``once``: they will be looked at a single time, and go by without being kept. If the view names columns of its input
+    and does nothing else, the stream is given back as it is: what :func:`features` looks at.
 
     Raises:
         InputError: the SQL does more than choose and compute row by row, or gives something that is no feature.
@@ -45,7 +48,7 @@ def load(connection: "Connection", view: FeatureView, stream: "pa.RecordBatchRea
 
     (source,) = view.times
     connection.register(source, stream.schema.empty_table())  # a stream is read once: its columns are looked at first
-    check_row_by_row(connection, view)
+    plain = check_row_by_row(connection, view)
     time, keys = duck.quote(view.event_time), [duck.quote(name) for name in view.entity]
     values = [duck.quote(name) for name in _values(connection, view)]
     there = " AND ".join(f"{name} IS NOT NULL" for name in (*keys, time))
@@ -55,11 +58,14 @@ def load(connection: "Connection", view: FeatureView, stream: "pa.RecordBatchRea
     create = f"CREATE OR REPLACE TEMP {kind} {made}"
     if once:
         connection.execute(create)
+        if plain is not None and set(plain) <= set(stream.schema.names):
+            return stream
         connection.register(source, stream)
-        return
+        return None
     connection.register(source, stream)
     connection.execute(create)
     connection.unregister(source)
+    return None
 
 
 def entities(view: FeatureView, touched: tuple[str, str] | None = None) -> str:
@@ -75,13 +81,14 @@ def entities(view: FeatureView, touched: tuple[str, str] | None = None) -> str:
     return f"SELECT DISTINCT {', '.join(duck.quote(name) for name in view.entity)} FROM {_ROWS} WHERE {condition}"
 
 
-def features(connection: "Connection", view: FeatureView) -> str:
+def features(connection: "Connection", view: FeatureView, stream: "pa.RecordBatchReader | None" = None) -> str:
     """SQL that gives, for each row of :data:`ASKED`, its :data:`PLACE`, :data:`~bedplate.serve.state.SEEN` (the time of
     the entity's newest row before the moment; null where there is none, or it is older than the view's time to live)
-    and the features as FLOAT: null, or the declared default, where there are none. To be called after :func:`load`.
+    and the features as FLOAT: null, or the declared default, where there are none. To be called after :func:`load`,
+    with what that gave.
     """
 
-    made = _windowed(view) if view.windows else _newest(connection, view)
+    made = _windowed(view) if view.windows else _newest(connection, view, stream)
     age = "" if view.ttl is None else f" AND {MOMENT} - {SEEN} <= to_microseconds({round(view.ttl * 1e6)})"
     return f"""WITH made AS ({made}), judged AS (
             SELECT *, coalesce({SEEN} IS NOT NULL{age}, false) AS alive FROM made)
@@ -109,9 +116,9 @@ def _feature(name: str, view: FeatureView) -> str:
     )
 
 
-def _newest(connection: "Connection", view: FeatureView) -> str:
+def _newest(connection: "Connection", view: FeatureView, stream: "pa.RecordBatchReader | None") -> str:
     """SQL of the newest row of each entity asked for before its moment."""
-    return newest_of(connection, view, _ROWS, view.event_time, names(connection, view))
+    return newest_of(connection, view, _ROWS, view.event_time, names(connection, view), stream)
 
 
 def newest_of(
@@ -120,12 +127,13 @@ def newest_of(
     table: str,
     time: str,
     columns: Sequence[str],
+    stream: "pa.RecordBatchReader | None" = None,
     *,
     at_moment: bool = False,
 ) -> str:
     """SQL that gives, for each row of :data:`ASKED`, its place and moment and of ``table`` the entity's newest row:
     its ``time`` as :data:`~bedplate.serve.state.SEEN`, and ``columns``; nulls where there is none. See
-    :func:`bedplate.features.before.newest_before`.
+    :func:`bedplate.features.before.newest_before`. With a ``stream`` that is what ``table`` holds.
 
     Raises:
         duckdb.Error: the rows cannot be made.
@@ -137,23 +145,29 @@ def newest_of(
     from bedplate.data.arrow import rebatch
     from bedplate.features.before import newest_before
 
-    described = f"DESCRIBE {ASKED}"
-    kinds = {name: kind for name, kind, *_ in connection.execute(described).fetchall()}
-    entity = [duck.quote(name) for name in view.entity]
-    ask = f"SELECT {', '.join(entity)}, {MOMENT}, {PLACE} FROM {ASKED}"
+    ask = f"SELECT {', '.join(map(duck.quote, view.entity))}, {MOMENT}, {PLACE} FROM {ASKED}"
     asked: Any = connection.sql(ask).to_arrow_table()
-    # Keys are compared as what the asking side has: what cannot be that is no key of it.
-    keys = [f"TRY_CAST({quoted} AS {kinds[name]})" for name, quoted in zip(view.entity, entity, strict=True)]
-    values = ", ".join(duck.quote(name) for name in columns)
-    given = f"SELECT {', '.join(keys)}, {duck.quote(time)}::TIMESTAMP, {values} FROM {table}"
     ((threads,),) = connection.execute("SELECT current_setting('threads')").fetchall()
-    stream: Any = connection.sql(given).to_arrow_reader(_AT_ONCE)
-    schema = pa.schema([pa.field(str(i), field.type) for i, field in enumerate(stream.schema)])
-    named = (pa.RecordBatch.from_arrays(batch.columns, schema=schema) for batch in stream)
+    names = [*view.entity, time, *columns]
+    if stream is None or not _fits(asked.schema, stream.schema, view.entity, time):
+        if stream is not None:
+            connection.register(table, stream)
+        stream = _cast(connection, view, table, time, columns)
+        names = stream.schema.names
+    given = [stream.schema.get_field_index(name) for name in names]
+    kinds = [stream.schema.field(i).type for i in given]
+    kinds[len(view.entity)] = pa.timestamp("us")  # in UTC, as moments are
+    schema = pa.schema([pa.field(str(i), kind) for i, kind in enumerate(kinds)])
+    rows = (
+        pa.RecordBatch.from_arrays(
+            [batch.column(i).cast(kind) for i, kind in zip(given, kinds, strict=True)], schema=schema
+        )
+        for batch in stream
+    )
     try:
         found = newest_before(
             asked.drop_columns([PLACE]),
-            rebatch(named, schema, _AT_ONCE),
+            rebatch(rows, schema, _AT_ONCE),
             schema,
             at_moment=at_moment,
             threads=min(threads, _THREADS),
@@ -165,6 +179,32 @@ def newest_of(
         found = found.append_column(name, asked[name])
     connection.register(_NEWEST, found)
     return f"FROM {_NEWEST}"
+
+
+def _fits(asked: "pa.Schema", given: "pa.Schema", entity: Sequence[str], time: str) -> bool:
+    """Whether rows can be compared with what is asked for as they are: keys of its type, times in microseconds."""
+    import pyarrow as pa
+
+    kind = given.field(time).type
+    return bool(
+        all(asked.field(name).type == given.field(name).type for name in entity)
+        and pa.types.is_timestamp(kind)
+        and kind.unit == "us"
+    )
+
+
+def _cast(
+    connection: "Connection", view: FeatureView, table: str, time: str, columns: Sequence[str]
+) -> "pa.RecordBatchReader":
+    """The rows of a table with keys as what the asking side has: what cannot be that is no key of it."""
+    from bedplate.data import duck
+
+    described = f"DESCRIBE {ASKED}"
+    kinds = {name: kind for name, kind, *_ in connection.execute(described).fetchall()}
+    keys = [f"TRY_CAST({duck.quote(name)} AS {kinds[name]})" for name in view.entity]
+    values = ", ".join(duck.quote(name) for name in columns)
+    given = f"SELECT {', '.join(keys)}, {duck.quote(time)}::TIMESTAMP, {values} FROM {table}"
+    return connection.sql(given).to_arrow_reader(_AT_ONCE)
 
 
 def _windowed(view: FeatureView) -> str:

@@ -46,8 +46,10 @@ def check_inputs(connection: "Connection", view: FeatureView) -> dict[str, Any]:
     return statement
 
 
-def check_row_by_row(connection: "Connection", view: FeatureView) -> None:
+def check_row_by_row(connection: "Connection", view: FeatureView) -> tuple[str, ...] | None:
     """Each row comes from one row of the input, its time untouched: then no row can tell of a later one.
+
+    Gives the columns of the input that it selects, where it does nothing else.
 
     Raises:
         InputError: as :func:`check_inputs`, or it does more.
@@ -79,6 +81,14 @@ def check_row_by_row(connection: "Connection", view: FeatureView) -> None:
                 where=where,
                 fix=f"select {view.event_time} as it is",
             )
+    if node.get("where_clause") or not all(_is_column(item) for item in node["select_list"]):
+        return None
+    found = tuple(item["column_names"][0] for item in node["select_list"])
+    return found if len({name.lower() for name in found}) == len(found) else None
+
+
+def _is_column(item: dict[str, Any]) -> bool:
+    return item.get("class") == "COLUMN_REF" and len(item["column_names"]) == 1 and not item.get("alias")
 
 
 def _aggregates(connection: "Connection", node: Any) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from bedplate.online.keys import check_namespace
+from bedplate.online.keys import Get, check_namespace
 from bedplate.online.lmdb_store import LmdbOnline
 from bedplate.online.server_store import ServerOnline, shown
 from bedplate.settings import ONLINE_SCHEMES
@@ -25,6 +25,9 @@ class Online(Protocol):
 
     def get(self, namespace: str, key: bytes) -> bytes | None:
         """The value under ``key``, or None."""
+
+    def getter(self, namespace: str) -> Get:
+        """:meth:`get` of one namespace, for whoever reads it often."""
 
     def get_many(self, namespace: str, keys: Sequence[bytes]) -> list[bytes | None]:
         """The values under ``keys``, in their order, from one moment."""
@@ -83,6 +86,10 @@ class Scoped:
     def get(self, namespace: str, key: bytes) -> bytes | None:
         """As :meth:`Online.get`."""
         return self._store.get(self._names[namespace], key)
+
+    def getter(self, namespace: str) -> Get:
+        """As :meth:`Online.getter`."""
+        return self._store.getter(self._names[namespace])
 
     def get_many(self, namespace: str, keys: Sequence[bytes]) -> list[bytes | None]:
         """As :meth:`Online.get_many`."""

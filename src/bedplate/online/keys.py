@@ -1,10 +1,12 @@
 """What every store asks of namespaces and keys."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from bedplate.errors import InputError
 
 MAX_KEY = 400
+Get = Callable[[bytes], bytes | None]
+"""Gives the value under a key of one namespace, or None."""
 
 
 def check_namespace(namespace: str) -> None:

@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import lmdb
 
 from bedplate.errors import StorageError
 from bedplate.online import lmdb_pages
-from bedplate.online.keys import check_keys, check_namespace
+from bedplate.online.keys import Get, check_keys, check_namespace
 
 _INITIAL_MAP = 64 << 20
 _VERSION = struct.Struct("<Q")
@@ -116,11 +116,24 @@ class LmdbOnline:
 
     def get(self, namespace: str, key: bytes) -> bytes | None:
         """The value under ``key``, or None."""
-        transaction = self._begin()
-        try:
-            return cast("bytes | None", transaction.get(self._prefixes[namespace] + key))
-        finally:
-            transaction.abort()  # keeps it for the next read, where committing ends it: half of what a read takes
+        return self.getter(namespace)(key)
+
+    def getter(self, namespace: str) -> Get:
+        """:meth:`get` of one namespace, in which nothing is looked up that is the same for every key."""
+        prefix = self._prefixes[namespace]
+        begin: Callable[[], Any] = self._environment.begin
+
+        def get(key: bytes) -> bytes | None:
+            try:
+                transaction = begin()
+            except lmdb.MapResizedError:
+                transaction = self._begin()
+            try:
+                return cast("bytes | None", transaction.get(prefix + key))
+            finally:
+                transaction.abort()  # keeps it for the next read, where committing ends it: half of what a read takes
+
+        return get
 
     def get_many(self, namespace: str, keys: Sequence[bytes]) -> list[bytes | None]:
         """The values under ``keys``, in their order, from one moment."""

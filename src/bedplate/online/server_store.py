@@ -7,12 +7,13 @@ configuration (append-only file, snapshots); what is lost is materialised again 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
 from bedplate.errors import InputError, StorageError, UnavailableError
 from bedplate.extensions import require
-from bedplate.online.keys import check_keys, check_namespace
+from bedplate.online.keys import Get, check_keys, check_namespace
 
 _READ_WITHIN, _WRITE_WITHIN = 0.1, 60.0
 """Seconds in which the server must answer: who only reads is a request that somebody waits for."""
@@ -75,6 +76,10 @@ class ServerOnline:
         """The value under ``key``, or None."""
         with self._asked():
             return self._client.hget(_hash(namespace), key)  # type: ignore[no-any-return]
+
+    def getter(self, namespace: str) -> Get:
+        """:meth:`get` of one namespace."""
+        return partial(self.get, namespace)
 
     def get_many(self, namespace: str, keys: Sequence[bytes]) -> list[bytes | None]:
         """The values under ``keys``, in their order, from one moment."""

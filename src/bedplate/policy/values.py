@@ -5,7 +5,7 @@ from typing import Any, Literal
 import msgspec
 
 
-class Principal(msgspec.Struct, frozen=True, kw_only=True):
+class Principal(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     """Who asks. ``groups`` are names; they, not the name, give rights."""
 
     kind: Literal["User", "Service"]

@@ -5,7 +5,7 @@ needs nothing else: a replica in the path of a request, the owner, a program of 
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
 import msgspec
@@ -34,6 +34,9 @@ class Store(Protocol):
 
     def get(self, namespace: str, key: bytes) -> bytes | None:
         """The value under ``key``, or None."""
+
+    def getter(self, namespace: str) -> Callable[[bytes], bytes | None]:
+        """:meth:`get` of one namespace."""
 
     def get_many(self, namespace: str, keys: Sequence[bytes]) -> list[bytes | None]:
         """The values under ``keys``, in their order, from one moment."""
@@ -80,12 +83,12 @@ class Lookup:
         self.view, self.about = view, published(store, view)
         if len(self.about.declared.entity) != 1:
             raise NotFoundError(f"{view!r} is a view of pairs, which are not read by one key", fix="name another view")
-        self._get, self._get_many = store.get, store.get_many
+        self._get, self._get_many = store.getter(view), store.get_many
         self._looked = clock.monotonic()
         columns = self.about.columns
         self._unpack = struct.Struct(f"<12x{len(columns)}f").unpack
         self._schema = schema_of(columns)
-        self._missing = float(MISSING)
+        self._missing, self._missing_bytes = float(MISSING), MISSING.astype("<f4").tobytes()
         defaults = self.about.declared.defaults
         self._absent = tuple(defaults.get(name) for name in columns)
         ttl = self.about.declared.ttl
@@ -104,7 +107,7 @@ class Lookup:
             IntegrityError: the store holds another shape of the view: look it up again.
             UnavailableError: the store does not answer.
         """
-        return self._found(self._get(self.view, key_of(key)))
+        return self._found(self._get(key_of(key)))
 
     def get_many(self, keys: Sequence[int]) -> list[Found]:
         """The features of several entities, by one question to the store. Raises as :meth:`get`."""
@@ -122,7 +125,7 @@ class Lookup:
         (moment,) = _MOMENT(data, 4)
         if self._ttl is not None and clock.microseconds() - moment > self._ttl:
             return Found(self._absent, moment, "stale")
-        if self._missing in values:
+        if self._missing_bytes in data:  # which may be by chance: asking each value takes longer
             return Found(tuple([None if value == self._missing else value for value in values]), moment)
         return Found(values, moment)
 
