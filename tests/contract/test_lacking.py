@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 
@@ -194,20 +195,26 @@ class Work:
         self._steps = 0
 
     def __enter__(self) -> "Work":
-        sa.event.listen(self._connection, "before_cursor_execute", self._note)
+        self._raw: Any = self._connection.connection.dbapi_connection
         if self._connection.dialect.name == "sqlite":
-            self._raw: Any = self._connection.connection.dbapi_connection
             self._raw.set_progress_handler(self._step, 100)
+            return self
+        asked = self._asked
+
+        class Noting(psycopg.Cursor[Any]):
+            def execute(self, query: Any, params: Any = None, **ways: Any) -> "Noting":
+                if query.startswith("SELECT"):
+                    asked.append((query, params))
+                return super().execute(query, params, **ways)
+
+        self._raw.cursor_factory = Noting
         return self
 
     def __exit__(self, *_: object) -> None:
-        sa.event.remove(self._connection, "before_cursor_execute", self._note)
         if self._connection.dialect.name == "sqlite":
             self._raw.set_progress_handler(None, 0)
-
-    def _note(self, _connection: object, _cursor: object, statement: str, values: Any, *_: object) -> None:
-        if statement.startswith("SELECT"):
-            self._asked.append((statement, values))
+        else:
+            self._raw.cursor_factory = psycopg.Cursor
 
     def _step(self) -> None:
         self._steps += 1
@@ -217,7 +224,7 @@ class Work:
         if self._connection.dialect.name == "sqlite":
             return self._steps
         total = 0
-        cursor: Any = self._connection.connection.cursor()
+        cursor = psycopg.Cursor[Any](self._raw)
         for statement, values in self._asked:
             cursor.execute("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + statement, values)
             plan = cursor.fetchone()[0][0]["Plan"]

@@ -225,14 +225,17 @@ orders = st.lists(
 )
 
 
-WAYS = {
+WAYS: dict[str, dict[str, int]] = {
     "gathered": {"FEW": 10**6},
     "walked": {"FEW": 0, "FEW_PAGES": 0, "TIED": 10**6, "STRETCH": 10**6, "STRETCHES": 10**6, "LOOKED_UP": 10**9},
     "in sets": {"FEW": 0, "FEW_PAGES": 0, "TIED": 10**6, "STRETCH": 0, "STRETCHES": 0},
     "apart": {"FEW": 0, "FEW_PAGES": 0, "TIED": 4, "STRETCH": 1, "STRETCHES": 2, "SET": 20},
-    "looked up": {"FEW": 0, "FEW_PAGES": 0, "TIED": 10**6, "STRETCH": 1, "STRETCHES": 999, "LOOKED_UP": 0, "BOUND": 1},
+    "looked up": {
+        "FEW": 0, "FEW_PAGES": 0, "TIED": 10**6, "STRETCH": 1, "STRETCHES": 999,
+        "LOOKED_UP": 0, "BOUND": 1, "AT_WORST": 0,
+    },
     "all ways": {"FEW": 12, "FEW_PAGES": 0, "TIED": 10, "STRETCH": 1, "STRETCHES": 6, "SET": 60, "LOOKED_UP": 0},
-}
+}  # fmt: skip
 
 
 Filled = tuple[Store, dict[int, list[Known]]]

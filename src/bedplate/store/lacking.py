@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from bedplate.store import matching
 from bedplate.store.schema import ledger_entries, ledger_head, runs
-from bedplate.store.sql import WRITE, Repository, plain
+from bedplate.store.sql import WRITE, Direct, Repository, plain
 
 RUN = "run/"
 """What the ledger calls a run begins so, and goes on with its id."""
@@ -25,7 +25,7 @@ NAMED = 10_000
 KEPT = 128
 """Of so many values per database it is known who lacks them."""
 
-_SIZE = sa.select(ledger_head.c.size).where(ledger_head.c.id == 0)
+_SIZE = Direct(sa.select(ledger_head.c.size).where(ledger_head.c.id == 0))
 
 
 class _Known(NamedTuple):
@@ -69,7 +69,8 @@ class Lacking(Repository):
         """The size of the ledger that this reader sees; 0 where nothing may be remembered."""
         if self._connection.get_execution_options().get(WRITE, False):
             return 0
-        return self._connection.execute(_SIZE).scalar() or 0
+        row = _SIZE.first(self._connection)
+        return row[0] if row else 0
 
     def _named(self, start: int, end: int) -> list[str]:
         """Ids of the runs that entries of the ledger name."""

@@ -54,6 +54,9 @@ STRETCH, STRETCHES = 8, 64
 LOOKED_UP, BOUND = 1_000, 8
 """PostgreSQL takes as long to ask one run as to read some twenty from an index. So of this many runs it is asked first
 whether they are among those that the rarest test finds, if these are no more than so many times as many."""
+AT_WORST = 4
+"""It is seen beforehand that they are not more, unless all runs of the database would be no more than this many times
+as many."""
 TIED = 2_000
 """So many runs of one value are a search of their own, as sorting them anew for each page would take too long."""
 SET = 50_000
@@ -121,8 +124,8 @@ class Search(Repository):
             return self._gather(part, fewest, [_ALIVE, *tests], terms, limit, after)
         rows: list[tuple[Any, ...]] = []
         for walk in self._walks(part, first, rest, tests):
-            if after is None or after[0] <= walk.rank:
-                begin = after if after is not None and after[0] == walk.rank else None
+            begin = after if after is not None and after[0] == walk.rank else None
+            if (after is None or after[0] <= walk.rank) and (walk.rank == 0 or self._look(walk, 0) is not None):
                 rows += self._follow(part, tests, walk, rest, limit - len(rows), begin)
             if len(rows) >= limit:
                 return rows
@@ -261,6 +264,8 @@ class Search(Repository):
         through first."""
         rarest, *others = ahead.tests
         looked_up = self._postgresql and stretch >= LOOKED_UP and not (rarest.of_run and walk.along_runs)
+        bound = BOUND * stretch
+        sure = ahead.runs <= AT_WORST * bound
 
         def build() -> list[Condition]:
             lead = walk.by
@@ -269,13 +274,13 @@ class Search(Repository):
                 unfound = [test for test in walk.tests if test.found is None]
                 return [*within, *(test.asked(walk.key) for test in [*ahead.tests, *unfound])]
             # So written, it is looked up first: PostgreSQL takes it for what costs most.
-            there = _looked_up(rarest, walk.key)
+            there = _looked_up(rarest, walk.key, sure=sure)
             then = [test.asked(walk.key) for test in others if not test.of_run]
             last = [test.asked(walk.key) for test in walk.tests if test.of_run or test.found is None]
             return [*within, sa.case((there, sa.and_(sa.true(), *then)), else_=sa.false()), *last]
 
-        shape = "asking", looked_up, end is None, _shapes(ahead.tests)
-        return self._along(walk, limit, shape, build, {_END.key: end, _BOUND.key: BOUND * stretch})
+        shape = "asking", looked_up and (sure,), end is None, _shapes(ahead.tests)
+        return self._along(walk, limit, shape, build, {_END.key: end, _BOUND.key: bound})
 
     def _along(
         self,
@@ -301,15 +306,16 @@ class Search(Repository):
                 return sa.select(*values)
             first = walk.sample(SAMPLE, sampled).subquery()
             passing = [sa.func.count(sa.case((column, 1))) for column in first.c]
-            return sa.select(*values, *passing).select_from(first)
+            return sa.select(*values, sa.select(sa.func.max(runs.c.key)).scalar_subquery(), *passing).select_from(first)
 
         values = walk.values | _values(sampled) | {"stretch_": STRETCH * limit, "tied_after_": TIED}
         (row,) = self._ask(("ahead", walk.shape, _shapes(sampled)), build, values)
-        value, end, further, *counts = row
+        value, end, further, *more = row
         if not sampled:
             return Ahead(value, end, further, finding, [])
+        most, *counts = more
         tests = sorted(zip(counts, finding, strict=True), key=lambda each: each[0])
-        return Ahead(value, end, further, [test for _, test in tests], [count for count, _ in tests])
+        return Ahead(value, end, further, [test for _, test in tests], [count for count, _ in tests], most or 0)
 
     def _look(self, walk: Walk, skip: int) -> Any:
         """The value after so many rows along the index; None if there are not so many."""
@@ -453,9 +459,11 @@ class Search(Repository):
         return _statements.on(self._connection, shape, build).rows(self._connection, values)
 
 
-def _looked_up(test: Test, key: Key) -> Condition:
+def _looked_up(test: Test, key: Key, *, sure: bool) -> Condition:
     """A test by what it finds in its index, if that is no more than a bound; else it is asked, now or of the run."""
     assert test.found is not None
+    if sure:
+        return key.in_(test.found()).is_(True)
     # Twice through the index takes less than what is found takes to be kept, as it were if both were of one CTE.
     more = test.found().limit(1).offset(_BOUND).scalar_subquery()
     there = key.in_(test.found().limit(_BOUND)).is_(True)

@@ -291,14 +291,15 @@ class Walk(msgspec.Struct, frozen=True, kw_only=True):
 
 class Ahead(NamedTuple):
     """What lies along the index of a walk: the values at its beginning, after the first stretch, and after ``TIED``
-    runs; the tests that an index serves, and how many of the first ``SAMPLE`` runs pass each, the fewest first. SQLite
-    does without the last: it asks a run in a quarter of the time."""
+    runs; the tests that an index serves, and how many of the first ``SAMPLE`` runs pass each, the fewest first. The
+    database has at most so many ``runs``. SQLite does without the last two: it asks a run in a quarter of the time."""
 
     value: Any
     end: Any
     further: Any
     tests: list[Test]
     passing: list[int]
+    runs: int = 0
 
     def needed(self, limit: int) -> int:
         """How many runs to ask for so many that match, if the tests know nothing of each other."""
