@@ -1,17 +1,21 @@
 """Predictions for five models served on this machine, against a load run of each at three loads.
 
 What is measured to predict with: a model on one thread at the pace of the load, each call after the work that decoding
-its request is; and models that do nothing, served at that pace: what an answer costs beside its model, and by the
-numbers in it. Both are kept as they came, call by call. A request is then a draw of each; the server is busy with the
+its request is; models that do nothing, served at that pace: what an answer costs beside its model, and by the numbers
+in it; and an anchor: the model served to one caller who asks again when answered. What the anchor takes more, or less,
+than the parts it is made of, the parts do to each other: code and weights drive each other out of the caches, or what
+woke up for one is awake for the other. That is added to each request. Requests a second are those of the anchor, seen
+again in turns of their own: they say how steady the machine is, and the loads are shares of them.
+
+All is kept as it came, call by call. A request is then a draw of each part; the server is busy with the
 model and for the processor time of an answer without one, the rest passes in the client and on the way; and customers
 come at even distances, as the load run sends them, to one server, which takes those that wait together where the model
-alone showed that rows together cost less. Requests a second are the inverse of what one takes from one to the next,
-percentiles those of the draws, and the interval of the p99 holds how far the parts of the measurement are from each
-other, and what the model may be off.
+alone showed that rows together cost less. Percentiles are those of the draws, and the interval of the p99 holds how far
+the parts of the measurement are from each other, and what the model may be off.
 
 The machine changes while one measures. So what predicts and what it is held against take turns, in parts of a second or
-less, there and back: nothing that is measured of a model that is served goes into its prediction, but both see the same
-neighbours.
+less, there and back: nothing that is measured of a model that is served under load goes into its prediction, but both
+see the same neighbours.
 
 Throughput, p50 and p90 are to be within 15 %; the measured p99 inside its interval in 12 of 15 cases. Servers are held
 to one core and the client to another; the model alone is timed on the core of the servers.
@@ -45,8 +49,10 @@ SMALL, LARGE = 30, 1_800
 """Numbers in a request to the models that do nothing."""
 CORES = sorted(os.sched_getaffinity(0))
 NEAR, COVERED = 0.15, 12
-ROUNDS = 16
-"""Parts of each measurement."""
+ROUNDS = (8, 40)
+"""Parts of each measurement, at least and at most: as many as leave some requests to each."""
+REQUESTS = 30
+"""In one part, where there are so many: the first on a connection take longer."""
 ROWS = (1, 2, 4, 8)
 """Rows of one call of a model alone; a load run has as many connections as the last."""
 _WORTH = 0.95
@@ -179,11 +185,12 @@ def serves(graph: Graph) -> Iterator[Server]:
 
 class Beside(NamedTuple):
     """What answers take beside their models: seconds of each of a small one, in how many of them the server is busy,
-    and seconds for each further number in a request."""
+    seconds for each further number in a request, and those that the anchor took beyond its parts."""
 
     small: np.ndarray
     busy: float
     each: float
+    more: float
 
 
 class Alone:
@@ -257,7 +264,7 @@ def sojourns(
     What is beside the model is not shared by requests that are computed together.
     """
     around, alone = random.choice(beside.small, _DRAWS), beside.busy + beside.each * (numbers - SMALL - 1)
-    work = random.choice(model, _DRAWS) + alone
+    work = np.maximum(0.0, random.choice(model, _DRAWS) + beside.more) + alone
     share = float(np.median(model)) / (float(np.median(model)) + alone)
     grown = [share * grows + (1 - share) * count for count, grows in enumerate(together, 1)]
     return queueing.replay(rate, work, grown) + np.maximum(0.0, around - beside.busy)
@@ -288,32 +295,35 @@ class Case(NamedTuple):
 
 def check(graph: Graph, small: Server, large: Server, seconds: float) -> Iterator[Case]:
     """Measure what predicts and what is predicted in turns, every second time the other way round."""
-    numbers, part = int(np.prod(graph[1])) + graph[2], seconds / ROUNDS
+    numbers = int(np.prod(graph[1])) + graph[2]
     with tempfile.TemporaryDirectory() as folder, serves(graph) as server:
         alone = Alone(graph, Path(folder), server.bodies)
         together = alone.together()
-        beside, rate = quick(alone, small, large, server, numbers, part)
+        beside, rate = quick(alone, small, large, server, numbers, seconds)
         for load_ in LOADS:
             every = 1 / (load_ * rate[0])
+            rounds = round(min(max(seconds / every / REQUESTS, ROUNDS[0]), ROUNDS[1]))
+            part = seconds / rounds
             around: list[np.ndarray] = []
             models: list[np.ndarray] = []
             seen: list[np.ndarray] = []
             turns: tuple[Callable[[], None], ...] = (
-                lambda around=around, every=every: around.append(spread(small.ask(part, 1 / every))),
-                lambda models=models, every=every: models.append(alone.times(part / 2, every)),
-                lambda seen=seen, every=every: seen.append(spread(server.ask(part, 1 / every))),
+                lambda around=around, every=every, part=part: around.append(spread(small.ask(part, 1 / every))),
+                lambda models=models, every=every, part=part: models.append(alone.times(part / 2, every)),
+                lambda seen=seen, every=every, part=part: seen.append(spread(server.ask(part, 1 / every))),
             )  # fmt: skip
-            there_and_back(turns)
+            there_and_back(turns, rounds)
             parts = [(model, beside._replace(small=some)) for model, some in zip(models, around, strict=True)]
             whole = np.quantile(np.concatenate(seen), _SHARES) * 1e3
             yield Case(load_, rate, predicted(parts, numbers, 1 / every, together), whole)
 
 
 def quick(
-    alone: Alone, small: Server, large: Server, server: Server, numbers: int, part: float
+    alone: Alone, small: Server, large: Server, server: Server, numbers: int, seconds: float
 ) -> tuple[Beside, tuple[float, float]]:
     """One caller who asks again when answered: what is beside a model, and requests a second, said and seen."""
-    first, more, served = list[LoadTest](), list[LoadTest](), list[LoadTest]()
+    part = seconds / 16
+    first, more, anchor, served = list[LoadTest](), list[LoadTest](), list[LoadTest](), list[LoadTest]()
     model, busy = list[np.ndarray](), list[float]()
 
     def least() -> None:
@@ -325,20 +335,21 @@ def quick(
         least,
         lambda: more.append(large.ask(part / 4, None)),
         lambda: model.append(alone.times(part / 2, 0.0, _PAUSE)),
+        lambda: anchor.append(server.ask(part / 2, None)),
         lambda: served.append(server.ask(part / 2, None)),
-    ))  # fmt: skip
+    ), 16)  # fmt: skip
     quiet = np.concatenate([spread(test) for test in first])
     slope = np.median([test.p50_ms for test in more]) - np.median([test.p50_ms for test in first])
     each = max(0.0, float(slope) / 1e3 / (LARGE - SMALL))
-    cycle = [sum(test.seconds for test in tests) / sum(test.requests for test in tests) for tests in (first, served)]
-    beside = Beside(quiet, float(np.median(busy)), each)
-    said = cycle[0] + float(np.mean(np.concatenate(model))) + each * (numbers - SMALL - 1)
-    return beside, (1 / said, 1 / cycle[1])
+    said, seen = (sum(test.requests for test in tests) / sum(test.seconds for test in tests) for tests in (anchor, served))
+    parts = float(np.median(quiet)) + float(np.median(np.concatenate(model))) + each * (numbers - SMALL - 1)
+    more = float(np.median(np.concatenate([spread(test) for test in anchor]))) - parts
+    return Beside(quiet, float(np.median(busy)), each, more), (said, seen)
 
 
-def there_and_back(turns: tuple[Callable[[], None], ...]) -> None:
+def there_and_back(turns: tuple[Callable[[], None], ...], rounds: int) -> None:
     """Each of them once a round, and every second round in the other order."""
-    for number in range(ROUNDS):
+    for number in range(rounds):
         for turn in turns if number % 2 == 0 else reversed(turns):
             turn()
 

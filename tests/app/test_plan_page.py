@@ -35,6 +35,13 @@ def test_it_says_what_the_plan_says(plan: Plan) -> None:
     assert allowed is not None
     assert f"<td>at most {allowed.amount:,.0f} {allowed.currency}</td>" in page
     assert "<script" not in page
+    assert '<p class="verdict met">' in page
+    for figure, option in ((f, o) for o in plan.runners_up for f in o.predicted[:1]):
+        assert f"{option.lost}; " in page, "a runner-up says what one would get for it"
+        assert explain.span(figure.estimate.value) in page
+    doubtful = tuple(msgspec.structs.replace(f, chance=0.6 if f.limit else None) for f in plan.chosen.predicted)
+    unsure = msgspec.structs.replace(plan, chosen=msgspec.structs.replace(plan.chosen, predicted=doubtful))
+    assert '<p class="verdict open">' in plan_page.page(unsure), "what may well break its promise is no good news"
 
 
 def test_pictures_are_drawn_inside_their_frames(plan: Plan) -> None:

@@ -14,6 +14,8 @@ from bedplate.records import Estimate
 _WIDTH, _HEIGHT = 860, 330
 _LEFT, _RIGHT, _TOP, _BOTTOM = 100, 24, 20, 44
 _SHOWN = 12
+_SURE = 0.9
+"""A plan whose promises are each kept with at least this probability is good news."""
 _PARTS = ("compute", "idle", "storage", "logging", "egress", "retraining")
 _MEANING = {
     "compute": "machines at work",
@@ -37,8 +39,9 @@ def _body(plan: Plan) -> Iterator[str]:
         yield f'<p class="verdict missed">Nothing was chosen: {escape(plan.reason)}.</p>'
     else:
         total = _money(chosen.cost.total)
+        sure = plan.breach == "none" and all(f.chance is None or f.chance >= _SURE for f in chosen.predicted)
         yield (
-            f'<p class="verdict {"met" if plan.breach == "none" else "open"}">{escape(_name(chosen))}: {total} '
+            f'<p class="verdict {"met" if sure else "open"}">{escape(_name(chosen))}: {total} '
             f"{escape(plan.currency)} a {chosen.cost.period}</p>"
         )
     yield "<h2>In plain words</h2><ul>"
@@ -98,7 +101,8 @@ def _parts(chosen: Option) -> Iterator[str]:
         top, wide = 30 * i, max(1.0, 300 * part.value / most)
         drawn.append(f'<text class="label" x="0" y="{top + 18}">{name}</text>')
         drawn.append(f'<rect class="bar" x="96" y="{top + 5}" width="{wide:.1f}" height="18" rx="3"/>')
-        label = f"{_small(part.value)} {cost.currency}: {_MEANING[name]}"
+        amount = _small(part.value) if part.value >= 0.01 else "under 0.01"
+        label = f"{amount} {cost.currency}: {_MEANING[name]}"
         drawn.append(f'<text x="{104 + wide:.1f}" y="{top + 18}">{escape(label)}</text>')
     yield f"<h2>What a {cost.period} costs, by part</h2>"
     height = max(1, 30 * len(shown))

@@ -28,7 +28,8 @@ text.limit { fill: var(--bad); stroke: none }
 .dot { fill: var(--one); stroke: none } .dot.faint { fill: var(--quiet); opacity: .45 } .dot.best { fill: var(--two) }
 .bar { fill: var(--one) } .bar.faint { fill: var(--line) } .frame { fill: var(--soft); stroke: var(--line) }
 svg text.label { fill: var(--text) }
-@media (max-width: 40rem) { body { margin: 1rem auto } td, th { overflow-wrap: anywhere; padding: .3rem } }
+table.words td.num { white-space: nowrap; overflow-wrap: normal }
+@media (max-width: 40rem) { body { margin: 1rem auto } td, th { padding: .3rem } td { overflow-wrap: anywhere } }
 """
 
 

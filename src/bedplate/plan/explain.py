@@ -80,7 +80,7 @@ def _words(plan: Plan) -> Iterable[str]:
     elif chosen is not None:
         yield "Nothing in the file makes it dearer: letting go of any one requirement would save nothing."
     for place, option in zip(("Second", "Third"), plan.runners_up, strict=False):
-        yield f"{place} is {_name(option)}: {option.lost}."
+        yield f"{place} is {_name(option)}: {option.lost}{_instead(option)}."
     for flip in plan.flips[:3]:
         amount = f"{abs(flip.factor - 1):.0%}" if abs(flip.factor - 1) >= 0.005 else "a trifle"
         then = "Nothing would meet the file" if flip.to == "nothing" else f"It would be {flip.to}"
@@ -146,6 +146,15 @@ def _figure(figure: Predicted) -> str:
             f", kept with a probability of {min(figure.chance or 0.0, 0.999):.1%}" if figure.chance is not None else ""
         )
     return f"{text[0].upper()}{text[1:]}."
+
+
+def _instead(option: Option) -> str:
+    """What one would get for it: the first figure that the file bounds, without its interval."""
+    figure = next((figure for figure in option.predicted if figure.limit is not None), None)
+    if figure is None:
+        return ""
+    value = figure.estimate.value
+    return f"; {_NAMES[figure.name].format(span(value) if figure.unit == 's' else _short(value))}"
 
 
 def _sure(option: Option) -> Iterable[str]:
