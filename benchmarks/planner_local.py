@@ -341,7 +341,9 @@ def quick(
     quiet = np.concatenate([spread(test) for test in first])
     slope = np.median([test.p50_ms for test in more]) - np.median([test.p50_ms for test in first])
     each = max(0.0, float(slope) / 1e3 / (LARGE - SMALL))
-    said, seen = (sum(test.requests for test in tests) / sum(test.seconds for test in tests) for tests in (anchor, served))
+    said, seen = (
+        sum(test.requests for test in tests) / sum(test.seconds for test in tests) for tests in (anchor, served)
+    )
     parts = float(np.median(quiet)) + float(np.median(np.concatenate(model))) + each * (numbers - SMALL - 1)
     more = float(np.median(np.concatenate([spread(test) for test in anchor]))) - parts
     return Beside(quiet, float(np.median(busy)), each, more), (said, seen)
