@@ -11,7 +11,7 @@ what is left to order by.
 A page begins after the values of the row that the last one ended with, so the last page costs what the first one costs.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -43,18 +43,20 @@ from bedplate.store.walks import (
     marks,
     pairs_of,
     position_values,
+    shapes_of,
     sort_key,
     terms_of,
+    values_of,
 )
 
 FEW, FEW_PAGES = 2_000, 4
 """So many runs, or so many pages if that is more, are gathered and sorted rather than looked for along an index."""
 STRETCH, STRETCHES = 8, 64
 """A walk asks run by run for a stretch of so many pages' worth of runs, and goes on if this many should be enough."""
-LOOKED_UP, BOUND = 1_000, 8
+LOOKED_UP, BOUND = 1_000, 5
 """PostgreSQL takes as long to ask one run as to read some twenty from an index. So of this many runs it is asked first
 whether they are among those that the rarest test finds, if these are no more than so many times as many."""
-AT_WORST = 4
+AT_WORST = 6
 """It is seen beforehand that they are not more, unless all runs of the database would be no more than this many times
 as many."""
 TIED = 2_000
@@ -108,11 +110,20 @@ class Search(Repository):
         return [row[0] for row in page], tuple(page[-1][1:]) if len(found) > limit else None
 
     def _ordered(
-        self, part: Part, tests: list[Test], terms: list[Term], limit: int, after: Position | None
+        self,
+        part: Part,
+        tests: list[Test],
+        terms: list[Term],
+        limit: int,
+        after: Position | None,
+        many: int = 0,
     ) -> list[tuple[Any, ...]]:
-        """The first rows of a part: the key of a run, then rank and value of every term."""
+        """The first rows of a part: the key of a run, then rank and value of every term.
+
+        No test finds so few that they are gathered, if that is known: where it takes no more than ``many`` for that.
+        """
         most = max(FEW, FEW_PAGES * limit)
-        counts = self._counts(part, [_ALIVE, *tests], most + 1)
+        counts = self._counts(part, [_ALIVE, *tests], most + 1) if many < most else {}
         fewest = min((_ALIVE, *tests), key=lambda test: counts.get(test, most + 1))
         least = counts.get(fewest, most + 1)
         if least == 0:
@@ -169,19 +180,19 @@ class Search(Repository):
             by = [column for term in terms for column in term.by()]
             return statement.select_from(source).where(*conditions).order_by(*by).limit(_LIMIT)
 
-        shape = "gather", fewest and fewest.shape, _shapes(others), _told(others, sets), _shapes(terms), ranks
-        values = part.values | _values(tests) | _values(terms) | position_values(terms, after)
+        shape = "gather", fewest and fewest.shape, shapes_of(others), _told(others, sets), shapes_of(terms), ranks
+        values = part.values | values_of(tests) | values_of(terms) | position_values(terms, after)
         return self._ask(shape, build, values | {_LIMIT.key: limit})
 
     def _walks(self, part: Part, first: Term, rest: list[Term], tests: list[Test]) -> Iterator[Walk]:
         """The walks that together pass in order all runs that have a value."""
-        values = part.values | _values([first, *rest])
+        values = part.values | values_of([first, *rest])
         if first.kind == "attribute":
             yield Walk(first=first, following=tuple(rest), rank=0, tests=tuple(tests), values=values)
             return
         here = tuple(test for test in tests if test.of == (first.kind, first.key) and test.on is not None)
         left = (_OF_STAGE, *(test for test in tests if test not in here))
-        values |= _values(here)
+        values |= values_of(here)
         for rank in (0, 1) if first.kind == "metric" else (0,):
             yield Walk(first=first, following=tuple(rest), rank=rank, tests=left, here=here, values=values)
 
@@ -229,7 +240,7 @@ class Search(Repository):
             else:
                 after = None if begin is None else begin[2:]
                 tie = self._tie(whole.first, whole.rank, value, len(tests))
-                found = self._ordered(part, [*tests, tie], rest, left, after)
+                found = self._ordered(part, [*tests, tie], rest, left, after, many=TIED)
                 rows += [(row[0], whole.rank, value, *row[1:]) for row in found]
             if len(rows) >= limit:
                 return rows
@@ -279,7 +290,7 @@ class Search(Repository):
             last = [test.asked(walk.key) for test in walk.tests if test.of_run or test.found is None]
             return [*within, sa.case((there, sa.and_(sa.true(), *then)), else_=sa.false()), *last]
 
-        shape = "asking", looked_up and (sure,), end is None, _shapes(ahead.tests)
+        shape = "asking", looked_up and (sure,), end is None, shapes_of(ahead.tests)
         return self._along(walk, limit, shape, build, {_END.key: end, _BOUND.key: bound})
 
     def _along(
@@ -291,8 +302,8 @@ class Search(Repository):
         more: dict[str, Any] | None = None,
     ) -> list[tuple[Any, ...]]:
         """The first rows of a walk that meet conditions."""
-        values = walk.values | _values(walk.tests) | {_LIMIT.key: limit} | (more or {})
-        shape = "along", walk.shape, _shapes(walk.tests), *shape
+        values = walk.values | values_of(walk.tests) | {_LIMIT.key: limit} | (more or {})
+        shape = "along", walk.shape, shapes_of(walk.tests), *shape
         return self._ask(shape, lambda: walk.statement(conditions(), _LIMIT), values)
 
     def _look_ahead(self, walk: Walk, limit: int) -> Ahead:
@@ -308,8 +319,8 @@ class Search(Repository):
             passing = [sa.func.count(sa.case((column, 1))) for column in first.c]
             return sa.select(*values, sa.select(sa.func.max(runs.c.key)).scalar_subquery(), *passing).select_from(first)
 
-        values = walk.values | _values(sampled) | {"stretch_": STRETCH * limit, "tied_after_": TIED}
-        (row,) = self._ask(("ahead", walk.shape, _shapes(sampled)), build, values)
+        values = walk.values | values_of(sampled) | {"stretch_": STRETCH * limit, "tied_after_": TIED}
+        (row,) = self._ask(("ahead", walk.shape, shapes_of(sampled)), build, values)
         value, end, further, *more = row
         if not sampled:
             return Ahead(value, end, further, finding, [])
@@ -448,8 +459,8 @@ class Search(Repository):
             counted = [sa.select(sa.func.count()).select_from(_limited(test)) for test in finding]
             return sa.select(*(each.scalar_subquery() for each in counted))
 
-        values = part.values | _values(finding) | {_MOST.key: most}
-        (row,) = self._ask(("counts", _shapes(finding)), build, values)
+        values = part.values | values_of(finding) | {_MOST.key: most}
+        (row,) = self._ask(("counts", shapes_of(finding)), build, values)
         return dict(zip(finding, row, strict=True))
 
     def _ask(
@@ -481,15 +492,6 @@ def _of_run(
 def _limited(test: Test) -> sa.Subquery:
     assert test.found is not None
     return test.found().limit(_MOST).subquery()
-
-
-def _values(holders: Iterable[Test | Term]) -> dict[str, Any]:
-    """What tests or terms bind."""
-    return {name: value for holder in holders for name, value in holder.values.items()}
-
-
-def _shapes(holders: Iterable[Test | Term]) -> tuple[Any, ...]:
-    return tuple(holder.shape for holder in holders)
 
 
 def _told(tests: Sequence[Test], sets: frozenset[Test]) -> tuple[bool, ...]:

@@ -180,8 +180,8 @@ class Walk(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def shape(self) -> tuple[Any, ...]:
         """What its statements depend on, but for the tests that are left."""
-        terms = (self.first.shape, *(term.shape for term in self.following))
-        return terms, self.rank, tuple(test.shape for test in self.here), self.tied, self.begun, self.passed
+        terms = shapes_of((self.first, *self.following))
+        return terms, self.rank, shapes_of(self.here), self.tied, self.begun, self.passed
 
     @property
     def along_runs(self) -> bool:
@@ -325,6 +325,16 @@ def directed(term: Term) -> ColumnElement[Any]:
 def marks(table: Any, rank: int) -> list[Condition]:
     """That a row of a table of values has a value of this rank: metrics have NaN beside others."""
     return [table.c.is_nan == (sa.true() if rank else sa.false())] if "is_nan" in table.c else []
+
+
+def values_of(holders: Iterable[Test | Term]) -> dict[str, Any]:
+    """What tests or terms bind."""
+    return {name: value for holder in holders for name, value in holder.values.items()}
+
+
+def shapes_of(holders: Iterable[Test | Term]) -> tuple[Any, ...]:
+    """What statements depend on that tests or terms are in."""
+    return tuple(holder.shape for holder in holders)
 
 
 def position_values(terms: Sequence[Term], after: Position | None) -> dict[str, Any]:
