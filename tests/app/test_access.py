@@ -45,7 +45,7 @@ def logged(evidence: str) -> dict[str, Any]:
         "outputs": '{"product_id":[7]}',
         "latency_ms": 1.5,
         "replayed": False,
-        "exposure": "null",
+        "exposure": '{"rollout":"roll_1","step":0,"mode":"split","share":0.1,"split":0.07,"assigned":"candidate"}',
         "ended": "",
         "trace": "null",
     }
@@ -138,7 +138,9 @@ def test_a_prediction_is_traced_without_its_sensitive_values(system: System) -> 
     assert found.details["features"] == {"recency": 3, "income": None}
 
     whole = tracing.trace(system, system.identity.authenticate(system.token), PREDICTION).nodes[0]
-    assert "withheld" not in whole.summary
+    assert whole.summary == (
+        "for 1 in 1.5 ms, assigned to the candidate release by roll_1 when 10% of the requests were the candidate's"
+    )
     assert whole.details["inputs"] == {"household_id": [1], "age": ["25-34"]}
     assert reads(system)[0][3] == dict.fromkeys(("inputs", "features", "outputs"), "redact")
     assert reads(system)[1][3] == {}

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -164,6 +165,26 @@ def test_an_error_in_mid_stream_is_an_event_and_in_the_record(world: World, serv
     logged = record(world, answer.headers["x-prediction-id"])
     assert logged["outputs"] == {"text": ["b", "c", "d"]}
     assert logged["ended"] in data["error"]
+
+
+def test_a_stream_that_its_replica_cannot_end_is_told_so(world: World) -> None:
+    releases = [
+        world.spec(world.bundle(CIRCLE, generation.SIGNATURE, version=number), name="replaced", drain=0.5)
+        for number in (1, 2)
+    ]
+    body = {"text": "a", "max_tokens": 10_000_000}
+    with Supervisor(world.home) as supervisor, client(supervisor.start(releases[0])) as http:
+        with http.stream("POST", "/v2/models/replaced/generate_stream", json=body) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            swapping = threading.Thread(target=supervisor.start, args=(releases[1],))
+            swapping.start()
+            *_, kind, data, end = lines  # it comes to an end, and is not cut
+        swapping.join()
+        assert (kind, end) == ("event: error", "")
+        assert json.loads(data.removeprefix("data: "))["error"].startswith("this replica ends")
+        assert record(world, answer.headers["x-prediction-id"])["ended"] == "this replica ends"
+        assert http.post("/predict", json={"text": "a", "max_tokens": 3}).json() == {"text": "bab"}
 
 
 def test_a_client_that_leaves_ends_the_work(world: World, serve: Callable[..., str]) -> None:

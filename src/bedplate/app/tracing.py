@@ -13,7 +13,7 @@ from bedplate.errors import BedplateError, DeniedError, IntegrityError, NotFound
 from bedplate.identity import Principal, policy_principal
 from bedplate.ids import Digest, digest_of, is_digest
 from bedplate.policy import values as policy
-from bedplate.records import Bundle, Fact, Governance, IngestResult, Objective, Prediction
+from bedplate.records import Bundle, Exposure, Fact, Governance, IngestResult, Objective, Prediction
 from bedplate.store import facts
 
 ORDER = ("approval", "bundle", "gates", "training", "features", "dataset", "data", "plan", "requirements", "objective")
@@ -142,16 +142,25 @@ def _line(system: System, first: TraceNode, name: str, use_case: str, evidence: 
 def _prediction(prediction: Prediction, withheld: tuple[str, ...]) -> TraceNode:
     replayed = ", replayed" if prediction.replayed else ""
     hidden = f"; withheld: {', '.join(withheld)}" if withheld else ""
+    assigned = f", {_assigned(prediction.exposure)}" if prediction.exposure is not None else ""
     return TraceNode(
         kind="prediction",
         title="Prediction",
-        summary=f"for {prediction.entity or 'one row'} in {prediction.latency_ms:.1f} ms{replayed}{hidden}",
+        summary=f"for {prediction.entity or 'one row'} in {prediction.latency_ms:.1f} ms{replayed}{assigned}{hidden}",
         digest=digest_of(prediction),
         verified=True,  # its page checksums were verified as the row was read
         created=prediction.time,
         where=prediction.endpoint,
         details=msgspec.to_builtins(prediction),
     )
+
+
+def _assigned(exposure: Exposure) -> str:
+    """What a rollout had to do with a prediction; its bundle says which release answered."""
+    if exposure.mode == "shadow":
+        return f"in a shadow step of {exposure.rollout}"
+    share = f"{100 * exposure.share:.3g}% of the requests were the candidate's"
+    return f"assigned to the {exposure.assigned} release by {exposure.rollout} when {share}"
 
 
 def _fact(system: System, bundle: Digest, fact: Fact) -> TraceNode:

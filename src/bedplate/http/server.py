@@ -34,6 +34,7 @@ _LONGEST_KEPT = 1024
 """Heads that are remembered: clients repeat theirs, and a dictionary knows them by their bytes."""
 _LINGER, _UNREAD = 1.0, 30.0
 """Seconds: to let a client read its refusal while it still sends; to read an answer at all."""
+_PAUSE = 0.02
 _CLOSE = ("connection", "close")
 _log = logging.getLogger(__name__)
 
@@ -97,18 +98,21 @@ class Server:
             self._accepting.close()
 
     async def close(self, seconds: float) -> None:
-        """End: idle connections at once, others when they were answered, or after ``seconds``.
+        """End: idle connections at once, others when their clients have what they were answered, or after ``seconds``.
 
         With places, idle ones are not closed but left to others, as a client may be sending at this very moment.
         """
         self.stop_accepting()
         for connection in list(self.connections):
             connection.end()
+        until = self.loop.time() + seconds
         if self.tasks:
             await asyncio.wait(self.tasks, timeout=seconds)
         for connection in list(self.connections):
             connection.transport.close()
         await asyncio.sleep(0)
+        while self.connections and self.loop.time() < until:  # what was written last is still on its way
+            await asyncio.sleep(_PAUSE)
         for connection in list(self.connections):
             connection.transport.abort()
         if self._watching is not None:

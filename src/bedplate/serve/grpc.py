@@ -15,14 +15,14 @@ from typing import NamedTuple
 import msgspec
 
 from bedplate.bundle.protobuf import field
-from bedplate.errors import AuthenticationError, BedplateError, DeniedError, InputError, UnavailableError
+from bedplate.errors import AuthenticationError, BedplateError, DeniedError, InputError
 from bedplate.http import ProtocolError, places
 from bedplate.http.streams import NoRoomError, Room
 from bedplate.serve import arrival as arrivals
 from bedplate.serve import codecs, messages, repository
 from bedplate.serve.arrival import Arrival
 from bedplate.serve.calls import MOST, Calls
-from bedplate.serve.handlers import Inference, Outcome, unforeseen
+from bedplate.serve.handlers import Inference, Outcome, ending, unforeseen
 from bedplate.serve.hpack import literal
 from bedplate.serve.http2_server import Http2Server
 from bedplate.serve.messages import Asked, Messages
@@ -100,7 +100,7 @@ class GrpcServer:
             await asyncio.wait([stopping], timeout=_TICK)
             for rpc, since in tuple(self._idle.items()):
                 if perf_counter() > min(since + 2 * _TICK, self._until):
-                    self._fail(rpc, _ending())
+                    self._fail(rpc, ending())
 
     # ------------------------------------------------------------------------------------------ what the transport asks
 
@@ -233,7 +233,7 @@ class GrpcServer:
                 metrics.request(status)
                 await rpc.send(reply)
                 if perf_counter() > self._until:
-                    raise _ending()
+                    raise ending()
             rpc.finish(0)
         except Exception as error:  # noqa: BLE001  the last line of defence
             self._fail(rpc, error)
@@ -331,10 +331,6 @@ def _arrival(rpc: Rpc, started: float) -> Arrival:
     arrival = arrivals.of(started, told) if told else Arrival(started)
     left = rpc.started + rpc.seconds - started
     return arrival if left > arrival.seconds else msgspec.structs.replace(arrival, seconds=left)
-
-
-def _ending() -> UnavailableError:
-    return UnavailableError("this replica ends", fix="open the stream again, for what was not answered")
 
 
 def _status(error: BedplateError) -> int:

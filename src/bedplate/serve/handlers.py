@@ -8,6 +8,7 @@ protocol's.
 
 import asyncio
 import logging
+import math
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping
 from functools import partial
@@ -111,10 +112,15 @@ class Inference:
         self._batcher = batcher
         self._journal = journal
         self._durable = spec.mode == "durable"
+        self._ends = math.inf
         self._records = predictions.Encoder()
         self._heads: dict[tuple[str, str, Digest, Digest], bytes] = {}
         self._settled: deque[tuple[Callable[[BedplateError | None], None], StorageError | None]] = deque()
         self._waking = False
+
+    def end(self, seconds: float) -> None:
+        """This replica ends: answers in pieces that are not whole after so many seconds are told so, and break off."""
+        self._ends = perf_counter() + seconds
 
     def admit(self, authorization: str | None, resource: ResourceRef, arrival: Arrival) -> Admitted:
         """Who asks for a prediction, if they may and there is room; before anything is received or parsed.
@@ -290,7 +296,7 @@ class Inference:
             CandidateError: the release being rolled out broke off what it had begun.
             DeadlineError: the answer was not whole in the time that its caller waits, or that the replica allows.
             QuotaError: it is more than the principal may ask now.
-            UnavailableError: it cannot be logged.
+            UnavailableError: it cannot be logged, or the replica ends.
         """
         self._charge(call, admitted)
         spec, started, decoded = self.spec, arrival.started, perf_counter()
@@ -329,6 +335,8 @@ class Inference:
                 yield Answered(prediction, routed.version, outputs)
                 if draft is not None and drafting:  # it was sent
                     drafting = draft.keep(record(routed, _KILLED))
+                if perf_counter() > self._ends:
+                    raise ending()
             ended = ""
         except BedplateError as error:
             ended = error.message
@@ -468,6 +476,11 @@ def _trace(
         steps_ms={name: round(seconds * 1000, 3) for name, (_, seconds) in steps.items()},
         starts_ms={name: round(began * 1000, 3) for name, (began, _) in steps.items()},
     )
+
+
+def ending() -> UnavailableError:
+    """The error of a stream that its replica cannot come to the end of."""
+    return UnavailableError("this replica ends", fix="ask again for what was not answered")
 
 
 def unforeseen(error: BaseException) -> InternalError:

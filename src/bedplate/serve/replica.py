@@ -155,6 +155,7 @@ class Replica:
         ticking = [asyncio.create_task(self._tick(say)), asyncio.create_task(self.inference.pressure.watch())]
         say("ready")
         await ending.wait()
+        self.inference.end(self.spec.drain)
         server.stop_accepting()
         await asyncio.gather(self._drain(), *(self.grpc.stop(self.spec.drain) for _ in more))
         await server.close(self.spec.drain)
