@@ -291,3 +291,18 @@ def check(way: str, filled: Filled, asked: list[Clause], by: list[Order], within
                 assert len(keys) == PAGE
 
     assert found == naive(runs, asked, by)
+
+
+def test_what_a_question_told_is_no_part_of_its_answer(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked in the way that suited it before most of its runs went."""
+    for name in ("FEW", "FEW_PAGES", "LOOKED_UP"):
+        monkeypatch.setattr(search, name, 0)
+    known = fill(store, random.Random(5))[0]
+    asked, by = [Clause("tag", "t", "!=", "a"), Clause("metric", "n", "<=", 1.0)], [Order("metric", "m", False)]
+    for gone in (0, 0, 100, len(known)):
+        with store.transaction() as tx:
+            for run in known[:gone]:
+                tx.runs.mark(run.key, "deleted", deleted=1)
+        with store.read() as tx:
+            found, _ = tx.search.runs([0], asked, by, lifecycles=("active",), limit=RUNS)
+        assert found == naive([run for run in known[gone:] if not run.deleted], asked, by)

@@ -17,10 +17,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from bedplate.store import datasets, matching
+from bedplate.store import datasets, learnt, matching
 from bedplate.store.experiments import Lifecycle
 from bedplate.store.filters import Clause, Order
 from bedplate.store.lacking import Lacking
+from bedplate.store.learnt import Learnt
 from bedplate.store.matching import Condition, Operands
 from bedplate.store.schema import runs
 from bedplate.store.sql import Repository, Shapes, param
@@ -123,18 +124,24 @@ class Search(Repository):
         No test finds so few that they are gathered, if that is known: where it takes no more than ``many`` for that.
         """
         most = max(FEW, FEW_PAGES * limit)
-        counts = self._counts(part, [_ALIVE, *tests], most + 1) if many < most else {}
+        known = learnt.of(
+            self._connection, (part, shapes_of(terms), values_of(terms), shapes_of(tests), values_of(tests))
+        )
+        known.many = max(many, known.many)
+        counts = self._counts(part, [_ALIVE, *tests], most + 1) if known.many < most else {}
         fewest = min((_ALIVE, *tests), key=lambda test: counts.get(test, most + 1))
         least = counts.get(fewest, most + 1)
         if least == 0:
             return []
+        if counts and least > most:
+            known.many = most
         first, rest = terms[0], terms[1:]
         if least <= most or (first.kind == "attribute" and first.key not in _WALKED):
             if least > most:
                 return self._gather(part, None, tests, terms, limit, after)
             return self._gather(part, fewest, [_ALIVE, *tests], terms, limit, after)
         rows: list[tuple[Any, ...]] = []
-        for walk in self._walks(part, first, rest, tests):
+        for walk in self._walks(part, first, rest, tests, known):
             begin = after if after is not None and after[0] == walk.rank else None
             if (after is None or after[0] <= walk.rank) and (walk.rank == 0 or self._look(walk, 0) is not None):
                 rows += self._follow(part, tests, walk, rest, limit - len(rows), begin)
@@ -184,17 +191,20 @@ class Search(Repository):
         values = part.values | values_of(tests) | values_of(terms) | position_values(terms, after)
         return self._ask(shape, build, values | {_LIMIT.key: limit})
 
-    def _walks(self, part: Part, first: Term, rest: list[Term], tests: list[Test]) -> Iterator[Walk]:
+    def _walks(self, part: Part, first: Term, rest: list[Term], tests: list[Test], known: Learnt) -> Iterator[Walk]:
         """The walks that together pass in order all runs that have a value."""
         values = part.values | values_of([first, *rest])
         if first.kind == "attribute":
-            yield Walk(first=first, following=tuple(rest), rank=0, tests=tuple(tests), values=values)
+            yield Walk(first=first, following=tuple(rest), rank=0, tests=tuple(tests), values=values, learnt=known)
             return
         here = tuple(test for test in tests if test.of == (first.kind, first.key) and test.on is not None)
         left = (_OF_STAGE, *(test for test in tests if test not in here))
         values |= values_of(here)
         for rank in (0, 1) if first.kind == "metric" else (0,):
-            yield Walk(first=first, following=tuple(rest), rank=rank, tests=left, here=here, values=values)
+            yield Walk(
+                first=first, following=tuple(rest), rank=rank, tests=left, here=here, values=values,
+                learnt=Learnt() if rank else known,
+            )  # fmt: skip
 
     def _lacking(self, part: Part, first: Term, tests: list[Test]) -> Test | None:
         """The test that a run has no value for a key; None if every run that passes the others has one."""
@@ -309,7 +319,8 @@ class Search(Repository):
     def _look_ahead(self, walk: Walk, limit: int) -> Ahead:
         """What lies along the index, and on PostgreSQL how many of the first runs pass each test."""
         finding = [test for test in walk.tests if test.found is not None]
-        sampled = finding if self._postgresql else []
+        known = walk.learnt
+        sampled = finding if self._postgresql and known.passing is None else []
 
         def build() -> sa.Select[Any]:
             values = [walk.ahead(skip).scalar_subquery() for skip in _SKIPS]
@@ -322,11 +333,12 @@ class Search(Repository):
         values = walk.values | values_of(sampled) | {"stretch_": STRETCH * limit, "tied_after_": TIED}
         (row,) = self._ask(("ahead", walk.shape, shapes_of(sampled)), build, values)
         value, end, further, *more = row
-        if not sampled:
+        if sampled and value is not None:
+            known.runs, *known.passing = more
+        if known.passing is None:
             return Ahead(value, end, further, finding, [])
-        most, *counts = more
-        tests = sorted(zip(counts, finding, strict=True), key=lambda each: each[0])
-        return Ahead(value, end, further, [test for _, test in tests], [count for count, _ in tests], most or 0)
+        tests = sorted(zip(known.passing, finding, strict=True), key=lambda each: each[0])
+        return Ahead(value, end, further, [test for _, test in tests], [count for count, _ in tests], known.runs)
 
     def _look(self, walk: Walk, skip: int) -> Any:
         """The value after so many rows along the index; None if there are not so many."""

@@ -12,6 +12,7 @@ from sqlalchemy.sql.elements import ColumnElement
 from bedplate.store import matching, pages
 from bedplate.store.experiments import Lifecycle
 from bedplate.store.filters import Kind, Order, is_storable
+from bedplate.store.learnt import Learnt
 from bedplate.store.matching import Condition
 from bedplate.store.schema import latest_metrics, params, runs, tags
 from bedplate.store.sql import param
@@ -164,7 +165,7 @@ class Walk(msgspec.Struct, frozen=True, kw_only=True):
 
     ``rank`` is that of the values along it, ``tests`` are left to be asked, and ``here`` are those that the rows of the
     index tell. ``tied``: among runs of one value. It begins after a position that has the ranks ``begun``, or where the
-    runs with some value are ``passed``. ``values`` are what all this binds.
+    runs with some value are ``passed``. ``values`` are what all this binds, ``learnt`` is what is known beforehand.
     """
 
     first: Term
@@ -173,6 +174,7 @@ class Walk(msgspec.Struct, frozen=True, kw_only=True):
     tests: tuple[Test, ...]
     here: tuple[Test, ...] = ()
     values: dict[str, Any]
+    learnt: Learnt
     tied: bool = False
     begun: tuple[int, ...] | None = None
     passed: bool = False
@@ -197,7 +199,7 @@ class Walk(msgspec.Struct, frozen=True, kw_only=True):
     def at(self, value: Any) -> "Walk":
         """The walk among the runs that have just this value."""
         values = {**self.values, "tied_": value}
-        return msgspec.structs.replace(self, tied=True, begun=None, passed=False, values=values)
+        return msgspec.structs.replace(self, tied=True, begun=None, passed=False, values=values, learnt=Learnt())
 
     def after(self, position: Position | None) -> "Walk":
         """The walk from a position among its rows."""
