@@ -53,6 +53,8 @@ _VERSION = sa.text("SELECT version_num FROM alembic_version")
 MAPPED = "PRAGMA mmap_size=1073741824"
 """So many bytes of an SQLite file are read through the system's memory rather than copied page by page: what a
 connection has copied is of no use to it as soon as another one has written."""
+PREPARED = 300
+"""So many statements stay prepared on a connection to PostgreSQL: a search has a dozen, others for each shape of it."""
 
 
 class Transaction:
@@ -503,6 +505,11 @@ def _postgresql_engine(address: str, wait: float) -> tuple[sa.Engine, str]:
     connect |= {"tcp_user_timeout": milliseconds, "keepalives_idle": 5, "keepalives_interval": 5}
     connect |= {"keepalives_count": max(1, int(wait) // 5 - 1)}
     engine = sa.create_engine(url, pool_pre_ping=True, connect_args=connect)
+
+    @sa.event.listens_for(engine, "connect")
+    def _connect(connection: Any, _record: Any) -> None:
+        connection.prepared_max = PREPARED
+
     return engine, url.render_as_string(hide_password=True)
 
 
