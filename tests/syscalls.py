@@ -57,9 +57,11 @@ class Answer(NamedTuple):
 
 
 @contextmanager
-def traced(process: int, log: Path) -> Iterator[None]:
-    """Write down what a process and all its threads do in the block; the test is skipped where nothing can."""
-    with _attached(process, "-y", "-x", "-s", "9000", "-e", f"trace={_WATCHED}", "-o", str(log)):
+def traced(process: int, log: Path, *more: str) -> Iterator[None]:
+    """Write down what a process and all its threads do in the block, and which ``more`` calls they make; the test is
+    skipped where nothing can."""
+    watched = ",".join((_WATCHED, *more))
+    with _attached(process, "-y", "-x", "-s", "9000", "-e", f"trace={watched}", "-o", str(log)):
         yield
 
 

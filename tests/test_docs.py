@@ -41,6 +41,14 @@ def test_links_between_pages_lead_somewhere(page):
         assert (page.parent / target).exists(), target
 
 
+def test_the_tests_that_a_promise_rests_on_are_there():
+    tests = "".join(path.read_text("utf-8") for path in ROOT.glob("tests/**/test_*.py"))
+    there = set(re.findall(r"^(?:async )?def (test_\w+)", tests, re.MULTILINE))
+    for page in PAGES:
+        named = set(re.findall(r"`(test_\w+)`", page.read_text("utf-8")))
+        assert named <= there, (page.name, named - there)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_commands_in_examples_exist_with_their_options(page):
     known = {command.name: {option.name for option in command.options} for command in commands()}

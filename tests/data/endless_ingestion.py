@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 from bedplate.data import replay, upkeep
 from bedplate.data.ingest import ingest
@@ -35,7 +36,7 @@ schema:
   - {name: batch, logicalType: integer}
   - {name: cost, logicalType: number, logicalTypeOptions: {minimum: 0}}
 """
-BATCHES = 30
+BATCHES = 60
 """Batches that one file holds: an ingestion acknowledges them together."""
 ROWS = 3
 SPEC = DataSet(
@@ -50,14 +51,9 @@ def good(key: int) -> bool:
 
 class Forked:
     """The process that parsers are forked from, itself a fork of this one while it has one thread: what a new
-    interpreter takes to load is more than all the rest of a round. To be used as :class:`subprocess.Popen`.
-    """
+    interpreter takes to load is more than all the rest of a round."""
 
-    def __init__(
-        self, command: list[str], *, stdin: int, stdout: int, cwd: str, env: Mapping[str, str], start_new_session: bool
-    ) -> None:
-        assert (stdout, start_new_session) == (subprocess.DEVNULL, True)
-        assert threading.active_count() == 1
+    def __init__(self, module: str, stdin: int, cwd: str, env: Mapping[str, str]) -> None:
         self.pid = os.fork()
         if self.pid == 0:
             os.setsid()
@@ -65,7 +61,7 @@ class Forked:
             os.dup2(stdin, 0)
             os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # else it would not see its owner end
             os.environ |= env
-            sys.argv = command[-2:]
+            sys.argv = [template.__file__, module]
             try:
                 template.main()
             finally:
@@ -76,10 +72,21 @@ class Forked:
         pid, status = os.waitpid(self.pid, os.WNOHANG)
         return os.waitstatus_to_exitcode(status) if pid else None
 
+    def wait(self) -> int:
+        """How it ended, once it has."""
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+def _start(command: list[str], **options: Any) -> "Forked | subprocess.Popen[bytes]":
+    """A template; another interpreter where the first has left, as nobody needed it for a minute."""
+    if threading.active_count() > 1:
+        return subprocess.Popen(command, **options)
+    return Forked(command[-1], options["stdin"], options["cwd"], options["env"])
+
 
 def main(folder: Path, line: Connection) -> None:
     """Ingest the file that is named and those after it; a number that is sent says that its batches are in."""
-    vars(template)["subprocess"] = SimpleNamespace(**{**vars(subprocess), "Popen": Forked})
+    vars(template)["subprocess"] = SimpleNamespace(**{**vars(subprocess), "Popen": _start})
     TEMPLATE.warm()
     tables = Tables(folder / "tables")
     number: int = line.recv()

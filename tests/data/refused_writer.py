@@ -9,21 +9,19 @@ import pyarrow as pa
 from bedplate.data.tables import Tables
 from bedplate.errors import StorageError
 
-WRITES = 16
-
 
 def rows(number: int) -> pa.Table:
     """What write ``number`` adds."""
     return pa.table({"write": [number] * 3})
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, writes: int) -> None:
     tables = Tables(folder / "tables")
     tables.write("t", rows(0), mode="append", key="0")
     print("ready", flush=True)
     _wait_for(folder / "begin")
     said = []
-    for number in range(1, WRITES):
+    for number in range(1, writes):
         try:
             tables.write("t", rows(number), mode="append", key=str(number))
             said.append(f"{number} acknowledged")
@@ -40,4 +38,4 @@ def _wait_for(name: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -1,17 +1,20 @@
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from bedplate.data.tables import Tables
 from tests import syscalls
-from tests.data.refused_writer import WRITES, rows
+from tests.data.refused_writer import rows
 from tests.forked import Program
 from tests.serve.support import eventually
 
 SCRIPT = str(Path(__file__).with_name("full_disk.py"))
 WRITER = Path(__file__).with_name("refused_writer.py")
+WRITES = 16
 MOUNT = 'mount -t tmpfs -o size=2m none "$1" && exec "$2" "$3" "$1" tmpfs'
 
 
@@ -33,6 +36,43 @@ def test_a_full_disk_is_named_with_nothing_half_done(tmp_path: Path) -> None:
     assert "the disk is full" in done.stdout
 
 
+@contextmanager
+def _writing(folder: Path, writes: int) -> Iterator[Program]:
+    """A writer that waits to begin, and is told to end after the block; it writes down what it ``said``."""
+    writer = Program(WRITER, folder, writes)
+    try:
+        assert writer.stdout.readline() == "ready\n"
+        yield writer
+        (folder / "end").touch()
+        code, said, errors = writer.end()
+        assert code == 0, errors
+        (folder / "said").write_text(said)
+    finally:
+        writer.close()
+
+
+def test_a_write_is_on_disk_when_it_is_acknowledged(tmp_path: Path) -> None:
+    """Rows and their names before the commit; commit, its name, and the note of it before the answer."""
+    log = tmp_path / "log"
+    with _writing(tmp_path, 2) as writer, syscalls.traced(writer.pid, log, "link", "linkat", "mkdir"):
+        (tmp_path / "begin").touch()
+        eventually(lambda: (tmp_path / "over").exists())
+    made = syscalls.calls(log.read_text().splitlines())
+    answered = next(call.begun for call in made if call.name == "mkdir" and call.texts[0].endswith(b"/over"))
+    synced = [call for call in made if call.name in ("fsync", "fdatasync") and call.result == 0]
+    named = {}
+    for call in made:
+        if call.name in ("rename", "link", "linkat") and call.result == 0:
+            names = [Path(text.decode()) for text in call.texts]
+            named[names[-1].name[-7:]] = call, names
+    assert set(named) == {"parquet", "01.json", "wledged"}
+    committed = named["01.json"][0].begun
+    for what, (call, names) in named.items():
+        until = committed if what == "parquet" else answered
+        assert any(each.file in map(str, names) and each.ended < until for each in synced)
+        assert any(each.file == str(names[-1].parent) and call.ended < each.begun < until for each in synced)
+
+
 @pytest.mark.parametrize(
     "what",
     [
@@ -44,17 +84,10 @@ def test_a_full_disk_is_named_with_nothing_half_done(tmp_path: Path) -> None:
     ],
 )
 def test_a_disk_that_refuses_any_call_leaves_what_was_before_or_after(what: str, tmp_path: Path) -> None:
-    writer = Program(WRITER, tmp_path)
-    try:
-        assert writer.stdout.readline() == "ready\n"
-        with syscalls.refusing(writer.pid, what):
-            (tmp_path / "begin").touch()
-            eventually(lambda: (tmp_path / "over").exists())
-        (tmp_path / "end").touch()
-        code, said, errors = writer.end()
-    finally:
-        writer.close()
-    assert code == 0, errors
+    with _writing(tmp_path, WRITES) as writer, syscalls.refusing(writer.pid, what):
+        (tmp_path / "begin").touch()
+        eventually(lambda: (tmp_path / "over").exists())
+    said = (tmp_path / "said").read_text()
     told = dict(line.split() for line in said.splitlines())
     assert len(told) == WRITES - 1
     tables = Tables(tmp_path / "tables")

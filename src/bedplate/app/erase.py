@@ -7,6 +7,7 @@ home, sources and backups, is named and not touched.
 """
 
 import re
+import struct
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -379,7 +380,7 @@ def _online(system: "System", asked: _Asked) -> int:
         features = tx.facts.latest(asked.use_case.name, "features")
     try:
         key, count = key_of(int(asked.value)), 0
-    except (ValueError, OverflowError):
+    except (ValueError, struct.error):
         return 0  # online keys are whole numbers of 64 bits
     if features is None:
         return 0

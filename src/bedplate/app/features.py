@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,8 @@ from bedplate.policy import derived
 from bedplate.records import FeatureRead, FeatureSet
 from bedplate.serve.online_views import READS, Found, Lookup, published
 from bedplate.usecase import Loaded
+
+_reads = msgspec.json.Decoder(FeatureRead).decode_lines
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -103,8 +106,7 @@ def record_reads(system: "System", endpoint: str) -> int:
     for segment in found:
         asked = Counter[tuple[str, str, str, str]]()
         keys = Counter[tuple[str, str, str, str]]()
-        for record in journal.read(segment):
-            read = msgspec.json.decode(record, type=FeatureRead)
+        for read in chain.from_iterable(map(_reads, journal.read(segment))):
             who = read.principal, read.view, read.purpose, read.decision
             asked[who] += 1
             keys[who] += read.keys

@@ -113,18 +113,22 @@ class Writer:
         if not 1 <= size <= fmt.MAX_RECORD:
             raise InputError(f"a journal record of {size} bytes cannot be kept", fix="1 byte to 256 MiB")
         with self._lock:
-            if self._failed is not None:
-                raise self._failed
-            if self._closing:
-                raise StorageError("the journal is closed", where=str(self._folder))
-            if done is None and self._waiting_bytes > MOST_WAITING:
-                raise StorageError("the journal cannot keep up", where=str(self._folder), fix="free disk space")
+            self.check(waited_for=done is not None)
             kept = self._backlog.add(record) if done is None and self._backlog is not None else record
             self._waiting.append((kept, done))
             self._waiting_bytes += size
             self._appended += 1
             if self._idle or done is not None or self._waiting_bytes > 1 << 20:
                 self._work.notify_all()
+
+    def check(self, *, waited_for: bool = False) -> None:
+        """Raise the StorageError that :meth:`submit` would."""
+        if self._failed is not None:
+            raise self._failed
+        if self._closing:
+            raise StorageError("the journal is closed", where=str(self._folder))
+        if not waited_for and self._waiting_bytes > MOST_WAITING:
+            raise StorageError("the journal cannot keep up", where=str(self._folder), fix="free disk space")
 
     def draft(self) -> Draft | None:
         """Room for the record of something that is not over yet, which is written if this process is killed before;

@@ -25,6 +25,7 @@ from bedplate.serve.rest import Failure, failure
 from bedplate.serve.spec import ReplicaSpec
 
 _JSON = ("content-type", "application/json")
+_lines = msgspec.json.Encoder().encode_lines
 Key = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 
@@ -53,7 +54,8 @@ class Features:
     """The edge of one replica: ``store`` holds the features of its use case.
 
     Each read is on record, in a log of its own beside that of predictions, and in the ledger with its segment. It is
-    opened with the first read.
+    opened with the first read. Reads of one turn of the loop have one moment and are one record, a line for each; in
+    durable mode each is on disk, as a record of its own, before it is answered.
     """
 
     def __init__(self, access: Access, store: Store, spec: ReplicaSpec) -> None:
@@ -62,6 +64,8 @@ class Features:
         self._spec = spec
         self._lookups: dict[str, Lookup] = {}
         self._log: Writer | None = None
+        self._noted: list[FeatureRead] = []
+        self._moment = ""
         self._encode = msgspec.json.Encoder().encode
 
     def seal(self) -> None:
@@ -71,11 +75,13 @@ class Features:
             StorageError: it cannot be written.
         """
         if self._log is not None:
+            self._hand_over()
             self._log.seal()
 
     def close(self) -> None:
         """Seal the log of reads, and end."""
         if self._log is not None:
+            self._hand_over()
             self._log.close()
 
     def routes(self, limits: Limits) -> list[Route]:
@@ -104,10 +110,13 @@ class Features:
             await self._record(principal, wanted, purpose, "deny")
             raise
         await self._record(principal, wanted, purpose, "allow")
-        waits, keys = self._store.waits, wanted.keys  # others are answered while another machine is waited for
-        found = await asyncio.to_thread(lookup.get_many, keys) if waits else lookup.get_many(keys)
+        keys = wanted.keys
+        if self._store.waits:  # others are answered while another machine is waited for
+            found = await asyncio.to_thread(lookup.get_many, keys)
+        else:
+            found = [lookup.get(keys[0])] if len(keys) == 1 else lookup.get_many(keys)
         body: Any = {
-            "features": lookup.about.columns,
+            "features": lookup.names,
             "values": [each.values for each in found] if not masked else [[None] * len(each.values) for each in found],
             "moments": [each.moment for each in found],
             "missing": [each.missing for each in found],
@@ -130,25 +139,42 @@ class Features:
         Raises:
             UnavailableError: it cannot be.
         """
-        written: asyncio.Future[StorageError | None] | None = None
-        done = None
-        if self._spec.mode == "durable":
-            loop = asyncio.get_running_loop()
-            written = loop.create_future()
-            done = partial(_tell, loop, written)
+        if not self._noted:
+            self._moment = clock.timestamp()
         read = FeatureRead(
-            time=clock.timestamp(), principal=principal.id, view=wanted.view, purpose=purpose, decision=decision,
+            time=self._moment, principal=principal.id, view=wanted.view, purpose=purpose, decision=decision,
             keys=len(wanted.keys),
         )  # fmt: skip
+        failure: StorageError | None = None
         try:
             if self._log is None:
                 self._log = Writer(self._spec.journal / READS, self._spec.mode, seal_seconds=self._spec.seal)
-            self._log.submit(self._encode(read), done)
-            failure = None if written is None else await written
+            if self._spec.mode == "durable":
+                failure = await self._written(self._log, read)
+            else:
+                self._note(self._log, read)
         except StorageError as error:
             failure = error
         if failure is not None:
             raise UnavailableError("the read cannot be logged", fix="try again later") from failure
+
+    async def _written(self, log: Writer, read: FeatureRead) -> StorageError | None:
+        loop = asyncio.get_running_loop()
+        written: asyncio.Future[StorageError | None] = loop.create_future()
+        log.submit(_lines([read]), partial(_tell, loop, written))
+        return await written
+
+    def _note(self, log: Writer, read: FeatureRead) -> None:
+        if not self._noted:
+            log.check()
+            asyncio.get_running_loop().call_soon(self._hand_over)
+        self._noted.append(read)
+
+    def _hand_over(self) -> None:
+        """Give the log what was read in this turn of the loop."""
+        noted, self._noted = self._noted, []
+        if noted and self._log is not None:
+            self._log.submit(_lines(noted), None)
 
     def _masked(self, principal: Principal, lookup: Lookup, purpose: str) -> bool:
         """Whether what the features tell is hidden from the caller.

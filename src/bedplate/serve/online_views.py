@@ -6,7 +6,7 @@ needs nothing else: a replica in the path of a request, the owner, a program of 
 
 import struct
 from collections.abc import Callable, Sequence
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -20,7 +20,6 @@ VIEWS = "bedplate.views"
 READS = "reads"
 """The folder, beside the prediction log of an endpoint, with the log of what was read by key at its replicas."""
 _LOOK_AGAIN = 1.0
-_MOMENT = struct.Struct("<q").unpack_from
 
 Reason = Literal["", "unknown", "stale"]
 
@@ -81,14 +80,16 @@ class Lookup:
 
     def __init__(self, store: Store, view: str) -> None:
         self.view, self.about = view, published(store, view)
+        self.names = msgspec.Raw(msgspec.json.encode(self.about.columns))
+        """The names of its features as JSON, which every answer repeats."""
         if len(self.about.declared.entity) != 1:
             raise NotFoundError(f"{view!r} is a view of pairs, which are not read by one key", fix="name another view")
         self._get, self._get_many = store.getter(view), store.get_many
         self._looked = clock.monotonic()
         columns = self.about.columns
-        self._unpack = struct.Struct(f"<12x{len(columns)}f").unpack
+        self._unpack = struct.Struct(f"<4sq{len(columns)}f").unpack
         self._schema = schema_of(columns)
-        self._missing, self._missing_bytes = float(MISSING), MISSING.astype("<f4").tobytes()
+        self._missing = float(MISSING)
         defaults = self.about.declared.defaults
         self._absent = tuple(defaults.get(name) for name in columns)
         ttl = self.about.declared.ttl
@@ -117,15 +118,15 @@ class Lookup:
         if data is None:
             return Found(self._absent, 0, "unknown")
         try:
-            values: tuple[float, ...] = self._unpack(data)
+            row: tuple[Any, ...] = self._unpack(data)
         except struct.error:
             raise _changed() from None
-        if not data.startswith(self._schema):
+        if row[0] != self._schema:
             raise _changed()
-        (moment,) = _MOMENT(data, 4)
+        moment, values = row[1], row[2:]
         if self._ttl is not None and clock.microseconds() - moment > self._ttl:
             return Found(self._absent, moment, "stale")
-        if self._missing_bytes in data:  # which may be by chance: asking each value takes longer
+        if self._missing in values:
             return Found(tuple([None if value == self._missing else value for value in values]), moment)
         return Found(values, moment)
 

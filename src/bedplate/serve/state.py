@@ -6,8 +6,9 @@ and order of the columns (features of another shape are refused, never misread) 
 """
 
 import functools
+import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -42,9 +43,8 @@ def schema_of(columns: tuple[str, ...]) -> bytes:
     return zlib.crc32("\n".join(columns).encode()).to_bytes(4, "little")
 
 
-def key_of(identifier: int) -> bytes:
-    """The online key of an entity."""
-    return int(identifier).to_bytes(8, "little", signed=True)
+key_of: Callable[[int], bytes] = struct.Struct("<q").pack
+"""The online key of an entity; struct.error for what is no whole number of 64 bits."""
 
 
 def pack_row(columns: tuple[str, ...], values: Floats, moment: int) -> bytes:
