@@ -3,7 +3,7 @@
 The attack, all at once: connections on which nothing is asked and which are opened again when they are closed; senders
 of one byte a second, half of them of headers, half of a large body; and a burst of ten times the honest rate by another
 principal, whose key is as good, in waves of 64 requests. All on 127.0.0.1: the replica on one core, everybody else on
-another.
+another, where who asks honestly goes first: attackers are other machines, and keep nobody's client from its processor.
 
 Run: python benchmarks/overload.py [--seconds 8] [--pairs 2] [--idle 10000] [--slow 200] [--rate 100]   (a minute)
 """
@@ -170,6 +170,7 @@ def main() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if given.attack:
+        os.nice(19)
         uvloop.run(Attack(given.attack, given.idle, given.slow, TIMES * given.rate).run())
         return
     cores = sorted(os.sched_getaffinity(0))

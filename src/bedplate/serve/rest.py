@@ -36,9 +36,9 @@ from bedplate.http import (
     unaudited,
 )
 from bedplate.http.dispatch import admit
+from bedplate.http.exchange import Exchange
 from bedplate.http.openapi import document
 from bedplate.http.rsgi import Application
-from bedplate.http.server import Exchange
 from bedplate.http.streams import Room, too_large, whole
 from bedplate.http.wire import Head
 from bedplate.serve import arrival as arrivals
