@@ -63,9 +63,11 @@ def test_only_what_depends_on_a_change_is_redone(done: Done, tmp_path):
     # The file itself is what `check` records, and the plan counts what watching costs.
     said = {name for name, stage in plan.items() if stage.action == "run"}
     redone = {name for name, state in states(summary).items() if state == "finished"}
-    because = {stage.stage: stage.because for stage in summary.stages}
-    assert redone == said == {"check", "plan", *AFTER_OBSERVE}, because
-    assert "monitor" in plan["observe"].because
+    assert redone == said
+    assert said - {"serve"} == {"check", "plan", *AFTER_OBSERVE}
+    # How long the first run took here may have taught the planner to choose another machine.
+    assert "serve" not in said or plan["serve"].because == "price changed"
+    assert "monitor" in plan["observe"].because or "serve" in said
     assert summary.evidence.observation is not None
     assert summary.evidence.observation.body.predictions == 4 * 14
 
@@ -88,8 +90,8 @@ def test_a_training_is_done_again_and_watched(done: Done):
     """What it waits for is found on the rows that it had; nothing that it makes is kept."""
     assert done.summary.evidence.training is not None
     run = done.summary.evidence.training.body.run_id
-    report = done.bedplate.profile(run, seconds=3)
-    assert (report.target, report.verify) == (run, f"bedplate profile {run} --duration 3")
+    report = done.bedplate.profile(run, seconds=60)
+    assert (report.target, report.verify) == (run, f"bedplate profile {run} --duration 60")
     assert "of a training that took" in report.what
     assert any("lightgbm" in label for frame in report.frames for label in frame.stack)
     again = done.bedplate.run(done.folder).evidence.training
