@@ -4,6 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 TORCH ?= 2.13.0
 PYTEST_ARGS ?= -n 3 --dist loadfile --no-loadscope-reorder
+LONG ?= long or hypothesis
 LAWS ?= long
 
 .DEFAULT_GOAL := help
@@ -21,7 +22,7 @@ test: $(VENV)/.test $(VENV)/.mlflow $(VENV)/.inference ## Set up with everything
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 long: $(VENV)/.test $(VENV)/.mlflow $(VENV)/.inference $(VENV)/.contracts ## Run the tests that take longest: whole runs, kills, lost networks, laws on many examples
-	$(BIN)/python -m pytest -m "(long or hypothesis) and not crash and not torch" --hypothesis-profile $(LAWS) --timeout 600 $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "($(LONG)) and not crash and not torch" --hypothesis-profile $(LAWS) --timeout 600 $(PYTEST_ARGS)
 
 crash: $(VENV)/.test ## Run the long crash sweeps
 	$(BIN)/python -m pytest -m crash --timeout 1200 $(PYTEST_ARGS)

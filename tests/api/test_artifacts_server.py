@@ -29,7 +29,7 @@ def content(name):
     return chance.randbytes(chance.randrange(1, 400_000))
 
 
-@pytest.mark.parametrize("rounds", [2, pytest.param(10, marks=pytest.mark.long)])
+@pytest.mark.parametrize("rounds", [2, pytest.param(10, marks=[pytest.mark.long, pytest.mark.sweep])])
 def test_kill_9_loses_nothing_that_was_acknowledged(server, rounds):
     """Files and parts that were answered are there and whole after each kill; uploads are carried on and completed."""
     first = server()

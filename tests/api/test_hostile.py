@@ -114,7 +114,9 @@ def places(attacked: Attacked, route: Any, monkeypatch: pytest.MonkeyPatch) -> h
     return found
 
 
-@pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.long)], ids=["sample", "all"])
+@pytest.mark.parametrize(
+    "whole", [False, pytest.param(True, marks=[pytest.mark.long, pytest.mark.sweep])], ids=["sample", "all"]
+)
 @pytest.mark.parametrize("route", FIRST, ids=shown)
 def test_nothing_hostile_gets_anywhere(
     route: Any, whole: bool, attacked: Attacked, monkeypatch: pytest.MonkeyPatch

@@ -22,7 +22,7 @@ LEAST = 130
 """Writes that the server acknowledges before it is killed."""
 
 
-@pytest.mark.parametrize("rounds", [2, pytest.param(10, marks=pytest.mark.long)])
+@pytest.mark.parametrize("rounds", [2, pytest.param(10, marks=[pytest.mark.long, pytest.mark.sweep])])
 def test_kill_9_loses_nothing_that_runs_logged(server, rounds):
     """Sixteen writers log while the server is killed: what it acknowledged is there once, in one chain."""
     acknowledged, doubtful, errors = Counter(), Counter(), Counter()

@@ -16,7 +16,7 @@ from tests.crash.artifact_steps import open_home
 from tests.forked import Program
 from tests.tracking.conftest import WORKSPACE, Kept
 
-pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.sweep, pytest.mark.timeout(1200)]
 
 CALLS = ("write", "pwrite64", "fsync", "fdatasync", "rename", "unlink")
 STEPS = Path(__file__).with_name("artifact_steps.py")

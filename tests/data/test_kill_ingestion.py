@@ -31,6 +31,7 @@ def _writer(folder: Path) -> tuple[ForkServerProcess, Connection]:
 
 
 @pytest.mark.long
+@pytest.mark.sweep
 @pytest.mark.timeout(3600)
 def test_kills_during_ingestion_lose_and_double_nothing(tmp_path: Path) -> None:
     (tmp_path / "c.odcs.yaml").write_text(CONTRACT)

@@ -164,6 +164,7 @@ def test_schemathesis_finds_nothing_at_a_glance(bedplate: Bedplate, tmp_path: Pa
 
 
 @pytest.mark.long
+@pytest.mark.sweep
 def test_schemathesis_finds_nothing(bedplate: Bedplate, tmp_path: Path) -> None:
     """Every operation at the edges of what it takes, at random, and one after the other along the links."""
     said = run(bedplate, tmp_path, *together(), "--max-examples", "4")
@@ -174,6 +175,7 @@ def test_schemathesis_finds_nothing(bedplate: Bedplate, tmp_path: Path) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.sweep
 def test_schemathesis_finds_nothing_about_keys(bedplate: Bedplate, tmp_path: Path) -> None:
     said = run(bedplate, tmp_path, "--include-path", "/api/v1/keys/{key}", "--phases", "coverage,fuzzing")
 

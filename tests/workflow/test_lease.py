@@ -197,7 +197,7 @@ def test_a_killed_holder_is_followed_when_its_time_is_over(start: Start, first: 
         assert all(written[int(index)] == int(token) for token, index in acknowledged)
 
 
-@pytest.mark.parametrize("rounds", [2, pytest.param(12, marks=pytest.mark.long)])
+@pytest.mark.parametrize("rounds", [2, pytest.param(12, marks=[pytest.mark.long, pytest.mark.sweep])])
 def test_a_stopped_holder_that_wakes_writes_nothing(database: str, start: Start, rounds: int) -> None:
     """Stopped at a random moment, mostly in a transaction, until another took over: no zombie's entry, ever."""
     seed = random.randrange(1 << 30)
