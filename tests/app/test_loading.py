@@ -1,6 +1,8 @@
 """What a caller asks a replica for its endpoint, as the owner decides it: by its own policies, and on record."""
 
 import json
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,3 +73,11 @@ def test_the_owner_of_a_home_is_who_its_replicas_ask(tmp_path: Path) -> None:
         with served.system.store.read() as tx:
             recorded = [json.loads(row.entry)["action"] for row in tx.ledger.recent(20, resource=f"endpoint/{NAME}")]
         assert recorded == ["endpoint.load"]
+        assert endpoints.live(served.system)[NAME].error == ""
+        supervisor = served.system.supervisor
+        supervisor._memory = 1  # nothing has room in it
+        os.kill(supervisor.status()[0].pids[0], signal.SIGKILL)
+        eventually(lambda: "BEDPLATE_MEMORY" in endpoints.live(served.system)[NAME].error)
+        supervisor._memory = None
+        eventually(lambda: endpoints.live(served.system)[NAME].state == "ready")
+        assert endpoints.live(served.system)[NAME].error == ""

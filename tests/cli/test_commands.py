@@ -135,6 +135,12 @@ def test_an_error_says_what_where_and_what_to_do(command, answers):
     assert json.loads(command("status", "--json").out)["error"] == "not_found"
 
 
+def test_why_an_endpoint_does_not_answer_is_said(command, answers):
+    assert "does not answer" not in command("status").out
+    answers.endpoint_error = "it ended: 1"
+    assert f"{sample.NAME} does not answer: it ended: 1." in command("status").out.splitlines()
+
+
 def test_a_fault_of_ours_becomes_text_and_a_file(command, answers):
     answers.broken = ZeroDivisionError("oops")
     result = command("status")

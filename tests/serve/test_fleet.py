@@ -74,6 +74,7 @@ def test_nobody_starts_a_replica_beside_the_one_that_is_being_started(world: Wor
         fleet.begun = True
         fleet.look()
         assert spawned == [world.spec()]
+        assert "waits for about 96 MiB" in fleet.error
 
 
 def test_two_replicas_share_a_socket_and_one_may_be_killed(world: World) -> None:

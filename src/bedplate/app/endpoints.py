@@ -241,6 +241,7 @@ def live(system: System) -> dict[str, EndpointStatus]:
                 requests=seen.took.predictions + seen.took.faults,
                 failed=seen.took.faults,
                 cost=cost(seen.price, seen.took.seconds, seen.took.predictions),
+                error="" if seen.ready else seen.error,
             )
     return found
 

@@ -211,7 +211,7 @@ class EndpointStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One endpoint now. ``state`` is what its replicas answer, not what was asked for.
 
     ``grpc`` is the host and port that answer gRPC, empty without it. ``replicas`` are those that answer; they take
-    ``memory`` bytes, each its share of what several have in common.
+    ``memory`` bytes, each its share of what several have in common. ``error``: why none answers, where one should.
     """
 
     name: str
@@ -228,6 +228,7 @@ class EndpointStatus(msgspec.Struct, frozen=True, kw_only=True):
     p99_ms: float | None = None
     since: str | None = None
     cost: ServingCost | None = None
+    error: str = ""
 
 
 Standing = Literal["new", "running", "waiting", "served", "refused", "failed", "trained"]

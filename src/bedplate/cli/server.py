@@ -64,6 +64,9 @@ def _status(report: "Status") -> Iterator[str]:
             right=(2, 3, 4, 5, 6, 7),
         )
         for e in report.endpoints:
+            if e.error:
+                yield f"{e.name} does not answer: {e.error}."
+        for e in report.endpoints:
             if e.cost is not None:
                 yield f"Cost of {e.name}: {e.cost.why}."
 

@@ -362,7 +362,8 @@ class Fleet:
         while len(self.replicas) < self.wanted and now >= self._not_before:
             process = self._spawn(self, self.spec)
             if process is None:
-                self.error = "it waits for memory"
+                size = self.expected() >> 20
+                self.error = f"it waits for about {size} MiB: BEDPLATE_MEMORY is what all replicas may take together"
                 return
             self.replicas.append(process)
 
