@@ -97,6 +97,13 @@ $(VENV)/.contracts: $(VENV)/.uv requirements/contracts.txt
 	@$(BIN)/uv pip install --quiet --compile-bytecode --no-deps --require-hashes --python $(VENV)/contracts -r requirements/contracts.txt
 	@touch $@
 
+# The emulator of Azure's object storage: asked for by name, as it takes Node.js; tests on it are skipped without.
+$(VENV)/.azurite: $(VENV)/.uv requirements/azurite/package-lock.json
+	@mkdir -p $(VENV)/azurite && cp requirements/azurite/*.json $(VENV)/azurite
+	@echo "Setting up: installing Azurite"
+	@npm ci --prefix $(VENV)/azurite --ignore-scripts --no-audit --no-fund --silent
+	@touch $@
+
 # MLServer, which the benchmarks of serving are measured beside, likewise.
 $(VENV)/.mlserver: $(VENV)/.uv requirements/mlserver.txt
 	@echo "Setting up: installing the MLServer that serving is measured beside"

@@ -111,6 +111,13 @@ def redis() -> Iterator[servers.Redis]:
 
 
 @pytest.fixture(scope="session")
+def azure() -> Iterator[servers.Azure]:
+    """A running server of Azure's object storage."""
+    with servers.azure() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def s3() -> Iterator[servers.S3]:
     """A running S3 server."""
     with servers.s3() as server:

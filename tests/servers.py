@@ -1,5 +1,9 @@
-"""Real servers for the suites that run on more than one kind of storage: PostgreSQL, S3 (SeaweedFS) and Redis."""
+"""Real servers for the suites that run on more than one kind of storage: PostgreSQL, S3 (SeaweedFS),
+Azure's object storage (Azurite) and Redis."""
 
+import base64
+import hmac
+import os
 import shutil
 import subprocess
 import sys
@@ -11,16 +15,20 @@ import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from email.utils import formatdate
 from pathlib import Path
 from typing import NamedTuple
 
 import psycopg
+import pytest
 import redis as redis_client
 
 from bedplate import store
 from tests import ports
 
 BUCKET = "bedplate"
+_ACCOUNT = "devstoreaccount1"
+_KEY = base64.b64encode(b"a key of tests alone, for a server of theirs, 64 bytes in length").decode()
 
 
 class Postgresql:
@@ -71,6 +79,26 @@ class S3(NamedTuple):
             "region": "us-east-1",
             "access_key_id": "test",
             "secret_access_key": "test-secret",
+        }
+
+
+class Azure(NamedTuple):
+    """One running server of Azure's object storage; each test takes a prefix of its own."""
+
+    endpoint: str
+
+    def address(self) -> str:
+        """A new, empty place in the container."""
+        return f"az://{BUCKET}/{uuid.uuid4().hex}"
+
+    @property
+    def options(self) -> dict[str, str]:
+        """What a client needs to reach it."""
+        return {
+            "azure_storage_account_name": _ACCOUNT,
+            "azure_storage_account_key": _KEY,
+            "azure_storage_endpoint": self.endpoint,
+            "allow_http": "true",
         }
 
 
@@ -166,6 +194,49 @@ def s3() -> Iterator[S3]:
             process.kill()
             process.wait()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def azure() -> Iterator[Azure]:
+    """An Azurite on 127.0.0.1 that keeps everything in memory, gone with it when the block ends."""
+    program = Path(sys.prefix) / "azurite" / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
+    if not program.exists() or shutil.which("node") is None:
+        pytest.skip("there is no Azurite: it takes Node.js and `make .venv/.azurite`")
+    (port,) = ports.free(1)
+    command = [
+        *("node", str(program), "--blobHost", "127.0.0.1", "--blobPort", str(port), "--inMemoryPersistence"),
+        *("--skipApiVersionCheck", "--silent", "--disableTelemetry"),
+    ]
+    environment = {"PATH": os.environ["PATH"], "AZURITE_ACCOUNTS": f"{_ACCOUNT}:{_KEY}"}
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+        try:
+            endpoint = f"http://127.0.0.1:{port}/{_ACCOUNT}"
+            deadline = time.monotonic() + 60
+            while True:
+                try:
+                    urllib.request.urlopen(_new_container(endpoint), timeout=5).close()
+                    break
+                except (urllib.error.URLError, OSError) as error:
+                    if process.poll() is not None or time.monotonic() > deadline:
+                        log.seek(0)
+                        raise RuntimeError(log.read()[-3000:].decode()) from error
+                    time.sleep(0.2)
+            yield Azure(endpoint)
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _new_container(endpoint: str) -> urllib.request.Request:
+    """The request that makes one, signed by the account's key (Azure Storage, Authorize with Shared Key)."""
+    kind = "application/xml"
+    named = f"x-ms-date:{formatdate(usegmt=True)}\nx-ms-version:2021-08-06"
+    text = f"PUT\n\n\n\n\n{kind}\n\n\n\n\n\n\n{named}\n/{_ACCOUNT}/{_ACCOUNT}/{BUCKET}\nrestype:container"
+    signed = base64.b64encode(hmac.digest(base64.b64decode(_KEY), text.encode(), "sha256")).decode()
+    headers = dict(line.split(":", 1) for line in named.splitlines())
+    headers |= {"content-type": kind, "authorization": f"SharedKey {_ACCOUNT}:{signed}"}
+    return urllib.request.Request(f"{endpoint}/{BUCKET}?restype=container", b"", headers, method="PUT")
 
 
 def _wait_for_bucket(url: str, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -29,7 +29,7 @@ class Setting(NamedTuple):
 SETTINGS = (
     Setting("BEDPLATE_HOME", "~/.bedplate", "Folder that holds everything Bedplate keeps: database, tables, keys."),
     Setting("BEDPLATE_DATABASE", "", "postgresql:// address of the metadata database; empty: SQLite in the home."),
-    Setting("BEDPLATE_STORAGE", "", "s3://bucket/prefix for tables and artifacts; empty: folders in the home."),
+    Setting("BEDPLATE_STORAGE", "", "s3:// or az:// address for tables and artifacts; empty: folders in the home."),
     Setting(
         "BEDPLATE_ONLINE",
         "",

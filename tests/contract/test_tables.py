@@ -8,17 +8,17 @@ import pytest
 
 from bedplate.data.tables import Tables
 from bedplate.errors import NotFoundError
-from tests.servers import S3
+from tests.servers import S3, Azure
 
 ROWS = pa.table({"a": pa.array([1, 2, 3], pa.int64()), "s": ["x", "y", None]})
 
 
-@pytest.fixture(params=["disk", "s3"])
+@pytest.fixture(params=["disk", "s3", pytest.param("azure", marks=pytest.mark.long)])
 def tables(request: pytest.FixtureRequest, tmp_path: Path) -> Tables:
     """An empty place for tables."""
     if request.param == "disk":
         return Tables(tmp_path)
-    server: S3 = request.getfixturevalue("s3")
+    server: S3 | Azure = request.getfixturevalue(request.param)
     return Tables(server.address(), server.options)
 
 

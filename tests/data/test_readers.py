@@ -1,5 +1,7 @@
 """Any reader of Delta opens our tables as they are: DuckDB, Polars and delta-rs, whatever was done to them."""
 
+import ast
+import subprocess
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from bedplate.data import upkeep
 from bedplate.data.erase import erase
 from bedplate.data.tables import Tables
 from bedplate.records import TableVersion
+from tests.mlflow import environment
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 SCHEMA = pa.schema([
@@ -46,6 +49,35 @@ def test_tables_are_opened_as_they_are(tmp_path: Path) -> None:
         _same(tables, version, path)
     erase(tables, "t", lambda _: pc.field("id") == 5)
     assert len(_same(tables, tables.current("t"), path)) == 29
+
+
+PANDAS = """
+import sys
+import pandas
+frame = pandas.concat([pandas.read_parquet(path) for path in sys.argv[1:]]).sort_values("id")
+kinds = {name: str(kind) for name, kind in frame.dtypes.items()}
+frame["raw"] = [None if raw is None else raw.hex() for raw in frame["raw"]]
+frame = frame[["id", "name", "share", "raw"]].astype(object)
+print({"kinds": kinds, "rows": frame.where(frame.notna(), None).values.tolist()})
+"""
+
+
+@pytest.mark.long
+def test_pandas_opens_the_files_that_the_log_names(tmp_path: Path) -> None:
+    """It has no reader of Delta of its own: delta-rs says which files, pandas and its own Parquet library read them."""
+    tables = Tables(tmp_path / "tables")
+    for i in range(2):
+        version = tables.write("t", rows(1 + 10 * i, 9), mode="append")
+    files = deltalake.DeltaTable(folder_of(tables, "t")).file_uris()
+    done = subprocess.run(
+        [str(environment.python()), "-c", PANDAS, *files], env=environment.variables(), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = ast.literal_eval(done.stdout)
+    assert (found["kinds"]["moment"], found["kinds"]["clock"]) == ("datetime64[us, UTC]", "datetime64[us]")
+    ours = tables.scan(version).read_all().sort_by("id").to_pylist()
+    wanted = [[row["id"], row["name"], row["share"], row["raw"] and row["raw"].hex()] for row in ours]
+    assert found["rows"] == wanted
 
 
 def _same(tables: Tables, version: TableVersion, path: str) -> list[dict[str, object]]:
