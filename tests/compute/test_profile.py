@@ -61,6 +61,17 @@ def test_a_bottleneck_planted_in_a_program_is_found(name: str) -> None:
     assert sum(count for _, count in found.stacks) == found.samples
 
 
+def test_one_lock_is_found_where_others_have_the_cores() -> None:
+    """Three threads have a twelfth of a core each, and wait for one a quarter of the time; the rest they sleep."""
+    moments = [number / 50 for number in range(100)]
+    times = [(at, thread, int(at * 1e9 / 12), int(at * 1e9 / 4)) for at in moments for thread in (1, 2, 3)]
+    seen = {
+        "seconds": 2.0, "stacks": [["count (program.py)"]], "samples": [(at, thread, 0) for at, thread, *_ in times],
+        "times": times, "sampler": 0.01, "processor": 0.5, "limit": None, "taken": None,
+    }  # fmt: skip
+    assert bottlenecks.find(code_profile.read(msgspec.json.encode(seen), "program").windows).kind == "interpreter-lock"
+
+
 @pytest.mark.parametrize("name", TRAININGS)
 def test_a_bottleneck_planted_in_a_training_is_found_in_its_limited_process(name: str) -> None:
     """Whether it ends by itself, goes on, or sits in compiled code when its time is over."""

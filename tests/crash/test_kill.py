@@ -278,7 +278,6 @@ def moments(rng: random.Random, stages: tuple[str, ...]) -> list[Kill]:
 
 
 @pytest.mark.long
-@pytest.mark.sweep
 @pytest.mark.timeout(900)
 def test_killed_at_every_boundary(sample: Path, tmp_path: Path):
     """Fourteen kills: while the home is made, and right after each stage."""
