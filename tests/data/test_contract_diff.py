@@ -143,6 +143,13 @@ def test_types_keys_bounds_and_choices_are_told_from_the_rows(tmp_path: Path) ->
     assert [r.limit for r in model.rows if r.check == "validValues"] == [("a", "b")]
 
 
+def test_lines_that_are_no_rows_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "rows.json").write_text('{"a": 1}\n{"a":\n{"a": 2}\nnothing\n')
+    made = infer.infer(tmp_path / "rows.json", "json", "rows")
+    assert "# 2 lines are no rows and went by unseen: row 2 is not JSON" in made
+    assert contracts.parse_contract(made.encode(), "made").models[0].columns[0].logical_type == "integer"
+
+
 def test_what_has_no_rows_or_is_no_such_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "none.csv").write_text("a,b\n")
     (tmp_path / "bad.parquet").write_bytes(b"nothing")

@@ -43,7 +43,7 @@ class _Seen(msgspec.Struct):
 
 
 def infer(path: Path, kind: FileKind, name: str, reach: sources.Reach | None = None) -> str:
-    """A contract (ODCS 3.1, YAML) that every row looked at keeps.
+    """A contract (ODCS 3.1, YAML) that every row looked at keeps; it says of how many lines that are no row.
 
     Raises:
         ContractError: the file cannot be read as ``kind``.
@@ -54,17 +54,26 @@ def infer(path: Path, kind: FileKind, name: str, reach: sources.Reach | None = N
         names = files.columns(()).names or files.keys()
         if len(set(names)) != len(names):
             raise InputError("two columns have the same name", where=str(path), fix="give each its own")
-        with duck.connect({"source": _rows(files, names)}) as connection:
+        bad: list[BadLine] = []
+        with duck.connect({"source": _rows(files, names, bad)}) as connection:
             connection.execute(_TAKEN, [MOST_ROWS + 1])
             (count,) = connection.execute("SELECT count(*) FROM rows").fetchone() or (0,)
             if not count:
                 raise InputError("the source holds no rows", where=str(path), fix="name one that does")
             seen = [_look(connection, name) for name in names]
-    return "\n".join(_written(name, path.name, seen, whole=count <= MOST_ROWS)) + "\n"
+    return "\n".join(_written(name, path.name, seen, bad, whole=count <= MOST_ROWS)) + "\n"
 
 
-def _rows(files: Opened, names: list[str]) -> pa.RecordBatchReader:
-    chunks = (item for item in files.read(names) if not isinstance(item, BadLine))
+def _chunks(files: Opened, names: list[str], bad: list[BadLine]) -> Iterator[Chunk]:
+    for item in files.read(names):
+        if isinstance(item, BadLine):
+            bad.append(msgspec.structs.replace(item, text=""))  # there may be many
+        else:
+            yield item
+
+
+def _rows(files: Opened, names: list[str], bad: list[BadLine]) -> pa.RecordBatchReader:
+    chunks = _chunks(files, names, bad)
     first = next(chunks, None)
     if first is None:
         return pa.RecordBatchReader.from_batches(pa.schema([pa.field(name, pa.string()) for name in names]), [])
@@ -131,9 +140,12 @@ def _typed(given: str, column: str, one: Any) -> tuple[str, str]:
     return next((kind for pattern, kind in patterns.items() if re.fullmatch(pattern, given)), "string"), column
 
 
-def _written(name: str, file: str, seen: list[_Seen], *, whole: bool) -> Iterator[str]:
+def _written(name: str, file: str, seen: list[_Seen], bad: list[BadLine], *, whole: bool) -> Iterator[str]:
     rows = "its rows" if whole else f"its first {MOST_ROWS:,} rows"
     yield f"# Made of what {json.dumps(file)[1:-1]} holds: {rows} keep it."
+    if bad:
+        lines = "1 line is no row" if len(bad) == 1 else f"{len(bad):,} lines are no rows"
+        yield f"# {lines} and went by unseen: row {bad[0].row} {json.dumps(bad[0].reason)[1:-1]}."
     yield "# Read it over: it knows what was, not what must be."
     yield from ("apiVersion: v3.1.0", "kind: DataContract", f"id: {json.dumps(name)}", f"name: {json.dumps(name)}")
     yield from ("version: 1.0.0", "status: draft", "schema:", f"  - name: {json.dumps(name)}", "    properties:")
