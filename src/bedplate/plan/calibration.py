@@ -195,7 +195,8 @@ def calibrate(model: Model[W], measured: Sequence[Measured[W]]) -> Calibrated[W]
         off = seconds - predicted(logs)
         spreads, noise = _spreads(model, measured, off)
     found = dict(zip(names, np.exp(logs).tolist(), strict=True))
-    tails = _tails(model, measured, spreads, noise, slope(logs) * spread, off, (logs - start) / spread)
+    own = asked.astype(bool) & np.array(["@" in name for name in names])
+    tails = _tails(model, measured, spreads, noise, slope(logs) * spread, own, off, (logs - start) / spread)
     return _anchored(model, measured, found, spreads, noise, tails)
 
 
@@ -306,22 +307,26 @@ def _spreads(model: Model[W], measured: Sequence[Measured[W]], off: np.ndarray) 
 
 def _tails(
     model: Model[W], measured: Sequence[Measured[W]], spreads: Mapping[str, float], noise: float, slopes: np.ndarray,
-    off: np.ndarray, moved: np.ndarray,
+    own: np.ndarray, off: np.ndarray, moved: np.ndarray,
 ) -> dict[str, tuple[float, ...]]:  # fmt: skip
     """Errors are not normal: the 90 % point of those that measurements have when all of their group are left out.
 
     ``slopes``: of the logarithm of each measurement, for a spread of each constant; ``moved``: by how many of those
     spreads the measurements moved each. With both the constants are found again without the group, to first order.
+    ``own``: whether a constant is what a hardware does that the measurement ran on. Where only the group did, it is new
+    to whoever has not seen the group, and an estimate tells what it may do.
     """
     fixed = _kernel(spreads, model.levels, measured, measured) + noise**2 * np.eye(len(measured))
     free = linalg.inv(fixed + slopes @ slopes.T)
     weights, inverse = free @ (off + slopes @ moved), linalg.inv(fixed)
     likes = [row.groups[model.like] for row in measured]
     found: dict[str, tuple[float, ...]] = {}
-    errors = [_left_out(name, measured, inverse, free, weights) for name in model.apart]
+    errors = [_left_out(name, measured, inverse, free, weights, slopes, own) for name in model.apart]
     for like in ("", *sorted(set(likes))):
-        own = [i for i, name in enumerate(likes) if like in ("", name)]
-        points = [_point(errors[i][own], [measured[j].groups[name] for j in own]) for i, name in enumerate(model.apart)]
+        alike = [i for i, name in enumerate(likes) if like in ("", name)]
+        points = [
+            _point(errors[i][alike], [measured[j].groups[name] for j in alike]) for i, name in enumerate(model.apart)
+        ]
         found[like] = tuple(points)
     return found
 
@@ -330,19 +335,22 @@ def _point(errors: np.ndarray, names: Sequence[str]) -> float:
     """The 90 % point of errors, in the spreads that estimates tell, with all of one name left out at a time.
 
     A name counts as the root of its measurements: one of a hundred is neither a hundred names nor like one of two.
-    Few names have no 90 % point: the mean of their squares does, with one more that errs as much as it tells. One that
-    errs by more than twice as much counts as twice: among so few it would decide alone.
+    Few names have no 90 % point: the mean of their squares does, with one more of middling weight that errs as much as
+    it tells. One that errs by more than twice as much counts as twice: among so few it would decide alone.
     """
     members = {name: [i for i, other in enumerate(names) if other == name] for name in sorted(set(names))}
     if len(members) >= _ENOUGH:
         return _ninth(errors, np.array([len(members[name]) ** -0.5 for name in names]))
-    squares = [min(float(np.mean(errors[inside] ** 2)), 4.0) for inside in members.values()]
-    return _Z90 * math.sqrt((1 + math.fsum(squares)) / (1 + len(squares)))
+    squares = np.array([min(float(np.mean(errors[inside] ** 2)), 4.0) for inside in members.values()])
+    roots = np.sqrt([len(inside) for inside in members.values()])
+    one = float(np.mean(roots))
+    return _Z90 * math.sqrt((one + float(roots @ squares)) / (one + float(roots.sum())))
 
 
 def _left_out(
-    group: str, measured: Sequence[Measured[W]], inverse: np.ndarray, free: np.ndarray, weights: np.ndarray
-) -> np.ndarray:
+    group: str, measured: Sequence[Measured[W]], inverse: np.ndarray, free: np.ndarray, weights: np.ndarray,
+    slopes: np.ndarray, own: np.ndarray,
+) -> np.ndarray:  # fmt: skip
     """Errors of each measurement by the others without those of its group, in the spreads that an estimate tells.
 
     Source: Rasmussen and Williams (2006), 5.12, for blocks.
@@ -353,7 +361,9 @@ def _left_out(
     found = np.zeros(len(measured))
     for inside in members.values():
         block = np.ix_(inside, inside)
-        told = np.sqrt(np.diag(linalg.inv(inverse[block])))
+        new = ~np.delete(own, inside, axis=0).any(axis=0)
+        strange = ((slopes[inside] * (own[inside] & new)) ** 2).sum(axis=1)
+        told = np.sqrt(np.diag(linalg.inv(inverse[block])) + strange)
         found[inside] = np.abs(linalg.solve(free[block], weights[inside], assume_a="pos")) / told
     return found
 

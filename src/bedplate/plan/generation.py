@@ -45,6 +45,8 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     """Sequences in flight of one copy; None: as many as fit."""
     requests: int | None = None
     """How many are sent in all, at once; None: they never end."""
+    beams: int = 1
+    """Answers that are followed side by side for each request, of which the best is given."""
 
     @property
     def copies(self) -> float:
@@ -53,7 +55,7 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Steps(NamedTuple):
-    """What one copy does: sequences in flight, seconds of one decoding step, seconds of one prompt."""
+    """What one copy does: requests in flight, seconds of one decoding step, seconds of one prompt."""
 
     batch: float
     step: float
@@ -140,10 +142,10 @@ def steps(c: Constants, g: Generation) -> Steps:
 
 
 def _batch(c: Constants, g: Generation) -> float:
-    """Sequences in flight of one copy."""
+    """Requests in flight of one copy."""
     room = cached_tokens(g, c("cache"))
-    most = c("batch") * (1 if _split(g) else g.tensor)
-    batch = float(g.concurrency or min(most, room / (g.tokens_in + c("reserved") * g.tokens_out)))
+    most = c("batch") / g.beams * (1 if _split(g) else g.tensor)
+    batch = float(g.concurrency or min(most, room / (g.tokens_in + c("reserved") * g.tokens_out * g.beams)))
     if room <= 0 or batch < 1:
         raise InputError(
             f"the weights and one request do not fit {g.tensor * g.pipeline} of {g.accelerator.name}",
@@ -156,11 +158,12 @@ def _batch(c: Constants, g: Generation) -> float:
 
 
 def _iteration(c: Constants, g: Generation, batch: float, prompts: float) -> float:
-    """Seconds in which one stage works through a micro-batch of one copy: a token for each of ``batch`` sequences in
-    flight, and so many ``prompts`` beside them, both of all stages together."""
+    """Seconds in which one stage works through a micro-batch of one copy: a token for each of ``batch`` requests in
+    flight (for each answer that is followed of it), and so many ``prompts`` beside them, both of all stages."""
     m, a = g.model, g.accelerator
     part, tensor, split = 1 / g.pipeline, g.tensor, _split(g)
-    inside, filling = batch * part, prompts * part * g.tokens_in
+    followed = batch * g.beams
+    inside, filling = followed * part, prompts * part * g.tokens_in
     tokens = inside + filling
     wide, rate = (a.peak(p) * c("matmul", a.name) / (1 + c("energy") * a.load(p)) for p in ("bf16", g.precision))
     if g.precision in ("fp8", "fp4"):
@@ -184,7 +187,7 @@ def _iteration(c: Constants, g: Generation, batch: float, prompts: float) -> flo
     device = math.hypot(weights, work * part / tensor) + read
     device += c("kernel") * (m.layers + m.moe_layers) * part + _traffic(c, g, tokens)
     device *= 1 + c("stages") * math.log2(g.pipeline)
-    host = c("host") + (c("token") * inside + c("waiting") * (batch - inside)) / (1 if split else tensor)
+    host = c("host") + (c("token") * inside + c("waiting") * (followed - inside)) / (1 if split else tensor)
     # The host prepares a step while the device computes the one before, unless that must come back through a pipeline.
     return math.hypot(device, host) if g.pipeline == 1 else device + host
 
@@ -294,6 +297,7 @@ def _measured(row: Mapping[str, str]) -> Measured[Generation]:
         tokens_out=int(row["tokens_out"]),
         concurrency=int(row["concurrency"]) if row["concurrency"] else None,
         requests=int(row["requests"]) if row["requests"] else None,
+        beams=int(row["beams"] or 1),
     )
     return Measured(g, 1 / float(row["tokens_per_second"]), groups(g, row["source"], row["model"]), at(g))
 
