@@ -128,16 +128,15 @@ def predict(rate: float, service: Estimate, replicas: int, cs2: float) -> tuple[
 
 
 @lru_cache(maxsize=4096)
-def processes_for(rate: float, service: Estimate, limit: float, cs2: float, held: float | None = None) -> int | None:
-    """The fewest processes that keep p99 and utilisation at the slow end of ``service``. None: no number does.
+def processes_for(rate: float, service: Estimate, limit: float, cs2: float, held: float) -> int | None:
+    """The fewest processes that keep utilisation at the slow end of ``service``, and p99 where it is ``held``.
 
-    ``held`` is the mean service that the p99 is held to, if that is another.
+    None: no number does.
     """
-    slow = service.high if held is None else held
     counts = range(max(1, math.ceil(rate * service.high / MAX_UTILISATION)), _MAX_PROCESSES + 1)
 
     def keeps(count: int) -> bool:
-        worst = queueing.sojourn(0.99, 1, rate / count, slow, cs2)
+        worst = queueing.sojourn(0.99, 1, rate / count, held, cs2)
         return worst.value + workloads.NETWORK_SECONDS <= limit
 
     found = bisect.bisect_left(counts, True, key=keeps)  # the more there are, the less each waits
