@@ -4,8 +4,10 @@ Run: ``python benchmarks/search.py [sizes] [rounds] [http]``, such as ``100000 4
 100,000 runs in one experiment, each with three metrics, three params and four tags. On SQLite and on PostgreSQL,
 milliseconds: the median, then the 95th and 99th percentile, and after a + the processor time of a page, client and
 server together, which says more where other programs use the machine too. With ``http`` a server is asked for the
-pages, over one connection, and the processor time is that of who asks. "By hand" is what somebody writes who knows the
-question beforehand: one SELECT for the first page along the best index, then one for each of metrics, params and tags.
+pages, over one connection, and the processor time is that of who asks. "New" is the first page of a question that was
+never asked: what all questions told of themselves is forgotten before it, which only the process itself can do. "By
+hand" is what somebody writes who knows the question beforehand: one SELECT for the first page along the best index,
+then one for each of metrics, params and tags.
 The questions take turns, so that a busy machine is busy for all of them.
 """
 
@@ -27,7 +29,7 @@ import sqlalchemy as sa
 
 from bedplate import store as stores
 from bedplate.ledger import Ledger, Signer, new_key
-from bedplate.store import Store, schema
+from bedplate.store import Store, learnt, schema
 from bedplate.store.filters import parse, parse_order
 from bedplate.store.sql import Upsert
 from bedplate.tracking import filters, runs
@@ -190,6 +192,17 @@ def ours(store: Store, question: Question, token: str | None) -> Callable[[], in
     return ask
 
 
+def new(store: Store, question: Question) -> Callable[[], int]:
+    """The first page of a question that nothing is known of."""
+    ask = ours(store, question, None)
+
+    def forget_and_ask() -> int:
+        learnt._learnt.clear()
+        return ask()
+
+    return forget_and_ask
+
+
 def over_http(server: Server) -> Way:
     """The pages of a server, over one connection that is kept."""
     line = Raw(server.address, server.token)
@@ -230,6 +243,8 @@ def measure(store: Store, location: Path | str, rounds: int, way: Way = ours) ->
     for question in QUESTIONS:
         matching[question.name], found = tokens(store, question)
         asked[question.name, "by hand"] = by_hand(location, question)
+        if way is ours:  # before the first page, which it lets know again
+            asked[question.name, "new"] = new(store, question)
         asked |= {(question.name, page): way(store, question, token) for page, token in found.items()}
     times: dict[tuple[str, str], list[float]] = {key: [] for key in asked}
     used = dict.fromkeys(asked, 0.0)
@@ -241,11 +256,12 @@ def measure(store: Store, location: Path | str, rounds: int, way: Way = ours) ->
             if number >= WARM:
                 times[key].append((time.perf_counter() - begun) * 1000)
                 used[key] += (processor() - before) * 1000 / rounds
-    yield f"{'':22} {'matches':>8}  {'by hand':>8}  {'first':>24}  {'middle':>24}  {'last':>24}"
+    pages = [page for page in ("new", "first", "middle", "last") if page != "new" or way is ours]
+    yield "  ".join([f"{'':22} {'matches':>8}", f"{'by hand':>8}", *(f"{page:>24}" for page in pages)])
     slowest = {"one comparison or two": 0.0, "three": 0.0}
     for question in QUESTIONS:
         cells = []
-        for page in ("first", "middle", "last"):
+        for page in pages:
             taken = times.get((question.name, page))
             spent = used.get((question.name, page), 0.0)
             cells.append("" if taken is None else "{:.1f} {:.1f} {:.1f} +{:.1f}".format(*percentiles(taken), spent))
