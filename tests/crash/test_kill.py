@@ -149,7 +149,7 @@ def processes_of(home: Path) -> list[str]:
 
 def no_process(home: Path) -> None:
     """Nothing is left at work within a moment: what lost its owner ends by itself."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + 10
     while (left := processes_of(home)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not left

@@ -29,8 +29,6 @@ from bedplate.records import FeatureRead, FeatureSet
 from bedplate.serve.online_views import READS, Found, Lookup, published
 from bedplate.usecase import Loaded
 
-_reads = msgspec.json.Decoder(FeatureRead).decode_lines
-
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -38,6 +36,7 @@ if TYPE_CHECKING:
     from bedplate.features.views import FeatureView
 
 MOST_KEYS = 1000
+_reads = msgspec.json.Decoder(FeatureRead).decode_lines
 
 
 def listed(system: "System", principal: Principal) -> tuple[ViewLine, ...]:

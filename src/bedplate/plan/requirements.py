@@ -190,9 +190,9 @@ def _training(loaded: Loaded, facts: DataFacts, size: Served, learned: tuple[Lea
             low=took.low, high=took.high,
         )  # fmt: skip
     resources = case.train.resources
-    for name, value, unit in (("memory", resources.memory, "bytes"), ("cpu", resources.cpu, "cores")):
-        called = "training memory" if name == "memory" else "training cores"
-        yield _taken(loaded, called, float(value), unit, ("train", "resources", name))
+    keys = ("train", "resources")
+    yield _taken(loaded, "training memory", float(resources.memory), "bytes", (*keys, "memory"))
+    yield _taken(loaded, "training cores", float(resources.cpu), "cores", (*keys, "cpu"))
 
 
 def _run(loaded: Loaded, size: Job) -> Iterator[Item]:

@@ -11,7 +11,7 @@ from bedplate.store.experiments import ExperimentRow, Lifecycle
 from bedplate.store.filters import Clause, Order
 from bedplate.store.matching import Condition
 from bedplate.store.schema import experiment_tags, experiments
-from bedplate.store.sql import Repository
+from bedplate.store.sql import Repository, among
 from bedplate.store.walks import Position, names
 
 _ATTRIBUTES: dict[str, sa.Column[Any]] = {
@@ -71,7 +71,7 @@ class ExperimentSearch(Repository):
             if clause.key == "experiment_id":
                 if isinstance(value, tuple):
                     wanted = matching.listed([int(each) for each in value], postgresql=self._postgresql)
-                    numbers = matching.among(column, wanted, postgresql=self._postgresql)
+                    numbers = among(column, wanted, postgresql=self._postgresql)
                     return numbers if comparator == "IN" else ~numbers
                 return matching.whole(column, comparator, int(value or 0))
             if isinstance(value, int | float):

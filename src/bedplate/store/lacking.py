@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from bedplate.store import matching
 from bedplate.store.schema import ledger_entries, ledger_head, runs
-from bedplate.store.sql import WRITE, Direct, Repository, plain
+from bedplate.store.sql import WRITE, Direct, Repository, among, plain
 
 RUN = "run/"
 """What the ledger calls a run begins so, and goes on with its id."""
@@ -89,8 +89,8 @@ class Lacking(Repository):
         for column, values in ((runs.c.key, keys), (runs.c.id, ids)):
             if values:
                 listed = matching.listed(values, postgresql=self._postgresql)
-                among = matching.among(column, listed, postgresql=self._postgresql)
-                few.update(row[0] for row in self._rows(lacking.where(among)))
+                found = lacking.where(among(column, listed, postgresql=self._postgresql))
+                few.update(row[0] for row in self._rows(found))
         return None if len(few) > LISTED else sorted(few)
 
     def _looked(self, experiment: int, table: Any, key: str) -> list[int] | None:

@@ -10,7 +10,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from bedplate.store.filters import Comparator
 from bedplate.store.schema import HEAD_LENGTH
-from bedplate.store.sql import param
+from bedplate.store.sql import among, param
 
 Condition = ColumnElement[bool]
 
@@ -82,19 +82,8 @@ def text_with(column: ColumnElement[Any], comparator: Comparator, operands: Oper
 
 
 def listed(values: Sequence[str] | Sequence[int], *, postgresql: bool) -> Any:
-    """Values bound as one: a database takes so many values, and no more."""
+    """Values as :func:`bedplate.store.sql.among` binds them."""
     return list(values) if postgresql else json.dumps(list(values))
-
-
-def among(column: ColumnElement[Any], values: Any, *, postgresql: bool) -> Condition:
-    """Whether a column has one of these :func:`listed` values."""
-    if postgresql:
-        array = sa.ARRAY(column.type)
-        one = (
-            sa.bindparam(values.key, type_=array) if isinstance(values, sa.BindParameter) else sa.literal(values, array)
-        )
-        return column == sa.any_(one)
-    return column.in_(sa.select(sa.func.json_each(values).table_valued("value").c.value))
 
 
 def long_text(table: Any, comparator: Comparator, value: str, *, postgresql: bool) -> Condition:

@@ -24,7 +24,7 @@ from bedplate.store.lacking import Lacking
 from bedplate.store.learnt import Learnt
 from bedplate.store.matching import Condition, Operands
 from bedplate.store.schema import runs
-from bedplate.store.sql import Repository, Shapes, param
+from bedplate.store.sql import Repository, Shapes, among, param
 from bedplate.store.walks import (
     ATTRIBUTES,
     EXPERIMENT,
@@ -220,7 +220,7 @@ class Search(Repository):
             asked = self._has(table, lambda: [table.c.key == param(name)], there=False)
             return Test((*shape, "asked"), {name: first.key}, asked)
         keys = matching.listed(few, postgresql=self._postgresql)
-        so = partial(matching.among, runs.c.key, param(name), postgresql=self._postgresql)
+        so = partial(among, runs.c.key, param(name), postgresql=self._postgresql)
         return _of_run((*shape, "few"), {name: keys}, so) if few else None
 
     def _follow(

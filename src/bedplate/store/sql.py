@@ -217,9 +217,10 @@ class Among:
         self, statement: "sa.Select[Any]", column: sa.Column[int], names: sa.Column[str] | None = None
     ) -> None:
         def made(dialect: sa.Dialect) -> Form:
-            found = statement.where(_listed(dialect, column, param("keys_"), sa.BigInteger()))
+            postgresql = dialect.name == "postgresql"
+            found = statement.where(among(column, param("keys_"), postgresql=postgresql))
             if names is not None:
-                found = found.where(_listed(dialect, names, param("names_"), sa.Text()))
+                found = found.where(among(names, param("names_"), postgresql=postgresql))
             return Form.of(dialect, found)
 
         self._form = PerDialect(made)
@@ -240,8 +241,13 @@ class Among:
         return self._form.on(connection).rows(connection, values)
 
 
-def _listed(dialect: sa.Dialect, column: sa.Column[Any], values: Any, kind: Any) -> sa.ColumnElement[bool]:
-    if dialect.name == "postgresql":
+def among(column: sa.ColumnElement[Any], values: Any, *, postgresql: bool) -> sa.ColumnElement[bool]:
+    """Whether a column has one of these values, which are bound as one: a database takes so many values, and no more.
+
+    ``values`` are a list on PostgreSQL, JSON on SQLite, or a parameter for that.
+    """
+    if postgresql:
+        kind: Any = sa.BigInteger() if isinstance(column.type, sa.Integer) else sa.Text()
         return column == sa.any_(sa.cast(values, sa.ARRAY(kind)))
     return column.in_(sa.select(sa.func.json_each(values).table_valued("value").c.value))
 
