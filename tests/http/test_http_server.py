@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import httpx
 import pytest
 
-from bedplate.http.server import Server
+from bedplate.http.server import Connection, Server
 from bedplate.serve.sockets import listen
 
 HEAD = b"POST /echo HTTP/1.1\r\nhost: a\r\n"
@@ -247,6 +248,45 @@ def test_a_client_that_sends_what_nobody_reads_has_to_wait() -> None:
         return held
 
     assert run(talk) < 2 << 20
+
+
+def test_bodies_that_come_together_are_received_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of whoever was refused as well: between two turns of the loop others are answered."""
+    turn, moments = 0, list[int]()
+    unpause = Connection.unpause
+
+    def noted(connection: Connection) -> None:
+        moments.append(turn)
+        unpause(connection)
+
+    monkeypatch.setattr(Connection, "unpause", noted)
+
+    async def talk(server: Server, address: Any) -> list[bytes]:
+        async def count() -> None:
+            nonlocal turn
+            while True:
+                await asyncio.sleep(0)
+                turn += 1
+
+        async def ask(number: int) -> bytes:
+            reader, writer = await asyncio.open_connection(*address)
+            path = b"/unread" if number % 2 else b"/echo"
+            writer.write(b"POST %b HTTP/1.1\r\nhost: a\r\ncontent-length: 400000\r\n\r\n" % path)
+            for _ in range(8):
+                writer.write(b"x" * 50_000)
+            answer = await reader.readuntil(b"\r\n\r\n")
+            body = await reader.readexactly(int(answer.partition(b"content-length: ")[2].partition(b"\r")[0]))
+            writer.close()
+            return body
+
+        counting = asyncio.create_task(count())
+        found = await asyncio.gather(*(ask(number) for number in range(20)))
+        counting.cancel()
+        return found
+
+    assert run(talk) == [b"x" * 400_000, b"no"] * 10
+    assert len(moments) > 10
+    assert max(Counter(moments).values()) <= 4  # two turns of the loop may lie between two of who counts them
 
 
 def test_closing_ends_idle_connections_and_finishes_answers() -> None:

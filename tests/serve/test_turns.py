@@ -18,26 +18,46 @@ from bedplate.serve.tensors import Arrays
 from bedplate.serve.turns import Turns
 
 
-@pytest.fixture(autouse=True)
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No turn is young, but for the first request of it."""
-    monkeypatch.setattr(turns, "_LONGEST", -1.0)
+class Took:
+    """A clock by which each request takes a quarter of a turn, part of it at the end of its turn of the loop."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def spend(self, share: float) -> None:
+        self.now += share * turns._LONGEST
+
+
+async def settle() -> None:
+    """Let every turn come."""
+    for _ in range(300):
+        await asyncio.sleep(0)
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=40), st.lists(st.sampled_from("abcd"), max_size=10))
 def test_whoever_waits_has_a_turn_after_one_of_each_other(first: list[str], later: list[str]) -> None:
     answered: list[tuple[str, int]] = []
+    waiting: list[tuple[str, int]] = []
     order = [*enumerate(first), *enumerate(later, len(first))]
+    took = Took()
 
     async def run() -> None:
-        fair = Turns()
+        fair = Turns(took)
+
+        def answer(who: str, number: int) -> None:
+            answered.append((who, number))
+            took.spend(0.25)
+
         for number, who in enumerate(first):
-            fair.take(who, 0.0, lambda who=who, number=number: answered.append((who, number)))  # type: ignore[misc]
+            fair.take(who, took(), partial(answer, who, number))
+        waiting.extend((who, number) for number, who in enumerate(first) if (who, number) not in answered)
         await asyncio.sleep(0)
         for number, who in enumerate(later, len(first)):
-            fair.take(who, 0.0, lambda who=who, number=number: answered.append((who, number)))  # type: ignore[misc]
-        for _ in range(len(order) + 1):
-            await asyncio.sleep(0)
+            fair.take(who, took(), partial(answer, who, number))
+        await settle()
 
     asyncio.run(run())
 
@@ -45,48 +65,66 @@ def test_whoever_waits_has_a_turn_after_one_of_each_other(first: list[str], late
     for name in "abcd":
         mine = [number for who, number in answered if who == name]
         assert mine == sorted(mine)
-    if not later:  # all but the first wait from the start: nobody is ahead of whoever still waits by more than one
-        left = Counter(first[1:])
+    if not later:  # all of these wait from the start: nobody is ahead of whoever still waits by more than one
+        left = Counter(who for who, _ in waiting)
         had: Counter[str] = Counter()
-        for who, _ in answered[1:]:
+        for who, _ in answered[len(answered) - len(waiting) :]:
             left[who] -= 1
             had[who] += 1
             assert all(had[who] <= had[other] + 1 for other in left if left[other])
 
 
-def test_a_burst_lets_others_in_between() -> None:
-    answered: list[str] = []
+def test_a_turn_of_a_burst_answers_what_it_has_time_for_and_then_others() -> None:
+    """What is computed at the end of a turn counts as well, and who comes then waits for nobody's burst."""
+    took, order = Took(), list[str]()
 
     async def run() -> None:
-        fair = Turns()
-        for number in range(100):
-            fair.take("many", 0.0, lambda number=number: answered.append(f"many {number}"))  # type: ignore[misc]
+        fair, loop, pending = Turns(took), asyncio.get_running_loop(), list[str]()
+
+        def end() -> None:
+            took.spend(0.2 * len(pending))
+            order.extend(pending)
+            pending.clear()
+
+        def answer(who: str) -> None:
+            took.spend(0.05)
+            if not pending:
+                loop.call_soon(end)
+            pending.append(who)
+
+        for _ in range(100):
+            fair.take("many", took(), partial(answer, "many"))
         await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        fair.take("one", 0.0, lambda: answered.append("one"))
-        while len(answered) < 101:
+        while len(order) < 30:
             await asyncio.sleep(0)
+        assert 3 <= fair.most <= 5
+        before = len(order)
+        fair.take("one", took(), partial(answer, "one"))
+        fair.take("one", took(), partial(answer, "one"))
+        await settle()
+        first = order.index("one")
+        assert first - before <= 2 * fair.most
+        assert order.index("one", first + 1) - first <= 2 * fair.most
+        assert (order.count("many"), order.count("one")) == (100, 2)
 
     asyncio.run(run())
-
-    assert answered.index("one") < 10
 
 
 def test_nobody_is_kept_waiting_while_nobody_else_asks() -> None:
     answered: list[str] = []
 
     async def run() -> None:
-        fair = Turns()
+        fair = Turns(Took())
         fair.take("one", 10.0, lambda: answered.append("first"))
-        await asyncio.sleep(0)
+        await settle()
         for number in range(30):
             fair.take("one", 11.5, lambda number=number: answered.append(f"{number}"))  # type: ignore[misc]
         assert answered == ["first", *map(str, range(30))]
-        for number in range(3):
+        for number in range(18):
             fair.take("other", 11.5, lambda number=number: answered.append(f"other {number}"))  # type: ignore[misc]
-        assert answered[-1] == "other 0"
-        await asyncio.sleep(0)
-        assert answered[-1] == "other 1"
+        assert answered[-1] == f"other {turns._MOST - 1}"
+        await settle()
+        assert answered[-1] == "other 17"
 
     asyncio.run(run())
 

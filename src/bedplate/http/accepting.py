@@ -9,7 +9,7 @@ import logging
 import socket
 from collections.abc import Callable
 
-_AT_ONCE = 64
+_AT_ONCE = 8
 """Connections that are taken in one turn: those that are there already have to be answered as well."""
 _PAUSE = 1.0
 _log = logging.getLogger(__name__)

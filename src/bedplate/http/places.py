@@ -29,7 +29,8 @@ _CLAIMS, _MOST_CLAIMS = 192, 8
 _ARRIVED = _CLAIMS + _CLAIM.size * _MOST_CLAIMS
 _STAGED = 64 << 20
 """Bytes of an answer that can be kept; a larger one is sent all the same, and lost with the process."""
-_AT_ONCE = 64 << 10
+PIECE = 64 << 10
+"""Bytes that are received at once."""
 _ENOUGH = 8 << 10
 """Bytes that may lie in a place, answered and sent, before it begins anew: doing so each time would cost more."""
 _BESIDE = 256 << 10
@@ -160,15 +161,15 @@ class Place:
             self._flags |= _LAST if left.last else 0
         self._commit()
 
-    def room(self) -> memoryview:
-        """Where the next bytes are to be received."""
-        room = self._arrived[self._end : self._end + _AT_ONCE]
+    def room(self, most: int = PIECE) -> memoryview:
+        """Where the next bytes, so many at ``most``, are to be received."""
+        room = self._arrived[self._end : self._end + most]
         if room and not self._flags & _LOST:
             return room
         if not self._flags & _LOST:
             self._flags |= _LOST
             self._commit()
-        self._aside = bytearray(_AT_ONCE)
+        self._aside = bytearray(PIECE)
         return memoryview(self._aside)
 
     def took(self, size: int) -> memoryview:
@@ -214,7 +215,7 @@ class Place:
 
     def rewind(self) -> None:
         """Everything was answered, and the kernel has the answers: begin anew."""
-        if max(self._end, self._staged) > _AT_ONCE:
+        if max(self._end, self._staged) > PIECE:
             self._trim()
         self._received += self._end
         self._origin = self.written
@@ -223,7 +224,7 @@ class Place:
 
     def _trim(self) -> None:
         """Give the pages of something large back to the system."""
-        start = self._at + _AT_ONCE
+        start = self._at + PIECE
         self._places.memory.madvise(mmap.MADV_REMOVE, start, self._out - start)
         self._places.memory.madvise(mmap.MADV_REMOVE, self._out, _STAGED)
 

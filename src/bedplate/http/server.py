@@ -11,6 +11,7 @@ import os
 import socket
 from collections.abc import Awaitable, Callable
 from email.utils import formatdate
+from itertools import islice
 from typing import Any, cast
 
 import msgspec
@@ -20,13 +21,18 @@ from bedplate.http import places, wire
 from bedplate.http.accepting import Accepting, speak
 from bedplate.http.exchange import CLOSE, AtOnce, Exchange
 from bedplate.http.messages import ProtocolError
-from bedplate.http.places import Left, Place, Places
+from bedplate.http.places import PIECE, Left, Place, Places
 from bedplate.http.wire import Head
 
 App = Callable[[Any, Any], Awaitable[None]]
 
-_MOST_BUFFERED = 64 * 1024
+_MOST_BUFFERED = 32 * 1024
 """Bytes of a body that are kept while nobody asks for them; then the client has to wait."""
+_READING = 2
+"""Connections of which more of a body is received in one turn of the loop: a hundred that send as fast as they can
+would keep everybody else waiting for megabytes."""
+_FIRST = 16 * 1024
+"""Bytes that are received at once on a connection that was answered nothing yet: many may come together."""
 _MOST_HEADS = 1024
 _LONGEST_KEPT = 1024
 """Heads that are remembered: clients repeat theirs, and a dictionary knows them by their bytes."""
@@ -58,6 +64,7 @@ class Server:
         self.connections: set[Connection] = set()
         self.due: dict[Connection, float] = {}
         self._parted: list[Connection] = []
+        self._sending: dict[Connection, None] = {}
         self.tasks: set[asyncio.Task[None]] = set()
         self.date = ""
         self._heads: dict[bytes, Head] = {}
@@ -118,7 +125,21 @@ class Server:
         """A connection is for others from now on. It stays open here, as its descriptor may be on its way to them."""
         self.connections.discard(connection)
         self.due.pop(connection, None)
+        self._sending.pop(connection, None)
         self._parted.append(connection)
+
+    def receive(self, connection: "Connection") -> None:
+        """Receive more on a connection that was paused, when those before it have had some."""
+        if not self._sending:
+            self.loop.call_soon(self._receive)
+        self._sending[connection] = None
+
+    def _receive(self) -> None:
+        for connection in list(islice(self._sending, _READING)):
+            del self._sending[connection]
+            connection.unpause()
+        if self._sending:
+            self.loop.call_soon(self._receive)
 
     def head(self, data: bytes) -> Head:
         """The head that these bytes are, parsed when they were not seen before.
@@ -178,16 +199,17 @@ class Connection(asyncio.BaseProtocol):
             self.exchange.wake()
 
     def data_received(self, data: bytes | memoryview) -> None:
-        if self._lingering:
+        if self._lingering:  # for nobody: it is received so that the client can read its refusal
+            self._pause()
+            self.resume()
             return
         self.buffer += data
         if self.exchange is None:
             self._begin()
         else:
             self.exchange.wake()
-            if len(self.buffer) > _MOST_BUFFERED and not self._paused:
-                self._paused = True
-                self.transport.pause_reading()
+            if len(self.buffer) > _MOST_BUFFERED:
+                self._pause()
 
     def eof_received(self) -> bool:
         self.ended = True
@@ -206,8 +228,18 @@ class Connection(asyncio.BaseProtocol):
             self._writable.set()
             self._writable = None
 
+    def _pause(self) -> None:
+        if not self._paused:
+            self._paused = True
+            self.transport.pause_reading()
+
     def resume(self) -> None:
-        """Let more of a body come."""
+        """Let more of a body come, in its turn."""
+        if self._paused:
+            self.server.receive(self)
+
+    def unpause(self) -> None:
+        """Let more come now."""
         if self._paused and not self.ended:
             self._paused = False
             self.transport.resume_reading()
@@ -304,9 +336,7 @@ class Connection(asyncio.BaseProtocol):
         self.server.due[self] = self.server.loop.time() + _LINGER
         with contextlib.suppress(OSError, RuntimeError):
             self.transport.write_eof()
-        if self._paused:
-            self._paused = False
-            self.transport.resume_reading()
+        self.resume()
 
 
 class _StreamConnection(Connection, asyncio.Protocol):
@@ -321,7 +351,7 @@ class _PlacedConnection(Connection, asyncio.BufferedProtocol):
     def __init__(self, server: Server, place: Place, left: Left | None = None) -> None:
         super().__init__(server)
         self.place, self._left = place, left
-        self._parted = False
+        self._parted, self._new = False, True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -347,7 +377,7 @@ class _PlacedConnection(Connection, asyncio.BufferedProtocol):
         place = self.place
         if place.used and self.exchange is None and not (self.buffer or self.transport.get_write_buffer_size()):
             place.rewind()
-        return place.room()
+        return place.room(_FIRST if self._new else PIECE)
 
     def buffer_updated(self, nbytes: int) -> None:
         self.data_received(self.place.took(nbytes))
@@ -371,6 +401,7 @@ class _PlacedConnection(Connection, asyncio.BufferedProtocol):
         self.server.part(self)
 
     def _over(self, exchange: Exchange) -> bool:
+        self._new = False
         if not self.lost:
             self.place.done(len(self.buffer))
         return super()._over(exchange)

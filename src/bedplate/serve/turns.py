@@ -2,8 +2,8 @@
 
 What waits for the model is kept by principal, and is taken of each in turn. In front of that the event loop parses
 and answers what has arrived one after the other, and looks for what arrived meanwhile only then. Where that goes on for
-long, what is left waits as well, and each turn of the loop answers a part. It makes smaller batches, so it is left out
-while only one principal asks.
+long, what is left waits as well, and each turn of the loop answers a part: as many as take a millisecond, by what the
+last ones took. It makes smaller batches, so it is left out while only one principal asks.
 """
 
 import asyncio
@@ -12,9 +12,8 @@ from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Generic, TypeVar
 
-_LONGEST, _MOST = 0.002, 16
-"""Seconds of a turn, and requests in it, after which what is left waits for the next one. Time alone would not do: what
-is computed together at the end of a turn takes its time only then."""
+_LONGEST, _MOST = 0.001, 16
+"""Seconds of a turn, and requests in it, after which what is left waits for the next one."""
 _ALONE = 1.0  # seconds in which nobody else asked, and there is nobody to be fair to
 
 T = TypeVar("T")
@@ -67,46 +66,76 @@ class Queue(Generic[T]):
 
 
 class Turns:
-    """To be used from one event loop."""
+    """To be used from one event loop; ``clock`` gives seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = perf_counter) -> None:
+        self._clock = clock
         self._waiting = Queue[Callable[[], None]]()
         self._who, self._changed = "", 0.0
-        self._answered, self._until = 0, 0.0
+        self._had = set[str]()  # who was answered in this turn
+        self._let = self._answered = 0  # requests of this turn that did not wait, and all of them
+        self._began = 0.0  # when this turn did
+        self._cost = 0.0  # seconds of a turn for each of its requests, in the mean of the last ones
+        self.most = _MOST
+        """How many requests a turn answers now."""
+        self._turning = self._young = False
 
     def held(self, who: str) -> int:
         """How many requests of this principal wait for their turn."""
         return self._waiting.held(who)
 
     def take(self, who: str, now: float, answer: Callable[[], None]) -> None:
-        """Call ``answer``, which must not raise, for a request that came ``now``: at once, if this turn is young and
-        nobody waits, else when it is the turn of ``who``."""
+        """Call ``answer``, which must not raise, for a request that came ``now``: at once, if this turn is young, or
+        nobody but others waits and this one was not answered in it; else when it is the turn of ``who``."""
         if who != self._who:
             self._who, self._changed = who, now
-        if self._waiting:
-            self._waiting.add(who, answer)
-        elif now - self._changed > _ALONE:
+        if now - self._changed > _ALONE and not self._waiting:
             answer()
-        elif not self._answered:
-            self._answered, self._until = 1, now + _LONGEST
-            answer()
+            return
+        if not self._turning:
+            self._turning = self._young = True
+            self._begin(now)
             asyncio.get_running_loop().call_soon(self._turn)
-        elif self._answered < _MOST and now <= self._until:
-            self._answered += 1
+        next_one = not self._waiting or (who not in self._had and not self._waiting.held(who))
+        if next_one and self._let < self.most:
+            self._let += 1
+            self._count(who)
             answer()
         else:
             self._waiting.add(who, answer)
 
+    def _begin(self, now: float) -> None:
+        self._began, self._let, self._answered = now, 0, 0
+        self._had.clear()
+
+    def _count(self, who: str) -> None:
+        self._answered += 1
+        self._had.add(who)
+
     def _turn(self) -> None:
         """The next turn: answer of each in turn what waits, until others of the loop are to have theirs."""
-        self._answered, until = 0, perf_counter() + _LONGEST
-        while self._waiting and self._answered < _MOST:
-            self._answered += 1
-            _, answer = self._waiting.next()
+        if not self._waiting:
+            self._turning = False
+            return
+        asyncio.get_running_loop().call_soon(self._turn)
+        if self._young:  # what it let in is computed together after this: nothing more beside it
+            self._young = False
+            return
+        now = self._clock()
+        self._learn(now - self._began)
+        self._begin(now)
+        while self._waiting and self._answered < self.most:
+            who, answer = self._waiting.next()
+            self._count(who)
             answer()
-            if perf_counter() > until:
+            if self._clock() - now > _LONGEST:
                 break
-        if self._waiting:
-            asyncio.get_running_loop().call_soon(self._turn)
-        else:
-            self._answered = 0
+
+    def _learn(self, took: float) -> None:
+        """How many requests fit into a turn. The time of each alone would not do: what is computed together at the end
+        of a turn takes its time only then."""
+        if not self._answered:
+            return
+        each = took / self._answered
+        self._cost += (min(each, 2 * self._cost) - self._cost) / 4 if self._cost else each
+        self.most = max(1, min(_MOST, int(_LONGEST / self._cost))) if self._cost else _MOST
