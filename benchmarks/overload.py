@@ -170,7 +170,7 @@ def main() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if given.attack:
-        os.nice(19)
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))  # nice alone lets it finish 3 ms of its time
         uvloop.run(Attack(given.attack, given.idle, given.slow, TIMES * given.rate).run())
         return
     cores = sorted(os.sched_getaffinity(0))

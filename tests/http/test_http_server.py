@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import logging
+import socket
+import struct
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from bedplate.http import turns
 from bedplate.http.server import Connection, Server
 from bedplate.serve.sockets import listen
 
@@ -248,6 +251,53 @@ def test_a_client_that_sends_what_nobody_reads_has_to_wait() -> None:
         return held
 
     assert run(talk) < 2 << 20
+
+
+def test_a_burst_of_one_waits_while_others_are_answered_whatever_its_clients_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who asks is what the path says. All have come before the loop looks: the order is that of the server."""
+    monkeypatch.setattr(turns, "_LONGEST", 1e9)  # no clock: a turn ends by what was answered in it
+    order = list[str]()
+
+    def note(scope: Any, protocol: Any) -> bool:
+        order.append(scope.path)
+        protocol.response_bytes(200, [("content-type", "text/plain")], protocol.here() or b"")
+        return True
+
+    def request(who: str) -> bytes:
+        return f"POST /{who} HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nok".encode()
+
+    async def answers(connection: socket.socket, count: int) -> bytes:
+        loop, found = asyncio.get_running_loop(), b""
+        while found.count(b"\r\n\r\nok") < count:
+            data = await loop.sock_recv(connection, 4096)
+            assert data, found
+            found += data
+        return found
+
+    async def talk(server: Server, address: Any) -> None:
+        loop = asyncio.get_running_loop()
+        asking = dict[int, socket.socket]()
+        for number in range(82):
+            asking[number] = connection = socket.create_connection(address)
+            connection.setblocking(False)
+            await loop.sock_sendall(connection, request("modest" if number == 81 else "greedy"))
+            await answers(connection, 1)
+        order.clear()
+        for number, connection in asking.items():
+            connection.send(request("modest" if number == 81 else "greedy") * (3 if number == 79 else 1))
+        asking[77].shutdown(socket.SHUT_WR)  # it is answered all the same
+        asking.pop(78).close()
+        asking[76].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        asking.pop(76).close()  # by a reset
+        for number, connection in asking.items():
+            await answers(connection, 3 if number == 79 else 1)
+            connection.close()
+
+    run(talk, at_once=note, who=lambda head: head.path)
+    assert order.index("/modest") <= 2 * turns._MOST
+    assert 80 <= order.count("/greedy") <= 83
 
 
 def test_bodies_that_come_together_are_received_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

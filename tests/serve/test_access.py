@@ -82,6 +82,15 @@ def test_a_known_key_without_rights_is_denied(owner: Owner) -> None:
         admitted(access, action="no such action")
 
 
+def test_whose_turn_it_is_is_known_of_a_key_that_was_good(owner: Owner) -> None:
+    access = owner.access()
+    assert access.caller(f"Bearer {CALLER}") == ""
+    admitted(access)
+    with pytest.raises(AuthenticationError):
+        admitted(access, "bp_nobody")
+    assert [access.caller(text) for text in (f"Bearer {CALLER}", "Bearer bp_nobody", None)] == [CALLER, "", ""]
+
+
 def test_a_decision_for_one_thing_is_not_one_for_another(owner: Owner) -> None:
     """What was admitted is kept by key, action and resource together."""
     owner.publish({CALLER: ("callers",)}, (FORBID,))

@@ -1,5 +1,6 @@
 """Connections of clients that break the rules, or keep them slowly: each is told, and none holds up another."""
 
+import asyncio
 import contextlib
 import socket
 import struct
@@ -8,7 +9,12 @@ from collections.abc import Callable, Iterator
 import grpc
 import pytest
 
+from bedplate.http import turns
+from bedplate.http.streams import Room
 from bedplate.serve.hpack import Decoder, literal
+from bedplate.serve.http2_server import Http2Server
+from bedplate.serve.rpc import Rpc
+from bedplate.serve.sockets import listen
 from bedplate.serve.supervisor import Supervisor
 from tests.serve.support import KEY, World
 from tests.serve.test_grpc import CALLER, message, refused, rows, triton, unary
@@ -244,3 +250,54 @@ def test_the_key_is_needed_on_every_call(wire: Wire) -> None:
     assert wire.status(1)[0] == "16"
     wire.call(3, message(1, 2, 3), authorization=f"Bearer {KEY}")
     assert wire.status(3)[0] == "0"
+
+
+def test_calls_that_come_together_wait_for_their_turn_and_others_are_looked_at_between(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each is known by what it asks, and refused: all have come before the loop looks."""
+    monkeypatch.setattr(turns, "_LONGEST", 1e9)  # no clock: a turn ends by what was looked at in it
+    order = list[str]()
+
+    class Refusing:
+        def begin(self, rpc: Rpc) -> None:
+            rpc.who = rpc.path.decode()
+            order.append(rpc.who)
+            rpc.finish(12)
+
+        def cut(self, rpc: Rpc, reason: str) -> None:
+            raise AssertionError(reason)
+
+        def end(self, rpc: Rpc) -> None:
+            """Nothing is counted."""
+
+    def calls(who: str, first: int, count: int) -> bytes:
+        block = literal(b":path", who.encode()) + literal(b"content-type", b"application/grpc")
+        return b"".join(frame(HEADERS, 5, first + 2 * number, block) for number in range(count))
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        listener = listen("127.0.0.1", 0)
+        server = Http2Server(Refusing(), Room(1 << 20), turns.Turns(), most=1000, receipt=60, streams=256)
+        address = listener.getsockname()
+        server.serve(listener)
+        clients = {}
+        for who in ("greedy", "modest"):
+            clients[who] = client = socket.create_connection(address)
+            client.setblocking(False)
+            await loop.sock_sendall(client, PREFACE + frame(SETTINGS, 0, 0, b"") + calls(who, 1, 1))
+            while who not in order:
+                await asyncio.sleep(0)
+        clients["greedy"].send(calls("greedy", 3, 120))
+        clients["modest"].send(calls("modest", 3, 2))
+        while len(order) < 124:
+            await asyncio.sleep(0)
+        for client in clients.values():
+            client.close()
+        await server.stop(1.0, 0.01)
+
+    asyncio.run(run())
+    assert (order.count("greedy"), order.count("modest")) == (121, 3)
+    first, second = (place for place, who in enumerate(order[2:]) if who == "modest")
+    assert first <= 2 * turns._MOST
+    assert second - first <= 2 * turns._MOST

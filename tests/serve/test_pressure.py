@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from bedplate.errors import DeadlineError, InputError
 from bedplate.http.streams import NoRoomError, Room, whole
+from bedplate.http.turns import Turns
 from bedplate.serve import arrival, sockets
 from bedplate.serve.batching import Batcher, Plan
 from bedplate.serve.codecs import waits
@@ -24,7 +25,6 @@ from bedplate.serve.metrics import Metrics
 from bedplate.serve.predictors import Answer
 from bedplate.serve.pressure import OverloadedError, Pressure, Share
 from bedplate.serve.supervisor import Supervisor
-from bedplate.serve.turns import Turns
 from tests.serve.support import KEY, World, body, client, eventually, network
 
 pytestmark = pytest.mark.slow

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bedplate.http import turns
+from bedplate.http.turns import Turns
 from bedplate.records import ModelSignature, TensorSpec
-from bedplate.serve import turns
 from bedplate.serve.batching import Batcher, Plan
 from bedplate.serve.predictors import NO_FEATURES, Answer
 from bedplate.serve.tensors import Arrays
-from bedplate.serve.turns import Turns
 
 
 class Took:

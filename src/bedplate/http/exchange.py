@@ -26,11 +26,14 @@ class Exchange:
     """
 
     __slots__ = (
-        "_arrived", "_chunks", "_connection", "_head", "_left", "_stream", "answered", "last", "later", "received"
+        "_arrived", "_chunks", "_connection", "_head", "_left", "_stream", "answered", "came", "last", "later",
+        "received",
     )  # fmt: skip
 
-    def __init__(self, connection: "Connection", head: Head) -> None:
+    def __init__(self, connection: "Connection", head: Head, came: float) -> None:
         self._connection = connection
+        self.came = came
+        """``perf_counter()`` when it came; it may have waited for its turn since."""
         self._head = head
         self._left = head.length
         self._chunks = Chunks() if head.length is None else None

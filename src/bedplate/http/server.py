@@ -12,6 +12,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from email.utils import formatdate
 from itertools import islice
+from time import perf_counter
 from typing import Any, cast
 
 import msgspec
@@ -22,10 +23,12 @@ from bedplate.http.accepting import Accepting, speak
 from bedplate.http.exchange import CLOSE, AtOnce, Exchange
 from bedplate.http.messages import ProtocolError
 from bedplate.http.places import PIECE, Left, Place, Places
+from bedplate.http.turns import Turns
 from bedplate.http.wire import Head
 
 App = Callable[[Any, Any], Awaitable[None]]
 
+_END = b"\r\n\r\n"
 _MOST_BUFFERED = 32 * 1024
 """Bytes of a body that are kept while nobody asks for them; then the client has to wait."""
 _READING = 2
@@ -45,7 +48,8 @@ class Server:
     """Answers on the listening socket ``descriptor``, which others may share; a head has ``header_seconds`` to come.
 
     Connections beyond ``most`` are told at once to come again. What ``at_once`` answers costs no task. With ``places``
-    connections outlive this process: what it has in hand lies there, for whoever goes on with them.
+    connections outlive this process: what it has in hand lies there, for whoever goes on with them. A request waits for
+    its turn before anything of it is looked at: for that of who asked last on its connection, as ``who`` names them.
     """
 
     def __init__(
@@ -57,8 +61,11 @@ class Server:
         header_seconds: float = 10.0,
         most: int = 10_000,
         places: Places | None = None,
+        who: Callable[[Head], str] = lambda head: "",
+        turns: Turns | None = None,
     ) -> None:
-        self.app, self.at_once, self.most, self.places = app, at_once, most, places
+        self.app, self.at_once, self.most, self.places, self.who = app, at_once, most, places, who
+        self.turns = turns or Turns()
         self._descriptor = descriptor
         self.header_seconds = header_seconds
         self.connections: set[Connection] = set()
@@ -179,6 +186,8 @@ class Connection(asyncio.BaseProtocol):
         self.exchange: Exchange | None = None
         self.ended = False  # nothing more will arrive
         self.lost = False
+        self._who, self._came = "", 0.0  # who asked last, and when the request came that is next
+        self._waits = False  # for its turn
         self.ending = self._lingering = self._paused = False
         self._writable: asyncio.Event | None = None
 
@@ -191,6 +200,7 @@ class Connection(asyncio.BaseProtocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self.lost = self.ended = True
+        self._waits = False
         self.server.connections.discard(self)
         self.server.due.pop(self, None)
         if self._writable is not None:
@@ -204,19 +214,19 @@ class Connection(asyncio.BaseProtocol):
             self.resume()
             return
         self.buffer += data
-        if self.exchange is None:
-            self._begin()
-        else:
+        if self.exchange is not None:
             self.exchange.wake()
-            if len(self.buffer) > _MOST_BUFFERED:
-                self._pause()
+        elif not self._waits:
+            self._arrived()
+            return
+        if len(self.buffer) > _MOST_BUFFERED:
+            self._pause()
 
     def eof_received(self) -> bool:
         self.ended = True
-        if self.exchange is None:
-            return False
-        self.exchange.wake()
-        return True  # the answer is still sent
+        if self.exchange is not None:
+            self.exchange.wake()
+        return self.exchange is not None or self._waits  # the answer is still sent
 
     def pause_writing(self) -> None:
         self._writable = asyncio.Event()
@@ -268,13 +278,13 @@ class Connection(asyncio.BaseProtocol):
     def end(self) -> None:
         """End with the answer under way, or at once where there is none."""
         self.ending = True
-        if self.exchange is None:
+        if self.exchange is None and not self._waits:
             self.transport.close()
 
     def done(self, exchange: Exchange) -> None:
         """An answer was sent: go on with the next request, or end."""
         if self._over(exchange):
-            self._begin()
+            self._arrived()
 
     def _over(self, exchange: Exchange) -> bool:
         """Whether there is more to begin with."""
@@ -285,13 +295,44 @@ class Connection(asyncio.BaseProtocol):
         self.resume()
         return bool(self.buffer)
 
+    def _arrived(self) -> None:
+        """Begin with what has arrived, if that is a request and it is its turn."""
+        if self._granted():
+            self._begin()
+
+    def _granted(self) -> bool:
+        """Whether the next request has come and is to be begun now; if it has to wait, that is seen to."""
+        server = self.server
+        end = self.buffer.find(_END)
+        if end < 0 or end > wire.MAX_HEAD:
+            if len(self.buffer) > wire.MAX_HEAD:
+                self._refuse(ProtocolError(431, f"the head is larger than {wire.MAX_HEAD} bytes"))
+            else:
+                server.due.setdefault(self, server.loop.time() + server.header_seconds)
+            return False
+        if server.due:
+            server.due.pop(self, None)
+        self._came = perf_counter()
+        if server.turns.granted(self._who, self._came):
+            return True
+        self._waits = True
+        server.turns.wait(self._who, self._turn)
+        return False
+
+    def _turn(self) -> None:
+        """It is the turn of the request that waits, if it still does."""
+        if self._waits:
+            self._waits = False
+            self._begin()
+
     def _begin(self) -> None:
         """Begin with the next request, and go on while they are answered at once."""
         server = self.server
         while (head := self._head()) is not None:
-            self.exchange = exchange = Exchange(self, head)
+            self._who = server.who(head)
+            self.exchange = exchange = Exchange(self, head, self._came)
             if server.at_once is not None and exchange.arrived and exchange.try_at_once(server.at_once):
-                if exchange.answered and self._over(exchange):
+                if exchange.answered and self._over(exchange) and self._granted():
                     continue
                 exchange.later = not exchange.answered
                 return
@@ -301,23 +342,14 @@ class Connection(asyncio.BaseProtocol):
             return
 
     def _head(self) -> Head | None:
-        """The next head, taken out of what has arrived; None while it is not there as a whole, or was refused."""
-        buffer, server = self.buffer, self.server
-        end = buffer.find(b"\r\n\r\n")
-        if end < 0 or end > wire.MAX_HEAD:
-            if len(buffer) > wire.MAX_HEAD:
-                self._refuse(ProtocolError(431, f"the head is larger than {wire.MAX_HEAD} bytes"))
-            else:
-                server.due.setdefault(self, server.loop.time() + server.header_seconds)
-            return None
-        if server.due:
-            server.due.pop(self, None)
+        """The next head, taken out of what has arrived; None if it was refused."""
+        end = self.buffer.find(_END) + len(_END)
         try:
-            head = server.head(bytes(buffer[: end + 4]))
+            head = self.server.head(bytes(self.buffer[:end]))
         except ProtocolError as error:
             self._refuse(error)
             return None
-        del buffer[: end + 4]
+        del self.buffer[:end]
         return head
 
     def _refuse(self, error: ProtocolError) -> None:
@@ -329,6 +361,7 @@ class Connection(asyncio.BaseProtocol):
     def _leave(self, received: bool) -> None:
         """Close, and where the client still sends let it read the answer first: closing at once would take it away."""
         self.buffer.clear()
+        self._waits = False
         if received or self.ended or self.lost:
             self.transport.close()
             return
@@ -396,7 +429,7 @@ class _PlacedConnection(Connection, asyncio.BufferedProtocol):
             super().end()
             return
         self.transport.pause_reading()
-        self._parted = True
+        self._parted, self._waits = True, False
         self.place.part()
         self.server.part(self)
 

@@ -50,6 +50,7 @@ class Access:
         self._policies: Policies | None = None
         self._texts: tuple[str, ...] = ()
         self._kept: dict[tuple[object, ...], Any] = {}
+        self._callers: dict[str, str] = {}
         self.routes: dict[str, snapshots.Route] = {}
         """Routes in force, by endpoint; none without a good snapshot."""
         self.governed: Governance | None = None
@@ -108,6 +109,11 @@ class Access:
         self._kept.pop(what, None)
         return self.decided(what, lambda: self._decide(*what))
 
+    def caller(self, authorization: str | None) -> str:
+        """The id of the principal that was found behind this ``Authorization`` header last, empty if none was: who
+        stands in a queue, which decides nothing else."""
+        return self._callers.get(authorization or "", "")
+
     def decided(self, what: tuple[object, ...], decide: Callable[[], T]) -> T:
         """What ``decide`` gives, kept under ``what`` until other rules are in force or :meth:`forget`."""
         known: T | None = self._kept.get(what)
@@ -134,6 +140,9 @@ class Access:
         until = clock.parse(key.expires).timestamp() if key is not None and key.expires else 0.0
         if key is None or (until and clock.now().timestamp() >= until):
             raise AuthenticationError("the key is not valid", fix="ask for a new key")
+        if len(self._callers) >= _MOST_KEPT:
+            self._callers.clear()
+        self._callers[authorization] = key.principal.id
         decision = self._policies.decide(key.principal, action, endpoint(endpoint_name, use_case=self._use_case))
         if not decision.allowed:
             raise DeniedError("; ".join(decision.reasons) or "no policy allows it")

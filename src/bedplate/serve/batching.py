@@ -21,10 +21,10 @@ import numpy.typing as npt
 
 from bedplate.errors import BedplateError, DeadlineError
 from bedplate.http.deadlines import Deadline
+from bedplate.http.turns import Queue
 from bedplate.records import ModelSignature
 from bedplate.serve.predictors import Answer, FeatureReader, Predictor, Streams
 from bedplate.serve.tensors import DTYPES, Arrays, ModelError
-from bedplate.serve.turns import Queue
 
 MOST_ROWS = 256
 _SWEEP_SECONDS = 0.1

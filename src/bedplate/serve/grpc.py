@@ -58,7 +58,9 @@ class GrpcServer:
         spec = inference.spec
         self._messages = Messages(spec.name, inference.signature, inference.served)
         room = inference.metrics.room or Room(spec.max_arriving)
-        self._server = Http2Server(self, room, most=spec.max_body, receipt=spec.receipt, streams=MOST, calls=calls)
+        self._server = Http2Server(
+            self, room, inference.turns, most=spec.max_body, receipt=spec.receipt, streams=MOST, calls=calls
+        )
         self._repository = Repository(inference)
         self._methods = self._table()
         self._wishes: dict[bytes, Wish] = {
@@ -133,6 +135,7 @@ class GrpcServer:
                     inference.access.admit(caller, method.action, inference.resource)
         except Exception as error:  # noqa: BLE001  the last line of defence: every outcome becomes a status
             self._fail(rpc, error)
+        rpc.who = inference.access.caller(caller)
 
     def cut(self, rpc: Rpc, reason: str) -> None:
         """Finish a call that cannot go on."""

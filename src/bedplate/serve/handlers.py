@@ -28,6 +28,7 @@ from bedplate.errors import (
     UnavailableError,
 )
 from bedplate.http import ResourceRef, places
+from bedplate.http.turns import Turns
 from bedplate.ids import Digest
 from bedplate.journal import Writer, predictions
 from bedplate.records import Exposure, TraceContext
@@ -41,7 +42,6 @@ from bedplate.serve.routing import Routed, Router, split_key
 from bedplate.serve.snapshot import Route
 from bedplate.serve.spec import ReplicaSpec
 from bedplate.serve.tensors import Answered, Arrays, Call, check, logged, plain
-from bedplate.serve.turns import Turns
 
 _log = logging.getLogger(__name__)
 ENTITY = "Endpoint"

@@ -82,6 +82,8 @@ class Connection(asyncio.Protocol):
         self._in_window = self._window
         self._resets = 0
         self._used = perf_counter()
+        self._who = ""
+        self._waits = self._its_turn = False
 
     # ---------------------------------------------------------------------------------------------------- asyncio calls
 
@@ -103,6 +105,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._closing = True
+        self._waits = False
         self.server.connections.discard(self)
         for rpc in self._rpcs.values():
             rpc.close()
@@ -116,14 +119,27 @@ class Connection(asyncio.Protocol):
         self._transport.pause_reading()
 
     def resume_writing(self) -> None:
-        if not self._closing:
+        if not self._closing and not self._waits:
             self._transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
         if self._closing:
             return
+        if self._waits:
+            self._rest += data
+        else:
+            self._go_on(self._rest + data if self._rest else data)
+
+    def _turn(self) -> None:
+        """It is the turn of the call that waits, if it still does."""
+        if self._waits and not self._closing:
+            self._waits, self._its_turn = False, True
+            self._transport.resume_reading()
+            self._go_on(self._rest)
+
+    def _go_on(self, data: bytes) -> None:
         try:
-            self._read(self._rest + data if self._rest else data)
+            self._read(data)
         except (BrokenError, HpackError) as error:
             code = error.code if isinstance(error, BrokenError) else COMPRESSION
             self.goodbye(self._last, code, str(error))
@@ -150,6 +166,8 @@ class Connection(asyncio.Protocol):
                 break
             kind, flags = data[at + 3], data[at + 4]
             number = int.from_bytes(data[at + 5 : start], "big") & LARGEST_WINDOW
+            if kind == HEADERS and not self._granted():
+                break
             at = end
             if self._block is not None and (kind != CONTINUATION or number != self._block[0]):
                 raise BrokenError(PROTOCOL, "a header block is interrupted")
@@ -163,6 +181,17 @@ class Connection(asyncio.Protocol):
                 return
         self._rest = data[at:]
         self.credit()
+
+    def _granted(self) -> bool:
+        """Whether a call that has come is to be looked at now; else it waits, and all behind it."""
+        turns = self.server.turns
+        if self._its_turn or turns.granted(self._who, perf_counter()):
+            self._its_turn = False
+            return True
+        self._waits = True
+        self._transport.pause_reading()
+        turns.wait(self._who, self._turn)
+        return False
 
     def _data(self, number: int, flags: int, data: bytes, start: int, end: int) -> None:
         size = end - start
@@ -265,6 +294,7 @@ class Connection(asyncio.Protocol):
             rpc.seconds = seconds
             rpc.arm(seconds)
         self.server.service.begin(rpc)
+        self._who = rpc.who
         if rpc.closed:
             return
         if rpc.streams or rpc.ended:

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from bedplate.http.accepting import Accepting
 from bedplate.http.streams import Room
+from bedplate.http.turns import Turns
 from bedplate.serve.calls import Calls
 from bedplate.serve.frames import LARGEST_WINDOW
 from bedplate.serve.http2 import FIRST_WINDOW, Connection
@@ -23,7 +24,7 @@ class Service(Protocol):
     """What answers calls."""
 
     def begin(self, rpc: Rpc) -> None:
-        """Take a call, whose messages have not come yet: set its ``handler``, or finish it."""
+        """Take a call, whose messages have not come yet: set its ``handler`` and ``who`` calls, or finish it."""
 
     def cut(self, rpc: Rpc, reason: str) -> None:
         """Finish a call that cannot go on: ``late`` (its message did not come in time), ``large``, ``full``
@@ -36,15 +37,23 @@ class Service(Protocol):
 class Http2Server:
     """Answers on listening sockets. ``most`` bounds a message in bytes, ``receipt`` its arrival in seconds.
 
-    ``room`` is the memory for what arrives, which other protocols may share. With ``calls`` clients ask again what
-    this process had in hand, should it be killed.
+    ``room`` is the memory for what arrives and ``turns`` whose turn it is, which other protocols may share. With
+    ``calls`` clients ask again what this process had in hand, should it be killed.
     """
 
     def __init__(
-        self, service: Service, room: Room, *, most: int, receipt: float, streams: int, calls: Calls | None = None
+        self,
+        service: Service,
+        room: Room,
+        turns: Turns,
+        *,
+        most: int,
+        receipt: float,
+        streams: int,
+        calls: Calls | None = None,
     ) -> None:
         self.service, self.room, self.most, self.receipt, self.streams = service, room, most, receipt, streams
-        self.calls = calls
+        self.calls, self.turns = calls, turns
         self.window = max(FIRST_WINDOW, most + 5)
         self.connections: set[Connection] = set()
         self.draining = False

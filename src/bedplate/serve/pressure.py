@@ -10,10 +10,10 @@ from time import perf_counter
 from typing import Any
 
 from bedplate.errors import UnavailableError
+from bedplate.http.turns import Turns
 from bedplate.serve.batching import Batcher
 from bedplate.serve.metrics import Metrics
 from bedplate.serve.spec import ReplicaSpec
-from bedplate.serve.turns import Turns
 
 LEAST, TIMES = 1.0, 10.0
 """A request may take ten times what the requirement says of nearly all of them, and a second at least."""

@@ -148,6 +148,8 @@ class Replica:
             at_once=self.app.at_once,
             most=sockets.connections(),
             places=None if self.held is None else self.held.places,
+            who=self.app.who,
+            turns=self.inference.turns,
         )
         await server.start()
         if self.held is not None:

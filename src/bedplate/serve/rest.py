@@ -171,7 +171,7 @@ class RestApplication:
 
     async def __rsgi__(self, scope: Head, protocol: Any) -> None:
         """Answer one request; every outcome becomes an answer."""
-        started = perf_counter()
+        started = protocol.came
         metrics, arriving = self._inference.metrics, self._inference.pressure.arriving
         metrics.in_flight += 1
         arriving[protocol] = started
@@ -192,6 +192,10 @@ class RestApplication:
             arriving.pop(protocol, None)
         self._reply(protocol, status, headers, body)
 
+    def who(self, scope: Head) -> str:
+        """Whose turn a request is."""
+        return self._inference.access.caller(scope.headers.get("authorization"))
+
     def at_once(self, scope: Head, protocol: Exchange) -> bool:
         """Answer a request whose body is here without a task: an inference, where :meth:`Inference.immediate` says so,
         or what a route of its own answers at once. False for all others."""
@@ -203,27 +207,16 @@ class RestApplication:
             return route is not None
         if not inference.immediate(protocol.connection):
             return False
-        started = perf_counter()
         inference.metrics.in_flight += 1
         try:
-            arrival, admitted = self._admitted(scope, started)
+            arrival, admitted = self._admitted(scope, protocol.came)
             if (scope.length or 0) > self._limits.body:
                 raise too_large(self._limits.body)
-            answer = partial(self._answer_soon, scope, protocol, protocol.here() or b"", admitted, arrival)
+            call = self._codec.decode(protocol.here() or b"", scope.headers.get(HEADER_LENGTH))
+            inference.soon(call, admitted, arrival, protocol, partial(self._settle, protocol, call))
         except Exception as error:  # noqa: BLE001  as above
             self._settle(protocol, None, error)
-        else:
-            inference.turns.take(admitted.principal.id, started, answer)
         return True
-
-    def _answer_soon(
-        self, scope: Head, protocol: Exchange, body: bytes | bytearray, admitted: Admitted, arrival: Arrival
-    ) -> None:
-        try:
-            call = self._codec.decode(body, scope.headers.get(HEADER_LENGTH))
-            self._inference.soon(call, admitted, arrival, protocol, partial(self._settle, protocol, call))
-        except Exception as error:  # noqa: BLE001  as above
-            self._settle(protocol, None, error)
 
     def _answered(self, route: Route, scope: Head, protocol: Exchange) -> tuple[int, list[tuple[str, str]], bytes]:
         """What a route that never waits answers."""

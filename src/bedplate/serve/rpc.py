@@ -35,6 +35,8 @@ class Rpc:
         """Whether the handler begins before a message is there, and may get several."""
         self.caller: Any = None
         """Who calls, as the service knows it."""
+        self.who = ""
+        """Whose turn the next call of the connection is: the same text for the same one."""
         self.started = perf_counter()
         self.seconds = math.inf
         """How long its client waits for it."""

@@ -2,8 +2,8 @@
 
 What waits for the model is kept by principal, and is taken of each in turn. In front of that the event loop parses
 and answers what has arrived one after the other, and looks for what arrived meanwhile only then. Where that goes on for
-long, what is left waits as well, and each turn of the loop answers a part: as many as take a millisecond, by what the
-last ones took. It makes smaller batches, so it is left out while only one principal asks.
+long, what is left waits as it came, and each turn of the loop answers a part: as many as take a millisecond, by what
+the last ones took. It makes smaller batches, so it is left out while only one principal asks.
 """
 
 import asyncio
@@ -85,24 +85,33 @@ class Turns:
         return self._waiting.held(who)
 
     def take(self, who: str, now: float, answer: Callable[[], None]) -> None:
-        """Call ``answer``, which must not raise, for a request that came ``now``: at once, if this turn is young, or
-        nobody but others waits and this one was not answered in it; else when it is the turn of ``who``."""
+        """Call ``answer``, which must not raise, for a request that came ``now``: at once, or when it is its turn."""
+        if self.granted(who, now):
+            answer()
+        else:
+            self.wait(who, answer)
+
+    def granted(self, who: str, now: float) -> bool:
+        """Whether a request that came ``now`` is to be answered at once: this turn is young, or nobody but others waits
+        and this one was not answered in it. Otherwise it has to :meth:`wait`."""
         if who != self._who:
             self._who, self._changed = who, now
         if now - self._changed > _ALONE and not self._waiting:
-            answer()
-            return
+            return True
         if not self._turning:
             self._turning = self._young = True
             self._begin(now)
             asyncio.get_running_loop().call_soon(self._turn)
         next_one = not self._waiting or (who not in self._had and not self._waiting.held(who))
-        if next_one and self._let < self.most:
-            self._let += 1
-            self._count(who)
-            answer()
-        else:
-            self._waiting.add(who, answer)
+        if not next_one or self._let >= self.most:
+            return False
+        self._let += 1
+        self._count(who)
+        return True
+
+    def wait(self, who: str, answer: Callable[[], None]) -> None:
+        """Call ``answer``, which must not raise, when it is the turn of a request that was not granted."""
+        self._waiting.add(who, answer)
 
     def _begin(self, now: float) -> None:
         self._began, self._let, self._answered = now, 0, 0
