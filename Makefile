@@ -27,8 +27,9 @@ long: $(VENV)/.test $(VENV)/.mlflow $(VENV)/.inference $(VENV)/.contracts ## Run
 crash: $(VENV)/.test ## Run the long crash sweeps
 	$(BIN)/python -m pytest -m crash --timeout 1200 $(PYTEST_ARGS)
 
-clients: $(VENV)/.test $(VENV)/.torch ## Run what PyTorch and Lightning log through the MLflow client (1 GB and more to install)
+clients: $(VENV)/.test $(VENV)/.torch $(VENV)/.skypilot ## Run what PyTorch and Lightning log through the MLflow client, and SkyPilot on exports (2 GB and more to install)
 	$(BIN)/python -m pytest -m torch --timeout 600
+	$(BIN)/python -m pytest -m long tests/app/test_skypilot.py
 
 check: $(VENV)/.test ## Lint, types, import rules, generated reference
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -102,6 +103,13 @@ $(VENV)/.azurite: $(VENV)/.uv requirements/azurite/package-lock.json
 	@mkdir -p $(VENV)/azurite && cp requirements/azurite/*.json $(VENV)/azurite
 	@echo "Setting up: installing Azurite"
 	@npm ci --prefix $(VENV)/azurite --ignore-scripts --no-audit --no-fund --silent
+	@touch $@
+
+# SkyPilot, which reads the tasks that are exported for it, likewise.
+$(VENV)/.skypilot: $(VENV)/.uv requirements/skypilot.txt
+	@echo "Setting up: installing the SkyPilot that reads what is exported for it"
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)/skypilot
+	@$(BIN)/uv pip install --quiet --compile-bytecode --no-deps --require-hashes --python $(VENV)/skypilot -r requirements/skypilot.txt
 	@touch $@
 
 # MLServer, which the benchmarks of serving are measured beside, likewise.

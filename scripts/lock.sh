@@ -14,3 +14,4 @@ compile requirements/inference.in -o requirements/inference.txt
 compile requirements/mlserver.in -o requirements/mlserver.txt
 compile requirements/contracts.in -o requirements/contracts.txt
 compile requirements/feast.in -o requirements/feast.txt
+compile requirements/skypilot.in -o requirements/skypilot.txt

@@ -30,7 +30,7 @@ PRICE = ReplicaPrice(hour=0.1, currency="USD", basis="a machine")
 
 
 def plan_of(loaded: Loaded, system: System | None = None) -> Plan:
-    experience = planning.learned(system.store) if system is not None else requirements.NOTHING_LEARNED
+    experience = planning.past(system.store).experience if system is not None else requirements.NOTHING_LEARNED
     needs = requirements.derive(loaded, FACTS, experience, PROBE.cpu)
     return choose.plan(needs, catalogue.load(), PROBE)
 

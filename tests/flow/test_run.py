@@ -60,14 +60,12 @@ def test_only_what_depends_on_a_change_is_redone(done: Done, tmp_path):
     plan = {stage.stage: stage for stage in done.bedplate.plan(changed).stages}
     summary = done.bedplate.run(changed)
 
-    # The file itself is what `check` records, and the plan counts what watching costs.
+    # The file itself is what `check` records, and the plan counts what watching costs. What the first run taught the
+    # planner makes it choose no other machine than the one that serves: nothing is cheaper beyond doubt.
     said = {name for name, stage in plan.items() if stage.action == "run"}
     redone = {name for name, state in states(summary).items() if state == "finished"}
-    assert redone == said
-    assert said - {"serve"} == {"check", "plan", *AFTER_OBSERVE}
-    # How long the first run took here may have taught the planner to choose another machine.
-    assert "serve" not in said or plan["serve"].because == "price changed"
-    assert "monitor" in plan["observe"].because or "serve" in said
+    assert redone == said == {"check", "plan", *AFTER_OBSERVE}, (plan["serve"].because, summary.stages)
+    assert "monitor" in plan["observe"].because
     assert summary.evidence.observation is not None
     assert summary.evidence.observation.body.predictions == 4 * 14
 

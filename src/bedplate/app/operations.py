@@ -131,8 +131,7 @@ class Bedplate:
 
         loaded = usecase.load(Path(path))
         measured = planning.probe(self.home, keep=False)
-        experience = planning.known(self.settings)
-        return plan_page.page(planning.derive(loaded, measured, self.settings, experience)[1])
+        return plan_page.page(planning.derive(loaded, measured, self.settings, planning.known(self.settings))[1])
 
     def what_if(self, path: str | Path, asked: Sequence[str]) -> "Comparison":
         """The plan of a use case beside what it would be with other values in its file. Changes nothing.

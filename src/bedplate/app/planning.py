@@ -20,7 +20,7 @@ from bedplate.plan import compare as comparing
 from bedplate.plan.compare import Comparison
 from bedplate.plan.experience import Experience
 from bedplate.plan.portfolio import Portfolio
-from bedplate.plan.types import DataFacts, Option, Plan, Probe, Requests, Requirements, TableFacts
+from bedplate.plan.types import DataFacts, Option, Plan, Probe, Requests, Requirements, Running, TableFacts
 from bedplate.policy import values as policy
 from bedplate.records import Event
 from bedplate.settings import Home, Settings
@@ -125,30 +125,54 @@ def facts(loaded: Loaded, settings: Settings) -> DataFacts:
     return DataFacts(tables=tables, model=described.model(loaded))
 
 
-def derive(
-    loaded: Loaded, measured: Probe, settings: Settings, experience: Experience = requirements.NOTHING_LEARNED
-) -> tuple[Requirements, Plan]:
+class Past(msgspec.Struct, frozen=True, kw_only=True):
+    """What a home knows before it plans: what predictions got wrong, and what serves each use case."""
+
+    experience: Experience = requirements.NOTHING_LEARNED
+    running: dict[str, Running] = {}
+
+
+NO_PAST = Past()
+
+
+def derive(loaded: Loaded, measured: Probe, settings: Settings, before: Past = NO_PAST) -> tuple[Requirements, Plan]:
     """Requirements of the file, and the plan that meets them, corrected by what earlier plans got wrong here."""
-    derived = requirements.derive(loaded, facts(loaded, settings), experience, measured.cpu)
-    return derived, choose.plan(derived, prices(settings), measured)
+    derived = requirements.derive(loaded, facts(loaded, settings), before.experience, measured.cpu)
+    return derived, choose.plan(derived, prices(settings), measured, before.running.get(derived.use_case))
 
 
-def learned(opened: "store.Store") -> Experience:
-    """What the use cases of a home taught about predictions."""
+def past(opened: "store.Store") -> Past:
+    """What the use cases of a home taught about predictions, and the machines that each is served with."""
     from bedplate.app import actuals
 
     with opened.read() as tx:
-        return actuals.experience(tx)
+        served = {row.use_case: _served_with(tx, row.use_case) for row in tx.endpoints.list() if row.state == "running"}
+        running = {name: found for name, found in served.items() if found is not None}
+        return Past(experience=actuals.experience(tx), running=running)
 
 
-def known(settings: Settings) -> Experience:
-    """:func:`learned` of the home that settings name; nothing where there is none yet."""
+def _served_with(tx: "store.Transaction", use_case: str) -> Running | None:
+    """What the plan chose that the newest release was served by, and since when releases were served by it."""
+    found: Running | None = None
+    for endpoint in tx.facts.list(use_case, "endpoint"):  # newest first
+        plan = next((fact for fact in map(tx.facts.get, endpoint.parents) if fact.kind == "plan"), None)
+        if plan is None:
+            continue  # one that took its steps beside another
+        chosen = msgspec.convert(plan.body, Plan).chosen
+        if chosen is None or (found is not None and found.name != chosen.name):
+            break
+        found = Running(name=chosen.name, since=endpoint.created[:10])
+    return found
+
+
+def known(settings: Settings) -> Past:
+    """:func:`past` of the home that settings name; nothing where there is none yet."""
     database = settings.database or Home(settings.home).database
     if not settings.database and not Home(settings.home).database.is_file():
-        return requirements.NOTHING_LEARNED
+        return NO_PAST
     opened = store.open(database, read_only=True)
     try:
-        return learned(opened)
+        return past(opened)
     finally:
         opened.close()
 
@@ -167,7 +191,7 @@ def sentence(plan: Plan) -> str:
     priced = sum(option.cost is not None for option in plan.options)
     return (
         f"{plan.chosen.provider} {plan.chosen.instance} in {plan.chosen.region}, {cost.value:,.0f} {plan.currency} "
-        f"a {plan.chosen.cost.period} [{cost.low:,.0f}, {cost.high:,.0f}], cheapest of {priced} options"
+        f"a {plan.chosen.cost.period} [{cost.low:,.0f}, {cost.high:,.0f}], chosen of {priced} options"
     )
 
 
@@ -262,9 +286,9 @@ def compare(settings: Settings, loaded: Loaded, asked: Sequence[str]) -> Compari
 
     measured = probe(Home(settings.home), keep=False)
     other, rows = what_if.changed(loaded, asked)
-    experience = known(settings)
+    before = known(settings)
     return comparing.compare(
-        derive(loaded, measured, settings, experience)[1], derive(other, measured, settings, experience)[1], rows
+        derive(loaded, measured, settings, before)[1], derive(other, measured, settings, before)[1], rows
     )
 
 
@@ -277,11 +301,11 @@ def together(settings: Settings, folder: Path, budget: str) -> Portfolio:
     paths = sorted(path.parent for path in folder.glob(f"*/{FILE_NAME}"))
     if not paths:
         raise InputError("no use case here", where=str(folder), fix="name a folder whose folders are use cases")
-    measured, experience = probe(Home(settings.home), keep=False), known(settings)
+    measured, before = probe(Home(settings.home), keep=False), known(settings)
     made = []
     for path in paths:
         loaded = load(path)
-        plan = derive(loaded, measured, settings, experience)[1]
+        plan = derive(loaded, measured, settings, before)[1]
         made.append(portfolio.Entry(plan=plan, worth=worth(msgspec.to_builtins(loaded.use_case.objective.value))))
     return fund(made, budget)
 

@@ -1,5 +1,6 @@
 """From requirements to a choice: every kind of workload is sized on every machine, and the cheapest that keeps the file
-is chosen. What each requirement costs, and which input would change the choice, is found by choosing again without it.
+is chosen, unless what runs is as cheap as far as can be told. What each requirement costs, and which input would change
+the choice, is found by choosing again without it.
 """
 
 import math
@@ -8,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from bedplate.plan import cautions, devices, jobs, replicas, sites, workloads
+from bedplate.plan import cautions, devices, jobs, keeping, replicas, sites, workloads
 from bedplate.plan.catalogue import CURRENCY, Catalogue
 from bedplate.plan.requirements import HOURS_PER_MONTH
 from bedplate.plan.sites import Site, Sizer
@@ -28,6 +29,7 @@ from bedplate.plan.types import (
     Probe,
     RecommenderSize,
     Requirements,
+    Running,
     ScoringSize,
     Size,
     TabularSize,
@@ -58,17 +60,19 @@ KINDS: Mapping[type[Size], tuple[Sizer, tuple[Market, ...]]] = {
 """The model of each kind of workload, and how the machines for it can be paid."""
 
 
-def plan(requirements: Requirements, catalogue: Catalogue, probe: Probe) -> Plan:
+def plan(requirements: Requirements, catalogue: Catalogue, probe: Probe, running: Running | None = None) -> Plan:
     """Compare every machine type where it is allowed, and this machine, and choose the cheapest that meets the file.
 
-    Pure: the same arguments give the same plan.
+    ``running`` stays until another is cheaper beyond doubt, by more than the change costs. Pure: the same arguments
+    give the same plan.
     """
-    search = _Search(requirements, catalogue, probe)
+    search = _Search(requirements, catalogue, probe, running)
     ranked = sorted(search.every(requirements), key=_rank)
-    chosen = next((option for option in ranked if option.meets), None)
-    breach, reason = _judge(requirements, chosen)
+    cheapest, chosen = next((option for option in ranked if option.meets), None), search.choice(requirements)
+    breach, reason = _judge(requirements, cheapest, chosen)
+    about_running = _about_running(requirements, search, ranked, chosen) if running and chosen else ""
     warned = cautions.of(requirements, catalogue, KINDS[type(requirements.size)][1], chosen, ranked, probe)
-    constraints = _constraints(requirements, search, chosen) if chosen else ()
+    constraints = _constraints(requirements, search, cheapest) if cheapest else ()
     in_the_way = () if chosen else _in_the_way(requirements, search)
     flips = _flips(requirements, search, chosen, ranked) if chosen else ()
     if breach == "block":
@@ -92,6 +96,8 @@ def plan(requirements: Requirements, catalogue: Catalogue, probe: Probe) -> Plan
         in_the_way=in_the_way,
         breach=breach,
         reason=reason,
+        running=running,
+        about_running=about_running,
         cautions=warned,
         currency=CURRENCY,
     )
@@ -100,27 +106,62 @@ def plan(requirements: Requirements, catalogue: Catalogue, probe: Probe) -> Plan
 class _Search:
     """All sites of a catalogue for one kind of workload, looked up once for each residency, cheapest hour first."""
 
-    def __init__(self, requirements: Requirements, catalogue: Catalogue, probe: Probe) -> None:
+    def __init__(self, requirements: Requirements, catalogue: Catalogue, probe: Probe, running: Running | None) -> None:
         self._sizer, self._markets = KINDS[type(requirements.size)]
-        self._catalogue, self._probe = catalogue, probe
+        self._catalogue, self._probe, self.running = catalogue, probe, running
+        self._name = running.name if running is not None else ""
         self._sites: dict[tuple[str, ...], list[Site]] = {}
+        self._where: dict[str, Site] = {}
 
     def every(self, requirements: Requirements) -> Iterator[Option]:
         """All ways to run it, also those that do not meet the file."""
         for site in self._places(requirements):
             yield from self._sized(site, requirements)
 
-    def best(self, requirements: Requirements) -> Option | None:
-        """The cheapest that meets the file: what could not be cheaper if one machine were enough is not sized."""
+    def best(self, requirements: Requirements, than: Option | None = None) -> Option | None:
+        """The cheapest that meets the file, of those that are worth leaving ``than`` for where there is one.
+
+        What could not be cheaper if one machine were enough is not sized.
+        """
         found: Option | None = None
         hours = HOURS_PER_MONTH if requirements.hourly else 0.0  # what ends may need less than an hour
         for site in self._places(requirements):
-            if found is not None and site.rate.value * hours > _total(found):
+            dearest = found or than
+            if dearest is not None and site.rate.value * hours > _total(dearest):
                 break
             for option in self._sized(site, requirements):
-                if option.meets and (found is None or _rank(option) < _rank(found)):
+                better = option.meets and (found is None or _rank(option) < _rank(found))
+                if better and (than is None or self._pays(requirements, than, option)):
                     found = option
         return found
+
+    def choice(self, requirements: Requirements) -> Option | None:
+        """The cheapest that meets the file, or what runs, if nothing is worth leaving it for and it keeps a budget that
+        the cheapest keeps.
+        """
+        runs = self._runs(requirements)
+        if runs is None:
+            return self.best(requirements)
+        found = self.best(requirements, than=runs) or runs
+        if _exceeded(requirements, found):
+            cheapest = self.best(requirements)
+            found = cheapest if cheapest is not None and not _exceeded(requirements, cheapest) else found
+        return found
+
+    def move(self, requirements: Requirements, one: Option, other: Option) -> keeping.Move:
+        """What it brings and costs to run it the other way."""
+        runs, instead = (keeping.Priced(option, self._where[option.name]) for option in (one, other))
+        since = self.running.since if self.running is not None and self.running.name == one.name else ""
+        return keeping.move(runs, instead, since, requirements, self._catalogue)
+
+    def _pays(self, requirements: Requirements, one: Option, other: Option) -> bool:
+        return _total(other) < _total(one) and self.move(requirements, one, other).pays
+
+    def _runs(self, requirements: Requirements) -> Option | None:
+        """What runs, sized for these requirements; None where it does not meet them, may not be used or is not sold."""
+        there = [site for site in self._places(requirements) if self._where.get(self._name) is site]
+        sized = (option for site in there for option in self._sized(site, requirements) if option.meets)
+        return min(sized, key=_rank, default=None)
 
     def _sized(self, site: Site, requirements: Requirements) -> Iterator[Option]:
         there = site.instance.machines
@@ -133,9 +174,10 @@ class _Search:
 
     def _places(self, requirements: Requirements) -> list[Site]:
         if requirements.residency not in self._sites:
-            rented = sites.rented(requirements, self._catalogue, self._markets)
+            rented = sites.rented(requirements, self._catalogue, self._markets, self._name)
             found = [sites.here(self._catalogue, self._probe), *rented]
             self._sites[requirements.residency] = sorted(found, key=lambda site: site.rate.value)
+            self._where |= {sites.described(site).name: site for site in found}
         return self._sites[requirements.residency]
 
 
@@ -145,27 +187,70 @@ def _rank(option: Option) -> tuple[bool, float, str, str, str]:
 
 
 def _same(a: Option, b: Option) -> bool:
-    return (a.provider, a.region, a.instance, a.market) == (b.provider, b.region, b.instance, b.market)
+    return a.name == b.name
 
 
-def _judge(requirements: Requirements, chosen: Option | None) -> tuple[Literal["none", "warn", "block"], str]:
-    """Whether the cheapest option that meets the file stays in the budget, in words."""
-    if chosen is None or chosen.cost is None:
+def _judge(
+    requirements: Requirements, cheapest: Option | None, chosen: Option | None
+) -> tuple[Literal["none", "warn", "block"], str]:
+    """Whether what is chosen stays in the budget, in words."""
+    if cheapest is None or chosen is None or chosen.cost is None:
         return "block", "nothing can be shown to meet the file"
+    which = "the cheapest of those that meet the file" if _same(cheapest, chosen) else "what is chosen"
+    exceeded = _exceeded(requirements, chosen)
+    if exceeded:
+        return requirements.on_breach, f"{which} is {_called(chosen)}; {exceeded}"
     budget, total = requirements.allowed(chosen.cost.period), chosen.cost.total
-    named = "this machine" if chosen.provider == "here" else f"{chosen.provider} {chosen.instance}"
-    named += f" ({chosen.market})" if chosen.market in ("spot", "reserved") else ""
     if budget is None:
-        return "none", f"the cheapest of those that meet the file is {named}; the file sets no budget"
-    if total.value > budget.amount:
-        text = f"the cheapest that meets the file, {named}, costs {total.value:,.0f} {budget.currency} a "
-        return requirements.on_breach, f"{text}{chosen.cost.period}; the budget is {budget.amount:,.0f}"
-    one, allowed = _one_training(requirements, chosen), requirements.training_budget
-    if one is not None and allowed is not None and one > allowed.amount:
-        text = f"one training costs {one:,.2f} {allowed.currency} on {named}, the cheapest that meets the file"
-        return requirements.on_breach, f"{text}; the budget of a run is {allowed.amount:,.0f}"
+        return "none", f"{which} is {_called(chosen)}; the file sets no budget"
     sure = "with the whole interval" if total.high <= budget.amount else "but the upper end of the interval does not"
-    return "none", f"the cheapest of those that meet the file is {named}; it stays in the budget, {sure}"
+    return "none", f"{which} is {_called(chosen)}; it stays in the budget, {sure}"
+
+
+def _exceeded(requirements: Requirements, option: Option) -> str:
+    """Which budget the option exceeds, in words; empty: none."""
+    assert option.cost is not None
+    budget, total = requirements.allowed(option.cost.period), option.cost.total
+    if budget is not None and total.value > budget.amount:
+        return (
+            f"it costs {total.value:,.0f} {budget.currency} a {option.cost.period}; the budget is {budget.amount:,.0f}"
+        )
+    one, allowed = _one_training(requirements, option), requirements.training_budget
+    if one is not None and allowed is not None and one > allowed.amount:
+        return f"one training costs {one:,.2f} {allowed.currency} there; the budget of a run is {allowed.amount:,.0f}"
+    return ""
+
+
+def _about_running(requirements: Requirements, search: _Search, ranked: list[Option], chosen: Option) -> str:
+    """Why what runs is kept, or is not any more."""
+    assert search.running is not None
+    runs = next((option for option in ranked if option.name == search.running.name), None)
+    if runs is None:
+        return f"what runs, {search.running.name}, cannot be had any more where the file allows it"
+    if not runs.meets:
+        return f"what runs, {_called(runs)}, does not meet the file: {runs.lost}"
+    nearest = next(option for option in ranked if option.meets)
+    kept = _same(chosen, runs)
+    if kept and _same(nearest, runs):
+        return "it is what runs"
+    other = nearest if kept else chosen
+    move = search.move(requirements, runs, other)
+    share = abs(move.saves.value) / _total(runs) if _total(runs) else 0.0
+    amounts = f"{move.saves.value:,.2f} {CURRENCY} [{move.saves.low:,.2f}, {move.saves.high:,.2f}]"
+    once = f"the change costs {move.costs:,.2f} {CURRENCY} once"
+    if kept:
+        why = "less than we can tell apart" if move.saves.low <= 0 else f"and {once}, more than a month is sure to save"
+        return f"kept, as it runs: {_called(other)} would save {share:.1%} ({amounts}), {why}"
+    if not move.pays:
+        return f"what runs, {_called(runs)}, is left because {_exceeded(requirements, runs)}"
+    return f"what runs, {_called(runs)}, is worth leaving: this saves {share:.1%} ({amounts}), and {once}"
+
+
+def _called(option: Option) -> str:
+    if option.provider == "here":
+        return "this machine"
+    paid = f" ({option.market})" if option.market in ("spot", "reserved") else ""
+    return f"{option.provider} {option.instance}{paid}"
 
 
 def _one_training(requirements: Requirements, option: Option) -> float | None:
@@ -181,19 +266,21 @@ def _with_reason(option: Option, chosen: Option | None, requirements: Requiremen
     if chosen is None or chosen.cost is None:
         return msgspec.structs.replace(option, lost="over the budget, which blocks")
     more = total - chosen.cost.total.value
-    amount = f"{more:,.0f}" if more >= 10 else f"{more:,.2f}"
-    text = f"{amount} {option.cost.currency} a {option.cost.period} dearer" if more >= 0.005 else "as dear"
+    amount = f"{abs(more):,.0f}" if abs(more) >= 10 else f"{abs(more):,.2f}"
+    text = "as dear"
+    if abs(more) >= 0.005:
+        text = f"{amount} {option.cost.currency} a {option.cost.period} {'dearer' if more > 0 else 'cheaper'}"
     return msgspec.structs.replace(
         option, lost=text + (", and over the budget" if budget and total > budget.amount else "")
     )
 
 
-def _constraints(requirements: Requirements, search: _Search, chosen: Option) -> tuple[Constraint, ...]:
-    """What each requirement costs: choose again without it. The largest saving binds."""
-    now = _total(chosen)
+def _constraints(requirements: Requirements, search: _Search, cheapest: Option) -> tuple[Constraint, ...]:
+    """What each requirement costs: look for the cheapest again without it. The largest saving binds."""
+    now = _total(cheapest)
     found = []
     for path, name, line, relaxed in _relaxed(requirements):
-        saved = max(0.0, now - _total(search.best(relaxed) or chosen))
+        saved = max(0.0, now - _total(search.best(relaxed) or cheapest))
         found.append(Constraint(name=name, line=line, path=path, saved=saved, share=saved / now if now else 0.0))
     return tuple(sorted(found, key=lambda c: (-c.saved, c.name)))
 
@@ -248,7 +335,11 @@ def _flips(requirements: Requirements, search: _Search, chosen: Option, ranked: 
     second = next((option for option in ranked if option.meets and not _same(option, chosen)), None)
     if second is not None and chosen.cost is not None:
         machine = chosen.cost.compute.value + chosen.cost.idle.value
-        factor = 1 + (_total(second) - _total(chosen)) / machine if machine else math.inf
+        less = _total(second) - _total(chosen)
+        if search.running is not None and search.running.name == chosen.name:  # it is kept until leaving it pays
+            move = search.move(requirements, chosen, second)
+            less = move.costs - move.saves.low
+        factor = 1 + less / machine if machine else math.inf
         if factor <= _FAR:
             found.append(
                 Flip(name=f"the price of {chosen.instance} ({chosen.market})", factor=factor, to=_named(second))
@@ -260,7 +351,7 @@ def _flips(requirements: Requirements, search: _Search, chosen: Option, ranked: 
     for name, items in inputs.items():
         for factors in ((1.25, 1.5, 2.0), (0.8, 0.67, 0.5)):
             for factor in factors:
-                other = search.best(_scaled(requirements, items, factor))
+                other = search.choice(_scaled(requirements, items, factor))
                 if other is None or not _same(other, chosen):
                     found.append(Flip(name=name, factor=factor, to=_named(other) if other else "nothing"))
                     break

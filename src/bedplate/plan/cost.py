@@ -2,6 +2,7 @@
 
 import datetime
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -22,7 +23,15 @@ _FALLS, _FALLS_DEVICES, _RISES = 0.1, 0.4, 0.05
 """How far a price may have moved a year: AWS cut those of accelerators by 33 and 44 % in June 2025."""
 _SPOT_SPREAD = (0.6, 1.0, 1.8)
 """Spot prices follow demand."""
+SERVICES: Mapping[str, tuple[str, str]] = {
+    "storage": ("tables kept", "object_storage"),
+    "logging": ("prediction log kept", "object_storage"),
+    "egress": ("answers a month", "egress"),
+}
+"""Parts of a month that are bytes times a price: the item of the requirements, and the fact of the provider."""
 _GB = 1e9
+Ends = tuple[float, float, float]
+"""The least, the middle and the most that something may be."""
 
 
 def this_machine(catalogue: Catalogue, probe: Probe) -> Instance:
@@ -51,22 +60,30 @@ def this_machine(catalogue: Catalogue, probe: Probe) -> Instance:
 
 def hourly(instance: Instance, market: Market, catalogue: Catalogue) -> Estimate:
     """Money an hour of one machine; the interval widens with the age of the price, downwards more, as prices fall."""
+    value = (instance.spot_hour or math.inf) if market == "spot" else instance.price_hour
+    method = "assumed cost of owned hardware" if market == "owned" else f"{instance.price_quality} price"
+    product = intervals.product(rate_errors(instance, market, catalogue).values())
+    return intervals.scaled(_named(product, method), value)
+
+
+def rate_errors(instance: Instance, market: Market, catalogue: Catalogue) -> dict[str, Ends]:
+    """The factors between a listed price and what an hour costs, each under the name of what it errs by.
+
+    Two machines share an error where they share its name.
+    """
     if market == "owned":
         core = catalogue.services["here"]["core_month"]
-        value = instance.price_hour
-        ends = (value * core.low / core.value, value * core.high / core.value)
-        return Estimate(value=value, low=ends[0], high=ends[1], method="assumed cost of owned hardware")
+        return {"cost of owned hardware": (core.low / core.value, 1.0, core.high / core.value)}
+    place = f"{instance.provider}/{instance.region}/{instance.instance}"
     spread = _PRICE_SPREAD.get(instance.price_quality, 0.2)
     low, high = aged(instance, catalogue.today)
-    factors = [((1 - spread) * low, 1.0, high + spread)]
-    value = instance.price_hour
+    found: dict[str, Ends] = {f"price of {place}": ((1 - spread) * low, 1.0, high + spread)}
     if market == "spot":
-        value = instance.spot_hour or math.inf
-        factors.append(_SPOT_SPREAD)
+        found[f"spot price of {place}"] = _SPOT_SPREAD
     elif market == "reserved":
         share = catalogue.services[instance.provider]["reserved_year"]
-        factors.append((share.low, share.value, share.high))
-    return intervals.scaled(_named(intervals.product(factors), f"{instance.price_quality} price"), value)
+        found[f"a year's commitment at {instance.provider}"] = (share.low, share.value, share.high)
+    return found
 
 
 def aged(instance: Instance, today: str) -> tuple[float, float]:
@@ -98,9 +115,7 @@ def monthly(
     parts = {
         "compute": intervals.scaled(paid, share),
         "idle": intervals.scaled(paid, 1 - share),
-        "storage": _priced(items.get("tables kept"), facts["object_storage"]),
-        "logging": _priced(items["prediction log kept"], facts["object_storage"]),
-        "egress": _priced(items["answers a month"], facts["egress"]),
+        **{part: _priced(items.get(item), facts[fact]) for part, (item, fact) in SERVICES.items()},
         "retraining": _retraining(site, items),
     }
     total = intervals.total([paid, *list(parts.values())[2:]])
@@ -167,10 +182,13 @@ def _priced(item: Item | None, fact: Fact) -> Estimate:
     if item is None or fact.value == 0:
         high = (item.high or item.value) / _GB * fact.high if item else 0.0
         return Estimate(value=0.0, low=0.0, high=high, method="none")
-    amount, price = item.value / _GB, fact.value
-    low, high = (item.low or item.value) / _GB, (item.high or item.value) / _GB
-    estimate = intervals.product([(low, amount, high), (fact.low or price, price, fact.high)])
-    return intervals.scaled(estimate, 1.0)
+    price = fact.value
+    return intervals.scaled(intervals.product([ends(item), (fact.low or price, price, fact.high)]), 1 / _GB)
+
+
+def ends(item: Item) -> Ends:
+    """A requirement between its ends; where it has none, it is what it is."""
+    return item.low or item.value, item.value, item.high or item.value
 
 
 def _retraining(site: "Site", items: dict[str, Item]) -> Estimate:
@@ -179,6 +197,7 @@ def _retraining(site: "Site", items: dict[str, Item]) -> Estimate:
     core_hours = training.value / 3600 * items["retrainings a month"].value if training else 0.0
     if training is None or not core_hours:
         return Estimate(value=0.0, low=0.0, high=0.0, method="none, or unknown: no row counts yet")
-    low, high = (training.low or training.value) / training.value, (training.high or training.value) / training.value
+    low, value, high = ends(training)
     rate = site.rate
-    return intervals.scaled(intervals.product([(low, 1.0, high), (rate.low, rate.value, rate.high)]), core_hours)
+    factors = [(low / value, 1.0, high / value), (rate.low, rate.value, rate.high)]
+    return intervals.scaled(intervals.product(factors), core_hours)

@@ -65,6 +65,8 @@ def _words(plan: Plan) -> Iterable[str]:
     else:
         cost = chosen.cost
         yield f"{plan.reason[0].upper()}{plan.reason[1:]}."
+        if plan.about_running:
+            yield f"{plan.about_running[0].upper()}{plan.about_running[1:]}."
         yield f"{_shape(chosen)} It costs {money(cost.total, cost)} a {cost.period}: {_parts(cost)}."
         for figure in chosen.predicted:
             yield _figure(figure)

@@ -178,10 +178,11 @@ def _gcp_sum(units: Mapping[tuple[str, str, str], float], region: str, usage: st
     return sum(price * count for price, (_, count) in zip(prices, parts, strict=True) if price is not None)
 
 
-_SKYPILOT_DEVICES: Mapping[str, str] = {
+SKYPILOT_DEVICES: Mapping[str, str] = {
     "t4": "T4", "v100_16gb": "V100", "v100_32gb": "V100-32GB", "l4": "L4", "a10g": "A10G", "l40s": "L40S",
     "a100_40gb": "A100", "a100_80gb": "A100-80GB", "h100": "H100", "h200": "H200", "b200": "B200",
 }  # fmt: skip
+"""What SkyPilot calls an accelerator, by our name of it."""
 
 
 def skypilot(provider: str) -> Callable[[str, str, Iterable[Shape]], Iterator[Offer]]:
@@ -209,7 +210,7 @@ def skypilot(provider: str) -> Callable[[str, str, Iterable[Shape]], Iterator[Of
         for (instance, region), pair in whole.items():
             shape = known.get(instance)
             if parts and shape is not None and shape.accelerator:
-                name = _SKYPILOT_DEVICES.get(shape.accelerator, "")
+                name = SKYPILOT_DEVICES.get(shape.accelerator, "")
                 added = parts.get((name, region, float(shape.accelerators)), [None, None])
                 yield Offer(provider, region, instance, _both(pair[0], added[0]), _both(pair[1], added[1]))
             else:

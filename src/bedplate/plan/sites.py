@@ -12,7 +12,7 @@ import msgspec
 from bedplate.plan import cost
 from bedplate.plan.catalogue import Catalogue, Instance
 from bedplate.plan.intervals import product
-from bedplate.plan.types import Item, Market, Option, Predicted, Probe, Requirements
+from bedplate.plan.types import Item, Market, Option, Predicted, Probe, Requirements, named
 from bedplate.records import Estimate
 
 _CLOCK_HERE = (1.0, 1.25, 1.5)
@@ -43,10 +43,13 @@ def here(catalogue: Catalogue, probe: Probe) -> Site:
     return Site(instance, "owned", cost.hourly(instance, "owned", catalogue))
 
 
-def rented(requirements: Requirements, catalogue: Catalogue, markets: Iterable[Market]) -> Iterator[Site]:
+def rented(
+    requirements: Requirements, catalogue: Catalogue, markets: Iterable[Market], running: str = ""
+) -> Iterator[Site]:
     """Of each machine type and market, the cheapest place that residency allows, and dearer ones with more zones.
 
-    Only zones make a dearer place worth a look: without them it may not promise what the file asks for.
+    Only zones make a dearer place worth a look, as without them it may not promise what the file asks for; and that
+    ``running`` is the name of the option there.
     """
     for market in markets:
         places: dict[tuple[str, str], list[tuple[float, str, Instance]]] = {}
@@ -58,9 +61,9 @@ def rented(requirements: Requirements, catalogue: Catalogue, markets: Iterable[M
                 places.setdefault((instance.provider, instance.instance), []).append((price, instance.region, instance))
         for key in sorted(places):
             zones = 0
-            for _, _, instance in sorted(places[key], key=lambda place: place[:2]):
-                if instance.zones > zones:
-                    zones = instance.zones
+            for _, region, instance in sorted(places[key], key=lambda place: place[:2]):
+                if instance.zones > zones or named(key[0], region, key[1], market) == running:
+                    zones = max(zones, instance.zones)
                     yield Site(instance, market, cost.hourly(instance, market, catalogue))
 
 

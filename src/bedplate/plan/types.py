@@ -365,6 +365,12 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
 Market = Literal["on-demand", "spot", "reserved", "owned"]
 
 
+def named(provider: str, region: str, instance: str, market: Market) -> str:
+    """``aws/us-east-1/p5.48xlarge (spot)``."""
+    paid = f" ({market})" if market in ("spot", "reserved") else ""
+    return f"{provider}/{region}/{instance}{paid}"
+
+
 class Option(msgspec.Struct, frozen=True, kw_only=True):
     """One way to run it. What could not be predicted is None, and ``lost`` says why."""
 
@@ -399,9 +405,15 @@ class Option(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def name(self) -> str:
-        """``aws/us-east-1/p5.48xlarge (spot)``: no other option of a plan has it."""
-        paid = f" ({self.market})" if self.market in ("spot", "reserved") else ""
-        return f"{self.provider}/{self.region}/{self.instance}{paid}"
+        """:func:`named`: no other option of a plan has it."""
+        return named(self.provider, self.region, self.instance, self.market)
+
+
+class Running(msgspec.Struct, frozen=True, kw_only=True):
+    """The option that a use case is served with, by its name, and the day since when."""
+
+    name: str
+    since: str
 
 
 class Constraint(msgspec.Struct, frozen=True, kw_only=True):
@@ -438,6 +450,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Where nothing meets the file: the requirements without which, each alone, something would."""
     breach: Literal["none", "warn", "block"]
     reason: str
+    running: Running | None = None
+    """What served the use case when the plan was made; None: nothing did."""
+    about_running: str = ""
+    """Why that is kept, or is not any more, in a sentence."""
     cautions: tuple[str, ...] = ()
     """What to know of the prices and measurements that decided."""
     currency: str

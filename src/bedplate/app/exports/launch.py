@@ -106,8 +106,23 @@ def _devices(option: Option) -> _Devices | None:
     return _Devices(ray, kubernetes, math.ceil(layout.devices / (option.machines or 1)))
 
 
+class _Machine(NamedTuple):
+    """A machine type as its cloud calls it, and what is added to it: an accelerator by its short name, and how many."""
+
+    name: str
+    added: str
+    number: int
+
+
+def _machine(option: Option) -> _Machine:
+    """GCP sells the accelerators of N1 machines by themselves: the catalogue's ``n1-standard-4+1xT4`` is two things."""
+    name, _, added = option.instance.partition("+")
+    count, _, device = added.partition("x")
+    return _Machine(name, device, int(count or 0))
+
+
 def _skypilot(launch: Launch) -> Document:
-    option = launch.option
+    option, machine = launch.option, _machine(launch.option)
     if option.provider == "own":
         raise InputError(
             "SkyPilot rents machines, and this option is your own", where="--option",
@@ -122,7 +137,8 @@ def _skypilot(launch: Launch) -> Document:
             "name": launch.use_case,
             "resources": {
                 "infra": f"{option.provider}/{option.region}",
-                "instance_type": option.instance,
+                "instance_type": machine.name,
+                **({"accelerators": f"{machine.added}:{machine.number}"} if machine.added else {}),
                 "use_spot": option.market == "spot",
                 "ports": [8080],
                 "labels": _labels(launch),
@@ -179,12 +195,14 @@ def _ray_provider(option: Option) -> tuple[dict[str, Any], dict[str, Any], tuple
         return {"type": "aws", "region": option.region}, {"InstanceType": option.instance, **market}, ()
     if option.provider == "gcp":
         provider = {"type": "gcp", "region": option.region, "availability_zone": f"{option.region}-b"}
-        schedule = {"scheduling": [{"preemptible": True}]} if spot else {}
-        return (
-            provider,
-            {"machineType": option.instance, **schedule},
-            ("the id of your project: add provider.project_id",),
-        )
+        machine = _machine(option)
+        rules: list[dict[str, Any]] = [{"preemptible": True}] if spot else []
+        rules += [{"onHostMaintenance": "TERMINATE"}] if _devices(option) else []  # accelerators cannot move along
+        node: dict[str, Any] = {"machineType": machine.name} | ({"scheduling": rules} if rules else {})
+        if machine.added:
+            device = {"acceleratorType": _nvidia(machine), "acceleratorCount": machine.number}
+            node["guestAccelerators"] = [device]
+        return provider, node, ("the id of your project: add provider.project_id",)
     if option.provider == "azure":
         node = {"azure_arm_parameters": {"vmSize": option.instance} | ({"priority": "Spot"} if spot else {})}
         provider = {"type": "azure", "location": option.region, "resource_group": "bedplate"}
@@ -193,6 +211,11 @@ def _ray_provider(option: Option) -> tuple[dict[str, Any], dict[str, Any], tuple
         f"Ray's cluster launcher has no provider {option.provider}", where="--option",
         fix="use bedplate export skypilot, or an option of aws, gcp or azure",
     )  # fmt: skip
+
+
+def _nvidia(machine: _Machine) -> str:
+    """What Google calls an accelerator that is added to a machine."""
+    return f"nvidia-tesla-{machine.added.lower()}"
 
 
 def _kuberay(launch: Launch) -> Document:
@@ -224,7 +247,7 @@ def _kuberay(launch: Launch) -> Document:
         content={"apiVersion": "ray.io/v1", "kind": "RayCluster", "metadata": meta, "spec": spec},
         needs=(
             "KubeRay's operator in the cluster, and an image with Bedplate in it (--image), from its Containerfile",
-            f"nodes of {option.instance} in {option.region}",
+            f"nodes of {option.instance.replace('+', ' with ')} in {option.region}",
             f"start it: kubectl apply -f {launch.use_case}.kuberay.yaml",
             *_alone(option),
         ),
@@ -240,7 +263,9 @@ def _pod(launch: Launch, container: str) -> dict[str, Any]:
         share[devices.kubernetes] = str(devices.each)
     where = {"kubernetes.io/arch": "arm64" if option.architecture in ("arm64", "arm") else "amd64"}
     if option.provider != "own":  # a cloud's controller labels its nodes so
-        where["node.kubernetes.io/instance-type"] = option.instance
+        machine = _machine(option)
+        where["node.kubernetes.io/instance-type"] = machine.name
+        where |= {"cloud.google.com/gke-accelerator": _nvidia(machine)} if machine.added else {}
         where["topology.kubernetes.io/region"] = option.region
     return {
         "metadata": {"labels": _labels(launch)},
@@ -261,14 +286,15 @@ def _pod(launch: Launch, container: str) -> dict[str, Any]:
 
 def _terraform(launch: Launch) -> Document:
     option, cost, devices = launch.option, launch.option.cost, _devices(launch.option)
-    setup, run = _commands(launch)
+    machine, (setup, run) = _machine(option), _commands(launch)
     return Document(
         name=f"{launch.use_case}.auto.tfvars.json",
         content={
             "use_case": launch.use_case,
             "cloud": option.provider,
             "region": option.region,
-            "instance_type": option.instance,
+            "instance_type": machine.name,
+            "added_accelerator": _nvidia(machine) if machine.added else None,
             "machine_count": option.machines,
             "replica_count": option.replicas,
             "architecture": option.architecture,

@@ -83,7 +83,7 @@ def _plan_inputs(context: Context) -> dict[str, str]:
 def _plan(context: Context) -> Outcome:
     measured = planning.probe(context.system.home, keep=True)
     system = context.system
-    requirements, plan = planning.derive(context.loaded, measured, system.settings, planning.learned(system.store))
+    requirements, plan = planning.derive(context.loaded, measured, system.settings, planning.past(system.store))
     objective = context.output("check").digest
     return Outcome(
         evidence=(

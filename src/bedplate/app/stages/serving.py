@@ -79,7 +79,7 @@ def _plan(context: Context) -> Plan:
     if "plan" in context.outputs:
         return context.body("plan", Plan)
     system, measured = context.system, planning.probe(context.system.home, keep=True)
-    return planning.derive(context.loaded, measured, system.settings, planning.learned(system.store))[1]
+    return planning.derive(context.loaded, measured, system.settings, planning.past(system.store))[1]
 
 
 def _price(plan: Plan) -> ReplicaPrice | None:
@@ -90,11 +90,12 @@ def _price(plan: Plan) -> ReplicaPrice | None:
     machine = (
         chosen.instance if chosen.provider == "here" else f"{chosen.instance} of {chosen.provider}, {chosen.region},"
     )
+    each = math.ceil(chosen.replicas / chosen.machines)
     return ReplicaPrice(
-        hour=chosen.price_hour * chosen.machines / chosen.replicas,
+        hour=chosen.price_hour / each,
         currency=plan.currency,
         basis=f"{machine} at {chosen.price_hour:.4g} {plan.currency} an hour ({chosen.price_quality} price of "
-        f"{chosen.price_date}), {chosen.machines} for {chosen.replicas} of the replicas planned",
+        f"{chosen.price_date}), shared by {each} of the replicas planned",
     )
 
 
