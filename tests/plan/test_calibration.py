@@ -153,6 +153,7 @@ def test_the_constants_that_ship_belong_to_the_model_and_its_measurements(kind: 
     shipped = [row for row in accelerators.rows("efficiencies") if row["kind"] == kind]
     likes = ["", *{row.groups[module.MODEL.like] for row in exact}]
     wanted |= {f"tail {name} {like}".strip() for name in module.MODEL.apart for like in likes}
+    wanted |= {f"scale of {like}" for like in likes if like}
     assert {row["constant"] for row in shipped} == wanted
     assert {row["source"] for row in shipped} == {f"calibration of the {len(exact)} exact rows of {kind}.csv"}
 
@@ -183,6 +184,25 @@ def test_a_step_of_training() -> None:
     assert found.low < found.value < found.high
     assert training.step(step(recompute="full")).seconds.value > found.value
     assert training.step(step(batch=256)).seconds.value == pytest.approx(2 * found.value, rel=0.1)
+
+
+def test_attention_alone_suffers_from_old_kernels_and_from_a_ring() -> None:
+    values = calibration.Constants(training.calibrated().values)
+
+    def longer(sequence: int, **changes: int) -> float:
+        plain = step(devices=8, batch=8, sequence=sequence)
+        return training.MODEL.seconds(values, step(devices=8, batch=8, sequence=sequence, **changes)) / (
+            training.MODEL.seconds(values, plain)
+        )
+
+    old = 1 / values("dated")
+    assert 1 < longer(2048, dated=1) < 1.1 < longer(131_072, dated=1) < old
+    assert longer(131_072, dated=1) < longer(131_072, dated=2) < old**2
+    # Of four that share a sequence each computes as much as before: only keys and values come round.
+    shared = step(devices=8, batch=2, sequence=131_072, context=4)
+    alone = step(devices=8, batch=8, sequence=131_072)
+    each = [training.MODEL.seconds(values, t) / (t.batch * t.sequence) for t in (alone, shared)]
+    assert 1.05 < each[1] / each[0] < 1 + 2 * values("ring")
 
 
 def test_memory_of_training_decides_what_fits() -> None:
@@ -266,6 +286,12 @@ def test_devices_that_share_experts_keep_attention_whole_and_cache_their_own_req
     assert eight > 1.5 * four
     held = generation.held_bytes(sparse(8), sparse(8).model.parameters)
     assert held > generation.weight_bytes(sparse(8), sparse(8).model.parameters) / 8
+
+
+def test_tokens_travel_to_experts_at_the_bits_of_the_weights_and_back_at_sixteen() -> None:
+    slow = calibration.Constants({**generation.calibrated().values, "dispatch": 1e-6})
+    eight, sixteen = (generation.MODEL.seconds(slow, sparse(4, precision=p, concurrency=64)) for p in ("fp8", "bf16"))
+    assert eight / sixteen == pytest.approx((1 + 2) / 4, rel=0.01)
 
 
 def test_few_requests_fill_no_batch_and_the_last_wave_runs_half_empty() -> None:

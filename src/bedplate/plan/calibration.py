@@ -24,6 +24,10 @@ W = TypeVar("W")
 _Z90 = 1.645
 _LEAST = 0.015
 """No error below 1.5 % is believed: a step is not timed twice to better than that."""
+_LEVELS = 0.47
+"""How far a level's spread may be from what was known, as a standard deviation of logs: a factor of 1.6."""
+_SCALES = 0.12
+"""How far errors of one ``like`` may be from the others' in size, in the same terms: few sources tell it."""
 _ENOUGH = 9
 """Names of a group, from which a 90 % point is taken: fewer have none (split conformal), but tell a spread."""
 
@@ -101,6 +105,8 @@ class Calibrated(NamedTuple, Generic[W]):
     values: Mapping[str, float]
     spreads: Mapping[str, float]
     noise: float
+    scales: Mapping[str, float]
+    """How many times as large as that errors of each ``like`` are."""
     anchors: tuple[Measured[W], ...]
     weights: Any
     inverse: Any
@@ -117,14 +123,16 @@ class Calibrated(NamedTuple, Generic[W]):
         plain = math.log(self.model.seconds(Constants(self.values), workload))
         here = Measured(workload, 1.0, groups, at)
         strange = self._strange(workload, plain)
-        shared = _kernel(self.spreads, self.model.levels, [here], self.anchors)[0]
-        before = sum(spread**2 for spread in self.spreads.values())
+        scale = self.scales.get(groups[self.model.like], 1.0)
+        shared = scale * _kernel(self.spreads, self.model.levels, [here], self.anchors)[0]
+        shared *= _scaled(self.model, self.scales, self.anchors)
+        before = scale**2 * sum(spread**2 for spread in self.spreads.values())
         after = max(before - float(shared @ self.inverse @ shared), 0.0)
         seen = any(groups["source"] == anchor.groups["source"] for anchor in self.anchors)
         middle = plain + float(shared @ self.weights)
         new = [all(groups[name] != anchor.groups[name] for anchor in self.anchors) for name in self.model.apart]
         tail = self.tails.get(groups[self.model.like], self.tails[""])[max(range(len(new)), key=lambda i: (new[i], i))]
-        width = tail * math.sqrt(after + strange + self.noise**2)
+        width = tail * math.sqrt(after + strange + (scale * self.noise) ** 2)
         return Estimated(
             Estimate(
                 value=math.exp(middle),
@@ -165,6 +173,7 @@ def calibrate(model: Model[W], measured: Sequence[Measured[W]]) -> Calibrated[W]
     spread = np.array([prior[name].spread for name in names])
     spreads = {name: level.spread for name, level in model.levels.items()}
     noise = model.noise
+    scales: Mapping[str, float] = {}
     commons, asked = _asked(model, measured, names)
     logs = start
 
@@ -180,8 +189,7 @@ def calibrate(model: Model[W], measured: Sequence[Measured[W]]) -> Calibrated[W]
         return stacked
 
     for _ in range(2):
-        covariance = _kernel(spreads, model.levels, measured, measured)
-        half = linalg.cholesky(covariance + noise**2 * np.eye(len(measured)), lower=True)
+        half = linalg.cholesky(_covariance(model, measured, spreads, noise, scales), lower=True)
 
         def errors(logs: np.ndarray, half: np.ndarray = half) -> np.ndarray:
             white = linalg.solve_triangular(half, seconds - predicted(logs), lower=True)
@@ -193,11 +201,12 @@ def calibrate(model: Model[W], measured: Sequence[Measured[W]]) -> Calibrated[W]
         fitted = optimize.least_squares(errors, logs, jac=slopes, max_nfev=8, x_scale=spread, ftol=1e-3, xtol=1e-3)
         logs = fitted.x
         off = seconds - predicted(logs)
-        spreads, noise = _spreads(model, measured, off)
+        spreads, noise, scales = _spreads(model, measured, off)
     found = dict(zip(names, np.exp(logs).tolist(), strict=True))
     own = asked.astype(bool) & np.array(["@" in name for name in names])
-    tails = _tails(model, measured, spreads, noise, slope(logs) * spread, own, off, (logs - start) / spread)
-    return _anchored(model, measured, found, spreads, noise, tails)
+    fixed = _covariance(model, measured, spreads, noise, scales)
+    tails = _tails(model, measured, fixed, slope(logs) * spread, own, off, (logs - start) / spread)
+    return _anchored(model, measured, found, spreads, noise, scales, tails)
 
 
 def _asked(model: Model[W], measured: Sequence[Measured[W]], names: Sequence[str]) -> tuple[list[int], np.ndarray]:
@@ -216,12 +225,12 @@ def _anchored(
     values: Mapping[str, float],
     spreads: Mapping[str, float],
     noise: float,
+    scales: Mapping[str, float],
     tails: Mapping[str, tuple[float, ...]],
 ) -> Calibrated[W]:
     off = np.log([row.seconds / model.seconds(Constants(values), row.workload) for row in measured])
-    covariance = _kernel(spreads, model.levels, measured, measured) + noise**2 * np.eye(len(measured))
-    inverse = linalg.inv(covariance)
-    return Calibrated(model, values, spreads, noise, tuple(measured), inverse @ off, inverse, tails)
+    inverse = linalg.inv(_covariance(model, measured, spreads, noise, scales))
+    return Calibrated(model, values, spreads, noise, scales, tuple(measured), inverse @ off, inverse, tails)
 
 
 def facts(kind: str, found: Calibrated[W]) -> list[dict[str, str]]:
@@ -236,6 +245,7 @@ def facts(kind: str, found: Calibrated[W]) -> list[dict[str, str]]:
         (f"spread of {name}", value, model.levels[name].spread, 0.0) for name, value in found.spreads.items()
     ]
     found_rows.append(("noise", found.noise, model.noise, 0.0))
+    found_rows += [(f"scale of {like}", value, 1.0, _SCALES) for like, value in found.scales.items()]
     for like, points in found.tails.items():
         found_rows += [
             (f"tail {name} {like}".strip(), tail, _Z90, 0.0) for name, tail in zip(model.apart, points, strict=True)
@@ -252,12 +262,14 @@ def restore(kind: str, model: Model[W], measured: Sequence[Measured[W]]) -> Cali
     """The calibration that the package ships, with its measurements as anchors: no constant is searched for."""
     known = {row["constant"]: float(row["value"]) for row in rows("efficiencies") if row["kind"] == kind}
     spreads = {name: known.pop(f"spread of {name}") for name in model.levels}
+    scales = {name.removeprefix("scale of "): known.pop(name) for name in list(known) if name.startswith("scale of ")}
     tails: dict[str, list[float]] = {}
     for group in model.apart:
         for name in [name for name in known if name.startswith(f"tail {group}")]:
             tails.setdefault(name.removeprefix(f"tail {group}").strip(), []).append(known.pop(name))
     noise = known.pop("noise")
-    return _anchored(model, measured, known, spreads, noise, {like: tuple(points) for like, points in tails.items()})
+    held = {like: tuple(points) for like, points in tails.items()}
+    return _anchored(model, measured, known, spreads, noise, scales, held)
 
 
 def _priors(model: Model[W], measured: Sequence[Measured[W]]) -> dict[str, Constant]:
@@ -282,32 +294,59 @@ def _kernel(
     return total
 
 
-def _spreads(model: Model[W], measured: Sequence[Measured[W]], off: np.ndarray) -> tuple[dict[str, float], float]:
-    """How much each level explains, most likely given the errors; held to what was known within a factor of 1.6."""
+def _scaled(model: Model[W], scales: Mapping[str, float], measured: Sequence[Measured[W]]) -> np.ndarray:
+    return np.array([scales.get(row.groups[model.like], 1.0) for row in measured])
+
+
+def _covariance(
+    model: Model[W],
+    measured: Sequence[Measured[W]],
+    spreads: Mapping[str, float],
+    noise: float,
+    scales: Mapping[str, float],
+) -> np.ndarray:
+    """Of the errors of all measurements."""
+    size = _scaled(model, scales, measured)
+    covariance = _kernel(spreads, model.levels, measured, measured) + noise**2 * np.eye(len(measured))
+    scaled: np.ndarray = covariance * np.outer(size, size)
+    return scaled
+
+
+def _spreads(
+    model: Model[W], measured: Sequence[Measured[W]], off: np.ndarray
+) -> tuple[dict[str, float], float, dict[str, float]]:
+    """How much each level explains, and how large errors of each ``like`` are beside others, most likely given the
+    errors and what was known."""
     names = list(model.levels)
+    likes = sorted({row.groups[model.like] for row in measured})
     parts = [_kernel({n: float(n == name) for n in names}, model.levels, measured, measured) for name in names]
     parts.append(np.eye(len(measured)))
-    start = np.log([*(model.levels[name].spread for name in names), model.noise])
+    start = np.log([*(model.levels[name].spread for name in names), model.noise, *(1.0 for _ in likes)])
+    held = np.array([_LEVELS] * len(parts) + [_SCALES] * len(likes))
+    member = np.array([[float(row.groups[model.like] == like) for row in measured] for like in likes])
 
     def unlikely(logs: np.ndarray) -> tuple[float, np.ndarray]:
         """The negative logarithm of the likelihood, and its slopes (Rasmussen and Williams, 5.9)."""
-        variances = np.exp(2 * logs)
+        variances, sizes = np.exp(2 * logs[: len(parts)]), np.exp(member.T @ logs[len(parts) :])
         covariance = sum(v * part for v, part in zip(variances, parts, strict=True))
         half = linalg.cholesky(covariance, lower=True)
         inverse = linalg.cho_solve((half, True), np.eye(len(off)))
-        white = inverse @ off
-        apart = (logs - start) / 0.47
-        value = 0.5 * off @ white + np.log(np.diag(half)).sum() + 0.5 * apart @ apart
+        even = off / sizes
+        white = inverse @ even
+        apart = (logs - start) / held
+        value = 0.5 * even @ white + np.log(np.diag(half)).sum() + np.log(sizes).sum() + 0.5 * apart @ apart
         slopes = [v * ((inverse * part).sum() - white @ part @ white) for v, part in zip(variances, parts, strict=True)]
-        return float(value), np.array(slopes) + apart / 0.47
+        slopes += list(member.sum(axis=1) - member @ (white * even))
+        return float(value), np.array(slopes) + apart / held
 
     found = np.exp(optimize.minimize(unlikely, start, jac=True, method="L-BFGS-B", options={"maxiter": 20}).x)
-    return dict(zip(names, found[:-1].tolist(), strict=True)), max(_LEAST, float(found[-1]))
+    spreads = dict(zip(names, found.tolist(), strict=False))
+    return spreads, max(_LEAST, float(found[len(names)])), dict(zip(likes, found[len(parts) :].tolist(), strict=True))
 
 
 def _tails(
-    model: Model[W], measured: Sequence[Measured[W]], spreads: Mapping[str, float], noise: float, slopes: np.ndarray,
-    own: np.ndarray, off: np.ndarray, moved: np.ndarray,
+    model: Model[W], measured: Sequence[Measured[W]], fixed: np.ndarray, slopes: np.ndarray, own: np.ndarray,
+    off: np.ndarray, moved: np.ndarray,
 ) -> dict[str, tuple[float, ...]]:  # fmt: skip
     """Errors are not normal: the 90 % point of those that measurements have when all of their group are left out.
 
@@ -316,7 +355,6 @@ def _tails(
     ``own``: whether a constant is what a hardware does that the measurement ran on. Where only the group did, it is new
     to whoever has not seen the group, and an estimate tells what it may do.
     """
-    fixed = _kernel(spreads, model.levels, measured, measured) + noise**2 * np.eye(len(measured))
     free = linalg.inv(fixed + slopes @ slopes.T)
     weights, inverse = free @ (off + slopes @ moved), linalg.inv(fixed)
     likes = [row.groups[model.like] for row in measured]

@@ -69,9 +69,9 @@ _CONSTANTS = {
     "fp4": Constant(0.75, 0.2, 0.12),
     "stream": Constant(0.8, 0.12, 0.1),
     "look": Constant(1.0, 0.15, 0.1),  # rate of reading what is in the cache, beside the weights
-    "attention": Constant(0.6, 0.3, 0.15),  # share of the rate at 16 bits, for prompts
+    "attention": Constant(0.6, 0.3, 0.15),  # share of the rate at the bits of the cache, for prompts
     "experts": Constant(0.7, 0.3, 0.15),  # rate of the products of experts, and of reading them, beside the others
-    "narrow": Constant(300.0, 0.5),  # width at which they run at half of it, where the others run at 10^15 a second
+    "narrow": Constant(300.0, 0.5),  # width at which they run at half of it, where the others run at 15 times fp32
     "tile": Constant(64.0, 0.5),  # rows that an expert computes in vain
     "moved": Constant(16.0, 0.4),  # bytes a token, layer and width outside the products
     "copied": Constant(8.0, 0.4),  # of the same, to each expert and back
@@ -165,7 +165,10 @@ def _iteration(c: Constants, g: Generation, batch: float, prompts: float) -> flo
     followed = batch * g.beams
     inside, filling = followed * part, prompts * part * g.tokens_in
     tokens = inside + filling
-    wide, rate = (a.peak(p) * c("matmul", a.name) / (1 + c("energy") * a.load(p)) for p in ("bf16", g.precision))
+    narrow = "fp8" if _CACHE_BYTES[g.precision] == 1 and "fp8" in a.tflops else "bf16"
+    wide, scores, rate = (
+        a.peak(p) * c("matmul", a.name) / (1 + c("energy") * a.load(p)) for p in ("bf16", narrow, g.precision)
+    )
     if g.precision in ("fp8", "fp4"):
         rate *= c(g.precision, a.generation)
     memory = a.memory_gbps * 1e9 * c("stream", a.name)
@@ -176,11 +179,12 @@ def _iteration(c: Constants, g: Generation, batch: float, prompts: float) -> flo
     weights = (whole + (held_bytes(g, touched) - whole) / experts) / memory
     # Rows that fill the last tile of each expert are computed in vain; only the last token of a prompt is scored.
     padded = c("tile") * (touched - m.parameters + m.experts_all)
-    small = 1 + c("narrow") * rate / 1e15 / m.expert_ffn if m.experts else 1.0
+    # What is scaled, gated and copied for an expert keeps the vector units busy, however narrow its products are.
+    small = 1 + c("narrow") * rate / (15 * a.peak("fp32")) / m.expert_ffn if m.experts else 1.0
     work = tokens * (m.linear - head - sparse) + (tokens * sparse + padded) * small / experts
     work = 2 * work / rate + 2 * (inside + prompts * part) * head / wide
     work += tokens * m.hidden * (c("moved") * m.layers + c("copied") * m.moe_layers * m.experts_used) / memory
-    work += filling * m.attention_flops(g.tokens_in / 2) / (wide * c("attention", a.generation))
+    work += filling * m.attention_flops(g.tokens_in / 2) / (scores * c("attention", a.generation))
     context = g.tokens_in + g.tokens_out / 2
     read = inside * context * m.seen_share(context) * m.kv_bytes(_CACHE_BYTES[g.precision]) * part
     read /= (min(tensor, m.kv_heads) if split else tensor) * memory * c("look", a.name)
@@ -193,14 +197,16 @@ def _iteration(c: Constants, g: Generation, batch: float, prompts: float) -> flo
 
 
 def _traffic(c: Constants, g: Generation, tokens: float) -> float:
-    """Seconds of two sums over the devices in each layer; with attention whole, one in two halves: to the experts and
-    back."""
+    """Seconds of two sums over the devices in each layer; with attention whole, one in two halves: to the experts at
+    the bits of their weights, and back at 16 (as DeepSeek-AI 2024, 3.3: dispatched at 8, combined at 16)."""
     m, split, tensor = g.model, _split(g), g.tensor
     if tensor == 1:
         return 0.0
     link = g.accelerator.link_gbps * 1e9 * (c("link", g.accelerator.name) if split else c("dispatch"))
     sums = (2 * m.layers if split else m.moe_layers) / g.pipeline
-    return sums * (tokens * m.hidden * 2 * 2 * (tensor - 1) / tensor / link + c("latency") * (1 if split else 2))
+    there = 2.0 if split else _WEIGHT_BYTES[g.precision]
+    sent = tokens * m.hidden * (there + 2.0) * (tensor - 1) / tensor
+    return sums * (sent / link + c("latency") * (1 if split else 2))
 
 
 def _seconds(c: Constants, g: Generation) -> float:
