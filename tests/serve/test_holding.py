@@ -12,11 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
+from bedplate.serve import calls as calls_of
+from bedplate.serve.calls import Calls
 from bedplate.serve.holding import Holder, Orphan
 from bedplate.serve.scaling import Scale
 from bedplate.serve.sockets import listen
@@ -188,6 +191,27 @@ def test_of_a_killed_replica_all_calls_are_asked_again_but_those_answered_in_par
         wire.close()
     assert ended == [(1, b"14"), (0, bytes(8))]
     assert sorted(record["request_id"] for record in log_of(world)) == ["stream", "whole"]
+
+
+def test_a_client_that_a_killed_replica_had_not_greeted_comes_again_at_once() -> None:
+    """It would wait for a second, had its connection failed: that state is what a server gets that is down."""
+    seen = list[grpc.ChannelConnectivity]()
+    accepted = list[socket.socket]()
+    with listen("127.0.0.1", 0) as listener, contextlib.ExitStack() as open_:
+        listener.setblocking(True)
+        listener.settimeout(60)
+        calls = Calls(1, lambda number, descriptor: None, lambda number: None)
+        channel = open_.enter_context(grpc.insecure_channel(f"127.0.0.1:{listener.getsockname()[1]}"))
+        channel.subscribe(seen.append, True)
+        asked = channel.unary_unary("/x/y").future(b"", timeout=60, wait_for_ready=True)
+        for _ in range(2):
+            connection, _ = listener.accept()
+            accepted.append(open_.enter_context(connection))
+            if len(accepted) == 1:
+                assert calls.take(connection.fileno()) is not None
+                assert calls_of.end(calls.descriptor, 0, connection.fileno()) == []
+        assert grpc.ChannelConnectivity.TRANSIENT_FAILURE not in seen
+        asked.cancel()
 
 
 class Chain:

@@ -116,8 +116,10 @@ class Server:
         for connection in list(self.connections):
             connection.end()
         until = self.loop.time() + seconds
+        while any(connection.waits for connection in self.connections) and self.loop.time() < until:
+            await asyncio.sleep(0)
         if self.tasks:
-            await asyncio.wait(self.tasks, timeout=seconds)
+            await asyncio.wait(self.tasks, timeout=until - self.loop.time())
         for connection in list(self.connections):
             connection.transport.close()
         await asyncio.sleep(0)
@@ -187,7 +189,7 @@ class Connection(asyncio.BaseProtocol):
         self.ended = False  # nothing more will arrive
         self.lost = False
         self._who, self._came = "", 0.0  # who asked last, and when the request came that is next
-        self._waits = False  # for its turn
+        self.waits = False  # for the turn of that one
         self.ending = self._lingering = self._paused = False
         self._writable: asyncio.Event | None = None
 
@@ -200,7 +202,7 @@ class Connection(asyncio.BaseProtocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self.lost = self.ended = True
-        self._waits = False
+        self.waits = False
         self.server.connections.discard(self)
         self.server.due.pop(self, None)
         if self._writable is not None:
@@ -216,7 +218,7 @@ class Connection(asyncio.BaseProtocol):
         self.buffer += data
         if self.exchange is not None:
             self.exchange.wake()
-        elif not self._waits:
+        elif not self.waits:
             self._arrived()
             return
         if len(self.buffer) > _MOST_BUFFERED:
@@ -226,7 +228,7 @@ class Connection(asyncio.BaseProtocol):
         self.ended = True
         if self.exchange is not None:
             self.exchange.wake()
-        return self.exchange is not None or self._waits  # the answer is still sent
+        return self.exchange is not None or self.waits  # the answer is still sent
 
     def pause_writing(self) -> None:
         self._writable = asyncio.Event()
@@ -278,7 +280,7 @@ class Connection(asyncio.BaseProtocol):
     def end(self) -> None:
         """End with the answer under way, or at once where there is none."""
         self.ending = True
-        if self.exchange is None and not self._waits:
+        if self.exchange is None and not self.waits:
             self.transport.close()
 
     def done(self, exchange: Exchange) -> None:
@@ -315,14 +317,14 @@ class Connection(asyncio.BaseProtocol):
         self._came = perf_counter()
         if server.turns.granted(self._who, self._came):
             return True
-        self._waits = True
+        self.waits = True
         server.turns.wait(self._who, self._turn)
         return False
 
     def _turn(self) -> None:
         """It is the turn of the request that waits, if it still does."""
-        if self._waits:
-            self._waits = False
+        if self.waits:
+            self.waits = False
             self._begin()
 
     def _begin(self) -> None:
@@ -361,7 +363,7 @@ class Connection(asyncio.BaseProtocol):
     def _leave(self, received: bool) -> None:
         """Close, and where the client still sends let it read the answer first: closing at once would take it away."""
         self.buffer.clear()
-        self._waits = False
+        self.waits = False
         if received or self.ended or self.lost:
             self.transport.close()
             return
@@ -429,7 +431,7 @@ class _PlacedConnection(Connection, asyncio.BufferedProtocol):
             super().end()
             return
         self.transport.pause_reading()
-        self._parted, self._waits = True, False
+        self._parted, self.waits = True, False
         self.place.part()
         self.server.part(self)
 

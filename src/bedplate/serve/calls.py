@@ -14,7 +14,7 @@ import struct
 from collections.abc import Callable, Collection
 
 from bedplate.http import places
-from bedplate.serve.frames import ENDS, HEADERS, frame, goaway
+from bedplate.serve.frames import ENDS, HEADERS, SETTINGS, frame, goaway
 from bedplate.serve.hpack import literal
 
 MOST = 256
@@ -118,16 +118,20 @@ def end(calls: int, number: int, connection: int) -> list[str]:
             said = [(at, count) for at, (size, count) in zip(_STATES, states, strict=True) if size == sent]
             if said:
                 at, count = said[0]
-                _part(client, struct.unpack_from(f"<{count}I", data, at + _STATE.size))
+                _part(client, struct.unpack_from(f"<{count}I", data, at + _STATE.size), greeted=sent > 0)
             else:
                 places.reset(client)
     made = _CLAIM.iter_unpack(data[_CLAIMS : _CLAIMS + _CLAIM.size * MOST])
     return [record.rstrip(b"\0").decode("ascii") for at, record in made if record[0] and not 0 < at <= sent]
 
 
-def _part(client: socket.socket, partly: Collection[int]) -> None:
-    """End the calls that were answered in part, and have everything else asked again."""
-    ended = b"".join(frame(HEADERS, ENDS, call, _KILLED) for call in partly)
+def _part(client: socket.socket, partly: Collection[int], *, greeted: bool) -> None:
+    """End the calls that were answered in part, and have everything else asked again.
+
+    To a client that was not greeted, the server would seem to be down, and it would wait before it comes again.
+    """
+    ended = b"" if greeted else frame(SETTINGS, 0, 0, b"")
+    ended += b"".join(frame(HEADERS, ENDS, call, _KILLED) for call in partly)
     client.setblocking(False)
     with contextlib.suppress(OSError):  # the client has left
         client.send(ended + goaway(0))
