@@ -163,3 +163,13 @@ def test_the_table_and_the_words_say_the_choice(needs: Requirements) -> None:
     assert [need.path for need in nothing.in_the_way] == ["requirements.latency.p99"]
     assert f"In the way is latency (line {nothing.in_the_way[0].line}): with ten times the p99" in told
     assert f"of {len(nothing.options)} lost: " in told
+
+
+def test_age_of_prices_is_warned_of_where_it_could_change_the_choice(needs: Requirements) -> None:
+    """Two machines that are near each other; sizes of one family age together."""
+    one = next(i for i in CATALOGUE.instances if (i.instance, i.residency) == ("c7a.large", "eu"))
+    for family, warned in (("another", True), (one.family, False)):
+        other = msgspec.structs.replace(one, instance="other.large", family=family, price_hour=one.price_hour * 1.02)
+        held = msgspec.structs.replace(CATALOGUE, instances=(one, other), today="2028-01-01")
+        cautions = choose.plan(changed(needs, "p99", 0.03), held, PROBE).cautions
+        assert any("may be the cheaper one" in text for text in cautions) is warned

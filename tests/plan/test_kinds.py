@@ -16,6 +16,7 @@ from bedplate.usecase import load
 from tests.compute import models
 from tests.laws import examples
 from tests.plan.conftest import PROBE, SETTINGS, changed
+from tests.usecase.conftest import write
 
 CATALOGUE = catalogue.load()
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -119,6 +120,41 @@ def test_processors_answer_with_a_model_that_was_measured_on_one(tmp_path: Path)
     assert "one request alone may take" in slow.here.lost
     assert slow.chosen is not None
     assert slow.chosen.layout is not None
+
+
+@pytest.mark.parametrize(
+    ("kind", "workload"),
+    [
+        ("tabular", "{ target: y, task: regression, model: net.onnx }"),
+        ("recommender", "{ catalogue: 92000, users: 2500, model: net.onnx }"),
+        ("embedding", "{ model: net.onnx, tokens_in: 200 tokens }"),
+    ],
+)
+def test_the_very_file_that_answers_is_planned_by_its_measurement(kind: str, workload: str, tmp_path: Path) -> None:
+    """On this machine nothing is between them; unmeasured, processors get no number, and the plan says why."""
+    path = tmp_path / "net.onnx"
+    path.write_bytes(models.perceptron(16, 32, 4))
+    (tmp_path / "config.json").write_text((EXAMPLES / "llm-chat" / "config.json").read_text())
+    if kind == "embedding":
+        needs = needs_of(tmp_path, kind, workload, SERVES)
+    else:
+        write(tmp_path)
+        file = tmp_path / "usecase.yaml"
+        lines = [line for line in file.read_text().splitlines() if not line.startswith("workload")]
+        file.write_text("\n".join([*lines, f"workload: {workload.replace('{', '{ kind: ' + kind + ',', 1)}"]))
+        loaded = load(tmp_path)
+        needs = requirements.derive(loaded, planning.facts(loaded, SETTINGS))
+    measured = ModelProbe(
+        name="net.onnx", digest=digest_bytes(path.read_bytes()), times=(BatchTime(rows=1, seconds=7e-3),)
+    )
+    here = choose.plan(needs, CATALOGUE, msgspec.structs.replace(PROBE, models=(measured,))).here
+    assert here is not None
+    assert here.service is not None
+    assert here.service.low < 7e-3 < here.service.value < 8e-3
+    assert {figure.known for figure in here.predicted} == {1.0}
+    unmeasured = choose.plan(needs, CATALOGUE, PROBE)
+    assert unmeasured.here is None
+    assert "`bedplate probe --model FILE`" in " ".join(unmeasured.cautions)
 
 
 @pytest.mark.parametrize("kind", KINDS)

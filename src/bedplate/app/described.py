@@ -31,17 +31,12 @@ def model(loaded: Loaded) -> ModelFacts | None:
     path = loaded.folder / text
     where = f"{loaded.path}, line {loaded.line('workload', 'model')}"
     if path.suffix == ".json":
-        try:
-            config = msgspec.json.decode(path.read_bytes())
-        except (OSError, msgspec.DecodeError) as error:
-            raise InputError(f"{text} cannot be read: {error}", where=where, fix="name a config.json") from None
-        if not isinstance(config, dict):
-            raise InputError(f"{text} describes no model", where=where, fix="name a config.json")
-        counted = counts.from_config(config, text)
-        same = (name for name, known in accelerators.models().items() if known == counted)
-        return ModelFacts(name=next(same, "yours"), transformer=counted)
+        return _configured(path, where)
     if path.suffix == ".onnx":
-        return ModelFacts(name="yours", graph=_graph(path, where), digest=ids.digest_file(path))
+        beside = path.with_name("config.json")  # as exporters of transformers write it
+        text_model = loaded.use_case.workload.kind == "embedding" and beside.is_file()
+        facts = _configured(beside, where) if text_model else ModelFacts(name="yours")
+        return msgspec.structs.replace(facts, graph=_graph(path, where), digest=ids.digest_file(path))
     if path.suffix == ".pt2":
         return ModelFacts(name="yours", graph=_program(path, where))
     if path.suffix == ".py":
@@ -59,6 +54,18 @@ def model(loaded: Loaded) -> ModelFacts | None:
             + "describe it: a config.json, an ONNX file or a program of torch.export here",
         )
     return ModelFacts(name=text, graph=graph)
+
+
+def _configured(path: Path, where: str) -> ModelFacts:
+    try:
+        config = msgspec.json.decode(path.read_bytes())
+    except (OSError, msgspec.DecodeError) as error:
+        raise InputError(f"{path.name} cannot be read: {error}", where=where, fix="name a config.json") from None
+    if not isinstance(config, dict):
+        raise InputError(f"{path.name} describes no model", where=where, fix="name a config.json")
+    counted = counts.from_config(config, path.name)
+    same = (name for name, known in accelerators.models().items() if known == counted)
+    return ModelFacts(name=next(same, "yours"), transformer=counted)
 
 
 def _graph(path: Path, where: str) -> graphs.GraphCount:

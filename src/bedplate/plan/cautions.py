@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 from bedplate.plan import cost, workloads
 from bedplate.plan.catalogue import Catalogue, Instance
-from bedplate.plan.types import ImageSize, Job, Market, Option, Probe, Requirements
+from bedplate.plan.types import Job, Market, Option, Probe, Requirements
 
 
 def of(
@@ -32,7 +32,7 @@ def _measured(requirements: Requirements, probe: Probe) -> Iterator[str]:
             "faster than it seemed: intervals are wider and promises are held to less than their slow end; measure "
             "again when it is quiet, with `bedplate probe`"
         )
-    if isinstance(size, ImageSize) and size.digest is not None and workloads.anchor(size, probe) is None:
+    if workloads.digest_of(size) is not None and workloads.anchor(size, probe) is None:
         yield (
             "processors without an accelerator were left out, as nothing says what this model takes on them: measure "
             "it with `bedplate probe --model FILE`"
@@ -51,8 +51,12 @@ def _old(
         machine = option.cost.compute.value + option.cost.idle.value
         return option.cost.total.value + machine * (factor - 1)
 
-    def same(option: Option) -> bool:  # the same machine, paid otherwise, ages with it
-        return (option.provider, option.instance) == (chosen.provider, chosen.instance)
+    def family(option: Option) -> tuple[str, str]:
+        place = places.get((option.provider, option.region, option.instance))
+        return option.provider, place.family if place else option.instance
+
+    def same(option: Option) -> bool:  # sizes of one machine, and the same paid otherwise, age together
+        return family(option) == family(chosen)
 
     others = [option for option in ranked if option.meets and option.cost and not same(option)]
     nearest = min(others, key=lambda option: total(option, 0), default=None)

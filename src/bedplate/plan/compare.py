@@ -83,7 +83,8 @@ def _facts(plan: Plan) -> Iterator[tuple[str, str]]:
         yield "replicas", f"{chosen.replicas}"
     for figure in chosen.predicted:
         kept = "" if figure.chance is None else f", kept with {min(figure.chance, 0.999):.1%}"
-        yield figure.name, f"{explain.interval(figure.estimate, figure.unit)}{kept}"
+        unit = "s" if figure.unit == "s" else ""  # the name of a rate says what it counts
+        yield figure.name, f"{explain.interval(figure.estimate, unit)}{kept}"
     if chosen.carbon is not None:
         yield f"kg of CO2 a {chosen.cost.period}", explain.interval(chosen.carbon, "")
     yield "what binds", plan.binding.name if plan.binding is not None else "nothing"

@@ -164,7 +164,9 @@ def _sure(option: Option) -> Iterable[str]:
     known = [figure.known for figure in option.predicted if figure.known is not None]
     if not known:
         return
-    if min(known) < 0.05:
+    if min(known) == 1.0:
+        yield "This very model was measured on this machine: the distance from a measurement is 0."
+    elif min(known) < 0.05:
         yield "Nothing like it was measured, so these intervals are wide; measure one copy first."
     else:
         yield (

@@ -74,9 +74,12 @@ def _option(
         site, catalogue, requirements, busy=requirements.value("mean rate") * service.value / base.vcpus,
         machines=machines, slots=slots, needed=needed,
     )  # fmt: skip
-    figures = [predicted("requests a second", _capacity(replicas, service), "1/s")]
+    assert not isinstance(requirements.size, Job)
+    itself = site.market == "owned" and workloads.anchor(requirements.size, probe) is not None
+    known = 1.0 if itself else None  # nothing is between the measurement and what it is taken for
+    figures = [predicted("requests a second", _capacity(replicas, service), "1/s", known=known)]
     if p99 is not None:
-        figures.append(predicted("p99", p99, "s", limit))
+        figures.append(predicted("p99", p99, "s", limit, known))
     option = msgspec.structs.replace(
         base, machines=machines, replicas=replicas, p99=p99, utilisation=utilisation, method=method, cost=priced,
         predicted=tuple(figures),

@@ -11,8 +11,8 @@ from bedplate.plan import experience as experiences
 from bedplate.plan.catalogue import CURRENCY
 from bedplate.plan.experience import Experience, Learned
 from bedplate.plan.types import (
+    ChatSize,
     DataFacts,
-    ImageSize,
     ImageTrainingSize,
     Item,
     Job,
@@ -126,9 +126,9 @@ def _service(loaded: Loaded, size: Served) -> Iterator[Item]:
     yield _taken(loaded, "availability", availability, "share of time", keys)
     down = (1 - availability) * HOURS_PER_MONTH * 60
     yield _item(loaded, "time down a month", down, "min", keys, "(1 - availability) x 730 h", "derived")
-    if not isinstance(size, Requests | ImageSize):
+    memory = None if isinstance(size, ChatSize) else workloads.memory(size)
+    if memory is None:
         return
-    memory = workloads.memory(size)
     yield _item(
         loaded, "memory of a replica", memory, "bytes", ("workload",),
         "runtime + model + online features" + ("" if isinstance(size, Requests) else ", on processors"), "derived",

@@ -153,7 +153,7 @@ class StageBudget(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RecommenderSize(msgspec.Struct, frozen=True, kw_only=True, tag="recommender"):
-    """What one recommender request works on."""
+    """What one recommender request works on; ``graph`` and ``digest`` are of an ONNX file that answers it whole."""
 
     catalogue: int
     users: int
@@ -162,14 +162,18 @@ class RecommenderSize(msgspec.Struct, frozen=True, kw_only=True, tag="recommende
     features: int
     trees: int
     depth: int
+    graph: GraphCount | None = None
+    digest: Digest | None = None
 
 
 class TabularSize(msgspec.Struct, frozen=True, kw_only=True, tag="tabular"):
-    """What one tabular request works on."""
+    """What one tabular request works on; ``graph`` and ``digest`` are of an ONNX file that scores it."""
 
     features: int
     trees: int
     depth: int
+    graph: GraphCount | None = None
+    digest: Digest | None = None
 
 
 class ImageSize(msgspec.Struct, frozen=True, kw_only=True, tag="image_inference"):
@@ -183,13 +187,15 @@ class ImageSize(msgspec.Struct, frozen=True, kw_only=True, tag="image_inference"
 
 
 class EmbeddingSize(msgspec.Struct, frozen=True, kw_only=True, tag="embedding"):
-    """One text of ``tokens`` a request."""
+    """One text of ``tokens`` a request; ``graph`` and ``digest`` are of the model's ONNX file, where it has one."""
 
     name: str
     model: Transformer
     tokens: int
     precisions: tuple[str, ...]
     features: int = 0
+    graph: GraphCount | None = None
+    digest: Digest | None = None
 
 
 class ChatSize(msgspec.Struct, frozen=True, kw_only=True, tag="llm_inference"):

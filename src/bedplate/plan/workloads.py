@@ -4,6 +4,7 @@ Work is counted from sizes, time comes from the probe's rates.
 """
 
 from bedplate.errors import InputError
+from bedplate.ids import Digest
 from bedplate.plan.types import (
     ChatSize,
     DataFacts,
@@ -59,6 +60,10 @@ def size_of(case: UseCase, facts: DataFacts | None = None) -> Size:
         return int(value) if isinstance(value, int | float) and not isinstance(value, bool) and value > 0 else default
 
     features, trees, depth = number("features", 30), number("trees", 200), number("depth", 6)
+    model = facts.model if facts else None
+    if model is not None and model.digest is None and w.kind in ("recommender", "tabular"):
+        raise _unfit(w.kind, "the ONNX file that answers a request, or none")
+    graph, digest = (model.graph, model.digest) if model is not None else (None, None)
     if w.kind == "recommender":
         return RecommenderSize(
             catalogue=w.catalogue or 0,
@@ -68,14 +73,16 @@ def size_of(case: UseCase, facts: DataFacts | None = None) -> Size:
             features=features,
             trees=trees,
             depth=depth,
+            graph=graph,
+            digest=digest,
         )
     if w.kind == "tabular":
-        return TabularSize(features=features, trees=trees, depth=depth)
+        return TabularSize(features=features, trees=trees, depth=depth, graph=graph, digest=digest)
     if w.kind == "batch_scoring":
         return ScoringSize(rows=w.rows or 0, features=features, trees=trees, depth=depth)
     if w.kind == "data_pipeline":
         return PipelineSize(size=(w.bytes or 0) * w.epochs, record=w.record or 1, seconds=w.cpu or 0.0)
-    return _with_model(case, facts.model if facts else None)
+    return _with_model(case, model)
 
 
 def _with_model(case: UseCase, model: ModelFacts | None) -> Size:
@@ -98,11 +105,12 @@ def _with_model(case: UseCase, model: ModelFacts | None) -> Size:
         )  # fmt: skip
     counted = model.transformer
     if counted is None:
-        raise _unfit(w.kind, "the config.json of a transformer")
+        raise _unfit(w.kind, "the config.json of a transformer, or its ONNX file with the config.json beside it")
     if w.kind == "embedding":
         return EmbeddingSize(
-            name=model.name, model=counted, tokens=w.tokens_in or 0, precisions=w.precision or ("bf16",)
-        )
+            name=model.name, model=counted, tokens=w.tokens_in or 0, precisions=w.precision or ("bf16",),
+            graph=model.graph, digest=model.digest,
+        )  # fmt: skip
     if w.kind == "llm_inference":
         return ChatSize(
             name=model.name, model=counted, tokens_in=w.tokens_in or 0, tokens_out=w.tokens_out or 0, cached=w.cached,
@@ -120,6 +128,8 @@ def _unfit(kind: str, wanted: str) -> InputError:
 
 def weights(size: Served) -> dict[str, float]:
     """How the time for work is shared between the stages of a request."""
+    if isinstance(size, Requests) and size.digest is not None:
+        return {"auth and decode": 1, "features": 2, "model": 9, "encode": 1, "log": 1}
     if isinstance(size, RecommenderSize):
         return {"auth and decode": 1, "features": 2, "retrieval": 4, "ranking": 9, "encode": 1, "log": 1}
     if isinstance(size, TabularSize):
@@ -129,10 +139,16 @@ def weights(size: Served) -> dict[str, float]:
     )
 
 
-def memory(size: Requests | ImageSize) -> float:
-    """Bytes of one replica: runtime, model (its weights as read, and as they are computed with), and catalogue."""
-    if isinstance(size, ImageSize):
-        return _RUNTIME_BYTES + 4.0 * (2 * size.graph.parameters + size.graph.activations)
+def memory(size: Requests | ImageSize | EmbeddingSize) -> float | None:
+    """Bytes of one replica: runtime, model (its weights as read, and as they are computed with), and catalogue.
+
+    None where no file says what processors would hold.
+    """
+    if size.graph is not None:
+        counted = _RUNTIME_BYTES + 4.0 * (2 * size.graph.parameters + size.graph.activations)
+        return counted + (size.trees * 2.0**size.depth * 60 if isinstance(size, Requests) else 0.0)
+    if not isinstance(size, Requests):
+        return None
     trees = size.trees * 2.0**size.depth * 60
     if isinstance(size, RecommenderSize):
         factors = 4.0 * size.factors * (size.catalogue + size.users)
@@ -170,26 +186,32 @@ def training_core_seconds(size: Requests, rows: int) -> float:
 def stages(size: Served, probe: Probe) -> tuple[StageTime, ...]:
     """The time of each stage of one request on the machine that the probe measured.
 
-    None where processors are not known to answer it: a model that is neither of trees nor was measured itself.
+    None where processors are not known to answer it: a file that is named was not measured, or is of no trees.
     """
-    if isinstance(size, RecommenderSize):
-        return _recommender(size, probe)
-    if isinstance(size, TabularSize):
-        return _tabular(size, probe)
     model = anchor(size, probe)
-    return () if model is None else _of_model(model, probe)
+    if model is not None:
+        return _of_model(size, model, probe)
+    if digest_of(size) is None and isinstance(size, RecommenderSize):
+        return _recommender(size, probe)
+    return _tabular(size, probe) if digest_of(size) is None and isinstance(size, TabularSize) else ()
+
+
+def digest_of(size: Served) -> Digest | None:
+    """That of the very file that answers; None where none is named."""
+    return None if isinstance(size, ChatSize) else size.digest
 
 
 def anchor(size: Served, probe: Probe) -> ModelProbe | None:
     """What the probe measured of the very model of a workload."""
-    digest = size.digest if isinstance(size, ImageSize) else None
+    digest = digest_of(size)
     return next((model for model in probe.models if digest is not None and model.digest == digest), None)
 
 
-def _of_model(model: ModelProbe, probe: Probe) -> tuple[StageTime, ...]:
-    """A model that was measured itself: nothing of it is counted."""
+def _of_model(size: Served, model: ModelProbe, probe: Probe) -> tuple[StageTime, ...]:
+    """A model that was measured itself: nothing of it is counted. What is read for it beforehand is."""
     why = f"probe: {model.name} itself, measured on one thread"
-    return (_before(probe), _stage("model", model.times[0].seconds, why, _MEASURED), *_after(probe))
+    looked = (_stage("features", _LOOKUP_US * 1e-6, "one lookup of the entity"),) if isinstance(size, Requests) else ()
+    return (_before(probe), *looked, _stage("model", model.times[0].seconds, why, _MEASURED), *_after(probe))
 
 
 def _before(probe: Probe) -> StageTime:

@@ -69,8 +69,8 @@ def _objective(reading: Reading) -> None:
 
 
 _SIZES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "recommender": (("catalogue", "users"), ("rows",)),
-    "tabular": (("target", "task"), ("rows",)),
+    "recommender": (("catalogue", "users"), ("model", "rows")),
+    "tabular": (("target", "task"), ("model", "rows")),
     "image_training": (("model", "images"), ("epochs", "batch", "precision")),
     "image_inference": (("model",), ("precision",)),
     "embedding": (("model", "tokens_in"), ("precision",)),

@@ -92,7 +92,9 @@ class Workload(_Section, frozen=True, kw_only=True):
 
     ``model`` is a file of this folder, or the name of a model that the planner has published measurements of: a
     ``config.json`` as Hugging Face writes it, an ONNX file, a program of ``torch.export`` (``.pt2``), or a ``.py`` file
-    with a function marked ``@network``. ``tokens``, ``images``, ``rows`` and ``bytes`` are of one run;
+    with a function marked ``@network``. For ``tabular`` and ``recommender`` it may be the ONNX file that answers a
+    request whole; an ``embedding`` may name its ONNX file with the ``config.json`` beside it. ``tokens``, ``images``,
+    ``rows`` and ``bytes`` are of one run;
     ``tokens_in`` and ``tokens_out`` of one request, and ``cached`` is the share of the former that was asked before.
     ``batch`` counts sequences or images of one step; ``record`` is the size of one record; ``cpu`` the time of one core
     that reading one takes.
