@@ -4,6 +4,7 @@ import gc
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from functools import partial
@@ -22,6 +23,7 @@ laws.register()
 
 def pytest_configure(config: pytest.Config) -> None:
     """Trust one authority, as nothing outside this machine is asked: to read all of them takes each client 50 ms."""
+    sys.dont_write_bytecode = False  # asserts are rewritten once, not in each worker of each run: half of collecting
     _keep_files_in_memory()
     one, end, _ = Path(certifi.where()).read_text("utf-8").partition("-----END CERTIFICATE-----")
     file = Path(tempfile.mkdtemp(prefix="bedplate-trust-")) / "one.pem"
