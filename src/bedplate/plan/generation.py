@@ -165,9 +165,9 @@ def _iteration(c: Constants, g: Generation, batch: float, prompts: float) -> flo
     followed = batch * g.beams
     inside, filling = followed * part, prompts * part * g.tokens_in
     tokens = inside + filling
-    narrow = "fp8" if _CACHE_BYTES[g.precision] == 1 and "fp8" in a.tflops else "bf16"
+    cached = "fp8" if _CACHE_BYTES[g.precision] == 1 and "fp8" in a.tflops else "bf16"
     wide, scores, rate = (
-        a.peak(p) * c("matmul", a.name) / (1 + c("energy") * a.load(p)) for p in ("bf16", narrow, g.precision)
+        a.peak(p) * c("matmul", a.name) / (1 + c("energy") * a.load(p)) for p in ("bf16", cached, g.precision)
     )
     if g.precision in ("fp8", "fp4"):
         rate *= c(g.precision, a.generation)
