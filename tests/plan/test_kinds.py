@@ -155,6 +155,8 @@ def test_the_very_file_that_answers_is_planned_by_its_measurement(kind: str, wor
     unmeasured = choose.plan(needs, CATALOGUE, PROBE)
     assert unmeasured.here is None
     assert "`bedplate probe --model FILE`" in " ".join(unmeasured.cautions)
+    assert bool(unmeasured.options) is (kind == "embedding")
+    assert ("in the way" in " ".join(explain.words(unmeasured))) is bool(unmeasured.in_the_way)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -102,7 +102,7 @@ def _words(plan: Plan) -> Iterable[str]:
 
 def _hopeless(plan: Plan) -> Iterable[str]:
     """Where nothing meets the file: what is in the way, and why most options lost."""
-    if any(option.meets for option in plan.options):
+    if not plan.options or any(option.meets for option in plan.options):
         return
     for need in plan.in_the_way:
         what, _, instead = need.name.partition(": ")
