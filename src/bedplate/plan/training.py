@@ -1,8 +1,9 @@
 """Seconds and memory of one training step of a transformer, and of a whole run with its failures.
 
 Time is work over rate, part by part: matrix products, attention, what is read and written element by element, the
-collectives of tensor, sharded-data and expert parallelism as far as they are not hidden, the pipeline's bubble, the
-optimiser. Sources: Narayanan et al. (2021), Korthikanti et al. (2022), Rajbhandari et al. (2020), Dao (2023).
+collectives of tensor, sharded-data, context and expert parallelism as far as they are not hidden, the pipeline's
+bubble, the optimiser. Sources: Narayanan et al. (2021), Korthikanti et al. (2022), Rajbhandari et al. (2020), Dao
+(2023), Shah et al. (2024).
 """
 
 import math
