@@ -4,8 +4,10 @@ The attack, all at once: connections on which nothing is asked and which are ope
 of one byte a second, half of them of headers, half of a large body; and a burst of ten times the honest rate by another
 principal, whose key is as good, in waves of 64 requests. All on 127.0.0.1: the replica on one core, everybody else on
 another, where who asks honestly goes first: attackers are other machines, and keep nobody's client from its processor.
+``--times inf`` has each connection of the burst ask again as soon as it is answered; ``--unknown`` gives it a bad key.
 
-Run: python benchmarks/overload.py [--seconds 8] [--pairs 2] [--idle 10000] [--slow 200] [--rate 100]   (a minute)
+Run: python benchmarks/overload.py [--seconds 8] [--pairs 2] [--idle 10000] [--slow 200] [--rate 100] [--times 10]
+[--unknown]   (80 seconds)
 """
 
 import argparse
@@ -27,7 +29,8 @@ import uvloop
 
 from bedplate.app import load
 
-TIMES, AIM_RATIO, AIM_MEMORY, AIM_CUT = 10, 2.0, 500, 15.0
+AIM_RATIO, AIM_MEMORY, AIM_CUT = 2.0, 500, 15.0
+UNKNOWN = "bp_nobody_0123456789abcdef"
 PATH = f"/v2/models/{serving.MODEL}/infer"
 LARGE, SENT = 3_500_000, 1_000_000
 
@@ -60,8 +63,8 @@ class _Idle(asyncio.Protocol):
 class Attack:
     """Everything that wants to keep the replica from answering others."""
 
-    def __init__(self, port: int, idle: int, slow: int, burst: float) -> None:
-        self._port, self._idle, self._slow, self._burst = port, idle, slow, burst
+    def __init__(self, port: int, idle: int, slow: int, burst: float, key: str) -> None:
+        self._port, self._idle, self._slow, self._burst, self._key = port, idle, slow, burst, key
         self.open = self.refused = 0
         self._ending, self._coming = False, set[asyncio.Task[None]]()
         self.lives: list[float] = []
@@ -124,7 +127,7 @@ class Attack:
 
     async def _ask(self) -> None:
         body = serving.requests(self._port, 1)[0].partition(b"\r\n\r\n")[2]
-        ask = request(serving.OTHER, len(body)) + body
+        ask = request(self._key, len(body)) + body
         reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
         due = time.monotonic()
         while True:
@@ -165,13 +168,16 @@ def main() -> None:
     parser.add_argument("--idle", type=int, default=10_000)
     parser.add_argument("--slow", type=int, default=200)
     parser.add_argument("--rate", type=float, default=100.0)
+    parser.add_argument("--times", type=float, default=10.0)
+    parser.add_argument("--unknown", action="store_true")
     parser.add_argument("--attack", type=int, default=0, help=argparse.SUPPRESS)
     given = parser.parse_args()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if given.attack:
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))  # nice alone lets it finish 3 ms of its time
-        uvloop.run(Attack(given.attack, given.idle, given.slow, TIMES * given.rate).run())
+        key = UNKNOWN if given.unknown else serving.OTHER
+        uvloop.run(Attack(given.attack, given.idle, given.slow, given.times * given.rate, key).run())
         return
     cores = sorted(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as folder, serving.bedplate(Path(folder), serving.trees()) as (port, pid):
@@ -183,7 +189,8 @@ def main() -> None:
         for number in range(given.pairs):
             calm.append(honest(port, given.seconds, given.rate))
             command = [sys.executable, __file__, "--attack", str(port), "--idle", str(given.idle)]
-            command += ["--slow", str(given.slow), "--rate", str(given.rate)]
+            command += ["--slow", str(given.slow), "--rate", str(given.rate), "--times", str(given.times)]
+            command += ["--unknown"] if given.unknown else []
             with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
                 assert process.stdin is not None
                 assert process.stdout is not None
