@@ -3,13 +3,18 @@
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import pytest
 
 from bedplate import settings
+from bedplate.app.home import create_or_open
 from bedplate.app.operations import Bedplate
 from bedplate.app.read_models import RunSummary
+from bedplate.compute import probe
+from bedplate.plan.types import MatrixRate
 from bedplate.records import Event
 from tests import retail
+from tests.plan.conftest import PROBE
 
 
 class Done(NamedTuple):
@@ -29,9 +34,12 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def done(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Done:
-    """One complete run."""
-    home = tmp_path_factory.mktemp("done") / "home"
-    bedplate = Bedplate(settings.load({"BEDPLATE_HOME": str(home), "BEDPLATE_PORT": "0"}))
+    """One complete run, planned by a probe that does not depend on what else this machine does."""
+    home = settings.Home(tmp_path_factory.mktemp("done") / "home")
+    create_or_open(home)
+    known = msgspec.structs.replace(PROBE, code=probe.code(), matmul_sizes=(MatrixRate(rows=1024, gflops=60),))
+    home.probe.write_bytes(msgspec.json.encode(known))
+    bedplate = Bedplate(settings.load({"BEDPLATE_HOME": str(home.root), "BEDPLATE_PORT": "0"}))
     events: list[Event] = []
     summary = bedplate.run(sample, on_event=events.append)
     return Done(bedplate, sample, summary, events)

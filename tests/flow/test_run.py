@@ -64,7 +64,7 @@ def test_only_what_depends_on_a_change_is_redone(done: Done, tmp_path):
     # planner makes it choose no other machine than the one that serves: nothing is cheaper beyond doubt.
     said = {name for name, stage in plan.items() if stage.action == "run"}
     redone = {name for name, state in states(summary).items() if state == "finished"}
-    assert redone == said == {"check", "plan", *AFTER_OBSERVE}, (plan["serve"].because, summary.stages)
+    assert redone == said == {"check", "plan", *AFTER_OBSERVE}, plan["serve"].because
     assert "monitor" in plan["observe"].because
     assert summary.evidence.observation is not None
     assert summary.evidence.observation.body.predictions == 4 * 14
