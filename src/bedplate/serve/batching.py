@@ -35,9 +35,6 @@ _JOINING = 4e-6  # seconds that joining requests and parting answers takes for e
 _TURN_SECONDS = 0.0005  # how long the loop may compute for one batch: others wait for it
 _LONE = 16  # so many requests in a row of one connection, none while another was computed, and it is alone
 _LONE_SECONDS = 0.01  # how long the loop may compute for one that is alone: one that comes meanwhile waits for it
-_NEAR = 0.001  # seconds within which requests of different callers are likely to meet in one turn
-_MEET = 1.2  # requests of a turn, in the mean, from which on it is worth to wait for its end
-_RETRY = 64  # after so many requests that did not wait for the end of their turn, one does
 _BUDGET_SHARE = 0.25  # of the time a request may take: it may wait for one batch before its own
 
 
@@ -100,9 +97,7 @@ class Batcher:
         self._quick = not waits and plan.seconds.get(1, math.inf) <= _LONE_SECONDS
         self._alike = 0  # requests of one caller after each other
         self._turn: list[_Turn] = []
-        self._last: tuple[object, float] = (None, -math.inf)  # who asked last, and when
-        self._meet = _MEET  # how many requests a turn had, in the mean of the last ones
-        self._lone = 0
+        self._last: object = None  # who asked last
 
     @property
     def yields(self) -> bool:
@@ -162,23 +157,22 @@ class Batcher:
 
         A hand-over to the thread and back would be for nothing. To be asked once for each request, before :meth:`soon`.
         """
-        who, _ = self._last
-        self._last = caller, perf_counter()
-        self._alike = self._alike + 1 if who is caller and not self._busy else 0
+        self._alike = self._alike + 1 if self._last is caller and not self._busy else 0
+        self._last = caller
         return self._quick and self._alike >= _LONE
 
     def soon(self, inputs: Arrays, until: float, caller: object, settle: Settle) -> None:
         """:meth:`predict` where :attr:`queues` is false, or the caller :meth:`lone`. ``settle`` gets the answer.
 
-        That is before this returns, or at the end of this turn of the loop, where others are likely to ask in it as
-        well: requests of one ``caller`` come one after the other, those of several together.
+        That is before this returns, or at the end of this turn of the loop, where others may ask in it as well:
+        requests of one ``caller`` come one after the other, those of several together. To wait for the end costs some
+        microseconds; not to, after a stall in which many came, a run of the model for each.
         """
         now = perf_counter()
-        who, when = self._last
-        self._last = caller, now
+        last, self._last = self._last, caller
         if until <= now:
             settle(too_late())
-        elif self.plan.rows > 1 and (self._turn or (who is not caller and now - when < _NEAR and self._worth())):
+        elif self.plan.rows > 1 and (self._turn or last is not caller):
             self._turn.append(_Turn(*_kind(inputs), inputs, settle))
             if len(self._turn) == 1:
                 asyncio.get_running_loop().call_soon(self._end_turn)
@@ -187,14 +181,8 @@ class Batcher:
             self.took = perf_counter() - now
             settle(answer)
 
-    def _worth(self) -> bool:
-        """Whether to wait for the end of a turn; now and then, to find out."""
-        self._lone = 0 if self._meet >= _MEET or self._lone >= _RETRY else self._lone + 1
-        return not self._lone
-
     def _end_turn(self) -> None:
         turn, self._turn = self._turn, []
-        self._meet += (len(turn) - self._meet) / 8
         while turn:
             kind, rows, batch = turn[0].kind, 0, list[_Turn]()
             for one in turn:
