@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bedplate.data import duck, parquet, rules
+from bedplate.data.arrow import begun
 from bedplate.data.model import RowRule
 from bedplate.data.parsing import formats
 from bedplate.data.tables import Tables
@@ -133,3 +134,27 @@ def test_a_scan_reads_nothing_before_it_is_asked(tmp_path: Path) -> None:
     next(tmp_path.rglob("*.parquet")).write_bytes(b"gone")
     with pytest.raises(IntegrityError, match="damaged"):
         stream.read_all()
+
+
+def test_a_stream_that_is_begun_early_loses_neither_rows_nor_errors() -> None:
+    schema = pa.schema([("n", pa.int64())])
+    asked = threading.Event()
+
+    def batches(count: int, fails: bool):  # type: ignore[no-untyped-def]
+        asked.set()
+        for n in range(count):
+            yield pa.record_batch([pa.array([n])], schema=schema)
+        if fails:
+            raise IntegrityError("lost")
+
+    for count, fails in itertools.product([0, 1, 3], [False, True]):
+        asked.clear()
+        with begun(pa.RecordBatchReader.from_batches(schema, batches(count, fails))) as stream:
+            assert asked.wait(30)
+            if fails:
+                with pytest.raises(IntegrityError, match="lost"):
+                    stream.read_all()
+            else:
+                assert stream.read_all()["n"].to_pylist() == list(range(count))
+    with pytest.raises(ZeroDivisionError), begun(pa.RecordBatchReader.from_batches(schema, batches(1, True))):
+        raise ZeroDivisionError

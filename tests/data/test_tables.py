@@ -1,10 +1,12 @@
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from bedplate.data.tables import Tables
 from bedplate.errors import FencedError, InputError, IntegrityError, NotFoundError
+from bedplate.records import TableVersion
 
 ROWS = pa.table({"a": pa.array([1, 2, 3], pa.int64()), "s": ["x", "y", None]})
 
@@ -78,6 +80,30 @@ def test_rot_is_found_by_scrub_and_by_reading(tmp_path: Path) -> None:
     assert tables.verify("t").damaged == (path.name,)
     with pytest.raises(IntegrityError):
         tables.scan(version).read_all()
+
+
+@pytest.mark.parametrize("few", [False, True])
+def test_a_filter_keeps_the_rows_it_holds_for_and_opens_no_file_that_can_have_none(tmp_path: Path, few: bool) -> None:
+    tables = Tables(tmp_path)
+    first = tables.write("t", pa.table({"stays": ["a", None, "b"], "n": [1, 2, 3]}), mode="append")
+    tables.write("t", pa.table({"stays": ["b", "c", "b"], "n": [7, 8, None]}), mode="append")
+    version = tables.write("t", pa.table({"stays": ["b"] * 5000, "n": [9] * 5000}), mode="append")
+
+    def found(version: TableVersion, columns: list[str], filter: pc.Expression) -> pa.Table:
+        return tables.scan(version, columns, filter, few=few).read_all()
+
+    assert found(first, ["stays", "n"], pc.field("n") != 2).to_pylist() == [
+        {"stays": "a", "n": 1},
+        {"stays": "b", "n": 3},
+    ]
+    assert found(version, ["n"], pc.field("stays") == "b")["n"].to_pylist() == [3, 7, None, *[9] * 5000]
+    assert found(version, ["n"], pc.field("n") > 20).num_rows == 0
+    assert tables.scan(version, {}, pc.field("n") < 9, few=few).read_all().num_rows == 5
+    damaged = max(_folder(tmp_path).glob("*.parquet"))
+    damaged.write_bytes(damaged.read_bytes()[:4] + bytes(64) + damaged.read_bytes()[68:])
+    assert found(version, ["n"], pc.field("n") < 9)["n"].to_pylist() == [1, 2, 3, 7, 8]
+    with pytest.raises(IntegrityError):
+        found(version, ["stays"], pc.field("n") == 9)
 
 
 def test_a_stream_that_fails_leaves_nothing(tmp_path: Path) -> None:

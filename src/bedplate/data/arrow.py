@@ -1,6 +1,8 @@
 """Arrow types as tables keep them: what Delta Lake knows, and nothing that depends on who wrote it."""
 
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pyarrow as pa
 
@@ -127,3 +129,17 @@ def _cast(table: pa.Table, schema: pa.Schema, *, codes: bool = False) -> pa.Tabl
     except (pa.ArrowInvalid, ValueError) as error:
         raise InputError(f"rows do not fit the table: {error}", fix="give every batch the same columns") from error
     return pa.table(dict(zip(schema.names, arrays, strict=True)))
+
+
+@contextmanager
+def begun(stream: pa.RecordBatchReader) -> Iterator[pa.RecordBatchReader]:
+    """The same stream, whose first batch is read while its reader still prepares, and those after it with that."""
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        if (batch := first.result()) is not None:
+            yield batch
+            yield from stream
+
+    with ThreadPoolExecutor(1, thread_name_prefix="begun") as pool:
+        first = pool.submit(next, stream, None)
+        yield pa.RecordBatchReader.from_batches(stream.schema, batches())

@@ -49,7 +49,7 @@ def newest_before(
     else:
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(look, range(threads)))
-    return newest.found()
+    return newest.found(threads)
 
 
 class _Cut(NamedTuple):
@@ -191,13 +191,15 @@ class _Newest:
         self._held = [pa.concat_tables(self._held).combine_chunks() if self._held else self._slots.schema.empty_table()]
         return self._held[0]
 
-    def found(self) -> "pa.Table":
+    def found(self, threads: int) -> "pa.Table":
         """What is known at each moment asked for."""
         import pyarrow as pa
 
         place = self._slots.answer(self._row_of)
+        places = pa.array(place, mask=place < 0)
         rows = self._rows().select(self._slots.schema.names[self._slots.width :])
-        return rows.take(pa.array(place, mask=place < 0))
+        with ThreadPoolExecutor(threads) as pool:  # a table takes of one column after the other
+            return pa.table(list(pool.map(lambda column: column.take(places), rows.columns)), schema=rows.schema)
 
 
 class _Keys:

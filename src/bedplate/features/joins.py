@@ -40,6 +40,8 @@ def join(
     """
     import pyarrow as pa
 
+    from bedplate.data.arrow import begun
+
     needed = dict.fromkeys([time, *(name for view in views for name in (*view.entity, *view.request))])
     for name in needed:
         if name not in labels.column_names:
@@ -55,7 +57,8 @@ def join(
                 next(iter(view.times)): given.schema.field(view.event_time).type,
             }
             clocks.same(view.name, kinds)
-        found = _one(labels, time, view, given, memory, threads)
+        with begun(given) as given:
+            found = _one(labels, time, view, given, memory, threads)
         for name in found.column_names:
             if name in joined.column_names:
                 raise InputError(f"{name!r} is there twice", where=view.name, fix="rename the feature")

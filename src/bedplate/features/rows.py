@@ -23,8 +23,8 @@ ASKED, PLACE, MOMENT = "asked_rows", "asked_place", "asked_moment"
 _ROWS = "rows_of_view"
 _NEWEST = "newest_rows"
 _COLUMNS = "DESCRIBE rows_of_view"
-_AT_ONCE = 1 << 20
-"""Rows that are looked at together: for each of them, what is asked for is looked up anew."""
+_AT_ONCE = 1 << 18
+"""Rows that are looked at together: what is made of a few of their columns stays in the caches."""
 _THREADS = 4
 """Most that look at rows at once: what they keep, one keeps at a time, and each holds what it looks at."""
 _NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT",
