@@ -1,6 +1,8 @@
 """Bottlenecks that were planted, found by measuring; and what cannot be profiled."""
 
 import asyncio
+import math
+import threading
 from html import unescape
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from bedplate.app.read_models import LoadReport, LoadTarget
 from bedplate.cli import root
 from bedplate.compute import code_profile, counters, model_profile, probe, sandbox, torch_trace, watched
 from bedplate.compute.onnx_model import OnnxModel
+from bedplate.compute.sampler import Sampler
 from bedplate.errors import InputError, UserCodeError
 from bedplate.plan import bottlenecks
 from bedplate.plan.types import Probe
@@ -103,6 +106,26 @@ def test_what_torch_does_in_a_training_is_traced() -> None:
 def test_a_training_that_fails_is_told_by_its_line() -> None:
     with pytest.raises(UserCodeError, match="no rows"):
         sandbox.call("pipeline:fails", pipeline=PLANTED / "trainings.py", limit=sandbox.Limit(60), watch=1.0)
+
+
+def test_what_was_found_names_no_stack_that_was_seen_later() -> None:
+    sampler = Sampler(math.inf, lambda: None)
+    halt, there = threading.Event(), threading.Event()
+
+    def work() -> None:
+        there.set()
+        halt.wait()
+
+    other = threading.Thread(target=work)
+    sampler._look(0)
+    found = sampler.found()
+    other.start()
+    there.wait()
+    sampler._look(1)
+    halt.set()
+    other.join()
+    assert all(number < len(found["stacks"]) for _, _, number in found["samples"])
+    assert len(sampler.found()["stacks"]) > len(found["stacks"])
 
 
 def traced(*events: tuple[str, str, float, float], **args: object) -> bytes:

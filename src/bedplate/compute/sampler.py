@@ -60,15 +60,19 @@ class Sampler(threading.Thread):
         self._done.set()
 
     def found(self) -> dict[str, Any]:
-        """What was seen until it was stopped."""
+        """What was seen until now. It may be asked for while a last look is under way: a sample names a stack that was
+        there before it, so samples are taken first.
+        """
+        samples, times = list(self._samples), list(self._times)
+        stacks = list(self._stacks)
         used = resource.getrusage(resource.RUSAGE_SELF)
         limit = min((resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)
                      if resource.getrlimit(kind)[0] != resource.RLIM_INFINITY), default=None)  # fmt: skip
         return {
             "seconds": self._ended - self._began,
-            "stacks": [list(stack) for stack in self._stacks],
-            "samples": self._samples,
-            "times": self._times,
+            "stacks": [list(stack) for stack in stacks],
+            "samples": samples,
+            "times": times,
             "sampler": self._spent,
             "processor": used.ru_utime + used.ru_stime,
             "limit": limit,
