@@ -31,8 +31,8 @@ def loads(task):
 
 @train
 def writes(task):
-    values = np.random.default_rng(1).random((200, 50)).tolist()
-    end = time.process_time() + 2
+    values = np.random.default_rng(1).random((20, 50)).tolist()
+    end = time.process_time() + 3
     while time.process_time() < end:
         json.loads(json.dumps(values))
     return Result()
