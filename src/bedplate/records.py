@@ -151,6 +151,8 @@ class IngestResult(msgspec.Struct, frozen=True, kw_only=True):
     outside: int = 0
     unconfined: str = ""
     """Why the source was parsed by a process that is not isolated; empty where it was."""
+    deidentified: str = ""
+    """The profile that took out what identifies somebody; empty where none did."""
 
 
 Breaks = Literal["readers", "source", "both"]

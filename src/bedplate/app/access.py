@@ -223,7 +223,7 @@ def reader_for(
         on_read,
         resource_of=lambda name: table_resource(name, use_case, governance),
         protection_of=protection_of,
-        mask_key=_mask_key(system, use_case),
+        mask_key=mask_key(system, use_case),
         now=None if principal == policy.FLOW else lambda: _at_the_moment(system, principal),
     )
 
@@ -267,6 +267,6 @@ def _masks(use_case: str, governance: Governance, version: TableVersion, columns
     )
 
 
-def _mask_key(system: "System", use_case: str) -> bytes:
+def mask_key(system: "System", use_case: str) -> bytes:
     """What keys the codes of this use case: its own, so that codes of two use cases cannot be joined."""
     return hmac.digest(files.secret(system.home.keys / "masks.key"), use_case.encode(), "sha256")

@@ -33,6 +33,7 @@ def check(path: Path) -> CheckReport:
         contracts.load(loaded.folder / data.contract)
     sensitive(loaded)
     masks(loaded)
+    deidentified(loaded)
     row_policies(loaded)
     if use_case.features:
         declarations.in_sql(loaded)
@@ -109,6 +110,21 @@ def masks(loaded: Loaded) -> None:
                 where=where,
                 fix="write governance.privacy_budget: what each person may spend for each purpose",
             )
+
+
+def deidentified(loaded: Loaded) -> None:
+    """Refuse de-identification of contracts that do not say what identifies somebody.
+
+    Raises:
+        ContractError: there are such.
+    """
+    from bedplate.data import contracts
+    from bedplate.data.ingest import deidentifiable
+
+    if loaded.use_case.governance.deidentify == "none":
+        return
+    for name, data in loaded.use_case.data.items():
+        deidentifiable(contracts.load(loaded.folder / data.contract), name, data)
 
 
 def row_policies(loaded: Loaded) -> None:

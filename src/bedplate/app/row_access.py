@@ -34,13 +34,15 @@ def read(loaded: Loaded) -> dict[str, RowAccess]:
         ContractError: the contract of such a data set cannot be used.
         InputError: a file cannot be read, or is too large or no text.
     """
-    from bedplate.data import contracts
+    from bedplate.data import contracts, deidentify
 
     found = {}
+    safe = loaded.use_case.governance.deidentify != "none"
     for name, path in loaded.use_case.governance.rows.items():
         model = contracts.load(loaded.folder / loaded.use_case.data[name].contract).model(name)
         kept = {rule.column for rule in model.rows if rule.check == "required" and rule.severity == "info"}
-        columns = {c.name: _TYPES[c.logical_type] for c in model.columns if c.logical_type in _TYPES}
+        held = deidentify.kept(model) if safe else {c.name for c in model.columns}
+        columns = {c.name: _TYPES[c.logical_type] for c in model.columns if c.logical_type in _TYPES and c.name in held}
         required = tuple(c.name for c in model.columns if c.required and c.name in columns and c.name not in kept)
         text = _text(loaded, path)
         found[name] = RowAccess(text=text, columns=columns, required=required)  # type: ignore[arg-type]

@@ -2,7 +2,8 @@
 
 import re
 import tempfile
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import duckdb
@@ -12,12 +13,13 @@ import pyarrow.compute as pc
 
 from bedplate.data import convert, duck, sources
 from bedplate.data.arrow import mixes_zones
+from bedplate.data.deidentify import SafeHarbor
 from bedplate.data.incremental import Standing
 from bedplate.data.model import Contract, KeyRule, Model, ReferenceRule, RowRule, SetRule, metric_checks
 from bedplate.data.parsing import pictures
 from bedplate.data.parsing.values import Numbers
 from bedplate.data.rules import broken
-from bedplate.errors import ContractError, UserCodeError
+from bedplate.errors import ContractError, InputError, UserCodeError
 from bedplate.records import RuleOutcome
 
 Related = Callable[[str, tuple[str, ...]], Any]
@@ -47,26 +49,24 @@ class Check:
         sensitive: Collection[str] = (),
         standing: Standing | None = None,
         related: "Related | None" = None,
+        safe: SafeHarbor | None = None,
     ) -> None:
         """``keep``: the rows are wanted, not only what the rules say of them. ``standing``: what is there before.
 
         ``related`` gives the columns of another table that this one refers to; without it that is not looked at.
+        ``safe``: neither what is kept nor what is set aside may identify anybody.
         """
         self.contract = contract
         self.model: Model = contract.model(dataset)
         self.source = source
         self.clean = clean
+        self.safe = safe
         named = [column.name for column in self.model.columns]
-        given = source.columns(named)
         typed = source.typed
-        convert.compare(
-            self.model,
-            given,
-            contract.path,
-            source.label,
-            typed=typed,
-            more=source.open_ended or self.model.more_columns,
-        )
+        more = source.open_ended or self.model.more_columns
+        with self._quoting_nothing():
+            given = source.columns(named)
+            convert.compare(self.model, given, contract.path, source.label, typed=typed, more=more)
         if source.kind == "dicom":
             pictures.check_personal(self.model, contract.path)
         self.known = None if self.model.more_columns else named
@@ -94,6 +94,24 @@ class Check:
         self._there = np.array([], dtype=np.int64) if there is None else there
         self._aside = tempfile.TemporaryFile()  # noqa: SIM115  it lives as long as this pass, if this goes well
 
+    @contextmanager
+    def _quoting_nothing(self) -> Iterator[None]:
+        """What is wrong with a source may quote a row of it, and errors are kept."""
+        try:
+            yield
+        except (ContractError, InputError):
+            if self.safe is None:
+                raise
+            raise ContractError(
+                f"{self.source.label} cannot be read under its contract, and what is wrong may quote a row",
+                where=self.contract.path,
+                fix="bedplate contract test says it",
+            ) from None
+
+    def _items(self, names: Sequence[str]) -> Iterator[sources.Chunk | sources.BadLine]:
+        with self._quoting_nothing():
+            yield from self.source.read(names, self.known)
+
     @property
     def held(self) -> int:
         """How many rows the table will have."""
@@ -108,7 +126,7 @@ class Check:
     def accepted_batches(self) -> Iterator[pa.RecordBatch]:
         """The rows that keep the contract; the others are set aside on the way."""
         position = 0
-        for item in self.source.read(self.names, self.known):
+        for item in self._items(self.names):
             if isinstance(item, sources.BadLine):
                 self._bad_line(item)
                 continue
@@ -166,6 +184,8 @@ class Check:
             judge("late", (self.standing.column,), "warning", why_late, late)
         self._measure(values)
         self.read += len(reject)
+        if self.safe is not None:
+            raw = values = self.safe.of(values)
         if reasons:
             self._put_aside(chunk.file, chunk.rows, raw, reject, reasons)
         if reject.any() or over.any():
@@ -203,7 +223,8 @@ class Check:
         self.failed["row"] = self.failed.get("row", 0) + 1
         empty = pa.table({name: pa.array([None], pa.string()) for name in self.names})
         mask = np.ones(1, dtype=bool)
-        reason = ("row", (), f"the row {line.reason}", mask)
+        told = line.reason if self.safe is None else "cannot be read"
+        reason = ("row", (), f"the row {told}", mask)
         self._put_aside(line.file, np.array([line.row]), empty, mask, [reason], text=line.text)
 
     def _put_aside(
@@ -215,6 +236,8 @@ class Check:
         reasons: list[tuple[str, tuple[str, ...], str, np.ndarray]],
         text: str | None = None,
     ) -> None:
+        if self.safe is not None:
+            file, text = "", None  # a file may be named after somebody
         places = np.flatnonzero(reject)
         kept = raw.take(pa.array(places))
         numbers = rows.start + places if isinstance(rows, range) else rows[places]
@@ -304,7 +327,7 @@ class Check:
 
         def batches() -> Iterator[pa.RecordBatch]:
             position = 0
-            for item in self.source.read(columns if self.clean is None else self.names, self.known):
+            for item in self._items(columns if self.clean is None else self.names):
                 if isinstance(item, sources.BadLine):
                     continue
                 values, _ = convert.convert(self._cleaned(item).select(list(columns)), schema, self.model)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from bedplate.data import contracts, sources
+from bedplate.data import contracts, deidentify, sources
 from bedplate.data.check import Check, Clean, OnProgress, Related, columns_of
 from bedplate.data.incremental import Standing, set_aside
 from bedplate.data.model import Contract
@@ -41,11 +41,14 @@ def ingest(
     sensitive: Collection[str] = (),
     reach: sources.Reach | None = None,
     window: Window | None = None,
+    pseudonyms: bytes | None = None,
 ) -> IngestResult:
     """Bring one data set in, as a new version of its table. With the same ``key`` again, the same versions.
 
     One that comes in batch by batch is added to, and knows its rows by their primary key instead of ``key``; ``window``
     brings in those of a range, however late they are.
+
+    With a key of ``pseudonyms`` the rows are de-identified before they land: :mod:`bedplate.data.deidentify`.
 
     Of a table with ``sensitive`` columns it is not told what SQL measured, only whether its rule holds.
 
@@ -60,7 +63,10 @@ def ingest(
     """
     contract = contracts.load(folder / spec.contract)
     name = table_name(use_case, dataset)
-    standing = None
+    standing, safe = None, None
+    if pseudonyms is not None:
+        deidentifiable(contract, dataset, spec)
+        safe = deidentify.SafeHarbor(contract.model(dataset), pseudonyms)
     if spec.incremental is not None:
         model = contract.model(dataset)
         standing = Standing(tables, name, model, spec.incremental, contract.path, window)
@@ -69,7 +75,7 @@ def ingest(
         source = stack.enter_context(sources.opened(spec.source, folder, reach, asked))
         check = Check(
             contract, dataset, source, on_progress, clean,
-            sensitive=sensitive, standing=standing, related=related_in(tables, use_case, contract.path),
+            sensitive=sensitive, standing=standing, related=related_in(tables, use_case, contract.path), safe=safe,
         )  # fmt: skip
         stack.callback(check.close)
         rows = check.accepted_batches()
@@ -99,7 +105,29 @@ def ingest(
             late=0 if standing is None else standing.late,
             outside=0 if standing is None else standing.outside,
             unconfined=source.unconfined,
+            deidentified="" if safe is None else deidentify.PROFILE,
         )
+
+
+def deidentifiable(contract: Contract, dataset: str, spec: DataSet) -> None:
+    """Refuse a data set that cannot be de-identified.
+
+    Raises:
+        ContractError: its contract does not say what each column is, or it needs identifiers as they came.
+    """
+    if spec.incremental is not None:
+        raise ContractError(
+            f"{dataset} comes in batch by batch, and its rows are known by what de-identification takes out",
+            where=contract.path,
+            fix=f"leave out data.{dataset}.incremental, or de-identify the source before",
+        )
+    if spec.source.kind in ("images", "dicom"):
+        raise ContractError(
+            f"{dataset} holds pictures, and there is no profile that de-identifies those",
+            where=contract.path,
+            fix="de-identify the files before",
+        )
+    deidentify.check(contract, contract.model(dataset), () if spec.subject is None else (spec.subject,))
 
 
 def related_in(tables: Tables, use_case: str, where: str) -> Related:

@@ -251,6 +251,8 @@ class Governance(_Section, frozen=True, kw_only=True):
     ``masks`` says, by a tag or classification that contracts put on columns, what people see in place of their values.
     ``privacy_budget`` is how much epsilon each of them may spend for each purpose on masks of kind ``noise``.
     ``rows`` names, by data set, a file of Cedar policies on its rows: who sees which. Without one, all rows are seen.
+    ``deidentify`` takes out, before rows land, what identifies somebody by the tags of the contracts, as Safe Harbor of
+    HIPAA has it.
     """
 
     purpose: str
@@ -260,6 +262,7 @@ class Governance(_Section, frozen=True, kw_only=True):
     privacy_budget: float = 0
     rows: dict[str, str] = {}
     erasure: Literal["by subject", "none"] = "none"
+    deidentify: Literal["safe-harbor", "none"] = "none"
 
 
 class UpkeepSection(_Section, frozen=True, kw_only=True):

@@ -32,6 +32,9 @@ class Ingested(msgspec.Struct, frozen=True, kw_only=True):
 
 def _ingest_inputs(context: Context) -> dict[str, str]:
     contracts = inputs.contract_digests(context.loaded)
+    safe = context.use_case.governance.deidentify
+    if safe != "none":
+        _nothing_is_open(context)  # here, since a run that was made before is not made again
     found: dict[str, str] = {}
     for name, data in context.use_case.data.items():
         found[f"data.{name}"] = ids.digest_of(data)
@@ -39,6 +42,8 @@ def _ingest_inputs(context: Context) -> dict[str, str]:
         if data.incremental is not None:
             # What it is added to counts as well: a backfill or a replay is seen by the next run.
             found[f"table of {name}"] = _newest(context, name)
+        if safe != "none":
+            found[f"de-identification of {name}"] = safe
         found[f"source of {name}"] = inputs.source_digest(context.loaded.folder, data, context.system.settings)
     cleaning = [d for d in declarations.described(context.system, context.loaded) if d.kind == "dataset"]
     if cleaning:
@@ -60,6 +65,8 @@ def _ingest(context: Context) -> Outcome:
     contract_changes.check(context.system, context.loaded, views(context))
     wanted = _ingest_inputs(context)
     hidden = access.governance_of(context.loaded).hidden
+    safe = context.use_case.governance.deidentify != "none"
+    pseudonyms = access.mask_key(context.system, context.use_case.name) if safe else None
     evidence: list[Evidence] = []
     names = list(context.use_case.data)
     kept = [contract_changes.kept(context.loaded, name) for name in names]
@@ -79,6 +86,7 @@ def _ingest(context: Context) -> Outcome:
             on_progress=progress,
             reach=inputs.reach(context.system.settings, context.use_case),
             sensitive=hidden,
+            pseudonyms=pseudonyms,
         )
         contract_changes.same(kept[position], result, data.contract)
         parents = (context.output("check").digest, _fact_digest(context, contract_changes.KIND, texts[position]))
@@ -89,6 +97,20 @@ def _ingest(context: Context) -> Outcome:
     total = sum(item.body.accepted for item in evidence)
     summary = f"{total:,} rows in {len(evidence)} tables{_unconfined(item.body for item in evidence)}"
     return Outcome(evidence=(*texts, *evidence, whole), summary=summary)
+
+
+def _nothing_is_open(context: Context) -> None:
+    """Refuse to de-identify beside versions that hold rows as they came."""
+    with context.system.store.read() as tx:
+        facts = tx.facts.list(context.use_case.name, "dataset")
+        before = [msgspec.convert(fact.body, IngestResult) for fact in facts]
+    open_ = sorted({each.dataset for each in before if not each.deidentified and each.dataset in context.use_case.data})
+    if open_:
+        raise InputError(
+            f"versions of {', '.join(open_)} hold rows as they came, and de-identification does not reach those",
+            where="governance.deidentify",
+            fix="give the data sets other names, or begin in a new home",
+        )
 
 
 def _unconfined(results: Iterable[IngestResult]) -> str:

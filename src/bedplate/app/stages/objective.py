@@ -25,6 +25,7 @@ def _check(context: Context) -> Outcome:
     use_case, loaded = context.use_case, context.loaded
     checking.sensitive(loaded)
     checking.masks(loaded)
+    checking.deidentified(loaded)
     checking.row_policies(loaded)
     objective = Objective(
         name=use_case.name,
