@@ -279,7 +279,7 @@ def test_what_needs_an_identifier_as_it_came_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "home").exists()
 
 
-@pytest.mark.parametrize("text", ["Ada Lovelace,1 Main Street\nBob,2\n", '"Ada Lovelace\nBob'])
+@pytest.mark.parametrize("text", ["Ada Lovelace,1 Main Street\nBob,2\n", "", '"Ada Lovelace\nBob'])
 def test_a_file_that_cannot_be_read_is_refused_without_quoting_it(tmp_path: Path, text: str) -> None:
     (tmp_path / "c.odcs.yaml").write_text(CONTRACT)
     (tmp_path / "rows.csv").write_text(text)

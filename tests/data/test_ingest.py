@@ -107,6 +107,12 @@ def test_a_missing_source_or_a_foreign_file_is_named(tmp_path: Path) -> None:
         _ingest(Tables(tmp_path / "tables"), tmp_path)
 
 
+def test_a_file_that_cannot_be_read_is_named_where_its_keys_are_read_first(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("")
+    with pytest.raises(ContractError, match="cannot be read as csv"):
+        _ingest(Tables(tmp_path / "tables"), tmp_path, "csv")
+
+
 def test_a_contract_with_errors_names_all_lines(tmp_path: Path) -> None:
     path = tmp_path / "c.odcs.yaml"
     path.write_text(RETAIL.read_text().replace("logicalType: integer", "logicalTyp: integer", 2))

@@ -19,7 +19,7 @@ from bedplate.data.model import Contract, KeyRule, Model, ReferenceRule, RowRule
 from bedplate.data.parsing import pictures
 from bedplate.data.parsing.values import Numbers
 from bedplate.data.rules import broken
-from bedplate.errors import ContractError, InputError, UserCodeError
+from bedplate.errors import BedplateError, ContractError, InputError, UserCodeError
 from bedplate.records import RuleOutcome
 
 Related = Callable[[str, tuple[str, ...]], Any]
@@ -85,6 +85,7 @@ class Check:
         self.measured: dict[str, float] = {}
         self._found: dict[str, RuleOutcome] = {}
         self._zones: dict[str, set[bool]] = {}
+        self._unread: BedplateError | None = None
         self._writer: pa.ipc.RecordBatchStreamWriter | None = None
         self._duplicates = {rule.id: self._duplicate_rows(rule.columns) for rule in self.model.keys}
         self._orphans = {} if related is None else {
@@ -109,8 +110,12 @@ class Check:
             ) from None
 
     def _items(self, names: Sequence[str]) -> Iterator[sources.Chunk | sources.BadLine]:
-        with self._quoting_nothing():
-            yield from self.source.read(names, self.known)
+        try:
+            with self._quoting_nothing():
+                yield from self.source.read(names, self.known)
+        except BedplateError as error:
+            self._unread = error
+            raise
 
     @property
     def held(self) -> int:
@@ -282,7 +287,12 @@ class Check:
         known = " AND ".join(f"{duck.quote(column)} IS NOT NULL" for column in columns)
         again = f"SELECT {listed}, min(_position) AS _first FROM source WHERE {known} GROUP BY ALL HAVING count(*) > 1"  # noqa: S608  identifiers are quoted
         with duck.connect({"source": self._keys(columns)}) as connection:
-            repeated: Any = connection.sql(again).to_arrow_table()
+            try:
+                repeated: Any = connection.sql(again).to_arrow_table()
+            except duckdb.Error:
+                if self._unread is not None:
+                    raise self._unread from None  # the engine shows it as a failure of its own
+                raise
         if repeated.num_rows == 0:
             return np.array([], dtype=np.int64)
         query = f"SELECT _position FROM source JOIN repeated USING ({listed}) WHERE _position > _first ORDER BY 1"  # noqa: S608  identifiers are quoted
