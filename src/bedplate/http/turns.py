@@ -2,7 +2,7 @@
 
 What waits for the model is kept by principal, and is taken of each in turn. In front of that the event loop parses
 and answers what has arrived one after the other, and looks for what arrived meanwhile only then. Where that goes on for
-long, what is left waits as it came, and each turn of the loop answers a part: as many as take a millisecond, by what
+long, what is left waits as it came, and each turn of the loop answers a part: as many as take half a millisecond, by what
 the last ones took. It makes smaller batches, so it is left out while only one principal asks.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Generic, TypeVar
 
-_LONGEST, _MOST = 0.001, 16
+_LONGEST, _MOST = 0.0005, 8
 """Seconds of a turn, and requests in it, after which what is left waits for the next one."""
 _ALONE = 1.0  # seconds in which nobody else asked, and there is nobody to be fair to
 
