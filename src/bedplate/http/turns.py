@@ -2,8 +2,8 @@
 
 What waits for the model is kept by principal, and is taken of each in turn. In front of that the event loop parses
 and answers what has arrived one after the other, and looks for what arrived meanwhile only then. Where that goes on for
-long, what is left waits as it came, and each turn of the loop answers a part: as many as take half a millisecond, by what
-the last ones took. It makes smaller batches, so it is left out while only one principal asks.
+long, what is left waits as it came, and each turn of the loop answers a part: as many as take half a millisecond, by
+what the last ones took. It makes smaller batches, so it is left out while only one principal asks.
 """
 
 import asyncio
