@@ -331,7 +331,9 @@ class Tables:
     def _at(self, folder: Folder, version: int, *, locked: bool = False) -> DeltaTable:
         delta = self._open(folder, locked=locked)
         if delta is None or not 0 <= version <= delta.version():
-            raise NotFoundError(f"the table has no version {version}", where=folder.url)
+            raise NotFoundError(
+                f"the table has no version {version}", where=folder.url, fix="see them: bedplate table history"
+            )
         if version != delta.version():
             try:
                 delta.load_as_version(version)

@@ -171,7 +171,7 @@ class Broker:
                 raise DeniedError(
                     f"the name stands for {address}, which is no public address",
                     where=str(origin),
-                    fix="grant the network to this target if it is meant",
+                    fix="if a source is meant to lie there, name its network in BEDPLATE_NETWORKS",
                 )
         if not resolved:
             raise UnavailableError("the name has no address", where=str(origin), fix="check the name")
