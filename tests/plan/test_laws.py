@@ -85,8 +85,9 @@ def running(asked: Requirements, sold: Catalogue, place: int | None) -> Running 
 
 
 def no_dearer(one: Plan, other: Plan) -> bool:
-    """As far as can be told: what runs is kept though another may be a little cheaper, and the plan says so."""
-    return total(one) <= total(other) + 1e-9 or one.about_running.startswith("kept")
+    """What runs may be kept though another is a little cheaper: then it is what is chosen, and the plan says so."""
+    kept = one.running is not None and one.chosen is not None and one.chosen.name == one.running.name
+    return total(one) <= total(other) + 1e-9 or (kept and one.about_running.startswith("kept"))
 
 
 def total(plan: Plan) -> float:
@@ -108,13 +109,14 @@ def test_more_budget_never_yields_a_worse_plan(
 ) -> None:
     served = running(asked, sold, place)
 
-    def within(budget: float) -> Plan:
+    def within(budget: float, served: Running | None) -> Plan:
         money = Money(amount=budget, currency="USD")
         return choose.plan(
             msgspec.structs.replace(asked, budget=money, training_budget=money, on_breach="block"), sold, PROBE, served
         )
 
-    poor, rich = within(amount), within(amount * more)
+    assert total(within(amount * more, None)) <= total(within(amount, None))
+    poor, rich = within(amount, served), within(amount * more, served)
     assert no_dearer(rich, poor)
     assert total(poor) <= amount or poor.chosen is None
 
@@ -127,8 +129,9 @@ def test_a_tighter_limit_is_never_cheaper(
     served = running(asked, sold, place)
     names = [i.name for i in asked.items if i.name in ("p99", "p50", "first token", "each further token")]
     name = data.draw(st.sampled_from(names or ["time of a run"]))
-    tight = choose.plan(changed(asked, name, asked.value(name) * share), sold, PROBE, served)
-    assert no_dearer(choose.plan(asked, sold, PROBE, served), tight)
+    tighter = changed(asked, name, asked.value(name) * share)
+    assert total(choose.plan(tighter, sold, PROBE)) >= total(choose.plan(asked, sold, PROBE)) - 1e-9
+    assert no_dearer(choose.plan(asked, sold, PROBE, served), choose.plan(tighter, sold, PROBE, served))
 
 
 @LAWS
@@ -173,6 +176,7 @@ def test_a_residency_rule_is_never_broken_and_letting_it_go_is_never_dearer(
     lies = {(i.provider, i.region): i.residency for i in sold.instances}
     for option in (*plan.options, *plan.runners_up, *((plan.chosen,) if plan.chosen else ())):
         assert option.provider == "here" or lies[option.provider, option.region] in asked.residency
+    assert total(choose.plan(anywhere, sold, PROBE)) <= total(choose.plan(asked, sold, PROBE))
     assert no_dearer(choose.plan(anywhere, sold, PROBE, served), plan)
 
 
