@@ -41,9 +41,11 @@ from bedplate.records import (
     ModelSignature,
     Objective,
     Observation,
+    ObservedWindow,
     ReplicaPrice,
     RetrainDecision,
     RuleOutcome,
+    Signal,
     TableVersion,
     TensorSpec,
     TrainResult,
@@ -252,8 +254,11 @@ OBSERVATION = Observation(
     endpoint=NAME, bundle=BUNDLE.digest, predictions=8048, with_outcome=7610,
     matched=est(0.149, 0.004, 7610, "bootstrap over households"),
     windows=tuple(
-        {"window": f"week {50 + i}", "predictions": 2012, "matched": 0.15 + wave, "low": 0.142 + wave,
-         "high": 0.158 + wave, "p50_ms": 3.0 + 0.2 * i, "p99_ms": 9.1 + 0.5 * i}
+        ObservedWindow(
+            as_of=f"2017-12-{4 + 7 * i:02d}T00:00:00Z", predictions=2012, with_outcome=1900,
+            matched=est(0.15 + wave, 0.008, 2012, "wilson"), p50_ms=3.0 + 0.2 * i, p99_ms=9.1 + 0.5 * i,
+            drift_evidence=100.0 * i, drift_alarm=i > 2,
+        )
         for i, wave in enumerate((0.0, 0.008, 0.009, 0.001))
     ),
     drift=DRIFT, drift_alarm=True, drift_evidence=412.0, table=table("predictions", 8048), reference="weeks 42-49",
@@ -263,9 +268,33 @@ OBSERVATION = Observation(
 DECISION = RetrainDecision(
     retrain=False,
     signals=(
-        {"signal": "drift", "state": "raised", "evidence": "household.recency_days, e-value 412"},
-        {"signal": "new_rows >= 200000", "state": "not raised", "evidence": "112,402 new rows"},
-        {"signal": "every 7 d", "state": "raised", "evidence": "28 days since training"},
+        Signal(
+            when="drift",
+            signal="drift",
+            hard=True,
+            measured=412.0,
+            threshold=20.0,
+            fired=True,
+            why="drift in household.recency_days",
+        ),
+        Signal(
+            when="new_rows >= 200000",
+            signal="new_rows",
+            hard=False,
+            measured=112_402,
+            threshold=200_000,
+            fired=False,
+            why="112,402 new rows, asked at 200,000",
+        ),
+        Signal(
+            when="every 7 d",
+            signal="age",
+            hard=True,
+            measured=28 * 86400.0,
+            threshold=7 * 86400.0,
+            fired=True,
+            why="the model is 28.0 days old, asked at 7",
+        ),
     ),
     expected_gain=Estimate(value=0.002, low=-0.003, high=0.007, n=8048, method="backtest on weekly refits"),
     expected_cost=0.04,

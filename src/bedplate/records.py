@@ -485,6 +485,25 @@ class DriftFinding(msgspec.Struct, frozen=True, kw_only=True):
     alarm: bool
 
 
+class ObservedWindow(msgspec.Struct, frozen=True, kw_only=True):
+    """One stretch of served traffic: a day, or a moment of a replay.
+
+    ``as_of`` is its start in RFC 3339; answer times are in ms.
+
+    ``matched`` is the share of predictions that a matching purchase followed; None where none had its whole time yet.
+    ``drift_evidence`` is of everything up to its end.
+    """
+
+    as_of: str
+    predictions: int
+    p50_ms: float
+    p99_ms: float
+    drift_evidence: float
+    drift_alarm: bool
+    with_outcome: int = 0
+    matched: Estimate | None = None
+
+
 class Observation(msgspec.Struct, frozen=True, kw_only=True):
     """Fact ``observation``: what was seen in served traffic.
 
@@ -498,7 +517,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     predictions: int
     with_outcome: int
     matched: Estimate
-    windows: tuple[dict[str, Any], ...]
+    windows: tuple[ObservedWindow, ...]
     drift: tuple[DriftFinding, ...]
     drift_alarm: bool
     drift_evidence: float
@@ -509,11 +528,27 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
 
 
+class Signal(msgspec.Struct, frozen=True, kw_only=True):
+    """What was measured for one entry of ``retrain.when``, and whether it ``fired``; None is not measured.
+
+    One that is ``hard`` is a promise of the file. ``measured`` and ``threshold`` are in what the signal counts in:
+    evidence, a shortfall, rows, or seconds.
+    """
+
+    when: str
+    signal: str
+    hard: bool
+    measured: float | Estimate | None
+    threshold: float
+    fired: bool
+    why: str
+
+
 class RetrainDecision(msgspec.Struct, frozen=True, kw_only=True):
     """Fact ``retrain``: whether to retrain, every signal that was looked at, and why."""
 
     retrain: bool
-    signals: tuple[dict[str, Any], ...]
+    signals: tuple[Signal, ...]
     expected_gain: Estimate | None
     expected_cost: float | None
     currency: str

@@ -21,6 +21,7 @@ def predictions(*rows: tuple[str, float, list[int]]) -> pa.Table:
             "entity": pa.array([row[0] for row in rows], pa.string()),
             "as_of": pa.array([START + timedelta(days=row[1]) for row in rows], STAMP),
             "items": pa.array([row[2] for row in rows], pa.list_(pa.int64())),
+            "window": pa.array([f"day {int(row[1])}" for row in rows], pa.string()),
         }
     )
 
@@ -63,7 +64,7 @@ def test_one_outcome_may_answer_two_predictions() -> None:
     assert found.matched.value == 1
     assert found.matched.method.startswith("cluster bootstrap")
     assert found.matched.n == 1  # one entity, whatever it was shown
-    assert [window["predictions"] for window in found.windows] == [1, 1]
+    assert {name: window.predictions for name, window in found.windows.items()} == {"day 0": 1, "day 3": 1}
 
 
 def test_predictions_whose_time_is_not_over_are_left_out() -> None:
@@ -113,4 +114,4 @@ def test_matching_is_its_definition(
     assert found.predictions == len(whole)
     assert found.with_outcome == sum(map(bool, followed))
     assert found.matched.value == pytest.approx(sum(hits) / len(hits) if hits else 0)
-    assert sum(int(str(window["predictions"])) for window in found.windows) == len(whole)
+    assert sum(window.predictions for window in found.windows.values()) == len(whole)

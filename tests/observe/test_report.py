@@ -162,7 +162,11 @@ def test_a_replay_becomes_an_observation(tmp_path: Path) -> None:
     seen_now = observed.observation
     assert (seen_now.predictions, seen_now.with_outcome, seen_now.replayed) == (80, 20, True)
     assert seen_now.matched.value == pytest.approx(10 / 80)
-    assert [window["predictions"] for window in seen_now.windows] == [40, 40]
+    assert [window.predictions for window in seen_now.windows] == [40, 40]
+    assert [window.as_of for window in seen_now.windows] == ["2017-12-04T00:00:00Z", "2017-12-11T00:00:00Z"]
+    assert all(0 < window.p50_ms <= window.p99_ms <= seen_now.latency_p99_ms * 2 for window in seen_now.windows)
+    assert sum(window.with_outcome for window in seen_now.windows) == 20
+    assert sum(window.matched.value * window.predictions for window in seen_now.windows) == pytest.approx(10)
     assert seen_now.drift_alarm
     assert seen_now.drift[0].feature == "household.spend"
     assert seen_now.drift[0].effect.value == pytest.approx(2.0, abs=0.4)

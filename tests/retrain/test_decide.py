@@ -38,8 +38,8 @@ def test_worth_is_a_comparison_or_always() -> None:
 def test_nothing_fired_nothing_done_and_every_signal_is_listed() -> None:
     decision = decide(FILE, Signals(drift_alarm=False, new_rows=10, age=60.0, cost=5.0))
     assert not decision.retrain
-    assert [signal["fired"] for signal in decision.signals] == [False, False, False]
-    assert all(signal["why"] for signal in decision.signals)
+    assert [signal.fired for signal in decision.signals] == [False, False, False]
+    assert all(signal.why for signal in decision.signals)
 
 
 @pytest.mark.parametrize(

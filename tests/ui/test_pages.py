@@ -1,10 +1,11 @@
 import msgspec
+import pytest
 
 from bedplate.app.read_models import Evidence, UseCasePage
 from bedplate.plan.portfolio import Portfolio, Share
 from bedplate.records import Estimate
 from bedplate.ui import charts, pages
-from bedplate.ui.render import places, render
+from bedplate.ui.render import places, render, told
 from tests import sample
 
 VIEW = pages.View(user="administrator", csrf="token", path="/", version="1", may_decide=True)
@@ -86,9 +87,22 @@ def test_a_chart_holds_every_interval_and_zero():
 def test_series_follow_the_windows():
     points = pages.series(sample.page(), "matched")
 
-    assert points["x"] == ["week 50", "week 51", "week 52", "week 53"]
-    assert len(points["series"][0]["low"]) == 4
+    assert points["x"] == ["4 Dec 2017", "11 Dec 2017", "18 Dec 2017", "25 Dec 2017"]
+    assert points["series"][0]["values"] == pytest.approx([0.15, 0.158, 0.159, 0.151])
+    assert points["series"][0]["low"] == pytest.approx([0.142, 0.15, 0.151, 0.143])
+    assert pages.series(sample.page(), "latency")["series"][0]["values"] == pytest.approx([9.1, 9.6, 10.1, 10.6])
     assert pages.series(sample.page(), "nothing") is None
+
+
+def test_what_a_recipe_says_of_its_test_is_told_in_words():
+    said = {
+        "kind": "time", "test_from": "2017-12-04T00:00:00+00:00", "learned_from": ["2017-11-06T00:00:00+00:00", "a"],
+        "households": 2012, "slices": {"all": 2012}, "checks": {"candidate_recall": 0.356344345, "left_out": []},
+    }  # fmt: skip
+    assert told(said) == [
+        ("kind", "time"), ("test_from", "4 Dec 2017, 00:00 UTC"), ("learned_from", "6 Nov 2017, 00:00 UTC, a"),
+        ("households", "2,012"), ("candidate_recall", "0.35634"),
+    ]  # fmt: skip
 
 
 def test_the_portfolio_says_what_comes_first_and_why_the_rest_does_not():

@@ -14,7 +14,7 @@ from bedplate.ids import Digest, digest_of
 from bedplate.observe.drift import Counted, Reference, columns_of, count, judge, together
 from bedplate.observe.outcomes import Matches, match
 from bedplate.observe.ship import rows
-from bedplate.records import DriftFinding, Observation, TableVersion
+from bedplate.records import DriftFinding, Observation, ObservedWindow, TableVersion
 from bedplate.stats import drift, intervals, sketches
 
 _COLUMNS = ["request_id", "time", "entity", "features", "outputs", "latency_ms", "replayed"]
@@ -61,24 +61,23 @@ def observe(
     seen = _Seen(reference, items if outcomes is not None else None)
     for window, batch in _windows(rows(tables, table, endpoint, bundle, _COLUMNS), moments):
         seen.add(window, batch)
-    matches = Matches(predictions=0, with_outcome=0, matched=_unknown(), windows=())
+    matches = Matches(predictions=0, with_outcome=0, matched=_unknown(), windows={})
     if outcomes is not None and seen.predictions:
         matches = match(seen.asked(outcomes["item"].type), outcomes, within)
-    verdict, by_window = _judge(seen, reference, state or drift.State(), settings)
-    shown = {window["as_of"]: window for window in matches.windows}
+    verdict, by_window = _judge(seen, matches, reference, state or drift.State(), settings)
     observation = Observation(
         endpoint=endpoint,
         bundle=bundle,
         predictions=seen.predictions,
         with_outcome=matches.with_outcome,
         matched=matches.matched,
-        windows=tuple({**shown.get(window["as_of"], {}), **window} for window in by_window),
+        windows=by_window,
         drift=verdict.findings,
         drift_alarm=verdict.alarm,
         drift_evidence=verdict.evidence,
         table=table,
         reference=digest_of(reference) if reference is not None and seen.watched else "",
-        latency_p99_ms=float(seen.latencies.quantiles(np.array([0.99]))[0]) if seen.predictions else 0.0,
+        latency_p99_ms=seen.latency()[1],
         replayed=seen.replayed,
         notes=seen.notes(),
     )
@@ -110,19 +109,20 @@ class _Seen:
 
     def __init__(self, reference: Reference | None, items: str | None) -> None:
         self.predictions, self.replayed = 0, False
-        self.latencies = sketches.QuantileSketch()
+        self._latencies: dict[str, sketches.QuantileSketch] = {}
         self.by_window: dict[str, int] = {}
         self.counted: dict[str, Counted] = {}
         self._reference, self._items = reference, items
         self._logged: set[str] = set()
         self._named = 0
-        self._asked: list[tuple[list[str], list[datetime], list[list[Any]]]] = []
+        self._asked: list[tuple[list[str], list[datetime], list[list[Any]], list[str]]] = []
 
     def add(self, window: str, batch: list[dict[str, Any]]) -> None:
         self.predictions += len(batch)
         self.replayed = self.replayed or any(row["replayed"] for row in batch)
         self.by_window[window] = self.by_window.get(window, 0) + len(batch)
-        self.latencies.add(np.array([row["latency_ms"] for row in batch], dtype=np.float64))
+        times = self._latencies.setdefault(window, sketches.QuantileSketch())
+        times.add(np.array([row["latency_ms"] for row in batch], dtype=np.float64))
         if self._reference is not None:
             logged = columns_of(msgspec.json.decode(row["features"]) for row in batch)
             self._logged.update(logged.column_names)
@@ -132,7 +132,17 @@ class _Seen:
             given = (msgspec.json.decode(row["outputs"]).get(self._items) for row in batch)
             named = [[] if item is None else np.ravel(np.asarray(item)).tolist() for item in given]
             self._named += sum(map(bool, named))
-            self._asked.append(([row["entity"] for row in batch], [row["as_of"] for row in batch], named))
+            who, when = [row["entity"] for row in batch], [row["as_of"] for row in batch]
+            self._asked.append((who, when, named, [window] * len(batch)))
+
+    def latency(self, window: str | None = None) -> tuple[float, float]:
+        """The median and the 99th percentile of the answer times in ms, of one window or of all; zeros of nothing."""
+        whole = sketches.QuantileSketch()
+        for name, times in sorted(self._latencies.items()):
+            if window is None or name == window:
+                whole.merge(times)
+        half, most = whole.quantiles(np.array([0.5, 0.99])) if self._latencies else (0.0, 0.0)
+        return float(half), float(most)
 
     @property
     def watched(self) -> bool:
@@ -140,12 +150,12 @@ class _Seen:
         return any(self.counted.values())
 
     def asked(self, kind: pa.DataType) -> pa.Table:
-        """Who was shown which items when; items are of type ``kind``.
+        """Who was shown which items when, in which window; items are of type ``kind``.
 
         Raises:
             InputError: the outputs name items in another type than the outcomes.
         """
-        entities, moments, named = ([value for batch in self._asked for value in batch[column]] for column in (0, 1, 2))
+        entities, moments, named, windows = ([x for batch in self._asked for x in batch[column]] for column in range(4))
         try:
             items = pa.array(named, pa.list_(kind))
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
@@ -155,7 +165,8 @@ class _Seen:
                 fix="name data whose items have the type that the model gives",
             ) from error
         stamp = pa.timestamp("us", tz="UTC")
-        return pa.table({"entity": pa.array(entities, pa.string()), "as_of": pa.array(moments, stamp), "items": items})
+        who, when = pa.array(entities, pa.string()), pa.array(moments, stamp)
+        return pa.table({"entity": who, "as_of": when, "items": items, "window": pa.array(windows, pa.string())})
 
     def notes(self) -> tuple[str, ...]:
         """What could not be looked at, so that its absence is not read as good news."""
@@ -176,28 +187,33 @@ class _Seen:
 
 
 def _judge(
-    seen: _Seen, reference: Reference | None, state: drift.State, settings: drift.Settings
-) -> tuple[drift.Verdict, list[dict[str, Any]]]:
+    seen: _Seen, matches: Matches, reference: Reference | None, state: drift.State, settings: drift.Settings
+) -> tuple[drift.Verdict, tuple[ObservedWindow, ...]]:
     """The verdict after all windows (an alarm in any of them stays one), and a row for each."""
     verdict = drift.Verdict(state=state, findings=(), evidence=state.evidence, alarm=False)
     alarms: dict[str, DriftFinding] = {}
     latest: dict[str, DriftFinding] = {}
-    by_window: list[dict[str, Any]] = []
+    by_window: list[ObservedWindow] = []
     for window, predictions in sorted(seen.by_window.items()):
         if reference is not None:
             verdict = judge(reference, seen.counted[window], verdict.state, settings)
             latest.update({finding.feature: finding for finding in verdict.findings})
             alarms.update({finding.feature: finding for finding in verdict.findings if finding.alarm})
+        (half, most), matched = seen.latency(window), matches.windows.get(window)
         by_window.append(
-            {
-                "as_of": window,
-                "predictions": predictions,
-                "drift_evidence": verdict.evidence,
-                "drift_alarm": verdict.alarm,
-            }
+            ObservedWindow(
+                as_of=window,
+                predictions=predictions,
+                p50_ms=half,
+                p99_ms=most,
+                drift_evidence=verdict.evidence,
+                drift_alarm=verdict.alarm,
+                with_outcome=0 if matched is None else matched.with_outcome,
+                matched=None if matched is None else matched.matched,
+            )
         )
     findings = tuple(finding for _, finding in sorted({**latest, **alarms}.items()))
-    return msgspec.structs.replace(verdict, findings=findings, alarm=bool(alarms)), by_window
+    return msgspec.structs.replace(verdict, findings=findings, alarm=bool(alarms)), tuple(by_window)
 
 
 def _list(names: Any) -> str:

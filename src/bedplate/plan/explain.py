@@ -200,6 +200,8 @@ def quantity(value: float, unit: str) -> str:
 
 def interval(estimate: Estimate, unit: str) -> str:
     """``12.5 ms [11.0 ms, 14.0 ms]``: an estimate between its ends."""
+    if unit == "bytes":
+        return f"{quantity(estimate.value, unit)} [{quantity(estimate.low, unit)}, {quantity(estimate.high, unit)}]"
     say = span if unit == "s" else _short
     ends = f"{say(estimate.value)} [{say(estimate.low)}, {say(estimate.high)}]"
     return ends if unit in ("s", "") else f"{ends} {unit}"

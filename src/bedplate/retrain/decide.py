@@ -7,11 +7,9 @@ lets a soft signal through; a hard signal goes through without it, because keepi
 of profit.
 """
 
-from typing import Any
-
 import msgspec
 
-from bedplate.records import Estimate, RetrainDecision
+from bedplate.records import Estimate, RetrainDecision, Signal
 from bedplate.retrain.conditions import Condition, Worth, parse, parse_worth
 from bedplate.usecase.types import Retrain
 
@@ -48,11 +46,11 @@ def decide(section: Retrain, signals: Signals) -> RetrainDecision:
     conditions = tuple(parse(text) for text in section.when)
     worth = parse_worth(section.if_)
     rows = tuple(_look(condition, signals) for condition in conditions)
-    fired = [(condition, row) for condition, row in zip(conditions, rows, strict=True) if row["fired"]]
+    fired = [(condition, row) for condition, row in zip(conditions, rows, strict=True) if row.fired]
     if not fired:
         retrain, reason = False, "no signal asks for it" if rows else "the file names no reason to retrain"
     else:
-        asks = "; ".join(str(row["why"]) for _, row in fired)
+        asks = "; ".join(row.why for _, row in fired)
         hard = any(condition.signal in _HARD for condition, _ in fired)
         retrain, because = _weigh(worth, signals, hard)
         reason = f"{asks}. {because}"
@@ -66,9 +64,9 @@ def decide(section: Retrain, signals: Signals) -> RetrainDecision:
     )
 
 
-def _look(condition: Condition, signals: Signals) -> dict[str, Any]:
-    measured: Any = None
-    threshold: Any = condition.threshold
+def _look(condition: Condition, signals: Signals) -> Signal:
+    measured: float | Estimate | None = None
+    threshold = condition.threshold
     fired, why = False, "not measured"
     if condition.signal == "drift":
         measured, threshold = signals.drift_evidence, signals.drift_limit
@@ -83,7 +81,7 @@ def _look(condition: Condition, signals: Signals) -> dict[str, Any]:
     elif condition.signal == "quality":
         threshold = 0.0
         if signals.quality is not None:
-            measured = msgspec.to_builtins(signals.quality)
+            measured = signals.quality
             fired = signals.quality.low > 0
             why = "quality fell below its promise" if fired else "no fall below the promise is shown"
     elif condition.signal == "new_rows" and signals.new_rows is not None:
@@ -94,15 +92,15 @@ def _look(condition: Condition, signals: Signals) -> dict[str, Any]:
         measured = signals.age
         fired = measured >= threshold
         why = f"the model is {measured / 86400:.1f} days old, asked at {threshold / 86400:g}"
-    return {
-        "when": condition.text,
-        "signal": condition.signal,
-        "hard": condition.signal in _HARD,
-        "measured": measured,
-        "threshold": threshold,
-        "fired": fired,
-        "why": why,
-    }
+    return Signal(
+        when=condition.text,
+        signal=condition.signal,
+        hard=condition.signal in _HARD,
+        measured=measured,
+        threshold=threshold,
+        fired=fired,
+        why=why,
+    )
 
 
 def _weigh(worth: Worth, signals: Signals, hard: bool) -> tuple[bool, str]:

@@ -10,7 +10,7 @@ from bedplate.plan.portfolio import Portfolio
 from bedplate.records import Fact
 from bedplate.ui import charts
 from bedplate.ui.frame import View
-from bedplate.ui.render import render
+from bedplate.ui.render import moment, render
 
 SECTIONS = (
     ("objective", "Goal"),
@@ -81,15 +81,14 @@ def series(page: UseCasePage, name: str) -> dict[str, Any] | None:
     if observation is None:
         return None
     windows = observation.body.windows
-    labels = [str(window.get("window", index + 1)) for index, window in enumerate(windows)]
-
-    def column(key: str) -> list[float | None]:
-        return [window.get(key) for window in windows]
-
+    days = [moment(window.as_of).partition(",")[0] for window in windows]
+    labels = days if len(set(days)) == len(days) else [moment(window.as_of) for window in windows]
     if name == "latency":
-        lines = [{"label": "p99", "values": column("p99_ms")}, {"label": "half within", "values": column("p50_ms")}]
-        return {"x": labels, "series": lines}
+        slowest = {"label": "p99", "values": [window.p99_ms for window in windows]}
+        return {"x": labels, "series": [slowest, {"label": "half within", "values": [w.p50_ms for w in windows]}]}
     if name == "matched":
-        line = {"label": "matched", "values": column("matched"), "low": column("low"), "high": column("high")}
-        return {"x": labels, "percent": True, "series": [line]}
+        shares = [window.matched for window in windows]
+        ends = {end: [None if share is None else getattr(share, end) for share in shares] for end in ("low", "high")}
+        values = [None if share is None else share.value for share in shares]
+        return {"x": labels, "percent": True, "series": [{"label": "matched", "values": values, **ends}]}
     return None

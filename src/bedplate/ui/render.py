@@ -61,6 +61,9 @@ TONES = {
 }  # fmt: skip
 
 
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d")
+
+
 def render(template: str, context: Mapping[str, Any]) -> str:
     """The page ``template`` with ``context``."""
     return _environment().get_template(template).render(context)
@@ -168,6 +171,23 @@ def value(number: float) -> str:
     return f"{number:,.{digits}f}".replace("-", "−")
 
 
+def told(said: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What a recipe says of how it tested, as names and words. How large its groups are stands with the groups."""
+    found: list[tuple[str, str]] = []
+    for name, what in said.items():
+        if isinstance(what, Mapping):
+            found += [] if name == "slices" else told(what)
+        elif what not in ("", [], None):
+            found.append((name, ", ".join(map(_told, what)) if isinstance(what, list) else _told(what)))
+    return found
+
+
+def _told(what: object) -> str:
+    if isinstance(what, bool) or not isinstance(what, int | float):
+        return moment(str(what)) if _TIME.match(str(what)) else str(what)
+    return value(what)
+
+
 def base(path: str) -> str:
     """The last part of a path, whatever system it is of."""
     return re.split(r"[/\\]", path.rstrip("/\\"))[-1] or path
@@ -217,6 +237,7 @@ FILTERS: dict[str, Callable[..., object]] = {
     "size": words.size,
     "symbols": symbols,
     "title": title,
+    "told": told,
     "value": value,
     "words": spelled,
 }
