@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from bedplate.data import contracts, deidentify, sources
+from bedplate.data import contracts, deidentify, duck, sources
 from bedplate.data.check import Check, Clean, OnProgress, Related, columns_of
 from bedplate.data.incremental import Standing, set_aside
 from bedplate.data.model import Contract
@@ -74,7 +74,7 @@ def ingest(
         asked = None if standing is None else standing.since()
         source = stack.enter_context(sources.opened(spec.source, folder, reach, asked))
         check = Check(
-            contract, dataset, source, on_progress, clean,
+            contract, dataset, source, on_progress, clean, sql=stack.enter_context(duck.engine()),
             sensitive=sensitive, standing=standing, related=related_in(tables, use_case, contract.path), safe=safe,
         )  # fmt: skip
         stack.callback(check.close)
@@ -153,7 +153,7 @@ def _put_in_quarantine(tables: Tables, name: str, check: "Check", key: str) -> T
     if not check.rejected:
         return None
     if check.standing is not None:
-        return set_aside(tables, name, check.set_aside())
+        return set_aside(tables, name, check.set_aside(), check.sql)
     return tables.write(name, check.set_aside(), mode="overwrite", key=f"{key}/quarantine")
 
 
@@ -173,7 +173,8 @@ def test(
     with ExitStack() as stack:
         source = stack.enter_context(sources.opened(spec.source, folder, reach))
         related = _related_sources(others or {}, folder, reach, contract.path)
-        check = Check(contract, dataset, source, None, None, keep=has_sql, related=related)
+        sql = stack.enter_context(duck.engine())
+        check = Check(contract, dataset, source, None, None, sql=sql, keep=has_sql, related=related)
         stack.callback(check.close)
         if has_sql:
             # SQL may look at the rows more than once: they lie on the disk meanwhile, however many there are.
@@ -193,7 +194,7 @@ def _related_sources(
         if name not in others:
             raise ContractError(f"the contract refers to {name}, which is no data set", where=where, fix="name one")
         contract, spec = others[name]
-        with sources.opened(spec.source, folder, reach) as source:
-            return columns_of(source, contract.model(name), columns)
+        with sources.opened(spec.source, folder, reach) as source, duck.engine() as sql:
+            return columns_of(source, contract.model(name), columns, sql)
 
     return related
