@@ -2,12 +2,12 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pyarrow import csv
 
-from bedplate.data import duck
 from bedplate.data.ingest import ingest
 from bedplate.data.tables import Tables
 from bedplate.errors import ContractError, NotFoundError
@@ -126,9 +126,9 @@ def test_a_contract_with_errors_names_all_lines(tmp_path: Path) -> None:
 def test_one_database_answers_all_queries_of_an_ingestion(
     tmp_path: Path, sample: pa.Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened, real = [], duck.duckdb.connect
+    opened, real = [], duckdb.connect
 
-    def counted(*arguments: Any) -> duck.Connection:
+    def counted(*arguments: Any) -> Any:
         opened.append(arguments)
         return real(*arguments)
 
@@ -136,7 +136,7 @@ def test_one_database_answers_all_queries_of_an_ingestion(
     folder.mkdir()
     for part in range(12):  # a chunk of text for each file, and the contract has a key
         csv.write_csv(sample.slice(part * 20, 20), folder / f"{part:02}.csv")
-    monkeypatch.setattr(duck.duckdb, "connect", counted)
+    monkeypatch.setattr(duckdb, "connect", counted)
     spec = DataSet(source=Source(kind="csv", path=str(folder)), contract=str(RETAIL))
     result = ingest(
         Tables(tmp_path / "t"), use_case="retail", dataset="transactions", spec=spec, folder=tmp_path, key="k"

@@ -94,7 +94,7 @@ class Check:
         self._orphans = {} if related is None else {
             rule.id: self._orphan_rows(rule, related) for rule in self.model.references
         }  # fmt: skip
-        there = None if standing is None else standing.there(self._keys(standing.keys.columns), sql)
+        there = None if standing is None else standing.there(self._keys(standing.keys.columns, landed=True), sql)
         self._there = np.array([], dtype=np.int64) if there is None else there
         self._aside = tempfile.TemporaryFile()  # noqa: SIM115  it lives as long as this pass, if this goes well
 
@@ -286,10 +286,11 @@ class Check:
 
     def _duplicate_rows(self, columns: tuple[str, ...]) -> np.ndarray:
         """Positions of rows whose ``columns`` already stood in an earlier row. Reads the source's key columns only."""
+        landed = self.safe is not None and self.safe.tells_apart(columns)
         listed = ", ".join(duck.quote(column) for column in columns)
         known = " AND ".join(f"{duck.quote(column)} IS NOT NULL" for column in columns)
         again = f"SELECT {listed}, min(_position) AS _first FROM source WHERE {known} GROUP BY ALL HAVING count(*) > 1"  # noqa: S608  identifiers are quoted
-        with self.sql.connect({"source": self._keys(columns)}) as connection:
+        with self.sql.connect({"source": self._keys(columns, landed=landed)}) as connection:
             try:
                 repeated: Any = connection.sql(again).to_arrow_table()
             except duckdb.Error:
@@ -299,7 +300,7 @@ class Check:
         if repeated.num_rows == 0:
             return np.array([], dtype=np.int64)
         query = f"SELECT _position FROM source JOIN repeated USING ({listed}) WHERE _position > _first ORDER BY 1"  # noqa: S608  identifiers are quoted
-        with self.sql.connect({"source": self._keys(columns), "repeated": repeated}) as connection:
+        with self.sql.connect({"source": self._keys(columns, landed=landed), "repeated": repeated}) as connection:
             found = connection.execute(query).fetchnumpy()
         return np.asarray(found["_position"], dtype=np.int64)
 
@@ -309,7 +310,7 @@ class Check:
             views = {"held": related(rule.table, rule.to)}
         else:  # rows may refer to each other, and to those that are there
             before = None if self.standing is None else self.standing.columns(rule.to)
-            views = {"held": self._keys(rule.to), **({} if before is None else {"before": before})}
+            views = {"held": self._keys(rule.to, landed=True), **({} if before is None else {"before": before})}
         there, own = next(iter(views.values())).schema, self.schema
         if any(
             mixes_zones(own.field(column).type, there.field(to).type)
@@ -325,7 +326,7 @@ class Check:
         listed = ", ".join(to for _, to in pairs)
         there = " UNION ALL ".join(f"SELECT {listed} FROM {view}" for view in views)  # noqa: S608  quoted
         query = f"SELECT _position FROM source ANTI JOIN ({there}) held ON {same} WHERE {known} ORDER BY 1"  # noqa: S608
-        with self.sql.connect({"source": self._keys(rule.columns), **views}) as connection:
+        with self.sql.connect({"source": self._keys(rule.columns, landed=True), **views}) as connection:
             try:
                 found = connection.execute(query).fetchnumpy()
             except duckdb.Error as error:
@@ -335,7 +336,8 @@ class Check:
                 ) from None  # fmt: skip
         return np.asarray(found["_position"], dtype=np.int64)
 
-    def _keys(self, columns: tuple[str, ...]) -> pa.RecordBatchReader:
+    def _keys(self, columns: tuple[str, ...], *, landed: bool) -> pa.RecordBatchReader:
+        """Some columns of the source, and the position of each row; ``landed``: with the values that land."""
         schema = pa.schema([self.schema.field(column) for column in columns])
 
         def batches() -> Iterator[pa.RecordBatch]:
@@ -346,7 +348,10 @@ class Check:
                 values, _ = convert.convert(self._cleaned(item).select(list(columns)), schema, self.model, self.sql)
                 numbers = pa.array(np.arange(position, position + values.num_rows))
                 position += values.num_rows
-                yield from convert.plain(values).append_column("_position", numbers).to_batches()
+                values = convert.plain(values)
+                if landed and self.safe is not None:
+                    values = self.safe.of(values)
+                yield from values.append_column("_position", numbers).to_batches()
 
         return pa.RecordBatchReader.from_batches(schema.append(pa.field("_position", pa.int64())), batches())
 

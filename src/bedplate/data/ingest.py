@@ -14,11 +14,12 @@ import pyarrow as pa
 
 from bedplate.data import contracts, deidentify, duck, sources
 from bedplate.data.check import Check, Clean, OnProgress, Related, columns_of
-from bedplate.data.incremental import Standing, set_aside
+from bedplate.data.incremental import PRIMARY, Standing, set_aside
 from bedplate.data.model import Contract
 from bedplate.data.sources.databases import Window
 from bedplate.data.tables import Tables
 from bedplate.errors import ContractError, InputError, NotFoundError
+from bedplate.identifiers import PROFILE
 from bedplate.records import IngestResult, RuleOutcome, TableVersion
 from bedplate.usecase.types import DataSet
 
@@ -105,7 +106,7 @@ def ingest(
             late=0 if standing is None else standing.late,
             outside=0 if standing is None else standing.outside,
             unconfined=source.unconfined,
-            deidentified="" if safe is None else deidentify.PROFILE,
+            deidentified="" if safe is None else PROFILE,
         )
 
 
@@ -115,19 +116,17 @@ def deidentifiable(contract: Contract, dataset: str, spec: DataSet) -> None:
     Raises:
         ContractError: its contract does not say what each column is, or it needs identifiers as they came.
     """
-    if spec.incremental is not None:
-        raise ContractError(
-            f"{dataset} comes in batch by batch, and its rows are known by what de-identification takes out",
-            where=contract.path,
-            fix=f"leave out data.{dataset}.incremental, or de-identify the source before",
-        )
     if spec.source.kind in ("images", "dicom"):
         raise ContractError(
             f"{dataset} holds pictures, and there is no profile that de-identifies those",
             where=contract.path,
             fix="de-identify the files before",
         )
-    deidentify.check(contract, contract.model(dataset), () if spec.subject is None else (spec.subject,))
+    model = contract.model(dataset)
+    found_by = set() if spec.subject is None else {spec.subject}
+    if spec.incremental is not None:
+        found_by |= {column for rule in model.keys if rule.id == PRIMARY for column in rule.columns}
+    deidentify.check(contract, model, found_by, () if spec.incremental is None else (spec.incremental.watermark,))
 
 
 def related_in(tables: Tables, use_case: str, where: str) -> Related:
