@@ -21,6 +21,7 @@ from bedplate.app import access, endpoints, inputs, leftovers, queries
 from bedplate.app.table_reports import ErasureReport, ExpiryReport, HoldReport, Left
 from bedplate.errors import BedplateError, InputError, NotFoundError, StateError, UnavailableError
 from bedplate.identity import Principal
+from bedplate.ids import Digest
 from bedplate.records import Bundle, FeatureSet, IngestResult
 from bedplate.serve.state import key_of, without
 from bedplate.usecase.types import UseCase
@@ -83,6 +84,7 @@ def subject(system: "System", principal: Principal, use_case: str, value: str, r
         online = _online(system, asked)
         tables = _tables(system, asked)
         models = _models(system, use_case, tables)
+        served = _served(system, models)
     logged, left = 0, list[Left]()
     for value in asked.values:
         count, closed = leftovers.take_out(system, principal, value, asked.columns)
@@ -101,7 +103,8 @@ def subject(system: "System", principal: Principal, use_case: str, value: str, r
                 "rows": tables,
                 "online features": online,
                 "params, tags and payloads": logged,
-                "models to train anew": list(models),
+                "models to train anew": list(models.values()),
+                "endpoints that serve them": list(served),
                 "sources that still hold it": list(sources),
                 "what stays": [f"{each.where}: {each.why}" for each in left],
             },
@@ -114,7 +117,8 @@ def subject(system: "System", principal: Principal, use_case: str, value: str, r
         tables=tables,
         online=online,
         logged=logged,
-        models=models,
+        models=tuple(models.values()),
+        endpoints=served,
         sources=sources,
         left=tuple(left),
         entry=entry,
@@ -414,16 +418,24 @@ def _online(system: "System", asked: _Asked) -> int:
     return count
 
 
-def _models(system: "System", use_case: str, tables: dict[str, int]) -> tuple[str, ...]:
-    """The model versions that rest on data sets in which the person was."""
-    found: dict[str, None] = {}
+def _models(system: "System", use_case: str, tables: dict[str, int]) -> dict[Digest, str]:
+    """The model versions that rest on data sets in which the person was, by the digest of their bundle."""
+    found: dict[Digest, str] = {}
     with system.store.read() as tx:
         for fact in tx.facts.list(use_case, "bundle"):
             datasets = (found for found in tx.facts.ancestors(fact.digest) if found.kind == "dataset")
             if tables.keys() & {msgspec.convert(each.body, IngestResult).table.name for each in datasets}:
                 made = msgspec.convert(fact.body, Bundle)
-                found[f"{made.name} version {made.version}"] = None
-    return tuple(found)
+                found[made.digest] = f"{made.name} version {made.version}"
+    return found
+
+
+def _served(system: "System", models: dict[Digest, str]) -> tuple[str, ...]:
+    """The endpoints that serve one of the models, or that are letting one in."""
+    with system.store.read() as tx:
+        serving = [(row.name, row.bundle, "") for row in tx.endpoints.list() if row.state == "running"]
+        rolling = [(row.endpoint, row.bundle, ", which is being rolled out") for row in tx.rollouts.active()]
+    return tuple(f"{name}: {models[each]}{how}" for name, each, how in (*serving, *rolling) if each in models)
 
 
 def _sources(system: "System", asked: _Asked) -> tuple[str, ...]:
