@@ -174,6 +174,21 @@ def test_nothing_of_a_person_is_left_in_the_home_and_everybody_else_is(system: S
     assert (again.tables, again.online, again.models) == ({}, 0, ())
 
 
+def test_endpoints_that_serve_what_was_trained_on_somebody_are_named(system: System) -> None:
+    """Those of this use case and of others that took the release in, and none that stopped or serves another."""
+    with system.store.transaction() as tx:
+        for name, bundle in ((NAME, b"bundle"), ("elsewhere", b"bundle"), ("stopped", b"bundle"), ("other", b"other")):
+            tx.endpoints.put(name, use_case=NAME, bundle=digest_bytes(bundle), spec={})
+        tx.endpoints.set_state("stopped", "stopped")
+    report = _erase(system)
+    assert report.endpoints == ("elsewhere: shop version 1", "shop: shop version 1")
+    with system.store.read() as tx:
+        _entry, payload = system.ledger.entry(tx, report.entry)
+    assert payload is not None
+    assert payload["endpoints that serve them"] == list(report.endpoints)
+    assert _erase(system).endpoints == ()
+
+
 def test_the_proof_stands_in_the_ledger_and_names_nobody(system: System) -> None:
     report = _erase(system)
     with system.store.read() as tx:

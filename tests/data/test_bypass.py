@@ -318,6 +318,7 @@ def test_a_right_that_is_taken_ends_a_stream_that_is_being_read(
     tables: Tables, monkeypatch: pytest.MonkeyPatch, change: Callable[[InForce, dict[str, Any]], object]
 ) -> None:
     """Within the second in which a stream asks again; here it asks at every batch."""
+    assert reads._LOOK_AGAIN <= 1.0
     monkeypatch.setattr(reads, "_LOOK_AGAIN", 0.0)
     many = pa.table({"region": pa.array(["north"] * (3 << 18)), "ssn": pa.nulls(3 << 18, pa.string())})
     many = many.append_column("income", pa.nulls(len(many), pa.int64())).append_column(

@@ -15,8 +15,9 @@ from bedplate.data import contracts, deidentify
 from bedplate.data.ingest import ingest
 from bedplate.data.tables import Tables
 from bedplate.errors import ContractError
+from bedplate.identifiers import SMALL_AREAS, code, zip3
 from bedplate.records import IngestResult
-from bedplate.usecase.types import DataSet, Source
+from bedplate.usecase.types import DataSet, Incremental, Source
 
 KEY, OTHER_KEY = b"k" * 32, b"o" * 32
 ROWS = 60
@@ -175,7 +176,7 @@ def test_what_may_stay_stays(tmp_path: Path) -> None:
         assert after["born"] == (date(int(before["born"][:4]), 1, 1) if young else None)
         assert after["age"] == min(90, int(before["age"]))
         assert after["zip"] in (before["zip"][:3], "000")
-        assert after["mrn"] == deidentify.code(KEY, before["mrn"])
+        assert after["mrn"] == code(KEY, before["mrn"])
         assert after["score"] == int(before["score"])
         assert after["letter"] is after["full_name"] is after["photo"] is None
         assert "felt well" in after["note"]
@@ -231,16 +232,16 @@ def test_boundaries(tmp_path: Path, tag: str, values: pa.Array, expected: list[A
 
 
 def test_every_small_area_is_one() -> None:
-    assert len(deidentify.SMALL_AREAS) == 17
-    zips = pa.chunked_array([[f"{area}01" for area in sorted(deidentify.SMALL_AREAS)]])
-    assert {deidentify._zip3(text) for text in zips.to_pylist()} == {"000"}
+    assert len(SMALL_AREAS) == 17
+    zips = pa.chunked_array([[f"{area}01" for area in sorted(SMALL_AREAS)]])
+    assert {zip3(text) for text in zips.to_pylist()} == {"000"}
 
 
 def test_codes_hold_together_under_one_key_and_tell_nothing_under_another() -> None:
-    mine = {value: deidentify.code(KEY, value) for value in map(str, range(20_000))}
+    mine = {value: code(KEY, value) for value in map(str, range(20_000))}
     assert len(set(mine.values())) == len(mine)
-    assert mine["7"] == deidentify.code(KEY, "7")
-    assert not set(mine.values()) & {deidentify.code(key, value) for key in (OTHER_KEY, b"") for value in mine}
+    assert mine["7"] == code(KEY, "7")
+    assert not set(mine.values()) & {code(key, value) for key in (OTHER_KEY, b"") for value in mine}
 
 
 @pytest.mark.parametrize(
@@ -267,8 +268,10 @@ def test_a_column_that_does_not_say_what_it_is_is_refused(tmp_path: Path, column
 def test_what_needs_an_identifier_as_it_came_is_refused(tmp_path: Path) -> None:
     (tmp_path / "c.odcs.yaml").write_text(CONTRACT)
     csv_, pictures = Source(kind="csv", path="rows.csv"), Source(kind="images", path="scans")
+    weekly = Incremental(watermark="admitted")
     for spec, match in (
-        (DataSet(contract="c.odcs.yaml", source=csv_, subject="mrn"), "mrn .* looked up"),
+        (DataSet(contract="c.odcs.yaml", source=csv_, subject="ssn"), "ssn .* a subject .* neither as it came nor as"),
+        (DataSet(contract="c.odcs.yaml", source=csv_, incremental=weekly), "admitted .* a watermark"),
         (DataSet(contract="c.odcs.yaml", source=pictures), "pictures"),
     ):
         with pytest.raises(ContractError, match=match):
@@ -290,3 +293,62 @@ def test_a_file_that_cannot_be_read_is_refused_without_quoting_it(tmp_path: Path
             pseudonyms=KEY,
         )  # fmt: skip
     assert "Ada" not in str(raised.value)
+
+
+VISITS = HEAD.replace("id: patients", "id: visits").replace("name: patients", "name: visits") + "".join(
+    (
+        _column("visit", "other", "code", more=", primaryKey: true"),
+        _column("patient", "medical-record", "code", more=", relationships: [{type: foreignKey, to: patients.mrn}]"),
+        _column("before", "other", "code", more=", relationships: [{type: foreignKey, to: visits.visit}]"),
+        _column("number", "none", kind="integer", more=", required: true"),
+        _column("ward", "none"),
+    )
+)
+
+
+def test_codes_know_rows_of_a_batch_again_and_hold_references(tmp_path: Path) -> None:
+    patients = [_noted(_patient(random.Random(seed))) for seed in range(3)]
+    _result, tables = _taken_in(tmp_path, patients)
+    (tmp_path / "visits.odcs.yaml").write_text(VISITS)
+    spec = DataSet(
+        contract="visits.odcs.yaml", source=Source(kind="csv", path="visits.csv"), subject="patient",
+        incremental=Incremental(watermark="number", lateness=9),
+    )  # fmt: skip
+    ada, bob, cid = (row["mrn"] for row in patients)
+
+    def bring(*lines: str) -> IngestResult:
+        (tmp_path / "visits.csv").write_text("\n".join(("visit,patient,before,number,ward", *lines)) + "\n")
+        return ingest(
+            tables, use_case="ward", dataset="visits", spec=spec, folder=tmp_path, key="k", pseudonyms=KEY
+        )  # fmt: skip
+
+    first = bring(f"V-70001,{ada},,1,a", f"V-70002, {bob} ,V-70001,2,b", "V-70003,MRN0000000,,2,b", f",{cid},,2,c")
+    assert (first.read, first.accepted, first.rejected) == (4, 2, 2)
+    again = bring(f"V-70002,{bob},V-70001,2,b", f"V-70004,{ada},V-70002,3,c", f"V-70005,{cid},V-79999,3,c")
+    assert (again.known, again.accepted, again.rejected) == (1, 1, 1)
+    failed = {outcome.rule for outcome in again.outcomes if outcome.failed}
+    assert failed == {"before.foreignKey.visits"}
+
+    held = tables.scan(tables.current("ward.visits")).read_all().to_pylist()
+    assert [row["visit"] for row in held] == [code(KEY, f"V-7000{n}") for n in (1, 2, 4)]
+    assert [row["patient"] for row in held] == [code(KEY, mrn) for mrn in (ada, bob, ada)]
+    people = tables.scan(tables.current("ward.patients")).read_all().column("mrn").to_pylist()
+    assert {row["patient"] for row in held} <= set(people)
+    everything = _everything(tmp_path, tables, again)
+    for told in (ada, bob, cid, "V-7000", "V-79999", "MRN0000000"):
+        assert told not in everything
+
+
+def test_columns_that_are_dictionaries_of_text_land_as_safe_ones(tmp_path: Path) -> None:
+    """As Parquet gives text: its distinct values once."""
+    rows = [_noted(_patient(random.Random(seed))) for seed in range(4)]
+    _result, tables = _taken_in(tmp_path, rows * 2)
+    plain = tables.scan(tables.current("ward.patients")).read_all()
+    contract = contracts.load(tmp_path / "c.odcs.yaml")
+    model = contract.model("patients")
+    texts = {name: [row[name] for row in rows] for name in ("mrn", "zip", "full_name", "note")}
+    table = pa.table({name: pa.array(values).dictionary_encode() for name, values in texts.items()})
+    made = deidentify.SafeHarbor(model, KEY).of(table)
+    assert made.column("mrn").to_pylist() == plain.column("mrn").to_pylist()[:4]
+    assert made.column("full_name").null_count == 4
+    assert "MRN" not in repr(made.to_pylist())

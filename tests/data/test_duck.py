@@ -1,3 +1,9 @@
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -58,3 +64,47 @@ def test_any_name_can_be_quoted(name: str) -> None:
         cursor = connection.execute(f"SELECT 1 AS {duck.quote(name)}")
         assert cursor.description is not None
         assert cursor.description[0][0] == name
+
+
+def test_queries_of_one_engine_see_their_own_views_under_the_same_settings() -> None:
+    with duck.engine() as engine:
+        with (
+            engine.connect({"view": pa.table({"a": [1]})}) as one,
+            engine.connect({"view": pa.table({"a": [2]})}) as two,
+        ):
+            assert one.execute("SELECT a FROM view").fetchall() == [(1,)]
+            assert two.execute("SELECT a FROM view").fetchall() == [(2,)]
+        with engine.connect() as other:
+            with pytest.raises(duckdb.CatalogException):
+                other.execute("SELECT a FROM view")
+            names = ("TimeZone", "asof_loop_join_threshold", "threads", "preserve_insertion_order")
+            told = other.execute("SELECT " + ", ".join(f"current_setting('{name}')" for name in names)).fetchone()
+            assert told == ("UTC", 0, os.cpu_count(), True)
+            assert other.execute("SELECT TIMESTAMPTZ '2026-01-01 00:00:00+02'::VARCHAR").fetchone() == (
+                "2025-12-31 22:00:00+00",
+            )
+
+
+def test_a_stream_that_one_query_reads_may_ask_another_of_the_same_engine() -> None:
+    with duck.engine(threads=1) as engine:
+
+        def doubled() -> Iterator[pa.RecordBatch]:
+            for number in range(20):
+                with engine.connect({"v": pa.table({"a": [number]})}) as inner:
+                    yield from inner.sql("SELECT 2 * a AS a FROM v").to_arrow_table().cast(schema).to_batches()
+
+        schema = pa.schema([("a", pa.int64())])
+        with engine.connect({"source": pa.RecordBatchReader.from_batches(schema, doubled())}) as outer:
+            assert outer.execute("SELECT sum(a) FROM source").fetchone() == (380,)
+
+
+def test_an_engine_is_opened_by_its_first_query_and_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with duck.engine() as engine:
+        assert not list(tmp_path.iterdir())
+        with engine.connect() as connection:
+            connection.execute("SELECT 1")
+        assert len(list(tmp_path.iterdir())) == 1
+    assert not list(tmp_path.iterdir())

@@ -1,3 +1,4 @@
+import signal
 from pathlib import Path
 
 import deltalake
@@ -11,6 +12,8 @@ from bedplate.data import erase, upkeep
 from bedplate.data.folder import LocalFolder
 from bedplate.data.tables import Tables
 from bedplate.errors import NotFoundError
+from tests import syscalls
+from tests.forked import Program
 from tests.laws import examples
 
 SUBJECT = "cust-7c1e9d"
@@ -113,6 +116,48 @@ def test_what_was_killed_half_way_is_finished_by_the_same_call(
             )
     assert calls >= 2
     assert not _holds(tmp_path, SUBJECT)
+
+
+@pytest.mark.parametrize(
+    ("call", "when"),
+    [
+        ("link,linkat", 1),
+        ("rename", 1),
+        ("rename", 2),
+        ("fsync", 1),
+        ("fsync", 2),
+        ("fsync", 3),
+        ("unlink,unlinkat", 1),
+        ("unlink,unlinkat", 2),
+        ("unlink,unlinkat", 3),
+    ],
+)
+def test_an_erasure_that_is_killed_at_any_call_is_finished_by_the_same_one(
+    tmp_path: Path, call: str, when: int
+) -> None:
+    """Kill -9 at the call itself; what it leaves is read, and erased, by another process."""
+    tables = Tables(tmp_path / "tables")
+    rows = [[(SUBJECT, n), ("a", n)] for n in range(4)]
+    versions = [tables.write("t", _table(each), mode="append") for each in rows]
+    assert _holds(tmp_path, SUBJECT)
+    eraser = Program(Path(__file__).with_name("erasing.py"), tmp_path, SUBJECT)
+    try:
+        assert eraser.stdout.readline() == "ready\n"
+        with syscalls.refusing(eraser.pid, f"{call}:signal=SIGKILL:when={when}"):
+            (tmp_path / "begin").touch()
+            code, said, _ = eraser.end()
+    finally:
+        eraser.close()
+    assert (code, said) == (-signal.SIGKILL, "")
+    after = Tables(tmp_path / "tables")
+    for version in versions:  # in between every version can be read, and lacks nothing of others
+        held = after.scan(version).read_all().to_pylist()
+        assert [row["n"] for row in held if row["who"] == "a"] == [*range(version.version + 1)]
+    erase.erase(after, "t", _marked)
+    after.collect("t")
+    assert not _holds(tmp_path, SUBJECT)
+    assert after.verify("t").sound
+    assert erase.erase(after, "t", _marked) == erase.Erased(name="t")
 
 
 def test_a_table_without_such_a_column_stays_as_it_is(tmp_path: Path) -> None:

@@ -1,9 +1,12 @@
 import importlib.util
 from pathlib import Path
+from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow import csv
 
 from bedplate.data.ingest import ingest
 from bedplate.data.tables import Tables
@@ -118,3 +121,25 @@ def test_a_contract_with_errors_names_all_lines(tmp_path: Path) -> None:
     path.write_text(RETAIL.read_text().replace("logicalType: integer", "logicalTyp: integer", 2))
     with pytest.raises(ContractError, match=r"did you mean logicalType"):
         _ingest(Tables(tmp_path / "tables"), tmp_path, contract=path)
+
+
+def test_one_database_answers_all_queries_of_an_ingestion(
+    tmp_path: Path, sample: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, real = [], duckdb.connect
+
+    def counted(*arguments: Any) -> Any:
+        opened.append(arguments)
+        return real(*arguments)
+
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for part in range(12):  # a chunk of text for each file, and the contract has a key
+        csv.write_csv(sample.slice(part * 20, 20), folder / f"{part:02}.csv")
+    monkeypatch.setattr(duckdb, "connect", counted)
+    spec = DataSet(source=Source(kind="csv", path=str(folder)), contract=str(RETAIL))
+    result = ingest(
+        Tables(tmp_path / "t"), use_case="retail", dataset="transactions", spec=spec, folder=tmp_path, key="k"
+    )
+    assert result.accepted == 240
+    assert len(opened) == 1

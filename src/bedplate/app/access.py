@@ -1,12 +1,12 @@
 """Who may do what, asked in one place: the flow's own rights, governed reads, and the ledger entry of every read."""
 
-import hmac
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from bedplate import files
+from bedplate import identifiers
 from bedplate.app import row_access
 from bedplate.errors import DeniedError, InputError
 from bedplate.identity import Principal, policy_principal
@@ -269,4 +269,9 @@ def _masks(use_case: str, governance: Governance, version: TableVersion, columns
 
 def mask_key(system: "System", use_case: str) -> bytes:
     """What keys the codes of this use case: its own, so that codes of two use cases cannot be joined."""
-    return hmac.digest(files.secret(system.home.keys / "masks.key"), use_case.encode(), "sha256")
+    return identifiers.key_of(secret_of(system), use_case)
+
+
+def secret_of(system: "System") -> Path:
+    """The file that the keys of codes are derived from."""
+    return system.home.keys / "masks.key"

@@ -118,6 +118,7 @@ def deidentified(loaded: Loaded) -> None:
     Raises:
         ContractError: there are such.
     """
+    from bedplate.app.deidentified import check_references
     from bedplate.data import contracts
     from bedplate.data.ingest import deidentifiable
 
@@ -125,6 +126,7 @@ def deidentified(loaded: Loaded) -> None:
         return
     for name, data in loaded.use_case.data.items():
         deidentifiable(contracts.load(loaded.folder / data.contract), name, data)
+    check_references(loaded)
 
 
 def row_policies(loaded: Loaded) -> None:

@@ -128,6 +128,7 @@ def here(system: System, spec: ReplicaSpec) -> ReplicaSpec:
         snapshot_key=system.home.keys / "access.pub",
         journal=journal_of(system, spec.name),
         online=system.online_location,
+        log=spec.log and msgspec.structs.replace(spec.log, secret=access.secret_of(system)),
     )
 
 

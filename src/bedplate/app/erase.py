@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from bedplate import clock, journal
+from bedplate import clock, identifiers, journal
 from bedplate.app import access, endpoints, inputs, leftovers, queries
-from bedplate.app.table_reports import ErasureReport, ExpiryReport, HoldReport
+from bedplate.app.table_reports import ErasureReport, ExpiryReport, HoldReport, Left
 from bedplate.errors import BedplateError, InputError, NotFoundError, StateError, UnavailableError
 from bedplate.identity import Principal
+from bedplate.ids import Digest
 from bedplate.records import Bundle, FeatureSet, IngestResult
 from bedplate.serve.state import key_of, without
 from bedplate.usecase.types import UseCase
@@ -46,12 +47,18 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """Whom to erase: ``value`` of the columns of these names."""
+    """Whom to erase: ``value`` of the columns of these names, or, where the use case de-identifies, its ``code``."""
 
     use_case: UseCase
     folder: Path
     value: str
     columns: tuple[str, ...]
+    code: str | None = None
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """What stands for the person where rows landed."""
+        return (self.value,) if self.code is None else (self.value, self.code)
 
 
 # --------------------------------------------------------------------------------------------------------------- asked
@@ -69,7 +76,7 @@ def subject(system: "System", principal: Principal, use_case: str, value: str, r
     """
     asked = _asked(system, use_case, value)
     decision = access.demand(system, principal, "administer", access.use_case_resource(asked.use_case))
-    if asked.value in _said(reason):
+    if any(value in _said(reason) for value in asked.values):
         raise InputError("the reason names the person, and stays", where="--reason", fix="leave them out of it")
     _not_on_hold(system, use_case)
     with system.lock(use_case):
@@ -77,8 +84,12 @@ def subject(system: "System", principal: Principal, use_case: str, value: str, r
         online = _online(system, asked)
         tables = _tables(system, asked)
         models = _models(system, use_case, tables)
-    logged, closed = leftovers.take_out(system, principal, asked.value, asked.columns)
-    left = (*closed, *leftovers.remaining(system, asked.value))
+        served = _served(system, models)
+    logged, left = 0, list[Left]()
+    for value in asked.values:
+        count, closed = leftovers.take_out(system, principal, value, asked.columns)
+        logged, left = logged + count, [*left, *closed]
+    left += [each for value in asked.values for each in leftovers.remaining(system, value) if each not in left]
     sources = _sources(system, asked)
     with system.store.transaction() as tx:
         entry = system.ledger.record(
@@ -92,7 +103,8 @@ def subject(system: "System", principal: Principal, use_case: str, value: str, r
                 "rows": tables,
                 "online features": online,
                 "params, tags and payloads": logged,
-                "models to train anew": list(models),
+                "models to train anew": list(models.values()),
+                "endpoints that serve them": list(served),
                 "sources that still hold it": list(sources),
                 "what stays": [f"{each.where}: {each.why}" for each in left],
             },
@@ -105,9 +117,10 @@ def subject(system: "System", principal: Principal, use_case: str, value: str, r
         tables=tables,
         online=online,
         logged=logged,
-        models=models,
+        models=tuple(models.values()),
+        endpoints=served,
         sources=sources,
-        left=left,
+        left=tuple(left),
         entry=entry,
     )
 
@@ -237,7 +250,10 @@ def _asked(system: "System", name: str, value: str) -> _Asked:
         )
     if not value.strip() or len(value) > _LONGEST:
         raise InputError("this can be nobody", where="SUBJECT", fix=f"give the value of {', '.join(columns)}")
-    return _Asked(use_case=use_case, folder=folder, value=value.strip(), columns=columns)
+    code = None
+    if use_case.governance.deidentify != "none":
+        code = identifiers.code(access.mask_key(system, name), value)
+    return _Asked(use_case=use_case, folder=folder, value=value.strip(), columns=columns, code=code)
 
 
 def _not_on_hold(system: "System", use_case: str) -> None:
@@ -274,7 +290,8 @@ def _ship(system: "System", asked: _Asked) -> None:
         table = access.predictions_table(asked.use_case.name)
         ship(folder, system.tables, table, on_segment=endpoints.recorder(system))
         files = (path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else ()
-        if any(asked.value.encode() in path.read_bytes() for path in files):
+        contents = (path.read_bytes() for path in files)
+        if any(value.encode() in content for content in contents for value in asked.values):
             raise UnavailableError(
                 f"a replica of {name} still has predictions of this person in its log",
                 where=str(folder),
@@ -307,7 +324,8 @@ def _marked(system: "System", asked: _Asked, table: str) -> "Callable[[pa.Schema
     logged = _logged(system, asked, table) if table == access.predictions_table(asked.use_case.name) else ()
 
     def marked(schema: "pa.Schema") -> "pc.Expression | None":
-        conditions = [c for name in asked.columns if (c := _is(schema, name, asked.value)) is not None]
+        each = [(name, value) for name in asked.columns for value in asked.values]
+        conditions = [c for name, value in each if (c := _is(schema, name, value)) is not None]
         if "_text" in schema.names:  # a line that is no row: whoever it is about, it goes if it names the person
             word = rf"(^|[^\w-]){re.escape(asked.value)}($|[^\w-])"
             conditions.append(pc.match_substring_regex(pc.field("_text"), word))
@@ -352,8 +370,9 @@ def _logged(system: "System", asked: _Asked, table: str) -> tuple[str, ...]:
         rows = system.tables.scan(system.tables.version(table, version), ["id", "entity", "inputs", "features"])
         for batch in rows:
             for row in batch.to_pylist():
-                texts = [row[name] for name in ("inputs", "features") if asked.value in row[name]]
-                if row["entity"] == asked.value or any(_named(text, asked) for text in texts):
+                given = [row[name] for name in ("inputs", "features")]
+                texts = [text for text in given if any(value in text for value in asked.values)]
+                if row["entity"] in asked.values or any(_named(text, asked) for text in texts):
                     found[row["id"]] = None
     return tuple(found)
 
@@ -363,15 +382,15 @@ def _named(text: str, asked: _Asked) -> bool:
         values = msgspec.json.decode(text)
     except msgspec.DecodeError:
         return True  # what it says cannot be told apart
-    return any(_within(values.get(name), asked.value) for name in asked.columns) if isinstance(values, dict) else False
+    return any(_within(values.get(name), asked.values) for name in asked.columns) if isinstance(values, dict) else False
 
 
-def _within(value: Any, wanted: str) -> bool:
+def _within(value: Any, wanted: tuple[str, ...]) -> bool:
     if isinstance(value, list):
         return any(_within(item, wanted) for item in value)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return str(value).strip() == wanted
+    return str(value).strip() in wanted
 
 
 def _online(system: "System", asked: _Asked) -> int:
@@ -399,16 +418,24 @@ def _online(system: "System", asked: _Asked) -> int:
     return count
 
 
-def _models(system: "System", use_case: str, tables: dict[str, int]) -> tuple[str, ...]:
-    """The model versions that rest on data sets in which the person was."""
-    found: dict[str, None] = {}
+def _models(system: "System", use_case: str, tables: dict[str, int]) -> dict[Digest, str]:
+    """The model versions that rest on data sets in which the person was, by the digest of their bundle."""
+    found: dict[Digest, str] = {}
     with system.store.read() as tx:
         for fact in tx.facts.list(use_case, "bundle"):
             datasets = (found for found in tx.facts.ancestors(fact.digest) if found.kind == "dataset")
             if tables.keys() & {msgspec.convert(each.body, IngestResult).table.name for each in datasets}:
                 made = msgspec.convert(fact.body, Bundle)
-                found[f"{made.name} version {made.version}"] = None
-    return tuple(found)
+                found[made.digest] = f"{made.name} version {made.version}"
+    return found
+
+
+def _served(system: "System", models: dict[Digest, str]) -> tuple[str, ...]:
+    """The endpoints that serve one of the models, or that are letting one in."""
+    with system.store.read() as tx:
+        serving = [(row.name, row.bundle, "") for row in tx.endpoints.list() if row.state == "running"]
+        rolling = [(row.endpoint, row.bundle, ", which is being rolled out") for row in tx.rollouts.active()]
+    return tuple(f"{name}: {models[each]}{how}" for name, each, how in (*serving, *rolling) if each in models)
 
 
 def _sources(system: "System", asked: _Asked) -> tuple[str, ...]:

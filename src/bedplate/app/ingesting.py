@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from bedplate import clock, usecase
-from bedplate.app import access, contract_changes, inputs, tables
+from bedplate.app import access, contract_changes, deidentified, inputs, tables
 from bedplate.app.table_reports import BatchReport, ReplayReport
 from bedplate.data.parsing.template import TEMPLATE
 from bedplate.errors import InputError, NotFoundError
@@ -64,6 +64,7 @@ def backfill(
         sensitive=loaded.use_case.governance.sensitive,
         reach=inputs.reach(system.settings, loaded.use_case),
         window=incremental.window(model, data.incremental, since, until),
+        pseudonyms=deidentified.begin(system, loaded),
     )
     report = BatchReport(
         dataset=dataset,
@@ -89,7 +90,13 @@ def replay(system: "System", principal: Principal, path: str, dataset: str) -> R
     from bedplate.data.replay import replay as bring_in
 
     loaded, data, policies = _asked(system, principal, path, dataset)
+    if loaded.use_case.governance.deidentify != "none":
+        raise InputError(
+            f"{dataset} is de-identified: what was set aside is not kept as it came, and cannot be judged again",
+            where=f"data.{dataset}", fix="correct the source and run the use case again",
+        )  # fmt: skip
     contract_changes.check(system, loaded, ())
+    deidentified.begin(system, loaded)
     found = bring_in(
         system.tables,
         use_case=loaded.use_case.name,
@@ -118,9 +125,4 @@ def _asked(system: "System", principal: Principal, path: str, dataset: str) -> t
     if dataset not in loaded.use_case.data:
         known = ", ".join(loaded.use_case.data)
         raise NotFoundError(f"there is no data set {dataset!r}", where=str(loaded.path), fix=f"use one of {known}")
-    if loaded.use_case.governance.deidentify != "none":
-        raise InputError(
-            f"{dataset} is de-identified: its rows are not kept as they came", where=f"data.{dataset}",
-            fix="correct the source and run the use case again",
-        )  # fmt: skip
     return loaded, loaded.use_case.data[dataset], decision.policies

@@ -161,8 +161,8 @@ class ErasureReport(msgspec.Struct, frozen=True, kw_only=True):
     """What was taken of one person: rows by table, over all versions, and views of online features.
 
     ``logged`` counts params and tags of runs, and payloads of the ledger, that named them. ``models`` were trained on
-    them, ``sources`` are data sets whose source still holds them, ``left`` is where else they stand; ``entry`` is the
-    proof.
+    them, ``endpoints`` serve one of those or let one in, ``sources`` are data sets whose source still holds them,
+    ``left`` is where else they stand; ``entry`` is the proof.
     """
 
     use_case: str
@@ -170,6 +170,7 @@ class ErasureReport(msgspec.Struct, frozen=True, kw_only=True):
     online: int
     logged: int
     models: tuple[str, ...]
+    endpoints: tuple[str, ...]
     sources: tuple[str, ...]
     left: tuple[Left, ...]
     entry: int

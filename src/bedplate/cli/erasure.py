@@ -46,6 +46,8 @@ def _erased(report: "ErasureReport") -> Iterator[str]:
         yield "Nothing of this person was there."
     if report.models:
         yield f"Trained on them, to be trained anew: {listed(report.models)}"
+    if report.endpoints:
+        yield f"Served meanwhile: {listed(report.endpoints)}"
     if report.sources:
         yield f"Their source still holds them, remove them there: {listed(report.sources)}"
     for left in report.left:

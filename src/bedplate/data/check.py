@@ -45,6 +45,7 @@ class Check:
         on_progress: OnProgress | None,
         clean: Clean | None,
         *,
+        sql: duck.Engine,
         keep: bool = True,
         sensitive: Collection[str] = (),
         standing: Standing | None = None,
@@ -54,13 +55,15 @@ class Check:
         """``keep``: the rows are wanted, not only what the rules say of them. ``standing``: what is there before.
 
         ``related`` gives the columns of another table that this one refers to; without it that is not looked at.
-        ``safe``: neither what is kept nor what is set aside may identify anybody.
+        ``safe``: neither what is kept nor what is set aside may identify anybody. ``sql`` answers every query of this
+        pass; it stays open as long.
         """
         self.contract = contract
         self.model: Model = contract.model(dataset)
         self.source = source
         self.clean = clean
         self.safe = safe
+        self.sql = sql
         named = [column.name for column in self.model.columns]
         typed = source.typed
         more = source.open_ended or self.model.more_columns
@@ -91,7 +94,7 @@ class Check:
         self._orphans = {} if related is None else {
             rule.id: self._orphan_rows(rule, related) for rule in self.model.references
         }  # fmt: skip
-        there = None if standing is None else standing.there(self._keys(standing.keys.columns))
+        there = None if standing is None else standing.there(self._keys(standing.keys.columns, landed=True), sql)
         self._there = np.array([], dtype=np.int64) if there is None else there
         self._aside = tempfile.TemporaryFile()  # noqa: SIM115  it lives as long as this pass, if this goes well
 
@@ -150,7 +153,7 @@ class Check:
     def _accept(self, chunk: sources.Chunk, position: int) -> pa.Table:
         raw = self._cleaned(chunk)
         self._look_at_zones(raw)
-        values, misfits = convert.convert(raw, self.schema, self.model)
+        values, misfits = convert.convert(raw, self.schema, self.model, self.sql)
         reject = np.zeros(len(chunk.rows), dtype=bool)
         over, late, why_late = np.zeros_like(reject), np.zeros_like(reject), ""
         if self.standing is not None:
@@ -283,10 +286,11 @@ class Check:
 
     def _duplicate_rows(self, columns: tuple[str, ...]) -> np.ndarray:
         """Positions of rows whose ``columns`` already stood in an earlier row. Reads the source's key columns only."""
+        landed = self.safe is not None and self.safe.tells_apart(columns)
         listed = ", ".join(duck.quote(column) for column in columns)
         known = " AND ".join(f"{duck.quote(column)} IS NOT NULL" for column in columns)
         again = f"SELECT {listed}, min(_position) AS _first FROM source WHERE {known} GROUP BY ALL HAVING count(*) > 1"  # noqa: S608  identifiers are quoted
-        with duck.connect({"source": self._keys(columns)}) as connection:
+        with self.sql.connect({"source": self._keys(columns, landed=landed)}) as connection:
             try:
                 repeated: Any = connection.sql(again).to_arrow_table()
             except duckdb.Error:
@@ -296,7 +300,7 @@ class Check:
         if repeated.num_rows == 0:
             return np.array([], dtype=np.int64)
         query = f"SELECT _position FROM source JOIN repeated USING ({listed}) WHERE _position > _first ORDER BY 1"  # noqa: S608  identifiers are quoted
-        with duck.connect({"source": self._keys(columns), "repeated": repeated}) as connection:
+        with self.sql.connect({"source": self._keys(columns, landed=landed), "repeated": repeated}) as connection:
             found = connection.execute(query).fetchnumpy()
         return np.asarray(found["_position"], dtype=np.int64)
 
@@ -306,7 +310,7 @@ class Check:
             views = {"held": related(rule.table, rule.to)}
         else:  # rows may refer to each other, and to those that are there
             before = None if self.standing is None else self.standing.columns(rule.to)
-            views = {"held": self._keys(rule.to), **({} if before is None else {"before": before})}
+            views = {"held": self._keys(rule.to, landed=True), **({} if before is None else {"before": before})}
         there, own = next(iter(views.values())).schema, self.schema
         if any(
             mixes_zones(own.field(column).type, there.field(to).type)
@@ -322,7 +326,7 @@ class Check:
         listed = ", ".join(to for _, to in pairs)
         there = " UNION ALL ".join(f"SELECT {listed} FROM {view}" for view in views)  # noqa: S608  quoted
         query = f"SELECT _position FROM source ANTI JOIN ({there}) held ON {same} WHERE {known} ORDER BY 1"  # noqa: S608
-        with duck.connect({"source": self._keys(rule.columns), **views}) as connection:
+        with self.sql.connect({"source": self._keys(rule.columns, landed=True), **views}) as connection:
             try:
                 found = connection.execute(query).fetchnumpy()
             except duckdb.Error as error:
@@ -332,7 +336,8 @@ class Check:
                 ) from None  # fmt: skip
         return np.asarray(found["_position"], dtype=np.int64)
 
-    def _keys(self, columns: tuple[str, ...]) -> pa.RecordBatchReader:
+    def _keys(self, columns: tuple[str, ...], *, landed: bool) -> pa.RecordBatchReader:
+        """Some columns of the source, and the position of each row; ``landed``: with the values that land."""
         schema = pa.schema([self.schema.field(column) for column in columns])
 
         def batches() -> Iterator[pa.RecordBatch]:
@@ -340,10 +345,13 @@ class Check:
             for item in self._items(columns if self.clean is None else self.names):
                 if isinstance(item, sources.BadLine):
                     continue
-                values, _ = convert.convert(self._cleaned(item).select(list(columns)), schema, self.model)
+                values, _ = convert.convert(self._cleaned(item).select(list(columns)), schema, self.model, self.sql)
                 numbers = pa.array(np.arange(position, position + values.num_rows))
                 position += values.num_rows
-                yield from convert.plain(values).append_column("_position", numbers).to_batches()
+                values = convert.plain(values)
+                if landed and self.safe is not None:
+                    values = self.safe.of(values)
+                yield from values.append_column("_position", numbers).to_batches()
 
         return pa.RecordBatchReader.from_batches(schema.append(pa.field("_position", pa.int64())), batches())
 
@@ -388,7 +396,7 @@ class Check:
         if rule.metric == "rowCount":
             value: float = self.held
         elif rule.metric == "sql":
-            return _sql(rule, views, self.contract.path)
+            return _sql(rule, views, self.contract.path, self.sql)
         elif rule.metric == "duplicateValues":
             value = len(self._duplicate_rows(rule.columns))
         else:
@@ -455,24 +463,24 @@ class Check:
             )
 
 
-def columns_of(source: sources.Opened, model: Model, columns: tuple[str, ...]) -> pa.Table:
+def columns_of(source: sources.Opened, model: Model, columns: tuple[str, ...], sql: duck.Engine) -> pa.Table:
     """Some columns of a source, as its contract types them."""
     whole = convert.schema(model, source.columns([column.name for column in model.columns]))
     schema = pa.schema([whole.field(column) for column in columns if column in whole.names])
     found = [
-        convert.plain(convert.convert(item.table, schema, model)[0])
+        convert.plain(convert.convert(item.table, schema, model, sql)[0])
         for item in source.read(schema.names)
         if not isinstance(item, sources.BadLine)
     ]
     return pa.concat_tables(found) if found else schema.empty_table()
 
 
-def _sql(rule: SetRule, views: dict[str, Any], where: str) -> float | str:
+def _sql(rule: SetRule, views: dict[str, Any], where: str, sql: duck.Engine) -> float | str:
     query = rule.query
     query = re.sub(r"\$?\{(object|table)\}", lambda _: duck.quote("accepted"), query)
     if rule.columns:
         query = re.sub(r"\$?\{(property|column)\}", lambda _: duck.quote(rule.columns[0]), query)
-    with duck.connect(views) as connection:
+    with sql.connect(views) as connection:
         row = duck.first_row(connection, query, where=f"{where}, rule {rule.id}")
     value = None if not row else row[0]
     if isinstance(rule.limit, str) and value is not None:

@@ -134,17 +134,20 @@ def is_binary(column: Column) -> bool:
     return column.logical_type == "string" and column.format == "binary"
 
 
-def convert(table: pa.Table, schema: pa.Schema, model: Model) -> tuple[pa.Table, dict[str, np.ndarray]]:
+def convert(
+    table: pa.Table, schema: pa.Schema, model: Model, sql: duck.Engine
+) -> tuple[pa.Table, dict[str, np.ndarray]]:
     """Rows with the types of ``schema``, and per column which values do not fit (they become null).
 
     Text columns may stay as codes into their distinct values; :func:`plain` decodes them.
     """
     known = {column.name: column for column in model.columns}
-    parsed = _parsed({
+    texts = {
         field.name: (column, known[field.name])
         for field, column in zip(schema, table.columns, strict=True)
         if pa.types.is_string(column.type) and known[field.name].logical_type in _SQL
-    })  # fmt: skip
+    }
+    parsed = _parsed(texts, sql)
     columns: list[pa.ChunkedArray] = []
     misfits: dict[str, np.ndarray] = {}
     for field, column in zip(schema, table.columns, strict=True):
@@ -205,14 +208,14 @@ def _convert(column: pa.ChunkedArray, kind: pa.DataType, said: Column) -> pa.Chu
     return column.cast(kind, safe=False)
 
 
-def _parsed(columns: dict[str, tuple[pa.ChunkedArray, Column]]) -> dict[str, pa.ChunkedArray]:
+def _parsed(columns: dict[str, tuple[pa.ChunkedArray, Column]], sql: duck.Engine) -> dict[str, pa.ChunkedArray]:
     """Columns of text as what the contract says they are, all by one query; null stands for what cannot be read."""
     if not columns:
         return {}
     source = pa.table({f"v{at}": column for at, (column, _) in enumerate(columns.values())})
     listed = ", ".join(f"{_sql(said, f'trim(v{at})')} AS v{at}" for at, (_, said) in enumerate(columns.values()))
     query = f"SELECT {listed} FROM source"  # noqa: S608  see _sql
-    with duck.connect({"source": source}) as connection:
+    with sql.connect({"source": source}) as connection:
         found: Any = connection.sql(query).to_arrow_table()
     return dict(zip(columns, found.columns, strict=True))
 

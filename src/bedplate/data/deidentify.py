@@ -4,7 +4,6 @@ Each column bears one tag ``safe-harbor:CLASS``; nothing is guessed, and a colum
 the contract judge the rows as they came; the table and the quarantine get what this module makes of them.
 """
 
-import hmac
 import re
 from collections.abc import Collection
 from typing import Any
@@ -15,8 +14,8 @@ import pyarrow.compute as pc
 from bedplate import clock
 from bedplate.data.model import Column, Contract, Freshness, Model, Retention
 from bedplate.errors import ContractError
+from bedplate.identifiers import OLDEST, PROFILE, code, zip3
 
-PROFILE = "safe-harbor"
 _PREFIX = f"{PROFILE}:"
 CLASSES = (
     "name", "geography", "zip", "date", "birth-date", "age", "telephone", "fax", "email", "ssn", "medical-record",
@@ -31,14 +30,6 @@ _TYPES: dict[str, tuple[str, ...]] = {
     "date": ("date", "timestamp"), "birth-date": ("date", "timestamp"), "age": ("integer", "number"),
     "zip": ("string",), "code": ("string",), "scrub": ("string",),
 }  # fmt: skip
-OLDEST = 90
-"""Ages above 89 are one: 90."""
-SMALL_AREAS = frozenset({
-    "036", "059", "063", "102", "203", "556", "692", "790", "821", "823", "830", "831", "878", "879", "884", "890",
-    "893",
-})  # fmt: skip
-"""First three digits of ZIP codes where 20,000 people or fewer live: census of 2000, by the guidance of HHS on
-de-identification (26 November 2012)."""
 
 _MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?"
 _PATTERNS = tuple(
@@ -72,24 +63,41 @@ def kept(model: Model) -> frozenset[str]:
     return frozenset(column.name for column in model.columns if class_of(column) == "none")
 
 
-def check(contract: Contract, model: Model, needed: Collection[str] = ()) -> None:
+def coded(model: Model) -> frozenset[str]:
+    """The columns that land as a code: equal values are equal codes, so rows are found and joined by them."""
+    return frozenset(column.name for column in model.columns if is_coded(column))
+
+
+def is_coded(column: Column) -> bool:
+    """Whether a column lands as a code."""
+    return f"{_PREFIX}code" in column.tags
+
+
+def check(contract: Contract, model: Model, needed: Collection[str] = (), ordered: Collection[str] = ()) -> None:
     """Refuse a contract that does not say of each column what it is, or that needs an identifier as it came.
 
-    ``needed`` are columns that something finds rows by.
+    ``needed`` are columns that something finds rows by, ``ordered`` those that it sorts them by.
 
     Raises:
         ContractError: with every such column.
     """
     problems = [problem for column in model.columns for problem in _problems(column)]
-    resting = {column for rule in model.references for column in rule.columns} | set(needed)
+    found_by = {column for rule in model.references for column in rule.columns} | set(needed)
+    resting = set(ordered)
     timed: tuple[Retention | Freshness, ...] = (*contract.retention, *contract.freshness)
     resting |= {each.column for each in timed if each.table in ("", model.name)}
     same = kept(model)
     problems += [
-        f"{column.name} (line {column.line}) is looked up by a reference, a subject, a retention or a freshness, "
-        "and no identifier is there as it came"
+        f"{column.name} (line {column.line}) says when a row is from: a watermark, a retention or a freshness goes by "
+        "it, and it does not land as it came"
         for column in model.columns
         if column.name in resting - same
+    ]
+    problems += [
+        f"{column.name} (line {column.line}) is what a reference, a subject or the key of rows that come in batch by "
+        f"batch finds rows by, and it lands neither as it came nor as {_PREFIX}code"
+        for column in model.columns
+        if column.name in found_by - same - coded(model)
     ]
     if problems:
         raise ContractError(
@@ -122,13 +130,17 @@ class SafeHarbor:
         self._columns = {column.name: column for column in model.columns}
         self._classes = {column.name: class_of(column) for column in model.columns}
 
+    def tells_apart(self, columns: Collection[str]) -> bool:
+        """Whether rows that differ in these columns still do where they land."""
+        return all(self._classes[name] == "none" or is_coded(self._columns[name]) for name in columns)
+
     def of(self, table: pa.Table) -> pa.Table:
         """The same columns and types without identifiers."""
         columns = [self._made(name, table) for name in table.column_names]
         return pa.table(columns, schema=table.schema)
 
     def _made(self, name: str, table: pa.Table) -> pa.ChunkedArray | pa.Array:
-        kind, tags = self._classes.get(name), self._columns[name].tags
+        kind, column = self._classes.get(name), self._columns[name]
         values = table.column(name)
         if kind == "none":
             return values
@@ -137,10 +149,10 @@ class SafeHarbor:
         if kind == "age":
             return pc.min_element_wise(values, pa.scalar(OLDEST, values.type), skip_nulls=False)
         if kind == "zip":
-            return pa.array([_zip3(text) for text in values.to_pylist()], pa.string())
-        if f"{_PREFIX}code" in tags:
+            return pa.array([zip3(text) for text in values.to_pylist()], pa.string())
+        if is_coded(column):
             return pa.array([code(self._key, text) for text in values.to_pylist()], pa.string())
-        if f"{_PREFIX}scrub" in tags:
+        if f"{_PREFIX}scrub" in column.tags:
             return pa.array(self._scrubbed(name, table), pa.string())
         return pa.nulls(len(values), values.type)
 
@@ -154,11 +166,6 @@ class SafeHarbor:
         texts = table.column(name).to_pylist()
         rows = ([(kind, values[row]) for kind, values in others] for row in range(len(texts)))
         return [None if text is None else scrubbed(text, told) for text, told in zip(texts, rows, strict=True)]
-
-
-def code(key: bytes, value: str | None) -> str | None:
-    """A pseudonym, 128 bits in hex: the same for the same value under one key (HMAC-SHA-256)."""
-    return None if value is None else hmac.digest(key, f"{PROFILE}\0{value}".encode(), "sha256").hex()[:32]
 
 
 def scrubbed(text: str, told: Collection[tuple[str | None, Any]] = ()) -> str:
@@ -185,14 +192,6 @@ def scrubbed(text: str, told: Collection[tuple[str | None, Any]] = ()) -> str:
 def _is_number(token: str) -> bool:
     digits = sum(sign.isdigit() for sign in token)
     return digits > 4 or (len(token) > 3 and any(sign.isalpha() for sign in token))
-
-
-def _zip3(text: str | None) -> str | None:
-    """The first three digits, ``000`` where few people live; null where it is no ZIP code."""
-    if text is None or not re.fullmatch(r"[0-9]{5}(?:-?[0-9]{4})?", text.strip()):
-        return None
-    first = text.strip()[:3]
-    return "000" if first in SMALL_AREAS else first
 
 
 def _years(values: pa.ChunkedArray, *, born: bool) -> pa.ChunkedArray:

@@ -52,34 +52,83 @@ def what_failed(error: duckdb.Error) -> str:
     return f"{type(error).__name__.removesuffix('Exception')} (what it says of the values is withheld)"
 
 
+class Engine:
+    """One DuckDB for many queries, each on a connection of its own: opening one takes what twenty small queries do.
+
+    It is opened by the first query, so that who asks none pays for none. It computes in UTC, within ``memory`` bytes
+    for all its queries together, and spills beyond that into a folder of its own that goes with it. To be closed.
+    """
+
+    def __init__(self, *, memory: int = 1 << 30, threads: int | None = None) -> None:
+        self._memory, self._threads = memory, threads
+        self._opened: tuple[Connection, Path] | None = None
+        self._opening = threading.Lock()  # a stream that one query reads may ask another, from a thread of DuckDB
+
+    @contextmanager
+    def connect(self, views: Mapping[str, Any] | None = None) -> Iterator[Connection]:
+        """A connection that sees ``views`` (Arrow tables, data sets or streams, by name) and nothing else.
+
+        A stream can be read once.
+        """
+        with self._opening:
+            if self._opened is None:
+                self._opened = _open(self._memory, self._threads)
+            connection = self._opened[0].cursor()
+        try:
+            for name, data in (views or {}).items():
+                connection.register(name, data)
+            yield connection
+        finally:
+            connection.close()
+
+    def close(self) -> None:
+        """Give back its memory and its folder."""
+        with self._opening:
+            opened, self._opened = self._opened, None
+        if opened is not None:
+            connection, spill = opened
+            connection.close()
+            shutil.rmtree(spill, ignore_errors=True)
+
+
+@contextmanager
+def engine(*, memory: int = 1 << 30, threads: int | None = None) -> Iterator[Engine]:
+    """An :class:`Engine` that is closed at the end."""
+    made = Engine(memory=memory, threads=threads)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
 @contextmanager
 def connect(
     views: Mapping[str, Any] | None = None, *, memory: int = 1 << 30, threads: int | None = None
 ) -> Iterator[Connection]:
-    """A connection that sees ``views`` (Arrow tables, data sets or streams, by name) and nothing else.
+    """The only connection of an :class:`Engine`, for what asks once."""
+    with engine(memory=memory, threads=threads) as made, made.connect(views) as connection:
+        yield connection
 
-    It computes in UTC, within ``memory`` bytes, and spills beyond that into a folder of its own that goes with it. A
-    stream can be read once.
-    """
+
+def _open(memory: int, threads: int | None) -> tuple[Connection, Path]:
     spill = Path(tempfile.mkdtemp(prefix="bedplate-sql-"))
     connection = duckdb.connect(":memory:")
     try:
         connection.execute("SET temp_directory = ?", [str(spill)])
         connection.execute("SET memory_limit = ?", [f"{max(memory, 1 << 26) // (1 << 20)}MiB"])
         connection.execute("SET threads = ?", [threads or os.cpu_count() or 1])
-        connection.execute("SET TimeZone = 'UTC'")
-        connection.execute("SET preserve_insertion_order = true")
-        connection.execute("SET enable_progress_bar = false")
+        # What follows would else hold for this connection alone, and not for those that queries get.
+        connection.execute("SET GLOBAL TimeZone = 'UTC'")
+        connection.execute("SET GLOBAL preserve_insertion_order = true")
         # Of a stream nobody knows how long it is, and DuckDB takes it for short: then an ASOF join is a loop in a loop.
-        connection.execute("SET asof_loop_join_threshold = 0")
+        connection.execute("SET GLOBAL asof_loop_join_threshold = 0")
         for statement in _SHUT:
             connection.execute(statement)
-        for name, data in (views or {}).items():
-            connection.register(name, data)
-        yield connection
-    finally:
+    except BaseException:
         connection.close()
         shutil.rmtree(spill, ignore_errors=True)
+        raise
+    return connection, spill
 
 
 def check_select(sql: str, where: str | None = None) -> None:

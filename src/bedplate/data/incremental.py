@@ -96,14 +96,14 @@ class Standing:
             return None
         return self._tables.scan(self.current, list(names))
 
-    def there(self, keys: pa.RecordBatchReader) -> np.ndarray:
+    def there(self, keys: pa.RecordBatchReader, sql: duck.Engine) -> np.ndarray:
         """Positions of rows, given by their key and ``_position``, that the table holds already."""
         if self.current is None:
             return np.array([], dtype=np.int64)
         held = self._tables.scan(self.current, list(self.keys.columns))
         listed = ", ".join(duck.quote(column) for column in self.keys.columns)
         query = f"SELECT _position FROM source SEMI JOIN held USING ({listed}) ORDER BY 1"  # noqa: S608  identifiers are quoted
-        with duck.connect({"source": keys, "held": held}) as connection:
+        with sql.connect({"source": keys, "held": held}) as connection:
             return np.asarray(connection.execute(query).fetchnumpy()["_position"], dtype=np.int64)
 
     def judge(self, values: pa.Table, known: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
@@ -183,7 +183,7 @@ def padded(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.
         yield pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
-def set_aside(tables: Tables, name: str, rows: pa.RecordBatchReader) -> TableVersion:
+def set_aside(tables: Tables, name: str, rows: pa.RecordBatchReader, sql: duck.Engine) -> TableVersion:
     """Add rows to a quarantine that is kept over batches; one that lies in it already is not added again.
 
     Where a row stood in its source does not count: a batch that comes again may have others before it.
@@ -204,7 +204,7 @@ def set_aside(tables: Tables, name: str, rows: pa.RecordBatchReader) -> TableVer
         if column != "_source_row"
     )
     query = f"SELECT new.* FROM new ANTI JOIN held ON {same}"  # noqa: S608  identifiers are quoted
-    with duck.connect(views) as connection:
+    with sql.connect(views) as connection:
         found: Iterable[pa.RecordBatch] = connection.sql(query).to_arrow_reader(1 << 16)
         added = (batch.cast(schema) for batch in found)
         if held == schema:

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from bedplate.data import contracts, deidentify, sources
+from bedplate.data import contracts, deidentify, duck, sources
 from bedplate.data.check import Check, Clean, OnProgress, Related, columns_of
-from bedplate.data.incremental import Standing, set_aside
+from bedplate.data.incremental import PRIMARY, Standing, set_aside
 from bedplate.data.model import Contract
 from bedplate.data.sources.databases import Window
 from bedplate.data.tables import Tables
 from bedplate.errors import ContractError, InputError, NotFoundError
+from bedplate.identifiers import PROFILE
 from bedplate.records import IngestResult, RuleOutcome, TableVersion
 from bedplate.usecase.types import DataSet
 
@@ -74,7 +75,7 @@ def ingest(
         asked = None if standing is None else standing.since()
         source = stack.enter_context(sources.opened(spec.source, folder, reach, asked))
         check = Check(
-            contract, dataset, source, on_progress, clean,
+            contract, dataset, source, on_progress, clean, sql=stack.enter_context(duck.engine()),
             sensitive=sensitive, standing=standing, related=related_in(tables, use_case, contract.path), safe=safe,
         )  # fmt: skip
         stack.callback(check.close)
@@ -105,7 +106,7 @@ def ingest(
             late=0 if standing is None else standing.late,
             outside=0 if standing is None else standing.outside,
             unconfined=source.unconfined,
-            deidentified="" if safe is None else deidentify.PROFILE,
+            deidentified="" if safe is None else PROFILE,
         )
 
 
@@ -115,19 +116,17 @@ def deidentifiable(contract: Contract, dataset: str, spec: DataSet) -> None:
     Raises:
         ContractError: its contract does not say what each column is, or it needs identifiers as they came.
     """
-    if spec.incremental is not None:
-        raise ContractError(
-            f"{dataset} comes in batch by batch, and its rows are known by what de-identification takes out",
-            where=contract.path,
-            fix=f"leave out data.{dataset}.incremental, or de-identify the source before",
-        )
     if spec.source.kind in ("images", "dicom"):
         raise ContractError(
             f"{dataset} holds pictures, and there is no profile that de-identifies those",
             where=contract.path,
             fix="de-identify the files before",
         )
-    deidentify.check(contract, contract.model(dataset), () if spec.subject is None else (spec.subject,))
+    model = contract.model(dataset)
+    found_by = set() if spec.subject is None else {spec.subject}
+    if spec.incremental is not None:
+        found_by |= {column for rule in model.keys if rule.id == PRIMARY for column in rule.columns}
+    deidentify.check(contract, model, found_by, () if spec.incremental is None else (spec.incremental.watermark,))
 
 
 def related_in(tables: Tables, use_case: str, where: str) -> Related:
@@ -153,7 +152,7 @@ def _put_in_quarantine(tables: Tables, name: str, check: "Check", key: str) -> T
     if not check.rejected:
         return None
     if check.standing is not None:
-        return set_aside(tables, name, check.set_aside())
+        return set_aside(tables, name, check.set_aside(), check.sql)
     return tables.write(name, check.set_aside(), mode="overwrite", key=f"{key}/quarantine")
 
 
@@ -173,7 +172,8 @@ def test(
     with ExitStack() as stack:
         source = stack.enter_context(sources.opened(spec.source, folder, reach))
         related = _related_sources(others or {}, folder, reach, contract.path)
-        check = Check(contract, dataset, source, None, None, keep=has_sql, related=related)
+        sql = stack.enter_context(duck.engine())
+        check = Check(contract, dataset, source, None, None, sql=sql, keep=has_sql, related=related)
         stack.callback(check.close)
         if has_sql:
             # SQL may look at the rows more than once: they lie on the disk meanwhile, however many there are.
@@ -193,7 +193,7 @@ def _related_sources(
         if name not in others:
             raise ContractError(f"the contract refers to {name}, which is no data set", where=where, fix="name one")
         contract, spec = others[name]
-        with sources.opened(spec.source, folder, reach) as source:
-            return columns_of(source, contract.model(name), columns)
+        with sources.opened(spec.source, folder, reach) as source, duck.engine() as sql:
+            return columns_of(source, contract.model(name), columns, sql)
 
     return related

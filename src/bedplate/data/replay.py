@@ -1,6 +1,7 @@
 """Rows that were set aside, brought in after the contract was corrected: each once, the others stay where they are."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from bedplate.data import contracts
+from bedplate.data import contracts, duck
 from bedplate.data.check import Check
 from bedplate.data.incremental import Standing, padded
 from bedplate.data.ingest import related_in, table_name
@@ -63,19 +64,19 @@ def replay(
     model = contract.model(dataset)
     standing = Standing(tables, name, model, spec.incremental, contract.path, Window())
     rows = Quarantined(tables, aside, {rule.id for rule in model.keys})
-    check = Check(
-        contract, dataset, rows, None, None,  # type: ignore[arg-type]
-        sensitive=sensitive, standing=standing, related=related_in(tables, use_case, contract.path),
-    )  # fmt: skip
-    try:
+    with ExitStack() as stack:
+        check = Check(
+            contract, dataset, rows, None, None,  # type: ignore[arg-type]
+            sql=stack.enter_context(duck.engine()), sensitive=sensitive, standing=standing,
+            related=related_in(tables, use_case, contract.path),
+        )  # fmt: skip
+        stack.callback(check.close)
         with tables.stage(name, standing.with_held(check.accepted_batches(), check.schema), check.schema) as staged:
             table = standing.commit(staged, check.accepted)
         made = aside
         if check.accepted or standing.known:
             with tables.stage(aside.name, _left(check, rows)) as staged:
                 made = staged.commit(mode="overwrite", after=aside, what="replay")
-    finally:
-        check.close()
     return Replayed(
         dataset=dataset,
         table=table,

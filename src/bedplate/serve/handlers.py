@@ -35,6 +35,7 @@ from bedplate.records import Exposure, TraceContext
 from bedplate.serve.access import Access, Admitted
 from bedplate.serve.arrival import Arrival
 from bedplate.serve.batching import Batcher
+from bedplate.serve.deidentified import SafeLog
 from bedplate.serve.metrics import Metrics
 from bedplate.serve.predictors import Answer
 from bedplate.serve.pressure import Pressure
@@ -94,8 +95,16 @@ class Inference:
     """The model of one replica, with everything a prediction needs. To be used from one event loop."""
 
     def __init__(
-        self, spec: ReplicaSpec, manifest: Manifest, access: Access, batcher: Batcher, journal: Writer, router: Router
+        self,
+        spec: ReplicaSpec,
+        manifest: Manifest,
+        access: Access,
+        batcher: Batcher,
+        journal: Writer,
+        router: Router,
+        safe: SafeLog | None = None,
     ) -> None:
+        """``safe``: what the log may hold of people, where the use case de-identifies."""
         self.spec = spec
         self.access = access
         self.router = router
@@ -114,6 +123,7 @@ class Inference:
         self._durable = spec.mode == "durable"
         self._ends = math.inf
         self._records = predictions.Encoder()
+        self._safe = safe
         self._heads: dict[tuple[str, str, Digest, Digest], bytes] = {}
         self._settled: deque[tuple[Callable[[BedplateError | None], None], StorageError | None]] = deque()
         self._waking = False
@@ -279,7 +289,7 @@ class Inference:
         if arrival.traceparent:
             model = min(computed - decoded, self._batcher.took) if self.queues else computed - decoded
             trace = _trace(arrival, decoded, computed, model, answer.steps)
-        return prediction, self._records.record(self._head(admitted, routed.bundle, routed.evidence), own, trace)
+        return prediction, self._logged(own, call, answer, admitted, routed, trace)
 
     async def stream(
         self, prediction: str, call: Call, admitted: Admitted, arrival: Arrival
@@ -323,7 +333,7 @@ class Inference:
             if arrival.traceparent:
                 computed = perf_counter()
                 trace = _trace(arrival, decoded, computed, computed - decoded, routed.answer.steps)
-            return self._records.record(self._head(admitted, routed.bundle, routed.evidence), own, trace)
+            return self._logged(own, call, routed.answer, admitted, routed, trace)
 
         pieces = self._routed(call, seconds)
         self.pressure.answering.take(admitted.principal.id)
@@ -397,6 +407,17 @@ class Inference:
             admitted.meter.charge(max((len(array) for array in arrays if array.ndim), default=1))
         else:
             admitted.meter.charge(sum(array.size for array in arrays))
+
+    def _logged(
+        self, own: _Own, call: Call, answer: Answer, admitted: Admitted, routed: Routed, trace: TraceContext | None
+    ) -> bytes:
+        """The record of a prediction: the one place where what was asked and answered gets into the log."""
+        safe = self._safe
+        if safe is not None:
+            own.entity, own.request_id = safe.entity(answer), safe.request(call)
+            own.inputs, own.features, own.outputs = safe.inputs(call), safe.features(answer), safe.outputs(own.outputs)
+            trace = None if trace is None else safe.trace(trace)
+        return self._records.record(self._head(admitted, routed.bundle, routed.evidence), own, trace)
 
     def _head(self, admitted: Admitted, bundle: Digest, evidence: Digest) -> bytes:
         """The start of a record: what is the same for all that one caller gets from one release."""

@@ -36,11 +36,13 @@ from bedplate.serve import spec as specs
 from bedplate.serve.access import Access
 from bedplate.serve.batching import Batcher
 from bedplate.serve.candidate import Candidate
+from bedplate.serve.deidentified import SafeLog
 from bedplate.serve.durations import Durations
 from bedplate.serve.features import Features
 from bedplate.serve.grpc import GrpcServer
 from bedplate.serve.handlers import Inference
 from bedplate.serve.holding import Held
+from bedplate.serve.joining import JoiningPredictor
 from bedplate.serve.predictors import FeatureReader, Predictor, Stepped
 from bedplate.serve.quotas import Meters
 from bedplate.serve.rest import RestApplication
@@ -122,7 +124,8 @@ class Replica:
         self.batcher = _batcher(spec, manifest, predictor, self.features)
         self.router = Router(spec.digest, str(manifest.version), spec.evidence, manifest.signature)
         self.router.follow(self.access.routes.get(spec.name))
-        self.inference = Inference(spec, manifest, self.access, self.batcher, self.journal, self.router)
+        safe = None if spec.log is None else SafeLog(spec.log, spec.use_case, manifest.signature, _stored(predictor))
+        self.inference = Inference(spec, manifest, self.access, self.batcher, self.journal, self.router, safe)
         self.inference.metrics.settings = {"threads": computed.count, "batch_rows": self.batcher.plan.rows}
         if isinstance(predictor, Stepped):  # anew: what was computed to warm up does not count
             predictor.steps = self.inference.metrics.steps = {name: Durations() for name in predictor.steps}
@@ -234,6 +237,13 @@ def _batcher(spec: ReplicaSpec, manifest: Manifest, predictor: Predictor, featur
     plan = batching.sweep(predictor, features, manifest.signature, spec.budget) if spec.batching else batching.OFF
     _log.info("batches of up to %d rows: %s", plan.rows, plan.reason)
     return Batcher(predictor, features, plan)
+
+
+def _stored(predictor: Predictor) -> tuple[str, ...] | None:
+    """The features that a model reads, where it makes others of the request; None where it makes none."""
+    if not isinstance(predictor, JoiningPredictor):
+        return None
+    return tuple(column for view in predictor.config.views for column in view.columns)
 
 
 def _warm_up(predictor: Predictor, signature: ModelSignature, features: FeatureReader) -> None:

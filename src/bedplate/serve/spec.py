@@ -7,6 +7,7 @@ import msgspec
 
 from bedplate.errors import InputError
 from bedplate.http.guards import LOOPBACK
+from bedplate.identifiers import LogRules
 from bedplate.ids import Digest
 from bedplate.records import Quota, ReplicaPrice, Unit
 from bedplate.serve.scaling import Scale
@@ -26,7 +27,8 @@ class ReplicaSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     ``max_body`` and ``max_arriving`` (of all bodies that are still arriving) in bytes, times in seconds; ``streaming``
     is what an answer in pieces may take. The model takes as many of ``threads`` as a measurement at the start finds
     worth it, and computes where ``provider`` says. ``price`` is None where none is known. ``quota`` is each principal's
-    for whom no other one is in force; all count ``unit``. With a ``socket`` it is a candidate, which answers what the
+    for whom no other one is in force; all count ``unit``. ``log`` is what the prediction log of a use case that
+    de-identifies may hold. With a ``socket`` it is a candidate, which answers what the
     endpoint's replicas pass on over it, and nobody else.
     """
 
@@ -62,6 +64,7 @@ class ReplicaSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     price: ReplicaPrice | None = None
     scale: Scale = Scale()
     socket: Path | None = None
+    log: LogRules | None = None
 
 
 def encode(spec: ReplicaSpec) -> bytes:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from bedplate import ids
-from bedplate.app import access, contract_changes, declarations, inputs, row_access
+from bedplate.app import access, contract_changes, declarations, deidentified, inputs, row_access
 from bedplate.app.ingesting import Rate
 from bedplate.app.stage import Context, Evidence, Outcome, Stage
 from bedplate.data.parsing.template import TEMPLATE
@@ -34,7 +34,8 @@ def _ingest_inputs(context: Context) -> dict[str, str]:
     contracts = inputs.contract_digests(context.loaded)
     safe = context.use_case.governance.deidentify
     if safe != "none":
-        _nothing_is_open(context)  # here, since a run that was made before is not made again
+        # Here as well, since what was made before is not made again.
+        deidentified.nothing_is_open(context.system, context.loaded)
     found: dict[str, str] = {}
     for name, data in context.use_case.data.items():
         found[f"data.{name}"] = ids.digest_of(data)
@@ -65,8 +66,7 @@ def _ingest(context: Context) -> Outcome:
     contract_changes.check(context.system, context.loaded, views(context))
     wanted = _ingest_inputs(context)
     hidden = access.governance_of(context.loaded).hidden
-    safe = context.use_case.governance.deidentify != "none"
-    pseudonyms = access.mask_key(context.system, context.use_case.name) if safe else None
+    pseudonyms = deidentified.begin(context.system, context.loaded)
     evidence: list[Evidence] = []
     names = list(context.use_case.data)
     kept = [contract_changes.kept(context.loaded, name) for name in names]
@@ -97,20 +97,6 @@ def _ingest(context: Context) -> Outcome:
     total = sum(item.body.accepted for item in evidence)
     summary = f"{total:,} rows in {len(evidence)} tables{_unconfined(item.body for item in evidence)}"
     return Outcome(evidence=(*texts, *evidence, whole), summary=summary)
-
-
-def _nothing_is_open(context: Context) -> None:
-    """Refuse to de-identify beside versions that hold rows as they came."""
-    with context.system.store.read() as tx:
-        facts = tx.facts.list(context.use_case.name, "dataset")
-        before = [msgspec.convert(fact.body, IngestResult) for fact in facts]
-    open_ = sorted({each.dataset for each in before if not each.deidentified and each.dataset in context.use_case.data})
-    if open_:
-        raise InputError(
-            f"versions of {', '.join(open_)} hold rows as they came, and de-identification does not reach those",
-            where="governance.deidentify",
-            fix="give the data sets other names, or begin in a new home",
-        )
 
 
 def _unconfined(results: Iterable[IngestResult]) -> str:

@@ -12,7 +12,7 @@ import msgspec
 
 from bedplate import bundle as bundles
 from bedplate import clock, ids
-from bedplate.app import access, actuals, endpoints, load, measure, planning, rollouts
+from bedplate.app import access, actuals, deidentified, endpoints, load, measure, planning, rollouts
 from bedplate.app.inputs import section
 from bedplate.app.stage import Context, Evidence, Halt, Outcome, Stage
 from bedplate.app.stages import data
@@ -63,8 +63,9 @@ _SEAL_WITHIN = 30.0
 
 
 def _serve_inputs(context: Context) -> dict[str, str]:
-    let_in = _rollout(context)
+    let_in, logged = _rollout(context), deidentified.log_rules(context.system, context.loaded)
     return {
+        **({} if logged is None else {"prediction log": ids.digest_of(logged.columns)}),
         "rollout": f"{let_in.id}: {let_in.state}" if let_in is not None else "",
         "approval": context.output("approve").digest,
         "serve": section(context, "serve"),
@@ -123,6 +124,7 @@ def _spec(context: Context) -> ReplicaSpec:
         quota=msgspec.convert(msgspec.to_builtins(use_case.serve.quota), Quota),
         unit=use_case.serve.quota.count,
         scale=msgspec.convert(msgspec.to_builtins(use_case.serve.replicas), Scale),
+        log=deidentified.log_rules(system, context.loaded),
     )
 
 
