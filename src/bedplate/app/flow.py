@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from bedplate import clock
-from bedplate.app import endpoints
+from bedplate.app import endpoints, residency
 from bedplate.app.read_models import StagePlan, StageState
 from bedplate.app.stage import Context, Halt, Stage
 from bedplate.app.stages import data, look, model, objective, release, serving
@@ -114,6 +114,8 @@ def _advance(
     context: Context, stage: Stage, execution: str, emit: Callable[[Event], None], *, selected: bool
 ) -> StageState:
     context.stage = stage.name
+    if stage.holds:
+        _held(context)
     inputs = dict(stage.inputs(context))
     fact = _finished(context, stage, inputs)
     if fact is not None:
@@ -152,6 +154,15 @@ def _advance(
         output=fact.digest,
         because=because,
     )
+
+
+def _held(context: Context) -> None:
+    """Refuse to go on where rows may not lie. The check before has put the residency into force for every other read."""
+    use_case = context.use_case
+    residency.demand(
+        context.system, context.actor, f"flow.{context.stage}", use_case.name, use_case.requirements.residency,
+        residency.of_use_case(context.system.settings, use_case),
+    )  # fmt: skip
 
 
 def _work(context: Context, stage: Stage, inputs: dict[str, str], started: float) -> Fact:

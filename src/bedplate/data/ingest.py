@@ -72,7 +72,7 @@ def ingest(
         standing = Standing(tables, name, model, spec.incremental, contract.path, window)
     with ExitStack() as stack:
         asked = None if standing is None else standing.since()
-        source = stack.enter_context(sources.opened(spec.source, folder, reach, asked))
+        source = stack.enter_context(sources.opened(spec.source, folder, reach, asked, dataset=dataset))
         check = Check(
             contract, dataset, source, on_progress, clean,
             sensitive=sensitive, standing=standing, related=related_in(tables, use_case, contract.path), safe=safe,
@@ -171,7 +171,7 @@ def test(
     """
     has_sql = contract.model(dataset).has_sql
     with ExitStack() as stack:
-        source = stack.enter_context(sources.opened(spec.source, folder, reach))
+        source = stack.enter_context(sources.opened(spec.source, folder, reach, dataset=dataset))
         related = _related_sources(others or {}, folder, reach, contract.path)
         check = Check(contract, dataset, source, None, None, keep=has_sql, related=related)
         stack.callback(check.close)
@@ -193,7 +193,7 @@ def _related_sources(
         if name not in others:
             raise ContractError(f"the contract refers to {name}, which is no data set", where=where, fix="name one")
         contract, spec = others[name]
-        with sources.opened(spec.source, folder, reach) as source:
+        with sources.opened(spec.source, folder, reach, dataset=name) as source:
             return columns_of(source, contract.model(name), columns)
 
     return related

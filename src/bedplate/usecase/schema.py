@@ -8,8 +8,8 @@ from typing import Any
 
 from msgspec import inspect
 
+from bedplate.records import REGIONS
 from bedplate.usecase import quantities
-from bedplate.usecase.checks import REGIONS
 from bedplate.usecase.types import Money, UseCase
 
 Schema = dict[str, Any]
