@@ -11,7 +11,7 @@ import msgspec
 from bedplate.ids import Digest
 
 REGIONS = ("eu", "us", "ca", "uk", "ch", "asia", "au", "sa", "me", "af")
-"""What places may say of where they are, and use cases of where rows may lie; the planner maps each to cloud regions."""
+"""What places say of where they are, and use cases of where rows may lie; the planner maps each to cloud regions."""
 
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):

@@ -39,8 +39,8 @@ SETTINGS = (
     Setting(
         "BEDPLATE_REGION",
         "",
-        f"Region in which this machine and the home lie, for use cases with residency: {', '.join(REGIONS)}. It is your "
-        "word; empty: such a use case is refused.",
+        f"Region in which this machine and the home lie: {', '.join(REGIONS)}. It is your word; empty: use cases "
+        "with residency are refused.",
     ),
     Setting("BEDPLATE_DATABASE_REGION", "", "Region in which the database of BEDPLATE_DATABASE lies."),
     Setting("BEDPLATE_STORAGE_REGION", "", "Region in which the storage of BEDPLATE_STORAGE lies."),

@@ -157,7 +157,7 @@ def _advance(
 
 
 def _held(context: Context) -> None:
-    """Refuse to go on where rows may not lie. The check before has put the residency into force for every other read."""
+    """Refuse to go on where rows may not lie. The check before put the residency into force for every other read."""
     use_case = context.use_case
     residency.demand(
         context.system, context.actor, f"flow.{context.stage}", use_case.name, use_case.requirements.residency,
