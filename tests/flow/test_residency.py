@@ -6,14 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import httpx
 import msgspec
 import pytest
 
 from bedplate import settings, store
-from bedplate.app import endpoints
+from bedplate.app import endpoints, owned, residency
 from bedplate.app.operations import Bedplate
 from bedplate.app.system import System
 from bedplate.errors import BedplateError, DeniedError, InputError
+from bedplate.policy.residency import refusal
 from bedplate.settings import Home
 
 pytestmark = pytest.mark.slow
@@ -184,6 +186,31 @@ def test_a_residency_that_is_added_holds_what_is_there_already(folder: Path, eur
     assert root.bedplate.tables.read(TABLE, limit=1).rows
 
 
+def test_an_endpoint_goes_down_when_its_rows_may_not_lie_there_any_more(
+    folder: Path, europe: Root, tmp_path: Path
+) -> None:
+    shutil.copytree(folder / NAME, tmp_path / NAME)
+    shutil.copytree(europe.path, tmp_path / "home", ignore=shutil.ignore_patterns("run"))
+    root = Root(tmp_path / "home", "eu")
+    file = tmp_path / NAME / "usecase.yaml"
+    file.write_text(file.read_text().replace("residency: [eu]", "residency: [us]"))
+    start = len(root.entries())
+    with owned.open_home(root.bedplate.settings) as owner:
+        who = owner.system.identity.authenticate(owner.system.token)
+        assert endpoints.restore(owner.system) == []
+        (served,) = owner.system.supervisor.status()
+        assert httpx.get(f"{served.url}/v2/health/ready", trust_env=False).status_code == 200
+        with pytest.raises(DeniedError, match="the home says that it is in eu"):
+            owner.run(who, lambda _: None, str(file.parent))
+        assert owner.system.supervisor.status() == []
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{served.url}/v2/health/ready", trust_env=False)
+        assert len(endpoints.restore(owner.system)) == 1
+    wanted = [("flow.ingest", "deny"), ("endpoint.withdraw", "allow"), ("endpoint.load", "deny")]
+    seen = [(entry["action"], entry["decision"]) for entry in root.entries()[start:]]
+    assert [each for each in seen if each in wanted] == wanted
+
+
 def test_an_older_backup_that_names_no_residency_is_restored_and_says_so(europe: Root, tmp_path: Path) -> None:
     europe.bedplate.backup(tmp_path / "old", "eu")
     manifest = tmp_path / "old" / "backup.json"
@@ -206,9 +233,6 @@ def test_each_place_of_a_home_counts(europe: Root) -> None:
 
 
 def _refused(given: settings.Settings) -> int:
-    from bedplate.app import residency
-    from bedplate.policy.residency import refusal
-
     return int(refusal(("eu",), residency.of_home(given)) is not None)
 
 

@@ -202,6 +202,23 @@ def restore(system: System) -> list[str]:
     return failed
 
 
+def withdraw(system: System, use_case: str) -> None:
+    """Take down whatever holds a release of a use case, as its rows may not lie here any more; the ledger says so.
+
+    What should be served is left as it stands, so that it comes back in a home where it may.
+    """
+    with system.store.read() as tx:
+        names = {row.name for row in tx.endpoints.list() if row.use_case == use_case}
+    for name in (seen.name for seen in system.supervisor.status()):
+        if name.partition("@")[0] in names:  # the candidate of a rollout stands behind it
+            with contextlib.suppress(NotFoundError):
+                system.supervisor.stop(name)
+            with system.store.transaction() as tx:
+                system.ledger.record(
+                    tx, actor="system", action="endpoint.withdraw", resource=f"endpoint/{name}", auth="none"
+                )
+
+
 def journal_of(system: System, name: str) -> Path:
     """Where the replicas of an endpoint write predictions: a folder named by nothing that a user typed."""
     return system.home.journal / digest_of(name)[7:39]

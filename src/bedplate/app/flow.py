@@ -14,7 +14,7 @@ from bedplate.app import endpoints, residency
 from bedplate.app.read_models import StagePlan, StageState
 from bedplate.app.stage import Context, Halt, Stage
 from bedplate.app.stages import data, look, model, objective, release, serving
-from bedplate.errors import BedplateError, InputError, NotFoundError
+from bedplate.errors import BedplateError, DeniedError, InputError, NotFoundError
 from bedplate.ids import Digest, digest_of
 from bedplate.records import Event, Fact
 from bedplate.workflow.engine import Step
@@ -157,12 +157,20 @@ def _advance(
 
 
 def _held(context: Context) -> None:
-    """Refuse to go on where rows may not lie. The check before put the residency into force for every other read."""
-    use_case = context.use_case
-    residency.demand(
-        context.system, context.actor, f"flow.{context.stage}", use_case.name, use_case.requirements.residency,
-        residency.of_use_case(context.system.settings, use_case),
-    )  # fmt: skip
+    """Refuse to go on where rows may not lie, and take down what serves.
+
+    The check before put the residency into force for every other read.
+
+    Raises:
+        DeniedError: they may not lie here.
+    """
+    use_case, system = context.use_case, context.system
+    places, asked = residency.of_use_case(system.settings, use_case), use_case.requirements.residency
+    try:
+        residency.demand(system, context.actor, f"flow.{context.stage}", use_case.name, asked, places)
+    except DeniedError:
+        endpoints.withdraw(system, use_case.name)
+        raise
 
 
 def _work(context: Context, stage: Stage, inputs: dict[str, str], started: float) -> Fact:
