@@ -114,6 +114,19 @@ def test_nothing_comes_in_where_it_may_not_lie(folder: Path, tmp_path: Path, reg
     assert words(root)["do_this"] in note
 
 
+def test_where_places_say_that_they_are_is_kept_with_each_stage(europe: Root) -> None:
+    opened = store.open(Home(europe.path).database)
+    with opened.read() as tx:
+        actions = [msgspec.json.decode(row.entry)["action"] for row in tx.ledger.entries(0, tx.ledger.head()[0])]
+        payloads = {actions[index]: payload for index, _, payload in tx.ledger.payloads()}
+    opened.close()
+    told = {action: msgspec.json.decode(payload) for action, payload in payloads.items()}
+    for stage in ("ingest", "train", "serve"):
+        assert told[f"flow.{stage}"]["residency"] == ["eu"]
+        assert told[f"flow.{stage}"]["places"] == {"the home": "eu"}
+    assert "places" not in told["flow.plan"]
+
+
 def test_one_that_declares_an_allowed_region_is_never_asked_again(folder: Path, europe: Root) -> None:
     before = len(europe.entries())
     assert {stage.state for stage in europe.bedplate.run(folder / NAME).stages} == {"skipped"}

@@ -191,7 +191,12 @@ def _work(context: Context, stage: Stage, inputs: dict[str, str], started: float
             action=f"flow.{stage.name}",
             resource=f"use_case/{name}",
             decision="allow",
-            payload={"inputs": inputs, "output": output.digest, "summary": outcome.summary},
+            payload={
+                "inputs": inputs,
+                "output": output.digest,
+                "summary": outcome.summary,
+                **(residency.declared(context.system.settings, context.use_case) if stage.holds else {}),
+            },
             purpose=context.use_case.governance.purpose,
         )
     context.outputs[stage.name] = output

@@ -38,6 +38,14 @@ def of_use_case(settings: Settings, use_case: UseCase) -> tuple[Place, ...]:
     return (*of_home(settings), *chain.from_iterable(sources))
 
 
+def declared(settings: Settings, use_case: UseCase) -> dict[str, object]:
+    """What the ledger keeps of a stage that went on: where rows have to stay, and where each place says that it is."""
+    residency = use_case.requirements.residency
+    if not residency:
+        return {}
+    return {"residency": list(residency), "places": {p.name: p.region for p in of_use_case(settings, use_case)}}
+
+
 def of_copy(region: str) -> Place:
     """Where a backup is written to.
 
