@@ -107,8 +107,8 @@ def test_nothing_comes_in_where_it_may_not_lie(folder: Path, tmp_path: Path, reg
     entry = root.entries()[-1]
     assert (entry["action"], entry["resource"], entry["decision"]) == ("flow.ingest", f"use_case/{NAME}", "deny")
     root.refuses(lambda home: home.run(folder / NAME), action="flow.ingest", **words(root))
-    backfill = {"path": str(folder / NAME), "dataset": "invoices"}
-    root.refuses(lambda home: home._effect("replay_table", object, **backfill), action="table.replay", **words(root))
+    asked: dict[str, Any] = {"path": str(folder / NAME), "dataset": "invoices"}
+    root.refuses(lambda home: home._effect("replay_table", object, **asked), action="table.replay", **words(root))
     (note,) = root.bedplate.check(folder / NAME).notes
     assert words(root)["says"] in note
     assert words(root)["do_this"] in note
