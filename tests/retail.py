@@ -13,6 +13,8 @@ from bedplate.usecase.files import package_folder
 EXAMPLE = Path(__file__).parents[1] / "examples" / "retail"
 SRC = Path(__file__).parents[1] / "src"
 NAME = "retail-personalisation"
+REGION = {"BEDPLATE_REGION": "eu"}
+"""What a home of it says, as the use case keeps its rows there."""
 
 HOUSEHOLDS = "hash(household_id) % 20 = 7"
 """One household in twenty, whatever the order of the rows."""
@@ -90,7 +92,7 @@ def copy(sample: Path, folder: Path) -> Path:
 def environment(home: Path, **settings: str) -> dict[str, str]:
     """The environment of a command on this home."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("BEDPLATE_")}
-    return {**kept, "PYTHONPATH": str(SRC), "BEDPLATE_HOME": str(home), "BEDPLATE_PORT": "0", **settings}
+    return {**kept, "PYTHONPATH": str(SRC), "BEDPLATE_HOME": str(home), "BEDPLATE_PORT": "0", **REGION, **settings}
 
 
 def start(home: Path, *arguments: str, **settings: str) -> subprocess.Popen[str]:

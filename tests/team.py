@@ -49,8 +49,8 @@ class Secret(NamedTuple):
 class Team:
     """What a test holds: the owner, its address, and keys by role."""
 
-    def __init__(self, root: Path, *, evidence: bool = False, database: str = "") -> None:
-        environ = {"BEDPLATE_HOME": str(root), "BEDPLATE_PORT": "0", "BEDPLATE_DATABASE": database}
+    def __init__(self, root: Path, *, evidence: bool = False, database: str = "", **environ: str) -> None:
+        environ = {"BEDPLATE_HOME": str(root), "BEDPLATE_PORT": "0", "BEDPLATE_DATABASE": database, **environ}
         self.home = owned.open_home(settings.load(environ))
         self.system = self.home.system
         if evidence:
@@ -139,9 +139,9 @@ class Team:
 
 
 @contextmanager
-def running(root: Path, *, evidence: bool = False, database: str = "") -> Iterator[Team]:
-    """A team for the length of a test."""
-    team = Team(root, evidence=evidence, database=database)
+def running(root: Path, *, evidence: bool = False, database: str = "", **environ: str) -> Iterator[Team]:
+    """A team for the length of a test. ``environ`` are further settings of its home."""
+    team = Team(root, evidence=evidence, database=database, **environ)
     try:
         yield team
     finally:

@@ -10,6 +10,9 @@ import msgspec
 
 from bedplate.ids import Digest
 
+REGIONS = ("eu", "us", "ca", "uk", "ch", "asia", "au", "sa", "me", "af")
+"""What places say of where they are, and use cases of where rows may lie; the planner maps each to cloud regions."""
+
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     """A number that says how sure it is: the interval [low, high] at ``level``, from ``n`` observations."""
@@ -89,7 +92,8 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     data set, who may see which rows. A data set that is not in ``rows`` shows all.
 
     ``masks`` are by tag, and ``tagged`` are the tags that its contracts put on columns, as far as masks name them.
-    ``privacy_budget`` is the epsilon that each principal may spend for each purpose.
+    ``privacy_budget`` is the epsilon that each principal may spend for each purpose. ``residency`` is where rows may
+    lie, empty for anywhere.
     """
 
     purpose: str
@@ -98,6 +102,7 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     masks: dict[str, MaskRule] = {}
     tagged: dict[str, tuple[str, ...]] = {}
     privacy_budget: float = 0
+    residency: tuple[str, ...] = ()
 
     @property
     def hidden(self) -> tuple[str, ...]:

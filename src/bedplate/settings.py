@@ -9,6 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 from bedplate.errors import InputError
+from bedplate.records import REGIONS
 
 FORMAT = 1
 """Version of everything we write into a home folder. A home of another format is refused, never guessed at."""
@@ -35,6 +36,15 @@ SETTINGS = (
         "",
         "redis:// or rediss:// address of the Redis or Valkey server with online features; empty: a file in the home.",
     ),
+    Setting(
+        "BEDPLATE_REGION",
+        "",
+        f"Region in which this machine and the home lie: {', '.join(REGIONS)}. It is your word; empty: use cases "
+        "with residency are refused.",
+    ),
+    Setting("BEDPLATE_DATABASE_REGION", "", "Region in which the database of BEDPLATE_DATABASE lies."),
+    Setting("BEDPLATE_STORAGE_REGION", "", "Region in which the storage of BEDPLATE_STORAGE lies."),
+    Setting("BEDPLATE_ONLINE_REGION", "", "Region in which the server of BEDPLATE_ONLINE lies."),
     Setting("BEDPLATE_HOST", "127.0.0.1", "Address that the API, the pages and the endpoints listen on."),
     Setting("BEDPLATE_PORT", "8700", "Port of the API and the pages. Endpoints take the free ports that follow it."),
     Setting("BEDPLATE_ENVIRONMENT", "dev", "Environment that releases go to: dev approves by policy, production asks."),
@@ -95,6 +105,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     connections: Mapping[str, str] = {}
     networks: tuple[str, ...] = ()
     isolation: str = "preferred"
+    region: str = ""
+    """Where the home is, empty where nobody says; so are those below."""
+    database_region: str = ""
+    storage_region: str = ""
+    online_region: str = ""
 
 
 def load(environ: Mapping[str, str] | None = None) -> Settings:
@@ -136,6 +151,10 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         connections=_connections(values["BEDPLATE_CONNECTIONS"]),
         networks=_networks(values["BEDPLATE_NETWORKS"]),
         isolation=values["BEDPLATE_ISOLATION"],
+        region=_region("BEDPLATE_REGION", values),
+        database_region=_region("BEDPLATE_DATABASE_REGION", values),
+        storage_region=_region("BEDPLATE_STORAGE_REGION", values),
+        online_region=_region("BEDPLATE_ONLINE_REGION", values),
     )
 
 
@@ -145,6 +164,13 @@ def _online(text: str) -> str:
             "this is no address of a Redis or Valkey server", where="BEDPLATE_ONLINE", fix="write redis://host:6379/0"
         )
     return text
+
+
+def _region(variable: str, values: Mapping[str, str]) -> str:
+    region = values[variable]
+    if region and region not in REGIONS:
+        raise InputError(f"{region!r} is not a region", where=variable, fix=f"use one of {', '.join(REGIONS)}")
+    return region
 
 
 def _connections(text: str) -> dict[str, str]:
@@ -197,6 +223,10 @@ def child_environment(settings: Settings) -> dict[str, str]:
         "BEDPLATE_CONNECTIONS": " ".join(f"{name}={address}" for name, address in settings.connections.items()),
         "BEDPLATE_NETWORKS": " ".join(settings.networks),
         "BEDPLATE_ISOLATION": settings.isolation,
+        "BEDPLATE_REGION": settings.region,
+        "BEDPLATE_DATABASE_REGION": settings.database_region,
+        "BEDPLATE_STORAGE_REGION": settings.storage_region,
+        "BEDPLATE_ONLINE_REGION": settings.online_region,
         "BEDPLATE_MEMORY": "" if settings.memory is None else str(settings.memory >> 20),
     }
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bedplate import blobs
+from bedplate import blobs, settings
 from bedplate import store as stores
 from bedplate.app import backup as backups
 from bedplate.app import home as homes
@@ -17,6 +17,8 @@ from bedplate.ids import Digest
 from bedplate.ledger import Ledger, verify
 from bedplate.settings import Home
 from bedplate.workflow import Engine, Step
+
+HERE = settings.load({})
 
 
 @contextmanager
@@ -82,7 +84,7 @@ def test_a_home_is_copied_while_it_is_written(tmp_path: Path) -> None:
 
     for number, least in enumerate(acknowledged):
         copy = Home(tmp_path / "elsewhere" / str(number))
-        backups.restore(tmp_path / f"backup-{number}", copy.root)
+        backups.restore(tmp_path / f"backup-{number}", copy.root, HERE)
         assert copy.prices.read_bytes() == b"{}"
         assert least <= check(copy) <= written[0]
         with opened(copy) as (store, ledger):
@@ -106,18 +108,18 @@ def test_a_damaged_backup_is_refused(backup: Path, tmp_path: Path) -> None:
         data = path.read_bytes()
         path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]) if data else b"x")
         with pytest.raises((IntegrityError, HomeError)):
-            backups.restore(backup, tmp_path / "target")
+            backups.restore(backup, tmp_path / "target", HERE)
         path.unlink()
         with pytest.raises((IntegrityError, InputError)):
-            backups.restore(backup, tmp_path / "target")
+            backups.restore(backup, tmp_path / "target", HERE)
         path.write_bytes(data)
     (backup / "added").write_text("x")
     with pytest.raises(IntegrityError, match="added"):
-        backups.restore(backup, tmp_path / "target")
+        backups.restore(backup, tmp_path / "target", HERE)
     (backup / "added").unlink()
 
     assert not (tmp_path / "target").exists()
-    backups.restore(backup, tmp_path / "target")
+    backups.restore(backup, tmp_path / "target", HERE)
     assert check(Home(tmp_path / "target")) == 1
     assert {path.name for path in tmp_path.iterdir()} == {"home", "backup", "target"}
 
@@ -127,7 +129,7 @@ def test_nothing_is_overwritten(backup: Path, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
     with pytest.raises(InputError):
-        backups.restore(backup, tmp_path / "full")
+        backups.restore(backup, tmp_path / "full", HERE)
     with pytest.raises(InputError):
         backups.backup(Home(tmp_path / "home"), tmp_path / "full")
     with pytest.raises(InputError):
@@ -135,7 +137,7 @@ def test_nothing_is_overwritten(backup: Path, tmp_path: Path) -> None:
     with pytest.raises(HomeError):
         backups.backup(Home(tmp_path / "full"), tmp_path / "other")
     with pytest.raises(InputError):
-        backups.restore(tmp_path / "full", tmp_path / "other")
+        backups.restore(tmp_path / "full", tmp_path / "other", HERE)
 
     assert (tmp_path / "full" / "thesis.txt").read_text() == "mine"
     assert not (tmp_path / "other").exists()

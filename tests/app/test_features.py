@@ -194,6 +194,43 @@ def test_what_rests_on_hidden_columns_is_hidden_on_every_way(online: System, eng
     assert (41.0,) in open_.rows
 
 
+@pytest.mark.parametrize(("region", "says"), [("us", "says that it is in us"), ("", "does not say where it is")])
+def test_nothing_is_put_online_or_read_by_key_where_it_may_not_lie(
+    online: System, folder: Path, monkeypatch: pytest.MonkeyPatch, region: str, says: str
+) -> None:
+    file = folder / "usecase.yaml"
+    text = file.read_text()
+    file.write_text(text.replace("# residency: [eu]", "residency: [eu]"))
+    govern(online, NAME, Governance(purpose="care", sensitive=("age",), residency=("eu",)))
+    try:
+        for declared in ("eu", region):
+            monkeypatch.setattr(online, "settings", msgspec.structs.replace(online.settings, region=declared))
+            if declared == "eu":
+                assert features.materialise(online, admin(online), NAME, as_of=NOON.isoformat()).views
+                assert values(online, "totals", 7) == [((41.0,), "")]
+                continue
+            with online.store.read() as tx:
+                before = tx.ledger.head()[0]
+            counts = [features.show(online, admin(online), NAME, name).online for name in ("recent", "totals", "pairs")]
+            versions = [online.tables.current(name).version for name in online.tables.names()]
+            with pytest.raises(DeniedError, match=says):
+                features.materialise(online, admin(online), NAME)
+            with pytest.raises(DeniedError, match=says):
+                features.get(online, admin(online), NAME, "totals", [7])
+            shown = [features.show(online, admin(online), NAME, name).online for name in ("recent", "totals", "pairs")]
+            assert shown == counts
+            assert [online.tables.current(name).version for name in online.tables.names()] == versions
+            with online.store.read() as tx:
+                entries = [msgspec.json.decode(row.entry) for row in tx.ledger.entries(before, tx.ledger.head()[0])]
+            assert [(e["action"], e["decision"]) for e in entries] == [
+                ("features.materialise", "deny"),
+                ("features.read", "deny"),
+            ]
+    finally:
+        file.write_text(text)
+        govern(online, NAME, Governance(purpose="care", sensitive=("age",)))
+
+
 def test_another_purpose_and_strangers_are_denied_and_recorded(online: System, engineer: Principal) -> None:
     assert features.get(online, engineer, NAME, "recent", [7]).entities
     with pytest.raises(DeniedError, match="purpose"):

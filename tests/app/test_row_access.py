@@ -231,7 +231,7 @@ def test_row_policies_of_the_file_are_checked_come_into_force_and_are_explained(
 def test_row_policies_that_cannot_hold_are_refused_with_their_file(folder: Path, policies: str, match: str) -> None:
     _name(folder, "invoices", policies)
     with pytest.raises(InputError, match=match) as raised:
-        checking.check(folder)
+        checking.check(folder, settings.load({}))
     assert str(raised.value.where).endswith("invoices.cedar")
 
 
@@ -239,7 +239,7 @@ def test_a_slip_in_the_file_is_named_with_its_line(folder: Path) -> None:
     _name(folder, "invoice", FLOW_TOO)
     (folder / "policies" / "invoices.cedar").rename(folder / "policies" / "invoice.cedar")
     with pytest.raises(UseCaseError) as raised:
-        checking.check(folder)
+        checking.check(folder, settings.load({}))
     assert "'invoice' is not a data set of this file" in str(raised.value)
     assert "invoice.cedar" in str(raised.value)
 
@@ -255,7 +255,7 @@ def test_what_is_required_is_what_the_contract_keeps_from_being_null(folder: Pat
     assert "paid_late" in rule.columns
     assert "paid_late" not in rule.required
     with pytest.raises(InputError, match="access to optional attribute"):
-        checking.check(folder)  # the policy touches it without "has"
+        checking.check(folder, settings.load({}))  # the policy touches it without "has"
 
 
 def test_how_many_rows_there_are_is_told_to_whom_all_of_them_are_shown(home: Team) -> None:

@@ -172,7 +172,7 @@ class Answers:
     def waive(self, use_case, gate, reason):
         return self._decision("waive", use_case, gate, reason)
 
-    def backup(self, destination):
+    def backup(self, destination, region):
         return BackupReport(
             path=str(destination), home="home_1", created=sample.DAY.format(1), files=9, size=1200, warning="w"
         )

@@ -14,7 +14,7 @@ access diff PATH --home --json
 access explain WHO TABLE --home --json --purpose
 approve USE_CASE --environment --home --json --reason
 audit verify --checkpoint --home --json
-backup DESTINATION --home --json
+backup DESTINATION --home --json --region
 check PATH --home --json
 completion SHELL
 contract diff PATH --home --json

@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
+import msgspec
 import obstore
 import obstore.store
 import psycopg
@@ -29,6 +30,7 @@ from bedplate.errors import (
     UnavailableError,
     UserCodeError,
 )
+from bedplate.policy.residency import Place
 from bedplate.usecase.types import DataSet, Source
 from tests import servers
 
@@ -394,3 +396,64 @@ def test_a_query_of_a_file_of_sqlite_reads_its_tables_alone(tmp_path: Path, make
         opened(Source(kind="sql", path=source.path, query=query), tmp_path, reach),
     ):
         pass
+
+
+REMOTE = ["http", "s3", "rows", "postgresql"]
+
+
+@pytest.mark.parametrize("name", REMOTE)
+@pytest.mark.parametrize(
+    ("source_is", "home_is", "refused"),
+    [
+        ("eu", "eu", ""),
+        ("us", "eu", "the source of visits says that it is in us"),
+        ("", "eu", "the source of visits does not say where it is"),
+        ("eu", "us", "the home says that it is in us"),
+        ("eu", "", "the home does not say where it is"),
+    ],
+)
+def test_a_source_is_fetched_from_where_rows_may_lie_to_where_they_may(
+    tmp_path: Path, make: Any, name: str, source_is: str, home_is: str, refused: str
+) -> None:
+    made, reach = make(name)
+    source = msgspec.structs.replace(made, region=source_is)
+    here = (Place("the home", home_is, "BEDPLATE_REGION"),)
+    for residency, says in ((("eu",), refused), ((), "")):
+        held = msgspec.structs.replace(reach, residency=residency, here=here)
+        if says:
+            with pytest.raises(DeniedError, match=f"visits may not be read: .*{says}") as raised:
+                places.version(source, tmp_path, held, dataset="visits")
+            assert raised.value.where in ("BEDPLATE_REGION", "data.visits.source.region")
+            with pytest.raises(DeniedError, match=f"visits may not be read: .*{says}"):
+                _columns(source, held)
+        else:
+            assert places.version(source, tmp_path, held, dataset="visits")
+            assert "visit" in _columns(source, held)
+
+
+def _columns(source: Source, reach: Reach) -> Any:
+    with opened(source, Path(), reach, dataset="visits") as files:
+        return files.columns(ROWS.column_names).names or files.keys()
+
+
+def test_a_file_of_this_machine_lies_where_the_home_does_unless_it_says_so(tmp_path: Path, make: Any) -> None:
+    source, reach = make("csv")
+    held = msgspec.structs.replace(reach, residency=("eu",), here=(Place("the home", "", "BEDPLATE_REGION"),))
+    with opened(source, tmp_path, held, dataset="visits"):
+        pass  # to look at a file where it lies brings it nowhere
+    with (
+        pytest.raises(DeniedError, match="the source of visits says that it is in us"),
+        opened(msgspec.structs.replace(source, region="us"), tmp_path, held, dataset="visits"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("kind", ["sql", "rows"])
+def test_a_connection_that_is_not_there_is_said_of_its_data_set(tmp_path: Path, kind: Any) -> None:
+    source = Source(kind=kind, connection="shop", query="SELECT 1")
+    with (
+        pytest.raises(InputError, match="no connection 'shop'") as raised,
+        opened(source, tmp_path, Reach(), dataset="visits"),
+    ):
+        pass
+    assert raised.value.where == "data.visits.source.connection"

@@ -39,7 +39,7 @@ def done(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Done:
     create_or_open(home)
     known = msgspec.structs.replace(PROBE, code=probe.code(), matmul_sizes=(MatrixRate(rows=1024, gflops=60),))
     home.probe.write_bytes(msgspec.json.encode(known))
-    bedplate = Bedplate(settings.load({"BEDPLATE_HOME": str(home.root), "BEDPLATE_PORT": "0"}))
+    bedplate = Bedplate(settings.load({"BEDPLATE_HOME": str(home.root), "BEDPLATE_PORT": "0", **retail.REGION}))
     events: list[Event] = []
     summary = bedplate.run(sample, on_event=events.append)
     return Done(bedplate, sample, summary, events)

@@ -48,7 +48,7 @@ def holding(home: Path) -> Iterator[str]:
 def test_a_customer_is_gone_from_every_byte_of_a_home_that_ran(sample: Path, tmp_path: Path) -> None:
     folder, home = retail.copy(sample, tmp_path / "retail"), tmp_path / "home"
     mark(folder)
-    bedplate = Bedplate(settings.load({"BEDPLATE_HOME": str(home), "BEDPLATE_PORT": "0"}))
+    bedplate = Bedplate(settings.load({"BEDPLATE_HOME": str(home), "BEDPLATE_PORT": "0", **retail.REGION}))
     bedplate.run(folder)
     before = [*holding(home)]
     assert any(name.startswith("online/") for name in before)

@@ -95,6 +95,13 @@ def test_all_problems_come_at_once_in_the_order_of_the_file(folder: Path) -> Non
         ('contact: "#growth-ml"', "contact: ''", "owner.contact", None, "empty"),
         ("residency: [eu]", "residency: eu", "requirements.residency", "[eu]", "must be a list"),
         ("residency: [eu]", "residency: [mars]", "requirements.residency[0]", None, "not a residency"),
+        (
+            "transactions.csv}",
+            "transactions.csv, region: mars}",
+            "data.transactions.source.region",
+            None,
+            "not a region",
+        ),
         ("within: 14 d", "within: 500 d", "monitor.outcomes.within", None, "longer than data may be kept"),
         ("data: transactions}", "data: transaction}", "monitor.outcomes.data", "transactions", "not a data set"),
         ("[household_recent]", "[household_recnt]", "features[0]", "household_recent", "no feature view"),

@@ -54,6 +54,7 @@ def test_the_examples_pass(tmp_path: Path) -> None:
         ("unit: USD", "unt: USD"),
         ("92000 items", "-5"),
         ("residency: [eu]", "residency: [mars]"),
+        ("transactions.csv}", "transactions.csv, region: mars}"),
         ("name: retail", "name: My Retail"),
         ("bedplate: 1", "bedplate: 2"),
         ("gates: [quality", "gates: [qualty"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from bedplate import identifiers
-from bedplate.app import row_access
+from bedplate.app import residency, row_access
 from bedplate.errors import DeniedError, InputError
 from bedplate.identity import Principal, policy_principal
 from bedplate.ids import Digest
@@ -85,6 +85,7 @@ def governance_of(loaded: Loaded) -> Governance:
         masks=said.masks,
         tagged=_tagged(loaded),
         privacy_budget=said.privacy_budget,
+        residency=loaded.use_case.requirements.residency,
     )
 
 
@@ -117,6 +118,14 @@ def governance(tx: Transaction, use_case: str) -> Governance:
     if digest is None:
         raise InputError(f"what the rows of {use_case} are for is not known yet", fix="run the use case")
     return msgspec.convert(tx.facts.get(Digest(digest)).body, Governance)
+
+
+def residency_of(tx: Transaction, use_case: str) -> tuple[str, ...]:
+    """Where rows of a use case have to stay, by its last check; nowhere in particular where it never was checked."""
+    try:
+        return governance(tx, use_case).residency
+    except InputError:
+        return ()  # nothing of it was taken in
 
 
 def kept_in(tx: Transaction, use_case: str, principal: Principal) -> tuple[str, ...]:
@@ -163,7 +172,8 @@ def reader_for(
     Each scan, allowed or denied, is one ledger entry. Sensitive columns are null for whoever may not unmask them,
     columns that bear a tag are masked as the file says for the tag, and both are null inside a logged prediction. What
     noise hides is paid for from the privacy budget; once that is spent, the read is denied. Row policies keep rows in:
-    see :mod:`.row_access`. A table of another use case is denied. ``policies`` decide in the place of those in force.
+    see :mod:`.row_access`. Nothing goes out in a home that lies outside of the residency which the use case asks for:
+    see :mod:`.residency`. A table of another use case is denied. ``policies`` decide in the place of those in force.
     """
     from bedplate.data.reads import Protection, Reader
 
@@ -202,6 +212,9 @@ def reader_for(
     def protection_of(who: policy.Principal, version: TableVersion) -> "Protection":
         if use_case_of(version.name) != use_case:
             return Protection(withheld=f"it is no table of {use_case}, whose rules this read goes by")
+        refused = residency.withheld(system.settings, governance)
+        if refused is not None:
+            return Protection(withheld=refused.reason, fix=refused.fix)
         columns = system.tables.schema(version)
         rows, withheld = row_access.of(use_case, governance, who, chosen, version.name, columns)
         masks = _masks(use_case, governance, version, columns.names)

@@ -12,19 +12,22 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
 
 from bedplate import clock, files
 from bedplate.app import home as homes
+from bedplate.app import residency
 from bedplate.app.read_models import BackupReport, RestoreReport
 from bedplate.errors import HomeError, InputError, IntegrityError, StorageError
 from bedplate.ids import Digest
-from bedplate.settings import FORMAT, Home
+from bedplate.policy.residency import refusal
+from bedplate.settings import FORMAT, Home, Settings
 
 MANIFEST = "backup.json"
+UNKNOWN = "it does not say where its rows may lie, so that was not asked: the version that wrote it did not know"
 WARNING = "this backup holds the private keys of the home: keep it as you keep them"
 _BLOCK = 1 << 20
 # What belongs to running processes is left out; LMDB's files are taken through LMDB.
@@ -46,10 +49,19 @@ class BackupManifest(msgspec.Struct, frozen=True, kw_only=True):
     home: str
     created: str
     files: dict[str, Entry]
+    region: str = ""
+    """Where it lies, by the word of whoever made it."""
+    residency: dict[str, tuple[str, ...]] | None = None
+    """Where rows of each use case have to stay, if anywhere; None where whatever wrote it did not write that down."""
 
 
-def backup(home: Home, destination: Path) -> BackupReport:
+def backup(
+    home: Home, destination: Path, region: str = "", stays: Mapping[str, tuple[str, ...]] | None = None
+) -> BackupReport:
     """Copy a home, running or not, and read the copy again. ``destination`` appears whole or not at all.
+
+    ``region``, and where rows of each use case have to stay, go with it, for whoever restores it; whether it may lie
+    there was asked before.
 
     Raises:
         InputError: the destination exists and is not empty, or lies in the home.
@@ -74,7 +86,10 @@ def backup(home: Home, destination: Path) -> BackupReport:
             if single.exists():
                 files.write(partial / single.name, single.read_bytes())
         entries = {str(path.relative_to(partial)): _entry(path) for path in _walk(partial)}
-        kept = BackupManifest(format=FORMAT, home=manifest.id, created=clock.timestamp(), files=entries)
+        kept = BackupManifest(
+            format=FORMAT, home=manifest.id, created=clock.timestamp(), files=entries, region=region,
+            residency=None if stays is None else dict(stays),
+        )  # fmt: skip
         files.write(partial / MANIFEST, msgspec.json.encode(kept))
         _verify(partial, kept)
         _end(partial, destination)
@@ -85,19 +100,27 @@ def backup(home: Home, destination: Path) -> BackupReport:
     return _report(kept, destination)
 
 
-def restore(source: Path, target: Path) -> RestoreReport:
+def restore(source: Path, target: Path, settings: Settings) -> RestoreReport:
     """Make a home from a backup, at any path. ``target`` appears whole or not at all.
+
+    It lies where ``settings`` say, which every use case of the backup has to allow. No ledger is there yet that could
+    say that one did not.
 
     The home keeps its identity and keys: do not run it beside the one it was copied from, since both would sign the
     same ledger differently.
 
     Raises:
         InputError: ``source`` is no backup, or ``target`` exists and is not empty.
+        DeniedError: rows of a use case may not lie here.
         HomeError: the backup is of another format.
         IntegrityError: a file of the backup is missing, damaged or added.
         StorageError: the disk is full or refuses.
     """
     manifest = _read_manifest(source)
+    for use_case, asked in (manifest.residency or {}).items():
+        refused = refusal(asked, residency.of_home(settings))
+        if refused is not None:
+            raise residency.denied(use_case, refused)
     _verify(source, manifest)
     target = target.absolute()
     partial = _begin(target)
@@ -286,7 +309,8 @@ def _report(manifest: BackupManifest, path: Path) -> BackupReport:
 
 def _restored(manifest: BackupManifest, path: Path) -> RestoreReport:
     size = sum(entry.size for entry in manifest.files.values())
-    return RestoreReport(home=str(path), files=len(manifest.files), size=size, warning=WARNING)
+    warning = WARNING if manifest.residency is not None else f"{WARNING}; {UNKNOWN}"
+    return RestoreReport(home=str(path), files=len(manifest.files), size=size, warning=warning)
 
 
 def _refused(error: OSError, path: Path) -> StorageError:

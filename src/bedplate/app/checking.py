@@ -3,19 +3,22 @@
 from pathlib import Path
 
 from bedplate import usecase
-from bedplate.app import declarations, inputs
+from bedplate.app import declarations, inputs, residency
 from bedplate.app.read_models import CheckReport
 from bedplate.app.table_reports import ContractResult, ContractTestReport
 from bedplate.data.parsing.template import TEMPLATE
 from bedplate.errors import InputError, NotFoundError
+from bedplate.policy.residency import refusal
 from bedplate.retrain.conditions import parse, parse_worth
 from bedplate.settings import Settings
 from bedplate.usecase import Loaded
 from bedplate.usecase.problems import nearest
 
 
-def check(path: Path) -> CheckReport:
+def check(path: Path, settings: Settings) -> CheckReport:
     """Read and check a use case, its contracts and views in SQL included.
+
+    Whether its rows may lie in the home of these settings is a note: the file may be meant for another one.
 
     Raises:
         UseCaseError: with every problem of the file.
@@ -37,6 +40,8 @@ def check(path: Path) -> CheckReport:
     row_policies(loaded)
     if use_case.features:
         declarations.in_sql(loaded)
+    refused = refusal(use_case.requirements.residency, residency.of_use_case(settings, use_case))
+    notes = () if refused is None else (f"a run here would be refused: {refused.reason} ({refused.fix})",)
     return CheckReport(
         name=use_case.name,
         path=str(loaded.path),
@@ -45,6 +50,7 @@ def check(path: Path) -> CheckReport:
         data=tuple(use_case.data),
         features=use_case.features,
         gates=use_case.release.gates,
+        notes=notes,
     )
 
 

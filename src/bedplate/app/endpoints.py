@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from bedplate import bundle as bundles
-from bedplate.app import access
+from bedplate.app import access, residency
 from bedplate.app.read_models import EndpointState, EndpointStatus, ServingCost
 from bedplate.app.system import System
 from bedplate.errors import DeniedError, InputError, IntegrityError, NotFoundError
@@ -119,7 +119,18 @@ def spec_from(kept: dict[str, Any]) -> ReplicaSpec:
 
 
 def here(system: System, spec: ReplicaSpec) -> ReplicaSpec:
-    """The spec with the paths of this home: the one that wrote it may lie elsewhere, as a copy of it that took over."""
+    """The spec with the paths of this home: the one that wrote it may lie elsewhere, as a copy of it that took over.
+
+    Whatever loads a release asks for it here, so here it is asked whether what a replica holds may lie in this home.
+
+    Raises:
+        DeniedError: it may not, by the residency of the use case.
+    """
+    with system.store.read() as tx:
+        asked = access.residency_of(tx, spec.use_case)
+    residency.demand(
+        system, "system", "endpoint.load", spec.use_case, asked, residency.of_home(system.settings), auth="none"
+    )
     return msgspec.structs.replace(
         spec,
         bundle=bundles.path_of(system.home.bundles, spec.digest),
@@ -141,8 +152,9 @@ def as_row(spec: ReplicaSpec) -> dict[str, object]:
 
 def start(system: System, spec: ReplicaSpec) -> str:
     """Serve a spec in this home, with the access rules of now; returns its address once it answers."""
+    found = here(system, spec)
     publish_access(system)
-    return system.supervisor.start(here(system, spec))
+    return system.supervisor.start(found)
 
 
 def decide(system: System, spec: ReplicaSpec, asked: Asked) -> None:
@@ -189,6 +201,23 @@ def restore(system: System) -> list[str]:
         except Exception as error:  # noqa: BLE001 one endpoint that cannot start must not keep the others down
             failed.append(f"{row.name}: {error}")
     return failed
+
+
+def withdraw(system: System, use_case: str) -> None:
+    """Take down whatever holds a release of a use case, as its rows may not lie here any more; the ledger says so.
+
+    What should be served is left as it stands, so that it comes back in a home where it may.
+    """
+    with system.store.read() as tx:
+        names = {row.name for row in tx.endpoints.list() if row.use_case == use_case}
+    for name in (seen.name for seen in system.supervisor.status()):
+        if name.partition("@")[0] in names:  # the candidate of a rollout stands behind it
+            with contextlib.suppress(NotFoundError):
+                system.supervisor.stop(name)
+            with system.store.transaction() as tx:
+                system.ledger.record(
+                    tx, actor="system", action="endpoint.withdraw", resource=f"endpoint/{name}", auth="none"
+                )
 
 
 def journal_of(system: System, name: str) -> Path:

@@ -442,12 +442,14 @@ def _sources(system: "System", asked: _Asked) -> tuple[str, ...]:
     """The data sets whose source still holds the person: the next ingestion would bring them back."""
     from bedplate.data import sources
 
+    # Wherever it lies: nothing is kept, and a source that may not be read would count as one that holds nobody.
+    reach = msgspec.structs.replace(inputs.reach(system.settings, asked.use_case), residency=())
     found = []
     for name, data in asked.use_case.data.items():
         if data.subject is None:
             continue
         try:
-            with sources.opened(data.source, asked.folder, inputs.reach(system.settings, asked.use_case)) as files:
+            with sources.opened(data.source, asked.folder, reach, dataset=name) as files:
                 for item in files.read([data.subject]):
                     lines = [item.text] if isinstance(item, sources.BadLine) else map(str, _column(item.table))
                     if asked.value in lines:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from bedplate import clock, journal, usecase
-from bedplate.app import access, declarations, endpoints
+from bedplate.app import access, declarations, endpoints, residency
 from bedplate.app.feature_reports import (
     SKEW,
     EntityValues,
@@ -144,7 +144,9 @@ def get(
     name = made.views[view].name
     resource = derived.resource_of(name, use_case, governed)
     declared = made.declared[view]
+    outside = residency.withheld(system.settings, governed)
     refused = derived.refusal(system.policies, who, resource, chosen, governed, declared)
+    refused = refused or ("" if outside is None else outside.reason)
     with system.store.transaction() as tx:
         system.ledger.record(
             tx,
@@ -160,7 +162,7 @@ def get(
         raise DeniedError(
             f"{principal.name} may not read features of {view} for purpose {chosen!r}: {refused}",
             where=name,
-            fix="ask for a purpose that the use case names, or for a right",
+            fix=outside.fix if outside is not None else "ask for a purpose that the use case names, or for a right",
         )
     lookup = Lookup(system.online_of(use_case), view)
     masked = any(derived.hides(system.policies, who, resource, chosen, governed, each) for each in declared.rests_on)
@@ -216,6 +218,10 @@ def materialise(
         raise InputError(
             f"{whole[0]} is a view of moments, which is computed whole", where="--from", fix="name views of rows alone"
         )
+    residency.demand(
+        system, principal.id, "features.materialise", use_case, loaded.use_case.requirements.residency,
+        residency.of_home(system.settings),
+    )  # fmt: skip
     made = _computed(system, use_case)
     assert made is not None, "its views were chosen from there"
     counts: dict[str, int] = {}

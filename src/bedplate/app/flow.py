@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 
 from bedplate import clock
-from bedplate.app import endpoints
+from bedplate.app import endpoints, residency
 from bedplate.app.read_models import StagePlan, StageState
 from bedplate.app.stage import Context, Halt, Stage
 from bedplate.app.stages import data, look, model, objective, release, serving
-from bedplate.errors import BedplateError, InputError, NotFoundError
+from bedplate.errors import BedplateError, DeniedError, InputError, NotFoundError
 from bedplate.ids import Digest, digest_of
 from bedplate.records import Event, Fact
 from bedplate.workflow.engine import Step
@@ -114,6 +114,8 @@ def _advance(
     context: Context, stage: Stage, execution: str, emit: Callable[[Event], None], *, selected: bool
 ) -> StageState:
     context.stage = stage.name
+    if stage.holds:
+        _held(context)
     inputs = dict(stage.inputs(context))
     fact = _finished(context, stage, inputs)
     if fact is not None:
@@ -154,6 +156,23 @@ def _advance(
     )
 
 
+def _held(context: Context) -> None:
+    """Refuse to go on where rows may not lie, and take down what serves.
+
+    The check before put the residency into force for every other read.
+
+    Raises:
+        DeniedError: they may not lie here.
+    """
+    use_case, system = context.use_case, context.system
+    places, asked = residency.of_use_case(system.settings, use_case), use_case.requirements.residency
+    try:
+        residency.demand(system, context.actor, f"flow.{context.stage}", use_case.name, asked, places)
+    except DeniedError:
+        endpoints.withdraw(system, use_case.name)
+        raise
+
+
 def _work(context: Context, stage: Stage, inputs: dict[str, str], started: float) -> Fact:
     outcome = stage.run(context)
     name = context.use_case.name
@@ -172,7 +191,12 @@ def _work(context: Context, stage: Stage, inputs: dict[str, str], started: float
             action=f"flow.{stage.name}",
             resource=f"use_case/{name}",
             decision="allow",
-            payload={"inputs": inputs, "output": output.digest, "summary": outcome.summary},
+            payload={
+                "inputs": inputs,
+                "output": output.digest,
+                "summary": outcome.summary,
+                **(residency.declared(context.system.settings, context.use_case) if stage.holds else {}),
+            },
             purpose=context.use_case.governance.purpose,
         )
     context.outputs[stage.name] = output

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from bedplate import clock, usecase
-from bedplate.app import access, contract_changes, deidentified, inputs, tables
+from bedplate.app import access, contract_changes, deidentified, inputs, residency, tables
 from bedplate.app.table_reports import BatchReport, ReplayReport
 from bedplate.data.parsing.template import TEMPLATE
 from bedplate.errors import InputError, NotFoundError
@@ -40,7 +40,7 @@ def backfill(
 
     Raises:
         ContractError: the contract is wrong, or a rule of severity ``error`` is broken.
-        DeniedError: policy does not let this person operate the use case.
+        DeniedError: policy does not let this person operate the use case, or its rows may not lie here.
         InputError: the data set is read whole each time, or the range is none.
         NotFoundError: there is no such data set.
     """
@@ -48,7 +48,7 @@ def backfill(
     from bedplate.data import contracts, incremental
     from bedplate.data.ingest import ingest
 
-    loaded, data, policies = _asked(system, principal, path, dataset)
+    loaded, data, policies = _asked(system, principal, path, dataset, "table.ingest")
     if data.incremental is None:
         raise InputError(f"{dataset} is read whole each time", where=f"data.{dataset}", fix="bedplate run")
     model = contracts.load(loaded.folder / data.contract).model(dataset)
@@ -89,7 +89,7 @@ def replay(system: "System", principal: Principal, path: str, dataset: str) -> R
     """
     from bedplate.data.replay import replay as bring_in
 
-    loaded, data, policies = _asked(system, principal, path, dataset)
+    loaded, data, policies = _asked(system, principal, path, dataset, "table.replay")
     if loaded.use_case.governance.deidentify != "none":
         raise InputError(
             f"{dataset} is de-identified: what was set aside is not kept as it came, and cannot be judged again",
@@ -119,10 +119,16 @@ def replay(system: "System", principal: Principal, path: str, dataset: str) -> R
     return report
 
 
-def _asked(system: "System", principal: Principal, path: str, dataset: str) -> tuple[Loaded, DataSet, tuple[str, ...]]:
+def _asked(
+    system: "System", principal: Principal, path: str, dataset: str, action: str
+) -> tuple[Loaded, DataSet, tuple[str, ...]]:
     loaded = usecase.load(Path(path))
     decision = access.demand(system, principal, "operate", policy.use_case(loaded.use_case.name))
     if dataset not in loaded.use_case.data:
         known = ", ".join(loaded.use_case.data)
         raise NotFoundError(f"there is no data set {dataset!r}", where=str(loaded.path), fix=f"use one of {known}")
+    residency.demand(
+        system, principal.id, action, loaded.use_case.name, loaded.use_case.requirements.residency,
+        residency.of_use_case(system.settings, loaded.use_case),
+    )  # fmt: skip
     return loaded, loaded.use_case.data[dataset], decision.policies

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from bedplate import ids
+from bedplate.app import residency
 from bedplate.app.stage import Context
 from bedplate.errors import NotFoundError
 from bedplate.ids import Digest
@@ -35,8 +36,8 @@ def model_digests(loaded: Loaded) -> dict[str, str]:
     return {path: ids.digest_file(loaded.folder / path) for path in loaded.use_case.train.models}
 
 
-def source_path(folder: Path, data: DataSet) -> Path:
-    """Where the rows of a data set lie.
+def source_path(folder: Path, name: str, data: DataSet) -> Path:
+    """Where the rows of a data set of that name lie.
 
     Raises:
         NotFoundError: the package or the file is not there.
@@ -47,18 +48,19 @@ def source_path(folder: Path, data: DataSet) -> Path:
         raise NotFoundError(
             f"the source {data.source.path} is not there",
             where=package or str(folder),
-            fix="pip install 'bedplate[demo]'" if package else "correct data.<name>.source.path",
+            fix="pip install 'bedplate[demo]'" if package else f"correct data.{name}.source.path",
         )
     return path
 
 
-def source_digest(folder: Path, data: DataSet, settings: Settings) -> Digest:
-    """The digest of a source: of its bytes, or of what a server says of them."""
+def source_digest(loaded: Loaded, name: str, settings: Settings) -> Digest:
+    """The digest of the source of a data set: of its bytes, or of what a server says of them."""
+    data, folder = loaded.use_case.data[name], loaded.folder
     if not is_local(data.source):
         from bedplate.data.sources import places
 
-        return places.version(data.source, folder, reach(settings))
-    path = source_path(folder, data)
+        return places.version(data.source, folder, reach(settings, loaded.use_case), dataset=name)
+    path = source_path(folder, name, data)
     if path.is_dir():
         found = sorted(item for item in path.iterdir() if item.is_file() and not item.name.startswith("."))
         return ids.digest_of([[item.name, _digest_of_file(item)] for item in found])
@@ -74,7 +76,14 @@ def reach(settings: Settings, use_case: UseCase | None = None) -> "Reach":
 
     storage = {"endpoint": settings.endpoint} if settings.endpoint else {}
     isolated = settings.isolation == "required" or (use_case is not None and use_case.risk.level == "high")
-    return Reach(connections=settings.connections, networks=settings.networks, storage=storage, isolated=isolated)
+    return Reach(
+        connections=settings.connections,
+        networks=settings.networks,
+        storage=storage,
+        isolated=isolated,
+        residency=() if use_case is None else use_case.requirements.residency,
+        here=residency.of_home(settings),
+    )
 
 
 def _digest_of_file(path: Path) -> Digest:

@@ -88,7 +88,7 @@ class Bedplate:
         """Read and check a use case: every problem at once, as a UseCaseError, or what was found."""
         from bedplate.app import checking
 
-        return checking.check(Path(path))
+        return checking.check(Path(path), self.settings)
 
     def schema(self) -> dict[str, Any]:
         """The JSON Schema of ``usecase.yaml``, for editors."""
@@ -416,9 +416,12 @@ class Bedplate:
         """A link that lets one browser in, once, within a minute."""
         return self._effect("login_link", str)
 
-    def backup(self, destination: str | Path) -> BackupReport:
-        """Write a consistent, verified copy of the home, also while it is in use."""
-        return self._effect("backup", BackupReport, destination=str(Path(destination).absolute()))
+    def backup(self, destination: str | Path, region: str = "") -> BackupReport:
+        """Write a consistent, verified copy of the home, also while it is in use.
+
+        ``region`` is where ``destination`` lies, which every use case with residency asks for.
+        """
+        return self._effect("backup", BackupReport, destination=str(Path(destination).absolute()), region=region)
 
     def gc(self, older_than: str = "30 d", *, dry_run: bool = False) -> GcReport:
         """Delete for good what was deleted so long ago, and content that nothing names; a dry run only says what."""
@@ -429,7 +432,7 @@ class Bedplate:
         from bedplate.app import backup
 
         target = Path(home).expanduser().absolute() if home is not None else self.home.root
-        return backup.restore(Path(source), target)
+        return backup.restore(Path(source), target, self.settings)
 
     # --------------------------------------------------------------------------------------------------- running
 

@@ -20,6 +20,7 @@ from bedplate.app import (
     policies,
     promises,
     quotas,
+    residency,
     rollouts,
     skew,
     tables,
@@ -145,16 +146,18 @@ class OwnedHome:
         """Where this owner serves, with a new one-time link."""
         return UpInfo(address=self.address(), link=self.login_link(principal, emit), pid=os.getpid())
 
-    def backup(self, principal: Principal, emit: Emit, destination: str) -> Any:
+    def backup(self, principal: Principal, emit: Emit, destination: str, region: str = "") -> Any:
         """Write a verified copy of the home."""
         from bedplate.app import backup
 
         access.demand(self.system, principal, "administer", policy.HOME)
+        residencies = residency.may_copy(self.system, principal.id, region)
         with self.system.store.transaction() as tx:
             self.system.ledger.record(
-                tx, actor=principal.id, action="home.backup", resource="home", payload={"to": destination}
-            )
-        return backup.backup(self.system.home, Path(destination))
+                tx, actor=principal.id, action="home.backup", resource="home",
+                payload={"to": destination, "region": region},
+            )  # fmt: skip
+        return backup.backup(self.system.home, Path(destination), region, residencies)
 
     def keep_probe(self, principal: Principal, emit: Emit, measured: dict[str, Any]) -> Any:
         """Keep a measurement of this machine."""

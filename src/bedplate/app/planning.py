@@ -118,8 +118,8 @@ def facts(loaded: Loaded, settings: Settings) -> DataFacts:
         if not is_local(data.source):
             tables[name] = TableFacts()
             continue
-        inputs.source_path(loaded.folder, data)  # says what to do where it is not there
-        with sources.opened(data.source, loaded.folder, inputs.reach(settings, loaded.use_case)) as found:
+        inputs.source_path(loaded.folder, name, data)  # says what to do where it is not there
+        with sources.opened(data.source, loaded.folder, inputs.reach(settings, loaded.use_case), dataset=name) as found:
             rows = found.total() if data.source.kind == "parquet" else None
             tables[name] = TableFacts(rows=rows, size=sum(path.stat().st_size for path in found.paths))
     return DataFacts(tables=tables, model=described.model(loaded))

@@ -180,15 +180,15 @@ def run(system: "System", row: RolloutRow) -> RolloutRow:
     endpoints.tallies_of(system, row).mkdir(mode=0o700, parents=True, exist_ok=True)
     if row.step >= len(rollout_views.plan_of(row).steps):
         return row
-    spec = msgspec.structs.replace(
-        endpoints.here(system, endpoints.spec_from(row.spec)),
-        name=_candidate(row),
-        port=0,
-        scale=Scale(),
-        drain=0.5,  # it has no caller of its own to wait for
-        socket=system.home.run / f"{row.id}.sock",
-    )
     try:
+        spec = msgspec.structs.replace(
+            endpoints.here(system, endpoints.spec_from(row.spec)),
+            name=_candidate(row),
+            port=0,
+            scale=Scale(),
+            drain=0.5,  # it has no caller of its own to wait for
+            socket=system.home.run / f"{row.id}.sock",
+        )
         system.supervisor.start(spec, READY_WITHIN)
     except BedplateError as error:
         return undo(system, row, None, f"the candidate is not ready: {error.message}", None)

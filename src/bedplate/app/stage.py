@@ -87,7 +87,8 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
 
     ``inputs`` names everything its result depends on, each with a digest or short text; two equal sets of inputs mean
     the stage need not run again. ``needs`` are the stages that must have ended first. ``halts`` looks at the recorded
-    output, on every run, and says whether the flow may go on.
+    output, on every run, and says whether the flow may go on. One that ``holds`` rows, or what is made of them, is
+    held to the residency of the use case, on every run too.
     """
 
     name: str
@@ -96,6 +97,7 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
     inputs: Callable[[Context], Mapping[str, str]]
     run: Callable[[Context], Outcome]
     summarise: Callable[[Context], str]
+    holds: bool = True
     halts: Callable[[Context], Halt | None] = lambda context: None
     resume: Callable[[Context], None] = lambda context: None
     """Put right what a finished stage keeps running outside the store, for example its endpoint."""

@@ -24,11 +24,14 @@ def register(app: typer.Typer) -> None:
 
 def backup(
     destination: Annotated[Path, typer.Argument(metavar="DESTINATION", help="New file for the backup.")],
+    region: Annotated[
+        str, typer.Option("--region", metavar="REGION", help="Where it lies: eu, us, ... Use cases with residency ask.")
+    ] = "",
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write a consistent, verified copy of the home, also while it is in use."""
-    emit(connect(home).backup(destination), as_json=as_json, text=_backed_up)
+    emit(connect(home).backup(destination, region), as_json=as_json, text=_backed_up)
 
 
 def _backed_up(report: "BackupReport") -> Iterator[str]:

@@ -73,7 +73,7 @@ def ingest(
         standing = Standing(tables, name, model, spec.incremental, contract.path, window)
     with ExitStack() as stack:
         asked = None if standing is None else standing.since()
-        source = stack.enter_context(sources.opened(spec.source, folder, reach, asked))
+        source = stack.enter_context(sources.opened(spec.source, folder, reach, asked, dataset=dataset))
         check = Check(
             contract, dataset, source, on_progress, clean, sql=stack.enter_context(duck.engine()),
             sensitive=sensitive, standing=standing, related=related_in(tables, use_case, contract.path), safe=safe,
@@ -170,7 +170,7 @@ def test(
     """
     has_sql = contract.model(dataset).has_sql
     with ExitStack() as stack:
-        source = stack.enter_context(sources.opened(spec.source, folder, reach))
+        source = stack.enter_context(sources.opened(spec.source, folder, reach, dataset=dataset))
         related = _related_sources(others or {}, folder, reach, contract.path)
         sql = stack.enter_context(duck.engine())
         check = Check(contract, dataset, source, None, None, sql=sql, keep=has_sql, related=related)
@@ -193,7 +193,7 @@ def _related_sources(
         if name not in others:
             raise ContractError(f"the contract refers to {name}, which is no data set", where=where, fix="name one")
         contract, spec = others[name]
-        with sources.opened(spec.source, folder, reach) as source, duck.engine() as sql:
+        with sources.opened(spec.source, folder, reach, dataset=name) as source, duck.engine() as sql:
             return columns_of(source, contract.model(name), columns, sql)
 
     return related

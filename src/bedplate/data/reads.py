@@ -27,12 +27,13 @@ class Protection(msgspec.Struct, frozen=True, kw_only=True):
     """What protects a table beyond the decision on the whole of it.
 
     ``rows`` says which rows go out, all where there is none. ``masks`` hide values from whoever policy does not allow
-    ``unmask``. ``withheld`` is why no row goes out at all, empty where some may.
+    ``unmask``. ``withheld`` is why no row goes out at all, empty where some may, and ``fix`` what to do about it.
     """
 
     rows: RowPolicies | None = None
     masks: Masks = Masks()
     withheld: str = ""
+    fix: str = ""
 
 
 class ReadRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -129,7 +130,7 @@ class Reader:
         """
         decision, protection = self._may_read(self._principal, version)
         if not decision.allowed:
-            self._refuse(version, decision)
+            self._refuse(version, decision, protection.fix)
         schema = self._tables.schema(version)
         asked, wanted = tuple(schema.names if columns is None else columns), dict(where or {})
         if strange := sorted({*asked, *wanted}.difference(schema.names)):
@@ -256,11 +257,11 @@ class Reader:
             )
         )
 
-    def _refuse(self, version: TableVersion, decision: Decision) -> NoReturn:
+    def _refuse(self, version: TableVersion, decision: Decision, fix: str = "") -> NoReturn:
         self._record(version, decision)
         raise DeniedError(
             f"{self._principal.name} may not read table {version.name} for purpose {self._purpose!r}: "
             + "; ".join(decision.reasons),
             where=version.name,
-            fix="ask for a purpose that the use case names, or for a right",
+            fix=fix or "ask for a purpose that the use case names, or for a right",
         )

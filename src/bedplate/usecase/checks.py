@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from bedplate import graph as graphs
 from bedplate.graph import Graph
+from bedplate.records import REGIONS
 from bedplate.usecase import approvals, quantities
 from bedplate.usecase.convert import Reading
 from bedplate.usecase.problems import Keys, listing, nearest
@@ -18,8 +19,6 @@ from bedplate.usecase.types import Kpi, Money, Quality, Rollout, Workload
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _HOUR = re.compile(r"([01]\d|2[0-3]):[0-5]\d")
 _WORD = re.compile(r"[a-z][a-z0-9_]{0,62}")
-REGIONS = ("eu", "us", "ca", "uk", "ch", "asia", "au", "sa", "me", "af")
-"""Residencies that may be asked for; the planner maps each to cloud regions."""
 
 
 def check(reading: Reading) -> None:
@@ -230,6 +229,16 @@ def _residency(reading: Reading) -> None:
                 f"{child.text[:60]!r} is not a residency",
                 allowed=listing(REGIONS),
                 suggestion=nearest(child.text, REGIONS),
+            )
+    data = reading.root.at(("data",))
+    for name in data.entries if data is not None and data.kind == "mapping" else ():
+        region = reading.get("data", name, "source", "region")
+        if isinstance(region, str) and region and region not in REGIONS:
+            reading.note(
+                ("data", name, "source", "region"),
+                f"{region[:60]!r} is not a region",
+                allowed=listing(REGIONS),
+                suggestion=nearest(region, REGIONS),
             )
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from msgspec import inspect
 
+from bedplate.records import REGIONS
 from bedplate.usecase import quantities
-from bedplate.usecase.checks import REGIONS
 from bedplate.usecase.types import Money, UseCase
 
 Schema = dict[str, Any]
@@ -18,6 +18,7 @@ _NUMBER = r"[+]?(\d[\d_]*(\.\d*)?|\.\d+)([eE][+-]?\d+)?"
 _REFINED: dict[str, Schema] = {
     "name": {"pattern": "^[a-z][a-z0-9-]{0,62}$"},
     "requirements.residency": {"items": {"enum": list(REGIONS)}},
+    "data.*.source.region": {"enum": list(REGIONS)},
     "train.holdout": {"examples": ["20 %", "28 d"]},
     "release.approvals": {"examples": [{"production": "2 of [growth-leads, risk]"}]},
 }

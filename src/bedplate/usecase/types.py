@@ -213,7 +213,8 @@ class Source(_Section, frozen=True, kw_only=True):
 
     ``path`` is a file or folder, or an address: ``https://``, ``s3://``. ``package`` reads it inside an installed
     Python package. ``sql`` runs a ``query`` on a ``connection`` of the home, or on the file of SQLite at ``path``;
-    ``rows`` asks a program that the home names as a connection, such as a resource of dlt.
+    ``rows`` asks a program that the home names as a connection, such as a resource of dlt. ``region`` is where it lies;
+    what is a file or folder lies where the home does, unless it says so.
     """
 
     kind: Literal["parquet", "csv", "json", "arrow", "images", "dicom", "sql", "rows"]
@@ -221,6 +222,7 @@ class Source(_Section, frozen=True, kw_only=True):
     package: str | None = None
     connection: str = ""
     query: str = ""
+    region: str = ""
 
 
 class Incremental(_Section, frozen=True, kw_only=True):

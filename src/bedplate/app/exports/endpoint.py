@@ -15,7 +15,7 @@ from bedplate.app.system import System
 from bedplate.errors import InputError
 from bedplate.identity import Principal
 from bedplate.online import is_address
-from bedplate.plan.types import Option, Plan, Requirements
+from bedplate.plan.types import Option, Plan
 from bedplate.policy import values as policy
 from bedplate.serve.spec import ReplicaSpec
 from bedplate.store import Transaction
@@ -64,7 +64,7 @@ def kubernetes(
     with system.store.read() as tx:
         rollout = tx.rollouts.latest(endpoint)
         candidate = _candidate(system, tx, rollout) if rollout is not None else None
-        planned, required = tx.facts.latest(row.use_case, "plan"), tx.facts.latest(row.use_case, "requirements")
+        planned, stays = tx.facts.latest(row.use_case, "plan"), access.residency_of(tx, row.use_case)
         version = str(tx.versions.of_bundle(row.use_case, row.bundle) or "0")
     manifest = bundles.verify(stable.bundle, public_key=stable.public_key, digest=stable.digest)
     request, limit = _shares(system, stable, msgspec.convert(planned.body, Plan).chosen if planned else None)
@@ -76,7 +76,7 @@ def kubernetes(
         candidate=candidate,
         request=request,
         limit=limit,
-        regions=regions(system, msgspec.convert(required.body, Requirements).residency if required else ()),
+        regions=regions(system, stays),
         public_key=stable.public_key.read_text("ascii"),
         snapshot_key=stable.snapshot_key.read_text("ascii"),
         features=manifest.signature.predictor in ("recommender", "onnx-features") and not is_address(stable.online),
@@ -114,7 +114,13 @@ def _shares(system: System, spec: ReplicaSpec, chosen: Option | None) -> tuple[S
 def regions(system: System, residency: Sequence[str]) -> tuple[str, ...]:
     """The regions that a plan could choose, machines of one's own included, which lie where data may."""
     known = planning.prices(system.settings).instances
-    return tuple(sorted({i.region for i in known if i.residency in residency}))
+    found = tuple(sorted({i.region for i in known if i.residency in residency}))
+    if residency and not found:
+        raise InputError(
+            f"no region that prices are known of lies in {' or '.join(residency)}, so nothing can keep pods there",
+            where="requirements.residency", fix="bring in prices of machines there: bedplate prices import",
+        )  # fmt: skip
+    return found
 
 
 def _needs(system: System, facts: Facts) -> list[str]:

@@ -32,13 +32,17 @@ class _Devices(NamedTuple):
 
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
-    """What is launched: the option, where the use case lies, and what its training asks for."""
+    """What is launched: the option, where the use case lies, and what its training asks for.
+
+    ``region`` is what the machine says of where it is, for a use case with residency.
+    """
 
     use_case: str
     option: Option
     currency: str
     image: str = ""
     namespace: str = "default"
+    region: str = ""
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,7 +84,8 @@ def document(launch: Launch, tool: Tool) -> Document:
 def _commands(launch: Launch) -> tuple[list[str], str]:
     """How a bare machine gets Bedplate, and what it runs in the folder of the use case."""
     served = launch.option.cost is None or launch.option.cost.period == "month"
-    return ["pip install 'bedplate[train]'"], "bedplate run ." + (" && bedplate up" if served else "")
+    declared = f"export BEDPLATE_REGION={launch.region} && " if launch.region else ""
+    return ["pip install 'bedplate[train]'"], declared + "bedplate run ." + (" && bedplate up" if served else "")
 
 
 def _alone(option: Option) -> tuple[str, ...]:

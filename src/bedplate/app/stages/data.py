@@ -45,7 +45,7 @@ def _ingest_inputs(context: Context) -> dict[str, str]:
             found[f"table of {name}"] = _newest(context, name)
         if safe != "none":
             found[f"de-identification of {name}"] = safe
-        found[f"source of {name}"] = inputs.source_digest(context.loaded.folder, data, context.system.settings)
+        found[f"source of {name}"] = inputs.source_digest(context.loaded, name, context.system.settings)
     cleaning = [d for d in declarations.described(context.system, context.loaded) if d.kind == "dataset"]
     if cleaning:
         found["cleaning in pipeline.py"] = inputs.pipeline_digest(context.loaded)

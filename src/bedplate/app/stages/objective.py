@@ -66,6 +66,7 @@ CHECK = Stage(
     inputs=_check_inputs,
     run=_check,
     summarise=_checked,
+    holds=False,
 )
 
 
@@ -111,6 +112,7 @@ PLAN = Stage(
     inputs=_plan_inputs,
     run=_plan,
     summarise=_planned,
+    holds=False,
     halts=_over_budget,
 )
 

@@ -42,8 +42,8 @@ def _literal(value: datetime | date | int) -> Any:
     return value if isinstance(value, int) else value.isoformat(" ") if isinstance(value, datetime) else str(value)
 
 
-def address_of(source: Source, connections: Mapping[str, str]) -> str:
-    """The address behind the name of a connection.
+def address_of(source: Source, connections: Mapping[str, str], where: str) -> str:
+    """The address behind the name of a connection; ``where`` names the source in the file.
 
     Raises:
         InputError: the home has no such connection.
@@ -51,13 +51,13 @@ def address_of(source: Source, connections: Mapping[str, str]) -> str:
     if source.connection not in connections:
         raise InputError(
             f"the home has no connection {source.connection!r}",
-            where="data.<name>.source.connection",
+            where=f"{where}.connection",
             fix=f"use one of {', '.join(sorted(connections))}" if connections else "name it in BEDPLATE_CONNECTIONS",
         )
     return connections[source.connection]
 
 
-def fetch(source: Source, folder: Path, reach: Reach, window: Window, scratch: Path) -> Opened:
+def fetch(source: Source, folder: Path, reach: Reach, window: Window, scratch: Path, where: str) -> Opened:
     """What a query gives, written as Arrow.
 
     Raises:
@@ -69,7 +69,7 @@ def fetch(source: Source, folder: Path, reach: Reach, window: Window, scratch: P
     if source.path:
         batches, label = _by_file(source, folder, window, isolated=reach.isolated), source.path
     else:
-        batches, label = _batches(address_of(source, reach.connections), source.query, window), source.connection
+        batches, label = _batches(address_of(source, reach.connections, where), source.query, window), source.connection
     path = scratch / "rows.arrow"
     try:
         first = next(batches)
@@ -184,7 +184,7 @@ def _first_line(error: object) -> str:
     return text.splitlines()[0][:300]
 
 
-def produce(source: Source, connections: Mapping[str, str], scratch: Path) -> tuple[Path, ...]:
+def produce(source: Source, connections: Mapping[str, str], scratch: Path, where: str) -> tuple[Path, ...]:
     """What a program gives: a resource of dlt, or anything else that can be iterated over, written as JSON lines.
 
     The home names the program, as ``program:module:name``; a use case can choose it and not say what it runs. One
@@ -194,7 +194,7 @@ def produce(source: Source, connections: Mapping[str, str], scratch: Path) -> tu
         InputError: the home has no such connection, or it is none of a program.
         UserCodeError: the program failed.
     """
-    address = address_of(source, connections)
+    address = address_of(source, connections, where)
     module, _, name = address.removeprefix(_PROGRAM).partition(":")
     if not address.startswith(_PROGRAM) or not module or not name:
         raise InputError(

@@ -13,8 +13,10 @@ from bedplate.data.sources import databases
 from bedplate.data.sources.databases import Window
 from bedplate.data.sources.port import MEMORY, Opened, Reach
 from bedplate.egress import Broker, Limits, allow, targets
-from bedplate.errors import InputError, NotFoundError, StorageError, UnavailableError
+from bedplate.errors import DeniedError, InputError, NotFoundError, StorageError, UnavailableError
 from bedplate.ids import Digest, digest_of
+from bedplate.policy.residency import Place, refusal
+from bedplate.usecase.files import is_local
 from bedplate.usecase.types import Source
 
 MAX_FILE = 64 << 30
@@ -27,26 +29,33 @@ _STORES = ("s3", "gs", "az", "abfs", "abfss")
 
 @contextmanager
 def opened(
-    source: Source, folder: Path, reach: Reach | None = None, window: Window | None = None, *, memory: int = MEMORY
+    source: Source,
+    folder: Path,
+    reach: Reach | None = None,
+    window: Window | None = None,
+    *,
+    dataset: str = "",
+    memory: int = MEMORY,
 ) -> Iterator[Opened]:
     """The rows that ``source`` names; paths are relative to ``folder``. What had to be fetched is gone after the block.
 
-    ``window`` bounds what a query asks a database for.
+    ``window`` bounds what a query asks a database for. ``dataset`` is what the source is one of.
 
     Raises:
         NotFoundError: nothing is there.
         InputError: the path leaves its package, a file is too large, or the connection is not one of the home.
-        DeniedError: the web server may not be called; or, where rows are asked for, the kernel cannot confine their
-            parsing and ``reach`` wants it confined.
+        DeniedError: the web server may not be called; rows have to stay where the source or this home is not; or, where
+            rows are asked for, the kernel cannot confine their parsing and ``reach`` wants it confined.
         UnavailableError: it does not answer.
     """
     reach = reach or Reach()
+    _may_come(source, reach, dataset)
     with tempfile.TemporaryDirectory(prefix="bedplate-source-") as name:
         scratch = Path(name)
         if source.kind == "sql":
-            files = databases.fetch(source, folder, reach, window or Window(), scratch)
+            files = databases.fetch(source, folder, reach, window or Window(), scratch, _named(dataset))
         elif source.kind == "rows":
-            made = databases.produce(source, reach.connections, scratch)
+            made = databases.produce(source, reach.connections, scratch, _named(dataset))
             files = Opened("json", source.connection, made, isolated=reach.isolated)
         else:
             paths = _paths(source, folder, reach, scratch)
@@ -57,12 +66,13 @@ def opened(
             files.close()
 
 
-def version(source: Source, folder: Path, reach: Reach | None = None) -> Digest:
+def version(source: Source, folder: Path, reach: Reach | None = None, *, dataset: str = "") -> Digest:
     """A digest that changes when the rows do: of the content, or of what a server says of it where it says enough.
 
     Raises as :func:`opened`.
     """
     reach = reach or Reach()
+    _may_come(source, reach, dataset)
     scheme = urlsplit(source.path).scheme
     if scheme in ("http", "https"):
         answer = _broker(source.path, reach).request("HEAD", source.path)
@@ -72,11 +82,33 @@ def version(source: Source, folder: Path, reach: Reach | None = None) -> Digest:
     elif scheme in _STORES:
         _, found = _listed(source, reach)
         return digest_of([[str(each["path"]), each["size"], str(each["e_tag"])] for each in found])
-    with opened(source, folder, reach) as files:
+    with opened(source, folder, reach, dataset=dataset) as files:
         return files.digest()
 
 
+def where(source: Source, dataset: str) -> tuple[Place, ...]:
+    """Where a source lies, as its use case says; a file of this machine lies where the home does, unless it says so."""
+    if is_local(source) and not source.region:
+        return ()
+    return (Place(f"the source of {dataset or _label(source)}", source.region, f"{_named(dataset)}.region"),)
+
+
+def _may_come(source: Source, reach: Reach, dataset: str) -> None:
+    """Ask before a byte of what lies elsewhere is fetched, even for a moment."""
+    places = where(source, dataset)
+    refused = refusal(reach.residency, (*places, *reach.here)) if places else None
+    if refused is not None:
+        named = dataset or _label(source)
+        raise DeniedError(f"{named} may not be read: {refused.reason}", where=refused.where, fix=refused.fix)
+
+
+def _named(dataset: str) -> str:
+    return f"data.{dataset}.source" if dataset else "source"
+
+
 def _label(source: Source) -> str:
+    if source.connection:
+        return source.connection
     return f"{source.package}/{source.path}" if source.package is not None else source.path
 
 

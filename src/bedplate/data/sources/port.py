@@ -20,6 +20,7 @@ from bedplate.ids import Digest, digest_file, digest_of
 from bedplate.isolation.confine import Isolation
 from bedplate.isolation.template import shared_memory
 from bedplate.isolation.worker import Worker
+from bedplate.policy.residency import Place
 
 MEMORY = 2 << 30
 """Bytes that the process which parses a source may hold."""
@@ -38,12 +39,16 @@ class Reach(msgspec.Struct, frozen=True, kw_only=True):
     ``connections`` are addresses of databases by name, ``networks`` private networks in which web servers may lie,
     ``storage`` options of object stores beside what they read in ``AWS_`` variables themselves. ``isolated``: what the
     kernel cannot confine the parsing of is refused.
+
+    ``residency`` is where rows of the use case have to stay, and ``here`` where they come to.
     """
 
     connections: Mapping[str, str] = {}
     networks: tuple[str, ...] = ()
     storage: Mapping[str, str] = {}
     isolated: bool = False
+    residency: tuple[str, ...] = ()
+    here: tuple[Place, ...] = ()
 
 
 class Opened:
