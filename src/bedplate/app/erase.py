@@ -18,7 +18,7 @@ import msgspec
 
 from bedplate import clock, journal
 from bedplate.app import access, endpoints, inputs, leftovers, queries
-from bedplate.app.table_reports import ErasureReport, ExpiryReport, HoldReport
+from bedplate.app.table_reports import ErasureReport, ExpiryReport, HoldReport, Left
 from bedplate.errors import BedplateError, InputError, NotFoundError, StateError, UnavailableError
 from bedplate.identity import Principal
 from bedplate.records import Bundle, FeatureSet, IngestResult
@@ -72,13 +72,19 @@ def subject(system: "System", principal: Principal, use_case: str, value: str, r
     if asked.value in _said(reason):
         raise InputError("the reason names the person, and stays", where="--reason", fix="leave them out of it")
     _not_on_hold(system, use_case)
+    online, logged, tables, left = 0, 0, dict[str, int](), list[Left]()
+    names = _names(system, asked)
     with system.lock(use_case):
-        _ship(system, asked)
-        online = _online(system, asked)
-        tables = _tables(system, asked)
+        for each in names:
+            _ship(system, each)
+            online += _online(system, each)
+            for table, rows in _tables(system, each).items():
+                tables[table] = tables.get(table, 0) + rows
         models = _models(system, use_case, tables)
-    logged, closed = leftovers.take_out(system, principal, asked.value, asked.columns)
-    left = (*closed, *leftovers.remaining(system, asked.value))
+    for each in names:
+        count, closed = leftovers.take_out(system, principal, each.value, each.columns)
+        logged += count
+        left += [*closed, *leftovers.remaining(system, each.value)]
     sources = _sources(system, asked)
     with system.store.transaction() as tx:
         entry = system.ledger.record(
@@ -107,7 +113,7 @@ def subject(system: "System", principal: Principal, use_case: str, value: str, r
         logged=logged,
         models=models,
         sources=sources,
-        left=left,
+        left=tuple(left),
         entry=entry,
     )
 
@@ -238,6 +244,16 @@ def _asked(system: "System", name: str, value: str) -> _Asked:
     if not value.strip() or len(value) > _LONGEST:
         raise InputError("this can be nobody", where="SUBJECT", fix=f"give the value of {', '.join(columns)}")
     return _Asked(use_case=use_case, folder=folder, value=value.strip(), columns=columns)
+
+
+def _names(system: "System", asked: _Asked) -> tuple[_Asked, ...]:
+    """The person under their own number, and under the pseudonym that rows of pictures have in its place."""
+    if all(data.deidentify is None or data.subject is None for data in asked.use_case.data.values()):
+        return (asked,)
+    from bedplate.data.deidentify import code
+
+    pseudonym = code(access.mask_key(system, asked.use_case.name), asked.value) or ""
+    return asked, msgspec.structs.replace(asked, value=pseudonym)
 
 
 def _not_on_hold(system: "System", use_case: str) -> None:
@@ -414,16 +430,19 @@ def _models(system: "System", use_case: str, tables: dict[str, int]) -> tuple[st
 def _sources(system: "System", asked: _Asked) -> tuple[str, ...]:
     """The data sets whose source still holds the person: the next ingestion would bring them back."""
     from bedplate.data import sources
+    from bedplate.data.deidentify_files import profile
 
-    found = []
+    key, found = access.mask_key(system, asked.use_case.name), []
+    wanted = {each.value for each in _names(system, asked)}
     for name, data in asked.use_case.data.items():
         if data.subject is None:
             continue
         try:
-            with sources.opened(data.source, asked.folder, inputs.reach(system.settings, asked.use_case)) as files:
+            reach, safe = inputs.reach(system.settings, asked.use_case), profile(data, key, safe_harbor=False)
+            with sources.opened(data.source, asked.folder, reach, profile=safe) as files:
                 for item in files.read([data.subject]):
                     lines = [item.text] if isinstance(item, sources.BadLine) else map(str, _column(item.table))
-                    if asked.value in lines:
+                    if not wanted.isdisjoint(lines):
                         found.append(name)
                         break
         except BedplateError:

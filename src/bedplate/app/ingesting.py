@@ -118,7 +118,7 @@ def _asked(system: "System", principal: Principal, path: str, dataset: str) -> t
     if dataset not in loaded.use_case.data:
         known = ", ".join(loaded.use_case.data)
         raise NotFoundError(f"there is no data set {dataset!r}", where=str(loaded.path), fix=f"use one of {known}")
-    if loaded.use_case.governance.deidentify != "none":
+    if loaded.use_case.governance.deidentify != "none" or loaded.use_case.data[dataset].deidentify is not None:
         raise InputError(
             f"{dataset} is de-identified: its rows are not kept as they came", where=f"data.{dataset}",
             fix="correct the source and run the use case again",

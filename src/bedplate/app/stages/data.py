@@ -32,9 +32,8 @@ class Ingested(msgspec.Struct, frozen=True, kw_only=True):
 
 def _ingest_inputs(context: Context) -> dict[str, str]:
     contracts = inputs.contract_digests(context.loaded)
-    safe = context.use_case.governance.deidentify
-    if safe != "none":
-        _nothing_is_open(context)  # here, since a run that was made before is not made again
+    methods = _methods(context)
+    _nothing_is_open(context, methods)  # here, since a run that was made before is not made again
     found: dict[str, str] = {}
     for name, data in context.use_case.data.items():
         found[f"data.{name}"] = ids.digest_of(data)
@@ -42,8 +41,8 @@ def _ingest_inputs(context: Context) -> dict[str, str]:
         if data.incremental is not None:
             # What it is added to counts as well: a backfill or a replay is seen by the next run.
             found[f"table of {name}"] = _newest(context, name)
-        if safe != "none":
-            found[f"de-identification of {name}"] = safe
+        if methods[name]:
+            found[f"de-identification of {name}"] = methods[name]
         found[f"source of {name}"] = inputs.source_digest(context.loaded.folder, data, context.system.settings)
     cleaning = [d for d in declarations.described(context.system, context.loaded) if d.kind == "dataset"]
     if cleaning:
@@ -66,7 +65,7 @@ def _ingest(context: Context) -> Outcome:
     wanted = _ingest_inputs(context)
     hidden = access.governance_of(context.loaded).hidden
     safe = context.use_case.governance.deidentify != "none"
-    pseudonyms = access.mask_key(context.system, context.use_case.name) if safe else None
+    pseudonyms = access.mask_key(context.system, context.use_case.name)
     evidence: list[Evidence] = []
     names = list(context.use_case.data)
     kept = [contract_changes.kept(context.loaded, name) for name in names]
@@ -86,7 +85,8 @@ def _ingest(context: Context) -> Outcome:
             on_progress=progress,
             reach=inputs.reach(context.system.settings, context.use_case),
             sensitive=hidden,
-            pseudonyms=pseudonyms,
+            pseudonyms=pseudonyms if safe or data.deidentify is not None else None,
+            safe_harbor=safe,
         )
         contract_changes.same(kept[position], result, data.contract)
         parents = (context.output("check").digest, _fact_digest(context, contract_changes.KIND, texts[position]))
@@ -99,18 +99,37 @@ def _ingest(context: Context) -> Outcome:
     return Outcome(evidence=(*texts, *evidence, whole), summary=summary)
 
 
-def _nothing_is_open(context: Context) -> None:
+def _methods(context: Context) -> dict[str, str]:
+    """How each data set is de-identified; empty where it is not."""
+    safe = context.use_case.governance.deidentify != "none"
+    if not safe and all(data.deidentify is None for data in context.use_case.data.values()):
+        return dict.fromkeys(context.use_case.data, "")
+    from bedplate.data.ingest import method
+
+    return {name: method(data, safe_harbor=safe) for name, data in context.use_case.data.items()}
+
+
+def _nothing_is_open(context: Context, methods: dict[str, str]) -> None:
     """Refuse to de-identify beside versions that hold rows as they came."""
     with context.system.store.read() as tx:
         facts = tx.facts.list(context.use_case.name, "dataset")
         before = [msgspec.convert(fact.body, IngestResult) for fact in facts]
-    open_ = sorted({each.dataset for each in before if not each.deidentified and each.dataset in context.use_case.data})
+    open_ = sorted({each.dataset for each in before if _less(each.deidentified, methods.get(each.dataset, ""))})
     if open_:
         raise InputError(
             f"versions of {', '.join(open_)} hold rows as they came, and de-identification does not reach those",
             where="governance.deidentify",
             fix="give the data sets other names, or begin in a new home",
         )
+
+
+def _less(before: str, now: str) -> bool:
+    """Whether what was done before leaves out what is done now: Safe Harbor, or the profile of a picture."""
+
+    def parts(method: str) -> set[str]:
+        return {part.split(" (")[0] for part in method.split("; ") if part}
+
+    return not parts(before) >= parts(now)
 
 
 def _unconfined(results: Iterable[IngestResult]) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from bedplate.data.parsing.profile import Profile
 from bedplate.data.sources import databases
 from bedplate.data.sources.databases import Window
 from bedplate.data.sources.port import MEMORY, Opened, Reach
@@ -27,11 +28,17 @@ _STORES = ("s3", "gs", "az", "abfs", "abfss")
 
 @contextmanager
 def opened(
-    source: Source, folder: Path, reach: Reach | None = None, window: Window | None = None, *, memory: int = MEMORY
+    source: Source,
+    folder: Path,
+    reach: Reach | None = None,
+    window: Window | None = None,
+    *,
+    memory: int = MEMORY,
+    profile: Profile | None = None,
 ) -> Iterator[Opened]:
     """The rows that ``source`` names; paths are relative to ``folder``. What had to be fetched is gone after the block.
 
-    ``window`` bounds what a query asks a database for.
+    ``window`` bounds what a query asks a database for; pictures are de-identified under a ``profile``.
 
     Raises:
         NotFoundError: nothing is there.
@@ -50,7 +57,9 @@ def opened(
             files = Opened("json", source.connection, made, isolated=reach.isolated)
         else:
             paths = _paths(source, folder, reach, scratch)
-            files = Opened(source.kind, _label(source), paths, memory=memory, isolated=reach.isolated)
+            files = Opened(
+                source.kind, _label(source), paths, memory=memory, isolated=reach.isolated, profile=profile
+            )  # fmt: skip
         try:
             yield files
         finally:
