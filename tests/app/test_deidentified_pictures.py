@@ -249,7 +249,7 @@ def test_versions_from_before_and_what_safe_harbor_forbids_are_refused(
         (OPTIONS, f"{OPTIONS}, retain-full-dates", "kept or moved, not both"),
         (OPTIONS, f"{OPTIONS}, retain-safe-private", "private and the option retain-safe-private"),
         (OPTIONS, f"{OPTIONS}, retain-uuids", "retain-uids"),
-        ("clean-pixel-data, clean-descriptors", "clean-descriptors", "regions and the option clean-pixel-data"),
+        ("clean-pixel-data, clean-descriptors", "clean-descriptors", "the option clean-pixel-data belongs"),
         ("[[0, 0, 8, 2]]", "[[0, 0, 0, 2]]", "this is no box"),
         ("[[0, 0, 8, 2]]", "[[0, 0, 8]]", "this is no box"),
         ("profile: dicom-basic", "profile: images", "dicom has no such profile"),

@@ -352,8 +352,8 @@ def _deidentified(reading: Reading) -> None:
             reading.note((*at, "options"), text, allowed="to leave it out, and to take faces out of the files before")
         if {"retain-full-dates", "modified-dates"} <= options:
             reading.note((*at, "options"), "dates are kept or moved, not both", allowed="one of them")
-        if bool(asked.regions) != ("clean-pixel-data" in options):
-            text = "regions and the option clean-pixel-data belong together"
+        if (bool(asked.regions) or asked.text == "find") != ("clean-pixel-data" in options):
+            text = "the option clean-pixel-data belongs together with regions, or with text: find"
             reading.note((*at, "regions"), text, allowed="both of them, or none")
         if bool(asked.private) != ("retain-safe-private" in options):
             text = "private and the option retain-safe-private belong together"

@@ -250,8 +250,9 @@ class Deidentify(_Section, frozen=True, kw_only=True):
     """What takes out of pictures who somebody is, before anything of them is a column.
 
     ``dicom-basic`` is the basic profile of PS3.15 Annex E with its ``options``, for DICOM files; ``images`` drops what
-    stands beside the pixels of other files. ``regions`` say where text is written into pixels. ``private`` names, by
-    private creator, the private elements to keep, such as ``0043,xx39``.
+    stands beside the pixels of other files. ``regions`` say where text is written into pixels; ``text: find`` looks for
+    it in every picture as well. ``private`` names, by private creator, the private elements to keep, such as
+    ``0043,xx39``.
     """
 
     profile: Literal["dicom-basic", "images"]
@@ -264,6 +265,7 @@ class Deidentify(_Section, frozen=True, kw_only=True):
         ...,
     ] = ()  # fmt: skip
     regions: tuple[Region, ...] = ()
+    text: Literal["declared", "find"] = "declared"
     private: dict[str, tuple[str, ...]] = {}
 
 

@@ -8,12 +8,12 @@ from typing import Any
 
 from bedplate import extensions
 from bedplate.data.deidentify import code
-from bedplate.data.parsing import regions
+from bedplate.data.parsing import burned, regions
 from bedplate.data.parsing.dicom import Engine
 from bedplate.data.parsing.profile import Profile
 
 UNREAD = "cannot be decoded"
-REASONS = frozenset({UNREAD, regions.BURNED, regions.SAID})
+REASONS = frozenset({UNREAD, regions.BURNED, regions.SAID, regions.TOO_MUCH, regions.PALETTE})
 """All that is said of a file that is no row: what a parser says may quote it."""
 
 
@@ -23,6 +23,9 @@ class Files:
     def __init__(self, profile: Profile) -> None:
         self._profile, self._engine = profile, Engine(profile)
         self._regions = profile.asked.regions if "clean-pixel-data" in profile.asked.options else ()
+        self._find = profile.asked.text == "find"
+        if self._find:
+            burned.model()
         warnings.simplefilter("ignore")  # pydicom warns of values by quoting them, and this process reads nothing else
         if profile.asked.profile == "dicom-basic":
             pydicom: Any = extensions.require("pydicom", "images")
@@ -50,8 +53,10 @@ class Files:
         made = self._engine.of(data)
         if "pixels" not in names:
             return made, None
+        pixels = data.pixel_array
         found = regions.boxes(
             self._regions,
+            seen=self._seen(pixels, data) if self._find else None,
             rows=int(data.Rows),
             columns=int(data.Columns),
             modality=str(data.get("Modality") or ""),
@@ -59,7 +64,12 @@ class Files:
             burned=str(data.get("BurnedInAnnotation") or ""),
         )
         made.BurnedInAnnotation = "NO"
-        return made, regions.black(data.pixel_array, found, data)
+        return made, regions.black(pixels, found, data)
+
+    def _seen(self, pixels: Any, data: Any) -> list[burned.Box]:
+        if str(data.get("PhotometricInterpretation")) == "PALETTE COLOR":
+            raise regions.WithheldError(regions.PALETTE)
+        return burned.find(regions.planes(regions.black(pixels, (), data), data))
 
     def image(self, path: Path, names: Sequence[str], most: int) -> dict[str, Any]:
         """A row of another picture: nothing that stands beside its pixels is in it.
@@ -81,7 +91,17 @@ class Files:
             }
             image.load()
             if "pixels" in names:
-                for box in regions.boxes(self._regions, rows=image.height, columns=image.width):
+                seen = burned.find([_shown(image)]) if self._find else None
+                for box in regions.boxes(self._regions, rows=image.height, columns=image.width, seen=seen):
                     image.paste(0, box)
                 row["pixels"] = image.tobytes()
             return row
+
+
+def _shown(image: Any) -> Any:
+    """A picture of Pillow as numbers, rows and columns and samples."""
+    import numpy as np
+
+    if image.mode.startswith(("I", "F")):  # these are cut off above 255 where they are made colours
+        return np.asarray(image, dtype=np.float32)[:, :, None]
+    return np.asarray(image.convert("RGB"))

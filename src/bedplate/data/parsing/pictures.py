@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from bedplate import extensions
+from bedplate import clock, extensions
 from bedplate.data.model import Model
 from bedplate.data.parsing.deidentified import UNREAD, Files
 from bedplate.data.parsing.profile import Profile
@@ -26,6 +26,8 @@ from bedplate.errors import ContractError
 MAX_PIXELS = 1 << 27
 """Most pixels of one image; a file that claims more is set aside undecoded."""
 _HELD = 64 << 20
+_LONG = 20.0
+"""Seconds after which rows go on, however few: looking for text takes a second a picture, and somebody waits."""
 _IMAGE = {
     "file": pa.string(), "format": pa.string(), "width": pa.int64(), "height": pa.int64(), "mode": pa.string(),
     "metadata": pa.string(), "pixels": pa.binary(),
@@ -116,7 +118,7 @@ def read(
         decode = partial(_safe_image if kind == "images" else _safe_dicom, files)
     held: list[dict[str, Any]] = []
     rows: list[int] = []
-    size = 0
+    size, began = 0, clock.monotonic()
     for number, path in enumerate(paths, 1):
         try:
             row = decode(path, schema.names)
@@ -132,9 +134,9 @@ def read(
         held.append(row)
         rows.append(number)
         size += len(row.get("pixels") or b"")
-        if size > _HELD or len(held) == 4096:
+        if size > _HELD or len(held) == 4096 or clock.monotonic() - began > _LONG:
             yield _chunk(held, schema, rows)
-            held, rows, size = [], [], 0
+            held, rows, size, began = [], [], 0, clock.monotonic()
     if held:
         yield _chunk(held, schema, rows)
 

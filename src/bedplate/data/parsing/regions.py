@@ -8,7 +8,9 @@ import numpy as np
 from bedplate.usecase.types import Region
 
 BURNED = "may show text in its pixels: its attributes do not say NO, and no region is declared for its kind"
-SAID = "shows text in its pixels, as its attributes say, and no box is declared for its kind"
+SAID = "shows text in its pixels, as its attributes say, and no box is declared for its kind or found in it"
+TOO_MUCH = "has more pixels than text is looked for in"
+PALETTE = "has colours by a palette, in which text is not looked for"
 
 
 class WithheldError(Exception):
@@ -16,11 +18,18 @@ class WithheldError(Exception):
 
 
 def boxes(
-    regions: Sequence[Region], *, rows: int, columns: int, modality: str = "", manufacturer: str = "", burned: str = ""
+    regions: Sequence[Region],
+    *,
+    rows: int,
+    columns: int,
+    modality: str = "",
+    manufacturer: str = "",
+    burned: str = "",
+    seen: Sequence[tuple[int, int, int, int]] | None = None,
 ) -> list[tuple[int, int, int, int]]:
     """What is to be made black in a picture of this kind: left, top, right, bottom, inside it.
 
-    ``burned`` is what (0028,0301) says.
+    ``burned`` is what (0028,0301) says; ``seen`` is where text was found, None where it was not looked for.
 
     Raises:
         WithheldError: it may show text, and nobody has said where.
@@ -31,9 +40,10 @@ def boxes(
     ]
     found = [(b[0], b[1], min(b[2], columns), min(b[3], rows)) for region in fitting for b in region.boxes]
     found = [box for box in found if box[0] < box[2] and box[1] < box[3]]
+    found += seen or ()
     if not found and burned == "YES":
         raise WithheldError(SAID)
-    if not fitting and burned != "NO":
+    if not fitting and seen is None and burned != "NO":
         raise WithheldError(BURNED)
     return found
 
@@ -43,9 +53,8 @@ def black(pixels: Any, found: Iterable[tuple[int, int, int, int]], data: Any) ->
 
     ``pixels`` are (frames,) rows, columns (, samples) in the order that the file's attributes give.
     """
-    samples, frames = int(data.get("SamplesPerPixel") or 1), int(data.get("NumberOfFrames") or 1)
     stored, signed = int(data.get("BitsStored") or 0), bool(data.get("PixelRepresentation"))
-    made = np.array(pixels)
+    made = np.array(pixels, order="C")
     if np.issubdtype(made.dtype, np.integer) and 0 < stored < made.dtype.itemsize * 8:
         # Overlays could lie in the bits above: they are drawings as well, and their attributes are gone.
         unused = made.dtype.itemsize * 8 - stored
@@ -55,7 +64,12 @@ def black(pixels: Any, found: Iterable[tuple[int, int, int, int]], data: Any) ->
     dark: float = lowest
     if str(data.get("PhotometricInterpretation")) == "MONOCHROME1" and whole:
         dark = lowest + (1 << stored) - 1  # its greatest value is black
-    planes = made.reshape(frames, int(data.Rows), int(data.Columns), samples)
     for left, top, right, bottom in found:
-        planes[:, top:bottom, left:right] = dark
-    return planes.reshape(made.shape)
+        planes(made, data)[:, top:bottom, left:right] = dark
+    return made
+
+
+def planes(pixels: Any, data: Any) -> Any:
+    """The same pixels as frames, rows, columns and samples."""
+    samples, frames = int(data.get("SamplesPerPixel") or 1), int(data.get("NumberOfFrames") or 1)
+    return pixels.reshape(frames, int(data.Rows), int(data.Columns), samples)
