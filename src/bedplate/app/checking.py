@@ -128,11 +128,11 @@ def deidentified(loaded: Loaded) -> None:
     from bedplate.data import contracts
     from bedplate.data.ingest import deidentifiable
 
-    if loaded.use_case.governance.deidentify == "none":
-        return
+    harbor = loaded.use_case.governance.deidentify != "none"
     for name, data in loaded.use_case.data.items():
-        deidentifiable(contracts.load(loaded.folder / data.contract), name, data)
-    check_references(loaded)
+        deidentifiable(contracts.load(loaded.folder / data.contract), name, data, safe_harbor=harbor)
+    if harbor:
+        check_references(loaded)
 
 
 def row_policies(loaded: Loaded) -> None:

@@ -14,6 +14,7 @@ from bedplate.app import access
 from bedplate.errors import ContractError, InputError, NotFoundError
 from bedplate.identifiers import Kept, LogRules
 from bedplate.usecase import Loaded
+from bedplate.usecase.types import DataSet
 
 if TYPE_CHECKING:
     from bedplate.app.system import System
@@ -24,27 +25,45 @@ LANDING = "landing"
 
 
 class Landing(msgspec.Struct, frozen=True, kw_only=True):
-    """Fact ``landing``: since ``time`` rows land under this profile, and before none did if it is not ``none``."""
+    """Fact ``landing``: since ``time`` rows of each data set land by these methods, and before none landed by less.
 
+    A data set whose rows land as they come has none.
+    """
+
+    methods: dict[str, str]
     profile: str
     time: str
 
 
+def methods(loaded: Loaded) -> dict[str, str]:
+    """How each data set is de-identified, in words that are kept; empty where it is not."""
+    case = loaded.use_case
+    safe = case.governance.deidentify != "none"
+    if not safe and all(data.deidentify is None for data in case.data.values()):
+        return dict.fromkeys(case.data, "")
+    from bedplate.data.ingest import method
+
+    return {name: method(data, safe_harbor=safe) for name, data in case.data.items()}
+
+
 def nothing_is_open(system: "System", loaded: Loaded) -> None:
-    """Refuse to de-identify beside rows that landed as they came.
+    """Refuse to de-identify beside rows that landed with more in them.
 
     Rows that were set aside count, also those of a run that failed, and so do logged predictions.
 
     Raises:
         InputError: there are such.
     """
-    case = loaded.use_case
-    if case.governance.deidentify == "none" or _landing(system, case.name) == case.governance.deidentify:
+    case, now = loaded.use_case, methods(loaded)
+    if not any(now.values()):
         return
     from bedplate.data import ingest
 
-    rows = [ingest.table_name(case.name, name) for name in case.data]
-    places = (*rows, *(f"{name}.quarantine" for name in rows), access.predictions_table(case.name))
+    before = _landing(system, case.name)
+    rows = [ingest.table_name(case.name, name) for name in case.data if _less(before.methods.get(name, ""), now[name])]
+    places = [*rows, *(f"{name}.quarantine" for name in rows)]
+    if case.governance.deidentify not in ("none", before.profile):
+        places.append(access.predictions_table(case.name))
     open_ = [table for table in places if _holds(system, table)]
     if open_:
         raise InputError(
@@ -57,23 +76,34 @@ def nothing_is_open(system: "System", loaded: Loaded) -> None:
 def begin(system: "System", loaded: Loaded) -> bytes | None:
     """What an ingestion begins with: how rows land from now on is written down before the first does.
 
-    Returns the key of codes where the use case de-identifies.
+    Returns the key of codes where anything is de-identified.
 
     Raises:
         InputError: as :func:`nothing_is_open`.
     """
     nothing_is_open(system, loaded)
-    name, profile = loaded.use_case.name, loaded.use_case.governance.deidentify
-    if (_landing(system, name) or "none") != profile:
+    name, profile, now = loaded.use_case.name, loaded.use_case.governance.deidentify, methods(loaded)
+    before = _landing(system, name)
+    if (before.profile, before.methods) != (profile, {each: how for each, how in now.items() if how}):
+        said = Landing(profile=profile, methods={each: how for each, how in now.items() if how}, time=clock.timestamp())
         with system.store.transaction() as tx:
-            tx.facts.put(LANDING, name, Landing(profile=profile, time=clock.timestamp()))
-    return None if profile == "none" else access.mask_key(system, name)
+            tx.facts.put(LANDING, name, said)
+    return access.mask_key(system, name) if any(now.values()) else None
 
 
-def _landing(system: "System", use_case: str) -> str | None:
+def _landing(system: "System", use_case: str) -> Landing:
     with system.store.read() as tx:
         fact = tx.facts.latest(use_case, LANDING)
-    return None if fact is None else msgspec.convert(fact.body, Landing).profile
+    return Landing(methods={}, profile="none", time="") if fact is None else msgspec.convert(fact.body, Landing)
+
+
+def _less(before: str, now: str) -> bool:
+    """Whether what was done before leaves in what is taken out now: by Safe Harbor, or by the profile of a picture."""
+
+    def parts(method: str) -> set[str]:
+        return {part.split(" (")[0] for part in method.split("; ") if part}
+
+    return not parts(before) >= parts(now)
 
 
 def _holds(system: "System", table: str) -> bool:
@@ -90,26 +120,35 @@ def check_references(loaded: Loaded) -> None:
     Raises:
         ContractError: there are such.
     """
-    from bedplate.data import contracts, deidentify
+    from bedplate.data import contracts
 
-    models = {
-        name: (contract := contracts.load(loaded.folder / data.contract), contract.model(name))
-        for name, data in loaded.use_case.data.items()
-    }
-    for name, (contract, model) in models.items():
+    found = {name: contracts.load(loaded.folder / data.contract) for name, data in loaded.use_case.data.items()}
+    models = {name: contract.model(name) for name, contract in found.items()}
+    landed = {name: {column.name: _lands(column, data) for column in models[name].columns}
+              for name, data in loaded.use_case.data.items()}  # fmt: skip
+    for name, model in models.items():
+        contract = found[name]
         for rule in model.references:
             if rule.table not in models:
                 continue
-            other = models[rule.table][1]
             for column, to in zip(rule.columns, rule.to, strict=True):
-                if (column in deidentify.coded(model)) != (to in deidentify.coded(other)) or (
-                    (column in deidentify.kept(model)) != (to in deidentify.kept(other))
-                ):
+                if landed[name].get(column) != landed[rule.table].get(to):
                     raise ContractError(
                         f"{name}.{column} refers to {rule.table}.{to}, and the two do not land alike",
                         where=contract.path,
                         fix="give both safe-harbor:none, or a class and safe-harbor:code",
                     )
+
+
+def _lands(column: "Column", data: DataSet) -> str:
+    """As what a column lands: as a code, as it is, or as something else that is no value to look others up by."""
+    from bedplate.data import deidentify, deidentify_files
+
+    if data.deidentify is not None:
+        return "code" if column.name == deidentify_files.PATIENT else "else"
+    if deidentify.is_coded(column):
+        return "code"
+    return "value" if deidentify.class_of(column) == "none" else "else"
 
 
 def log_rules(system: "System", loaded: Loaded) -> LogRules | None:

@@ -47,7 +47,7 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """Whom to erase: ``value`` of the columns of these names, or, where the use case de-identifies, its ``code``."""
+    """Whom to erase: ``value`` of the columns of these names, or, where rows were de-identified, its ``code``."""
 
     use_case: UseCase
     folder: Path
@@ -86,8 +86,8 @@ def subject(system: "System", principal: Principal, use_case: str, value: str, r
         models = _models(system, use_case, tables)
         served = _served(system, models)
     logged, left = 0, list[Left]()
-    for value in asked.values:
-        count, closed = leftovers.take_out(system, principal, value, asked.columns)
+    for each in asked.values:
+        count, closed = leftovers.take_out(system, principal, each, asked.columns)
         logged, left = logged + count, [*left, *closed]
     left += [each for value in asked.values for each in leftovers.remaining(system, value) if each not in left]
     sources = _sources(system, asked)
@@ -251,7 +251,8 @@ def _asked(system: "System", name: str, value: str) -> _Asked:
     if not value.strip() or len(value) > _LONGEST:
         raise InputError("this can be nobody", where="SUBJECT", fix=f"give the value of {', '.join(columns)}")
     code = None
-    if use_case.governance.deidentify != "none":
+    pictures = any(data.deidentify is not None and data.subject is not None for data in use_case.data.values())
+    if pictures or use_case.governance.deidentify != "none":
         code = identifiers.code(access.mask_key(system, name), value)
     return _Asked(use_case=use_case, folder=folder, value=value.strip(), columns=columns, code=code)
 
@@ -441,18 +442,20 @@ def _served(system: "System", models: dict[Digest, str]) -> tuple[str, ...]:
 def _sources(system: "System", asked: _Asked) -> tuple[str, ...]:
     """The data sets whose source still holds the person: the next ingestion would bring them back."""
     from bedplate.data import sources
+    from bedplate.data.deidentify_files import profile
 
     # Wherever it lies: nothing is kept, and a source that may not be read would count as one that holds nobody.
     reach = msgspec.structs.replace(inputs.reach(system.settings, asked.use_case), residency=())
-    found = []
+    key, found = access.mask_key(system, asked.use_case.name), []
     for name, data in asked.use_case.data.items():
         if data.subject is None:
             continue
         try:
-            with sources.opened(data.source, asked.folder, reach, dataset=name) as files:
+            safe = profile(data, key, safe_harbor=False)
+            with sources.opened(data.source, asked.folder, reach, dataset=name, profile=safe) as files:
                 for item in files.read([data.subject]):
                     lines = [item.text] if isinstance(item, sources.BadLine) else map(str, _column(item.table))
-                    if asked.value in lines:
+                    if not set(asked.values).isdisjoint(lines):
                         found.append(name)
                         break
         except BedplateError:

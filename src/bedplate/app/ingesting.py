@@ -65,6 +65,7 @@ def backfill(
         reach=inputs.reach(system.settings, loaded.use_case),
         window=incremental.window(model, data.incremental, since, until),
         pseudonyms=deidentified.begin(system, loaded),
+        safe_harbor=loaded.use_case.governance.deidentify != "none",
     )
     report = BatchReport(
         dataset=dataset,
@@ -90,7 +91,7 @@ def replay(system: "System", principal: Principal, path: str, dataset: str) -> R
     from bedplate.data.replay import replay as bring_in
 
     loaded, data, policies = _asked(system, principal, path, dataset, "table.replay")
-    if loaded.use_case.governance.deidentify != "none":
+    if deidentified.methods(loaded)[dataset]:
         raise InputError(
             f"{dataset} is de-identified: what was set aside is not kept as it came, and cannot be judged again",
             where=f"data.{dataset}", fix="correct the source and run the use case again",

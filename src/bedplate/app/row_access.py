@@ -39,9 +39,10 @@ def read(loaded: Loaded) -> dict[str, RowAccess]:
     found = {}
     safe = loaded.use_case.governance.deidentify != "none"
     for name, path in loaded.use_case.governance.rows.items():
-        model = contracts.load(loaded.folder / loaded.use_case.data[name].contract).model(name)
+        data = loaded.use_case.data[name]
+        model = contracts.load(loaded.folder / data.contract).model(name)
         kept = {rule.column for rule in model.rows if rule.check == "required" and rule.severity == "info"}
-        held = deidentify.kept(model) if safe else {c.name for c in model.columns}
+        held = deidentify.kept(model) if safe and data.deidentify is None else {c.name for c in model.columns}
         columns = {c.name: _TYPES[c.logical_type] for c in model.columns if c.logical_type in _TYPES and c.name in held}
         required = tuple(c.name for c in model.columns if c.required and c.name in columns and c.name not in kept)
         text = _text(loaded, path)

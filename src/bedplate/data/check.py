@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from bedplate.data import convert, duck, sources
 from bedplate.data.arrow import mixes_zones
 from bedplate.data.deidentify import SafeHarbor
+from bedplate.data.deidentify_files import AsRead
 from bedplate.data.incremental import Standing
 from bedplate.data.model import Contract, KeyRule, Model, ReferenceRule, RowRule, SetRule, metric_checks
 from bedplate.data.parsing import pictures
@@ -50,13 +51,14 @@ class Check:
         sensitive: Collection[str] = (),
         standing: Standing | None = None,
         related: "Related | None" = None,
-        safe: SafeHarbor | None = None,
+        safe: SafeHarbor | AsRead | None = None,
+        gone: Collection[str] = (),
     ) -> None:
         """``keep``: the rows are wanted, not only what the rules say of them. ``standing``: what is there before.
 
         ``related`` gives the columns of another table that this one refers to; without it that is not looked at.
-        ``safe``: neither what is kept nor what is set aside may identify anybody. ``sql`` answers every query of this
-        pass; it stays open as long.
+        ``safe``: neither what is kept nor what is set aside may identify anybody. ``gone`` are columns that the source
+        has as pseudonyms. ``sql`` answers every query of this pass; it stays open as long.
         """
         self.contract = contract
         self.model: Model = contract.model(dataset)
@@ -71,7 +73,7 @@ class Check:
             given = source.columns(named)
             convert.compare(self.model, given, contract.path, source.label, typed=typed, more=more)
         if source.kind == "dicom":
-            pictures.check_personal(self.model, contract.path)
+            pictures.check_personal(self.model, contract.path, gone)
         self.known = None if self.model.more_columns else named
         self.schema = convert.schema(self.model, given, None if standing is None else standing.schema)
         if typed and clean is None and not keep:
@@ -231,7 +233,8 @@ class Check:
         self.failed["row"] = self.failed.get("row", 0) + 1
         empty = pa.table({name: pa.array([None], pa.string()) for name in self.names})
         mask = np.ones(1, dtype=bool)
-        told = line.reason if self.safe is None else "cannot be read"
+        quoted = self.safe is not None and line.reason not in self.safe.reasons
+        told = "cannot be read" if quoted else line.reason
         reason = ("row", (), f"the row {told}", mask)
         self._put_aside(line.file, np.array([line.row]), empty, mask, [reason], text=line.text)
 

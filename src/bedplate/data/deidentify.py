@@ -125,6 +125,9 @@ def _problems(column: Column) -> list[str]:
 class SafeHarbor:
     """What makes rows of one contract safe, under a key of 16 bytes or more. Call :func:`check` first."""
 
+    reasons: Collection[str] = ()
+    """What may be said of a line that is no row: nothing, as it may quote it."""
+
     def __init__(self, model: Model, key: bytes) -> None:
         self._key = key
         self._columns = {column.name: column for column in model.columns}

@@ -5,17 +5,20 @@ measured on what was accepted; only then does anything become a version. ``sever
 aside and stops the run, ``warning`` sets it aside and goes on, ``info`` counts it and keeps it.
 """
 
+import secrets
 import tempfile
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 
-from bedplate.data import contracts, deidentify, duck, sources
+from bedplate.data import contracts, deidentify, deidentify_files, duck, sources
 from bedplate.data.check import Check, Clean, OnProgress, Related, columns_of
 from bedplate.data.incremental import PRIMARY, Standing, set_aside
 from bedplate.data.model import Contract
+from bedplate.data.parsing.profile import Profile
 from bedplate.data.sources.databases import Window
 from bedplate.data.tables import Tables
 from bedplate.errors import ContractError, InputError, NotFoundError
@@ -43,13 +46,15 @@ def ingest(
     reach: sources.Reach | None = None,
     window: Window | None = None,
     pseudonyms: bytes | None = None,
+    safe_harbor: bool = True,
 ) -> IngestResult:
     """Bring one data set in, as a new version of its table. With the same ``key`` again, the same versions.
 
     One that comes in batch by batch is added to, and knows its rows by their primary key instead of ``key``; ``window``
     brings in those of a range, however late they are.
 
-    With a key of ``pseudonyms`` the rows are de-identified before they land: :mod:`bedplate.data.deidentify`.
+    With a key of ``pseudonyms`` the rows are de-identified before they land, as ``safe_harbor`` has it and as the data
+    set says: :mod:`bedplate.data.deidentify`, :mod:`bedplate.data.deidentify_files`.
 
     Of a table with ``sensitive`` columns it is not told what SQL measured, only whether its rule holds.
 
@@ -64,19 +69,23 @@ def ingest(
     """
     contract = contracts.load(folder / spec.contract)
     name = table_name(use_case, dataset)
-    standing, safe = None, None
+    standing, how = None, _Safe()
+    if spec.deidentify is not None and pseudonyms is None:
+        raise ContractError(f"{dataset} is to be de-identified, and there is no key of pseudonyms", where=contract.path)
     if pseudonyms is not None:
-        deidentifiable(contract, dataset, spec)
-        safe = deidentify.SafeHarbor(contract.model(dataset), pseudonyms)
+        how = _safe(contract, dataset, spec, pseudonyms, safe_harbor=safe_harbor)
     if spec.incremental is not None:
         model = contract.model(dataset)
         standing = Standing(tables, name, model, spec.incremental, contract.path, window)
     with ExitStack() as stack:
         asked = None if standing is None else standing.since()
-        source = stack.enter_context(sources.opened(spec.source, folder, reach, asked, dataset=dataset))
+        source = stack.enter_context(
+            sources.opened(spec.source, folder, reach, asked, dataset=dataset, profile=how.profile)
+        )
         check = Check(
             contract, dataset, source, on_progress, clean, sql=stack.enter_context(duck.engine()),
-            sensitive=sensitive, standing=standing, related=related_in(tables, use_case, contract.path), safe=safe,
+            sensitive=sensitive, standing=standing, related=related_in(tables, use_case, contract.path),
+            safe=how.rows, gone=how.gone,
         )  # fmt: skip
         stack.callback(check.close)
         rows = check.accepted_batches()
@@ -106,21 +115,57 @@ def ingest(
             late=0 if standing is None else standing.late,
             outside=0 if standing is None else standing.outside,
             unconfined=source.unconfined,
-            deidentified="" if safe is None else PROFILE,
+            deidentified=how.said,
         )
 
 
-def deidentifiable(contract: Contract, dataset: str, spec: DataSet) -> None:
-    """Refuse a data set that cannot be de-identified.
+class _Safe(NamedTuple):
+    """How one data set is de-identified; not at all, by default."""
+
+    profile: Profile | None = None
+    rows: deidentify.SafeHarbor | deidentify_files.AsRead | None = None
+    gone: Collection[str] = ()
+    said: str = ""
+
+
+def _safe(contract: Contract, dataset: str, spec: DataSet, key: bytes, *, safe_harbor: bool) -> _Safe:
+    deidentifiable(contract, dataset, spec, safe_harbor=safe_harbor)
+    model = contract.model(dataset)
+    said = method(spec, safe_harbor=safe_harbor)
+    if spec.deidentify is None:
+        return _Safe(rows=deidentify.SafeHarbor(model, key) if said else None, said=said)
+    profile = deidentify_files.profile(spec, key, safe_harbor=safe_harbor)
+    return _Safe(profile, deidentify_files.AsRead(), deidentify_files.gone(spec, model), said)
+
+
+def method(spec: DataSet, *, safe_harbor: bool) -> str:
+    """How a data set is de-identified, in words that are kept; empty where it is not."""
+    found = [PROFILE] if safe_harbor else []
+    return "; ".join(found if spec.deidentify is None else [*found, deidentify_files.said(spec)])
+
+
+def deidentifiable(contract: Contract, dataset: str, spec: DataSet, *, safe_harbor: bool) -> None:
+    """Refuse a data set that cannot be de-identified, if it is to be.
 
     Raises:
         ContractError: its contract does not say what each column is, or it needs identifiers as they came.
     """
+    if spec.deidentify is not None:
+        if spec.incremental is not None:
+            raise ContractError(
+                f"{dataset} comes in batch by batch, and its rows are known by what de-identification takes out",
+                where=contract.path,
+                fix=f"leave out data.{dataset}.incremental, or de-identify the source before",
+            )
+        deidentify_files.check(contract, contract.model(dataset), spec, safe_harbor=safe_harbor)
+        return
+    if not safe_harbor:
+        return
     if spec.source.kind in ("images", "dicom"):
         raise ContractError(
-            f"{dataset} holds pictures, and there is no profile that de-identifies those",
-            where=contract.path,
-            fix="de-identify the files before",
+            f"{dataset} holds pictures, and does not say how those are de-identified",
+            where=f"data.{dataset}",
+            fix=f"write data.{dataset}.deidentify: its profile and options",
         )
     model = contract.model(dataset)
     found_by = set() if spec.subject is None else {spec.subject}
@@ -170,10 +215,16 @@ def test(
     """
     has_sql = contract.model(dataset).has_sql
     with ExitStack() as stack:
-        source = stack.enter_context(sources.opened(spec.source, folder, reach, dataset=dataset))
-        related = _related_sources(others or {}, folder, reach, contract.path)
+        key = secrets.token_bytes(32)  # pseudonyms are judged as well, and nothing of them is kept
+        how = _Safe()
+        if spec.deidentify is not None:
+            how = _safe(contract, dataset, spec, key, safe_harbor=False)
+        source = stack.enter_context(sources.opened(spec.source, folder, reach, dataset=dataset, profile=how.profile))
+        related = _related_sources(others or {}, folder, reach, contract.path, key)
         sql = stack.enter_context(duck.engine())
-        check = Check(contract, dataset, source, None, None, sql=sql, keep=has_sql, related=related)
+        check = Check(
+            contract, dataset, source, None, None, sql=sql, keep=has_sql, related=related, safe=how.rows, gone=how.gone
+        )
         stack.callback(check.close)
         if has_sql:
             # SQL may look at the rows more than once: they lie on the disk meanwhile, however many there are.
@@ -187,13 +238,17 @@ def test(
 
 
 def _related_sources(
-    others: Mapping[str, tuple[Contract, DataSet]], folder: Path, reach: sources.Reach | None, where: str
+    others: Mapping[str, tuple[Contract, DataSet]], folder: Path, reach: sources.Reach | None, where: str, key: bytes
 ) -> Related:
     def related(name: str, columns: tuple[str, ...]) -> pa.Table:
         if name not in others:
             raise ContractError(f"the contract refers to {name}, which is no data set", where=where, fix="name one")
         contract, spec = others[name]
-        with sources.opened(spec.source, folder, reach, dataset=name) as source, duck.engine() as sql:
+        profile = deidentify_files.profile(spec, key, safe_harbor=False)
+        with (
+            sources.opened(spec.source, folder, reach, dataset=name, profile=profile) as source,
+            duck.engine() as sql,
+        ):
             return columns_of(source, contract.model(name), columns, sql)
 
     return related

@@ -19,6 +19,7 @@ from bedplate.usecase.types import Kpi, Money, Quality, Rollout, Workload
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _HOUR = re.compile(r"([01]\d|2[0-3]):[0-5]\d")
 _WORD = re.compile(r"[a-z][a-z0-9_]{0,62}")
+_PRIVATE = re.compile(r"[0-9a-fA-F]{3}[13579bdfBDF],xx[0-9a-fA-F]{2}")
 
 
 def check(reading: Reading) -> None:
@@ -341,6 +342,43 @@ def _alerts(reading: Reading) -> None:
             )
 
 
+def _deidentified(reading: Reading) -> None:
+    for name, data in (reading.get("data") or {}).items():
+        asked = data.deidentify
+        if asked is None:
+            continue
+        at: Keys = ("data", name, "deidentify")
+        profile = {"dicom": "dicom-basic", "images": "images"}.get(data.source.kind)
+        if asked.profile != profile:
+            allowed = f"{profile}, for files of {data.source.kind}" if profile else "source.kind: dicom or images"
+            reading.note((*at, "profile"), f"{data.source.kind} has no such profile", allowed=allowed)
+        options = set(asked.options)
+        if asked.profile == "images" and options - {"clean-pixel-data"}:
+            text = "files other than DICOM have pixels alone"
+            reading.note((*at, "options"), text, allowed="clean-pixel-data", suggestion="[clean-pixel-data]")
+        if "clean-visual-features" in options:
+            text = "nothing here finds a face in pixels"
+            reading.note((*at, "options"), text, allowed="to leave it out, and to take faces out of the files before")
+        if {"retain-full-dates", "modified-dates"} <= options:
+            reading.note((*at, "options"), "dates are kept or moved, not both", allowed="one of them")
+        if (bool(asked.regions) or asked.text == "find") != ("clean-pixel-data" in options):
+            text = "the option clean-pixel-data belongs together with regions, or with text: find"
+            reading.note((*at, "regions"), text, allowed="both of them, or none")
+        if bool(asked.private) != ("retain-safe-private" in options):
+            text = "private and the option retain-safe-private belong together"
+            reading.note((*at, "private"), text, allowed="both of them, or none")
+        for number, region in enumerate(asked.regions):
+            for place, box in enumerate(region.boxes):
+                if len(box) != 4 or min(box) < 0 or box[0] >= box[2] or box[1] >= box[3]:
+                    keys = (*at, "regions", number, "boxes", place)
+                    reading.note(keys, "this is no box", allowed="[left, top, right, bottom], such as [0, 0, 640, 40]")
+        for creator, elements in asked.private.items():
+            for place, element in enumerate(elements):
+                if not _PRIVATE.fullmatch(element):
+                    keys = (*at, "private", creator, place)
+                    reading.note(keys, "this is no private element", allowed="an odd group and xx, such as 0043,xx39")
+
+
 def _serving(reading: Reading) -> None:
     low, high = reading.get("serve", "replicas", "min"), reading.get("serve", "replicas", "max")
     if low is not None and high is not None and low > high:
@@ -440,6 +478,7 @@ def parse_holdout(text: str) -> tuple[str, float]:
 
 _CHECKS: tuple[Callable[[Reading], None], ...] = (
     _names,
+    _deidentified,
     _objective,
     _workload,
     _speed,

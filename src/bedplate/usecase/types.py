@@ -234,6 +234,43 @@ class Incremental(_Section, frozen=True, kw_only=True):
     late: Literal["accept", "refuse"] = "accept"
 
 
+class Region(_Section, frozen=True, kw_only=True):
+    """Rectangles of pixels that are made black, ``[left, top, right, bottom]`` each, in pictures of one kind.
+
+    A picture is of that kind if it says all that is given here. No box: somebody has looked, and nothing is written
+    into the pixels of this kind.
+    """
+
+    boxes: tuple[tuple[int, ...], ...]
+    modality: str | None = None
+    manufacturer: str | None = None
+    rows: Count | None = None
+    columns: Count | None = None
+
+
+class Deidentify(_Section, frozen=True, kw_only=True):
+    """What takes out of pictures who somebody is, before anything of them is a column.
+
+    ``dicom-basic`` is the basic profile of PS3.15 Annex E with its ``options``, for DICOM files; ``images`` drops what
+    stands beside the pixels of other files. ``regions`` say where text is written into pixels; ``text: find`` looks for
+    it in every picture as well. ``private`` names, by private creator, the private elements to keep, such as
+    ``0043,xx39``.
+    """
+
+    profile: Literal["dicom-basic", "images"]
+    options: tuple[
+        Literal[
+            "clean-pixel-data", "clean-visual-features", "clean-graphics", "clean-structured-content",
+            "clean-descriptors", "retain-full-dates", "modified-dates", "retain-patient", "retain-device",
+            "retain-uids", "retain-safe-private", "retain-institution",
+        ],
+        ...,
+    ] = ()  # fmt: skip
+    regions: tuple[Region, ...] = ()
+    text: Literal["declared", "find"] = "declared"
+    private: dict[str, tuple[str, ...]] = {}
+
+
 class DataSet(_Section, frozen=True, kw_only=True):
     """One data set: its contract, its source, and the column that names the person it is about.
 
@@ -244,6 +281,7 @@ class DataSet(_Section, frozen=True, kw_only=True):
     source: Source
     subject: str | None = None
     incremental: Incremental | None = None
+    deidentify: Deidentify | None = None
 
 
 class Governance(_Section, frozen=True, kw_only=True):
@@ -254,7 +292,7 @@ class Governance(_Section, frozen=True, kw_only=True):
     ``privacy_budget`` is how much epsilon each of them may spend for each purpose on masks of kind ``noise``.
     ``rows`` names, by data set, a file of Cedar policies on its rows: who sees which. Without one, all rows are seen.
     ``deidentify`` takes out, before rows land, what identifies somebody by the tags of the contracts, as Safe Harbor of
-    HIPAA has it.
+    HIPAA has it; data sets of pictures say how in their own ``deidentify``.
     """
 
     purpose: str

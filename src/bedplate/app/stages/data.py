@@ -32,10 +32,8 @@ class Ingested(msgspec.Struct, frozen=True, kw_only=True):
 
 def _ingest_inputs(context: Context) -> dict[str, str]:
     contracts = inputs.contract_digests(context.loaded)
-    safe = context.use_case.governance.deidentify
-    if safe != "none":
-        # Here as well, since what was made before is not made again.
-        deidentified.nothing_is_open(context.system, context.loaded)
+    methods = deidentified.methods(context.loaded)
+    deidentified.nothing_is_open(context.system, context.loaded)  # here, as what was made before is not made again
     found: dict[str, str] = {}
     for name, data in context.use_case.data.items():
         found[f"data.{name}"] = ids.digest_of(data)
@@ -43,8 +41,8 @@ def _ingest_inputs(context: Context) -> dict[str, str]:
         if data.incremental is not None:
             # What it is added to counts as well: a backfill or a replay is seen by the next run.
             found[f"table of {name}"] = _newest(context, name)
-        if safe != "none":
-            found[f"de-identification of {name}"] = safe
+        if methods[name]:
+            found[f"de-identification of {name}"] = methods[name]
         found[f"source of {name}"] = inputs.source_digest(context.loaded, name, context.system.settings)
     cleaning = [d for d in declarations.described(context.system, context.loaded) if d.kind == "dataset"]
     if cleaning:
@@ -87,6 +85,7 @@ def _ingest(context: Context) -> Outcome:
             reach=inputs.reach(context.system.settings, context.use_case),
             sensitive=hidden,
             pseudonyms=pseudonyms,
+            safe_harbor=context.use_case.governance.deidentify != "none",
         )
         contract_changes.same(kept[position], result, data.contract)
         parents = (context.output("check").digest, _fact_digest(context, contract_changes.KIND, texts[position]))

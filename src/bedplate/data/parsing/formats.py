@@ -18,6 +18,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from bedplate.data.parsing import pictures
+from bedplate.data.parsing.profile import Profile
 from bedplate.data.parsing.values import BadLine, Chunk
 from bedplate.errors import ContractError
 
@@ -71,16 +72,22 @@ def total(kind: str, paths: Sequence[Path]) -> int | None:
 
 
 def read(
-    kind: str, paths: Sequence[Path], names: Iterable[str], known: Iterable[str] | None = None
+    kind: str,
+    paths: Sequence[Path],
+    names: Iterable[str],
+    known: Iterable[str] | None = None,
+    profile: Profile | None = None,
 ) -> Iterator[Chunk | BadLine]:
     """Stream the rows, with the columns ``names`` in that order; see :meth:`.port.Opened.read`.
+
+    Pictures are de-identified under a ``profile``.
 
     Raises:
         ContractError: a file is damaged or not of its kind.
     """
     wanted = list(names)
     if kind in ("images", "dicom"):
-        yield from pictures.read(kind, paths, wanted)
+        yield from pictures.read(kind, paths, wanted, profile)
         return
     allowed = None if known is None else set(known)
     readers: dict[str, Callable[[Path, list[str]], Iterator[Chunk | BadLine]]] = {

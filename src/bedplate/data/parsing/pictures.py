@@ -6,22 +6,28 @@
 
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from bedplate import extensions
+from bedplate import clock, extensions
 from bedplate.data.model import Model
+from bedplate.data.parsing.deidentified import UNREAD, Files
+from bedplate.data.parsing.profile import Profile
+from bedplate.data.parsing.regions import WithheldError
 from bedplate.data.parsing.values import BadLine, Chunk
 from bedplate.errors import ContractError
 
 MAX_PIXELS = 1 << 27
 """Most pixels of one image; a file that claims more is set aside undecoded."""
 _HELD = 64 << 20
+_LONG = 20.0
+"""Seconds after which rows go on, however few: looking for text takes a second a picture, and somebody waits."""
 _IMAGE = {
     "file": pa.string(), "format": pa.string(), "width": pa.int64(), "height": pa.int64(), "mode": pa.string(),
     "metadata": pa.string(), "pixels": pa.binary(),
@@ -46,8 +52,8 @@ PERSONAL = frozenset({
 that somebody asks for."""
 
 
-def check_personal(model: Model, where: str) -> None:
-    """Refuse a contract that takes in tags about a person without saying so.
+def check_personal(model: Model, where: str, gone: Collection[str] = ()) -> None:
+    """Refuse a contract that takes in tags about a person without saying so; ``gone`` are none any more.
 
     Raises:
         ContractError: there are such; lists them.
@@ -55,7 +61,7 @@ def check_personal(model: Model, where: str) -> None:
     silent = [
         f"{column.name} (line {column.line})"
         for column in model.columns
-        if column.name in PERSONAL and not column.classification
+        if column.name in PERSONAL and column.name not in gone and not column.classification
     ]
     if silent:
         raise ContractError(
@@ -74,11 +80,11 @@ def columns(kind: str, wanted: Sequence[str]) -> pa.Schema:
     """
     if kind == "images":
         return pa.schema(list(_IMAGE.items()))
-    known = _DICOM | {name: _tag_type(name) for name in wanted if name not in _DICOM}
+    known = _DICOM | {name: tag_type(name) for name in wanted if name not in _DICOM}
     return pa.schema(list(known.items()))
 
 
-def _tag_type(keyword: str) -> pa.DataType:
+def tag_type(keyword: str) -> pa.DataType:
     datadict: Any = extensions.require("pydicom.datadict", "images")
     tag = datadict.tag_for_keyword(keyword)
     if tag is None:
@@ -93,8 +99,12 @@ def _tag_type(keyword: str) -> pa.DataType:
     )  # fmt: skip
 
 
-def read(kind: str, paths: Sequence[Path], names: Sequence[str]) -> Iterator[Chunk | BadLine]:
+def read(
+    kind: str, paths: Sequence[Path], names: Sequence[str], profile: Profile | None = None
+) -> Iterator[Chunk | BadLine]:
     """One row for each file, in the order of their names; a file that cannot be decoded is a bad line.
+
+    Under a ``profile`` the rows are de-identified, and bad lines say nothing of what is in a file.
 
     Raises:
         MissingExtraError: the library is not installed.
@@ -103,23 +113,30 @@ def read(kind: str, paths: Sequence[Path], names: Sequence[str]) -> Iterator[Chu
     schema = pa.schema([schema.field(name) for name in names])
     decode: Callable[[Path, list[str]], dict[str, Any]] = _image if kind == "images" else _dicom
     extensions.require("PIL.Image" if kind == "images" else "pydicom", "images")
+    files = None if profile is None else Files(profile)
+    if files is not None:
+        decode = partial(_safe_image if kind == "images" else _safe_dicom, files)
     held: list[dict[str, Any]] = []
     rows: list[int] = []
-    size = 0
+    size, began = 0, clock.monotonic()
     for number, path in enumerate(paths, 1):
         try:
             row = decode(path, schema.names)
         except (MemoryError, KeyboardInterrupt):
             raise
         except Exception as error:  # noqa: BLE001  decoders raise whatever a damaged file leads them to
-            yield BadLine(path.name, number, "", f"cannot be decoded: {type(error).__name__}: {str(error)[:200]}")
+            if files is not None:
+                reason = str(error) if isinstance(error, WithheldError) else UNREAD
+                yield BadLine(files.name(path), number, "", reason)
+                continue
+            yield BadLine(path.name, number, "", f"{UNREAD}: {type(error).__name__}: {str(error)[:200]}")
             continue
         held.append(row)
         rows.append(number)
         size += len(row.get("pixels") or b"")
-        if size > _HELD or len(held) == 4096:
+        if size > _HELD or len(held) == 4096 or clock.monotonic() - began > _LONG:
             yield _chunk(held, schema, rows)
-            held, rows, size = [], [], 0
+            held, rows, size, began = [], [], 0, clock.monotonic()
     if held:
         yield _chunk(held, schema, rows)
 
@@ -167,7 +184,22 @@ def _dicom(path: Path, names: list[str]) -> dict[str, Any]:
         if name == "pixels":
             row[name] = np.ascontiguousarray(data.pixel_array).tobytes()
         elif name != "file":
-            row[name] = _value(data.get(name), _tag_type(name))
+            row[name] = _value(data.get(name), tag_type(name))
+    return row
+
+
+def _safe_image(files: Files, path: Path, names: list[str]) -> dict[str, Any]:
+    return files.image(path, names, MAX_PIXELS)
+
+
+def _safe_dicom(files: Files, path: Path, names: list[str]) -> dict[str, Any]:
+    data, pixels = files.dicom(path, names, MAX_PIXELS)
+    row: dict[str, Any] = {"file": files.name(path)}
+    for name in names:
+        if name == "pixels":
+            row[name] = np.ascontiguousarray(pixels).tobytes()
+        elif name != "file":
+            row[name] = _value(data.get(name), tag_type(name))
     return row
 
 

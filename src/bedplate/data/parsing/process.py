@@ -8,6 +8,7 @@ import io
 import json
 import mmap
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from bedplate.data.parsing import formats, sqlite
+from bedplate.data.parsing.profile import Profile
 from bedplate.data.parsing.values import MAX_ROWS, ROW, SLOTS, BadLine, Chunk, Told
 from bedplate.errors import BedplateError, ContractError
 from bedplate.isolation import confine, wire
@@ -64,7 +66,13 @@ def _answer(header: dict[str, Any], request: list[Any], answers: BinaryIO, slots
     elif what == "total":
         wire.write(answers, "result", json.dumps(formats.total(kind, paths)).encode())
     else:
-        rows = formats.read(kind, paths, names, known) if kind != "sqlite" else sqlite.read(paths[0], names, *asked)
+        rows: Iterator[Chunk | BadLine]
+        if kind == "sqlite":
+            rows = sqlite.read(paths[0], names, *asked)
+        else:
+            safe = header["profile"]
+            profile = None if safe is None else msgspec.convert(safe, Profile)
+            rows = formats.read(kind, paths, names, known, profile)
         for item in rows:
             if isinstance(item, BadLine):
                 wire.write(answers, "name", msgspec.json.encode(Told(bad=item)))

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from bedplate.data.parsing.profile import Profile
 from bedplate.data.sources import databases
 from bedplate.data.sources.databases import Window
 from bedplate.data.sources.port import MEMORY, Opened, Reach
@@ -36,10 +37,12 @@ def opened(
     *,
     dataset: str = "",
     memory: int = MEMORY,
+    profile: Profile | None = None,
 ) -> Iterator[Opened]:
     """The rows that ``source`` names; paths are relative to ``folder``. What had to be fetched is gone after the block.
 
-    ``window`` bounds what a query asks a database for. ``dataset`` is what the source is one of.
+    ``window`` bounds what a query asks a database for. ``dataset`` is what the source is one of. Pictures are
+    de-identified under a ``profile``.
 
     Raises:
         NotFoundError: nothing is there.
@@ -59,7 +62,9 @@ def opened(
             files = Opened("json", source.connection, made, isolated=reach.isolated)
         else:
             paths = _paths(source, folder, reach, scratch)
-            files = Opened(source.kind, _label(source), paths, memory=memory, isolated=reach.isolated)
+            files = Opened(
+                source.kind, _label(source), paths, memory=memory, isolated=reach.isolated, profile=profile
+            )  # fmt: skip
         try:
             yield files
         finally:

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from bedplate import errors
+from bedplate.data.parsing.profile import Profile
 from bedplate.data.parsing.template import TEMPLATE
 from bedplate.data.parsing.values import MAX_ROWS, ROW, SLOTS, BadLine, Chunk, Numbers, Told
 from bedplate.errors import ContractError, DeniedError
@@ -59,6 +60,8 @@ class Opened:
 
     ``query`` with its values ``bound`` chooses the rows of a file of SQLite.
 
+    ``profile``: what its pictures are de-identified under, before anything leaves the process that parses them.
+
     ``open_ended``: it offers more columns than anybody asks for, so those that a contract leaves out are not missed.
 
     Every method but ``digest`` raises ContractError where a file is damaged, not of its kind, or takes more memory or
@@ -76,11 +79,13 @@ class Opened:
         isolated: bool = False,
         query: str = "",
         bound: Mapping[str, Any] | None = None,
+        profile: Profile | None = None,
     ) -> None:
         self.kind, self.label, self.paths = kind, label, paths
         self.typed = typed and kind in ("parquet", "arrow", "images", "dicom")
         self.open_ended = kind in ("images", "dicom")
         self._memory, self._query = memory, {"query": query, "bound": dict(bound or {})}
+        self.profile = profile
         self._isolated, self.unconfined = isolated, ""
         self._worker: Worker | None = None
         self._shared = -1
@@ -180,7 +185,12 @@ class Opened:
             if self._worker is None:
                 self._shared, self._taken = shared_memory(SLOTS * MAX_ROWS), 0
                 start = functools.partial(TEMPLATE.start, shared=self._shared)
-                header = {"kind": self.kind, "paths": [str(path) for path in self.paths], **self._query}
+                header = {
+                    "kind": self.kind,
+                    "paths": [str(path) for path in self.paths],
+                    "profile": msgspec.to_builtins(self.profile),
+                    **self._query,
+                }
                 self._worker = Worker(
                     start, header, files={}, memory=self._memory, seconds=60.0, require_isolation=False
                 )  # fmt: skip
