@@ -12,6 +12,7 @@ from bedplate.app import plan_page, planning
 from bedplate.cli import root
 from bedplate.plan import explain
 from bedplate.plan.types import Plan
+from bedplate.settings import Home
 from bedplate.usecase import load
 from tests.plan.conftest import PROBE, SETTINGS
 
@@ -81,3 +82,10 @@ def test_the_command_writes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert root.execute(arguments) == 0
     assert "Plan of llm-chat" in capsys.readouterr().out
     assert "<h1>Plan of llm-chat</h1>" in out.read_text()
+
+
+def test_a_plan_and_its_page_rest_on_one_measurement(tmp_path: Path) -> None:
+    """Where the home keeps none: two measurements of one machine differ, and with them what is chosen."""
+    home = Home(tmp_path / "home")
+    assert planning.probe(home, keep=False) == planning.probe(home, keep=False)
+    assert not home.probe.exists(), "nothing is kept by who only asks"

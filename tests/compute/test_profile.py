@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import sys
 import threading
 from html import unescape
 from pathlib import Path
@@ -21,6 +22,7 @@ from bedplate.plan import bottlenecks
 from bedplate.plan.types import Probe
 from tests.app.test_load import serving
 from tests.compute import models
+from tests.serve.support import eventually
 
 pytestmark = pytest.mark.slow
 
@@ -106,6 +108,18 @@ def test_what_torch_does_in_a_training_is_traced() -> None:
 def test_a_training_that_fails_is_told_by_its_line() -> None:
     with pytest.raises(UserCodeError, match="no rows"):
         sandbox.call("pipeline:fails", pipeline=PLANTED / "trainings.py", limit=sandbox.Limit(60), watch=1.0)
+
+
+def test_work_that_holds_the_interpreter_lets_the_sampler_in_soon_and_is_left_as_it_was() -> None:
+    """A look waits for the interpreter several times; at Python's own interval so much that few were left."""
+    before = sys.getswitchinterval()
+    sampler = Sampler(math.inf, lambda: None)
+    sampler.start()
+    eventually(lambda: len(sampler.found()["samples"]) > 3)
+    assert sys.getswitchinterval() < before / 3
+    sampler.stop()
+    sampler.join()
+    assert sys.getswitchinterval() == pytest.approx(before)
 
 
 def test_what_was_found_names_no_stack_that_was_seen_later() -> None:

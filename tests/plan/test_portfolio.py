@@ -70,6 +70,8 @@ def test_each_use_case_gets_a_verdict_and_the_funded_an_order(several: list[Entr
     tight = portfolio.choose(several, dollars(1))
     assert tight.cost == 0
     assert {share.state for share in tight.shares} == {"over budget", "not worth it", "no value", "no plan"}
+    unsaid = next(f"{share.state}: {share.why}" for share in tight.shares if share.state == "no value")
+    assert "objective.value.monthly" in unsaid[:60], "a table that cuts its last column shows what to write"
 
 
 @examples(2)

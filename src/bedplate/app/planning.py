@@ -1,6 +1,7 @@
 """From a loaded file to a plan: what the planner needs from this machine and this data, and how its answer is shown."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -44,10 +45,18 @@ def probe(home: Home, *, keep: bool) -> Probe:
     kept = _kept(home)
     if kept is not None and kept.code == probing.code():
         return kept
-    measured = probing.measure(folder=home.root if home.root.is_dir() else None)
+    measured = _measured(home.root)
     if keep:
         files.write(home.probe, msgspec.json.encode(measured))
     return measured
+
+
+@cache
+def _measured(root: Path) -> Probe:
+    """Once for each process: two measurements differ, and with them a plan and its page would."""
+    from bedplate.compute import probe as probing
+
+    return probing.measure(folder=root if root.is_dir() else None)
 
 
 def measure_anew(home: Home, model: Path | None, shapes: Sequence[str], emit: Callable[[Event], None]) -> Probe:

@@ -26,7 +26,7 @@ class AsRead:
     reasons: Collection[str] = REASONS
     """What may be said of a file that is no row."""
 
-    def tells_apart(self, columns: Collection[str]) -> bool:  # noqa: ARG002  of every profile
+    def tells_apart(self, columns: Collection[str]) -> bool:
         """They are compared as they land: they were read so."""
         return True
 

@@ -131,7 +131,8 @@ class Calibrated(NamedTuple, Generic[W]):
         seen = any(groups["source"] == anchor.groups["source"] for anchor in self.anchors)
         middle = plain + float(shared @ self.weights)
         new = [all(groups[name] != anchor.groups[name] for anchor in self.anchors) for name in self.model.apart]
-        tail = self.tails.get(groups[self.model.like], self.tails[""])[max(range(len(new)), key=lambda i: (new[i], i))]
+        farthest = max((i for i, unknown in enumerate(new) if unknown), default=0)
+        tail = self.tails.get(groups[self.model.like], self.tails[""])[farthest]
         width = tail * math.sqrt(after + strange + (scale * self.noise) ** 2)
         return Estimated(
             Estimate(
@@ -360,29 +361,38 @@ def _tails(
     likes = [row.groups[model.like] for row in measured]
     found: dict[str, tuple[float, ...]] = {}
     errors = [_left_out(name, measured, inverse, free, weights, slopes, own) for name in model.apart]
+    both = [[f"{row.groups[g]} {row.groups[model.like]}" for row in measured] for g in model.apart]
+    every = [_mean_square(errors[i], names, 1.0) for i, names in enumerate(both)]
     for like in ("", *sorted(set(likes))):
         alike = [i for i, name in enumerate(likes) if like in ("", name)]
         points = [
-            _point(errors[i][alike], [measured[j].groups[name] for j in alike]) for i, name in enumerate(model.apart)
+            _point(errors[i][alike], [measured[j].groups[name] for j in alike], every[i])
+            for i, name in enumerate(model.apart)
         ]
         found[like] = tuple(points)
     return found
 
 
-def _point(errors: np.ndarray, names: Sequence[str]) -> float:
+def _point(errors: np.ndarray, names: Sequence[str], every: float) -> float:
     """The 90 % point of errors, in the spreads that estimates tell, with all of one name left out at a time.
 
     A name counts as the root of its measurements: one of a hundred is neither a hundred names nor like one of two.
-    Few names have no 90 % point: the mean of their squares does, with one more of middling weight that errs as much as
-    it tells. One that errs by more than twice as much counts as twice: among so few it would decide alone.
+    Few names have no 90 % point: the mean of their squares does, held near ``every``, that of all the kind.
     """
-    members = {name: [i for i, other in enumerate(names) if other == name] for name in sorted(set(names))}
+    members = {name: names.count(name) for name in set(names)}
     if len(members) >= _ENOUGH:
-        return _ninth(errors, np.array([len(members[name]) ** -0.5 for name in names]))
+        return _ninth(errors, np.array([members[name] ** -0.5 for name in names]))
+    return _Z90 * math.sqrt(_mean_square(errors, names, every))
+
+
+def _mean_square(errors: np.ndarray, names: Sequence[str], known: float) -> float:
+    """Of the errors of names, each by the root of its measurements, with one more of middling weight that errs as was
+    known. One that errs by more than twice as much as it tells counts as twice: among so few it would decide alone."""
+    members = {name: [i for i, other in enumerate(names) if other == name] for name in sorted(set(names))}
     squares = np.array([min(float(np.mean(errors[inside] ** 2)), 4.0) for inside in members.values()])
     roots = np.sqrt([len(inside) for inside in members.values()])
     one = float(np.mean(roots))
-    return _Z90 * math.sqrt((one + float(roots @ squares)) / (one + float(roots.sum())))
+    return (one * known + float(roots @ squares)) / (one + float(roots.sum()))
 
 
 def _left_out(

@@ -23,6 +23,7 @@ Phase = Literal["offline", "limited", "prefill", "decode"]
 _WEIGHT_BYTES = {"fp4": 0.5625, "fp8": 1.0, "bf16": 2.0, "fp16": 2.0}
 """A weight with its scales; one of sixteen bits of scale each sixteen weights at four bits."""
 _CACHE_BYTES = {"fp4": 1.0, "fp8": 1.0, "bf16": 2.0, "fp16": 2.0}
+"""A number of what is kept of a sequence, beside weights at those bits, where nothing else was said."""
 _RESERVE = 3e9
 """Bytes that the engine keeps for itself on each device."""
 _TOKENS = 8192
@@ -47,6 +48,13 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     """How many are sent in all, at once; None: they never end."""
     beams: int = 1
     """Answers that are followed side by side for each request, of which the best is given."""
+    cache: Literal["", "fp8", "bf16"] = ""
+    """At how many bits keys and values are kept; empty: at 8 where weights have no more, else at 16."""
+
+    @property
+    def cached_bytes(self) -> float:
+        """Of one token of one sequence."""
+        return self.model.kv_bytes(_CACHE_BYTES[self.cache or self.precision])
 
     @property
     def copies(self) -> float:
@@ -127,7 +135,7 @@ def cached_tokens(g: Generation, share: float = 0.9) -> float:
     kept = _RESERVE + _exchanged(g)
     free = (g.accelerator.memory_gib * 2**30 - kept) * 0.97 - held_bytes(g, g.model.parameters)
     copies = max(1.0, g.tensor / g.model.kv_heads) if _split(g) else 1.0
-    return share * free * g.tensor * g.pipeline / g.model.kv_bytes(_CACHE_BYTES[g.precision]) / copies
+    return share * free * g.tensor * g.pipeline / g.cached_bytes / copies
 
 
 def steps(c: Constants, g: Generation) -> Steps:
@@ -165,7 +173,7 @@ def _iteration(c: Constants, g: Generation, batch: float, prompts: float) -> flo
     followed = batch * g.beams
     inside, filling = followed * part, prompts * part * g.tokens_in
     tokens = inside + filling
-    cached = "fp8" if _CACHE_BYTES[g.precision] == 1 and "fp8" in a.tflops else "bf16"
+    cached = "fp8" if _CACHE_BYTES[g.cache or g.precision] == 1 and "fp8" in a.tflops else "bf16"
     wide, scores, rate = (
         a.peak(p) * c("matmul", a.name) / (1 + c("energy") * a.load(p)) for p in ("bf16", cached, g.precision)
     )
@@ -186,7 +194,7 @@ def _iteration(c: Constants, g: Generation, batch: float, prompts: float) -> flo
     work += tokens * m.hidden * (c("moved") * m.layers + c("copied") * m.moe_layers * m.experts_used) / memory
     work += filling * m.attention_flops(g.tokens_in / 2) / (scores * c("attention", a.generation))
     context = g.tokens_in + g.tokens_out / 2
-    read = inside * context * m.seen_share(context) * m.kv_bytes(_CACHE_BYTES[g.precision]) * part
+    read = inside * context * m.seen_share(context) * g.cached_bytes * part
     read /= (min(tensor, m.kv_heads) if split else tensor) * memory * c("look", a.name)
     device = math.hypot(weights, work * part / tensor) + read
     device += c("kernel") * (m.layers + m.moe_layers) * part + _traffic(c, g, tokens)
@@ -212,7 +220,7 @@ def _traffic(c: Constants, g: Generation, tokens: float) -> float:
 def _seconds(c: Constants, g: Generation) -> float:
     """Seconds of all devices together for each token."""
     if g.phase == "prefill":
-        prompts = max(1.0, _TOKENS / g.tokens_in) * g.pipeline
+        prompts = max(1.0, _TOKENS / g.tokens_in) * g.pipeline * (1 if _split(g) else g.tensor)
         return _iteration(c, g, 0.0, prompts) / (prompts * g.tokens_in) * g.pipeline / g.copies
     batch = _batch(c, g)
     if g.phase == "decode":
@@ -253,7 +261,7 @@ MODEL = Model(
         "near": Level(0.08, near=True),
     },
     0.04,
-    apart=("cell", "source"),
+    apart=("each", "cell", "source"),
     like="kind",
 )
 
@@ -271,6 +279,7 @@ def groups(g: Generation, source: str, model: str) -> dict[str, str]:
         "kind": sparse,
         "shape": f"{source} {sparse}",
         "near": f"{model} {g.accelerator.name} {source}",
+        "each": repr(g),
     }
 
 
@@ -304,6 +313,7 @@ def _measured(row: Mapping[str, str]) -> Measured[Generation]:
         concurrency=int(row["concurrency"]) if row["concurrency"] else None,
         requests=int(row["requests"]) if row["requests"] else None,
         beams=int(row["beams"] or 1),
+        cache=msgspec.convert(row["cache"], Literal["", "fp8", "bf16"]),
     )
     return Measured(g, 1 / float(row["tokens_per_second"]), groups(g, row["source"], row["model"]), at(g))
 

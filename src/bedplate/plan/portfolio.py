@@ -286,7 +286,7 @@ def _verdict(
     if alone is None:
         return "no plan", entry.plan.reason
     if entry.worth is None:
-        return "no value", "its file does not say how many units a month it is to bring: objective.value.monthly"
+        return "no value", "no objective.value.monthly in its file: how many units a month it is to bring"
     if i in fund.members:
         ratio = _ratio(entry, costs[i])
         return "funded", f"each {entry.worth.currency} brings {ratio:,.1f}"
