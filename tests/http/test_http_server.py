@@ -148,6 +148,77 @@ def test_what_fails_at_once_ends_its_connection_alone(caplog: pytest.LogCaptureF
     assert "was not finished" in caplog.text
 
 
+def test_answers_that_are_sent_together_are_whole_in_order_and_before_the_end_of_their_connections() -> None:
+    """One connection ends with its answer, one is refused what follows in the same turn, and one goes on."""
+    waiting = list[Any]()
+
+    def later(scope: Any, protocol: Any) -> bool:
+        waiting.append(protocol)
+        return True
+
+    async def talk(server: Server, address: Any) -> list[bytes]:
+        ends = [await asyncio.open_connection(*address) for _ in range(3)]
+        one = b"POST /now HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n%b\r\n%d"
+        for number, ((_, writer), more) in enumerate(zip(ends, (b"connection: close\r\n", b"", b""), strict=True)):
+            writer.write(one % (more, number) + (b"nonsense\r\n\r\n" if number == 1 else b""))
+            while len(waiting) <= number:
+                await asyncio.sleep(0.001)
+        with server.together:
+            for protocol in waiting:
+                protocol.response_bytes(200, [], protocol.here())
+        waiting.clear()
+        ends[2][1].write(one % (b"connection: close\r\n", 7))
+        while not waiting:
+            await asyncio.sleep(0.001)
+        with server.together:
+            waiting[0].response_bytes(200, [], waiting[0].here())
+        found = [await reader.read() for reader, _ in ends]
+        for _, writer in ends:
+            writer.close()
+        return found
+
+    first, second, third = run(talk, at_once=later)
+    assert first.startswith(b"HTTP/1.1 200 ")
+    assert first.endswith(b"\r\n\r\n0")
+    assert second.startswith(b"HTTP/1.1 200 ")
+    assert second.count(b"HTTP/1.1 ") == 2
+    assert b"\r\n\r\n1HTTP/1.1 400 " in second
+    assert third.count(b"HTTP/1.1 200 ") == 2
+    assert third.endswith(b"\r\n\r\n7")
+
+
+def test_nothing_is_sent_before_all_that_is_sent_together_was_made() -> None:
+    waiting = list[Any]()
+
+    def later(scope: Any, protocol: Any) -> bool:
+        waiting.append(protocol)
+        return True
+
+    async def talk(server: Server, address: Any) -> list[bool]:
+        found = []
+        with contextlib.ExitStack() as stack:
+            clients = [stack.enter_context(socket.create_connection(address)) for _ in range(2)]
+            for client in clients:
+                client.sendall(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+                client.setblocking(False)
+            while len(waiting) < 2:
+                await asyncio.sleep(0.001)
+            with server.together:
+                for protocol in waiting:
+                    protocol.response_bytes(200, [], b"")
+                found += [_has_come(client) for client in clients]
+            found += [_has_come(client) for client in clients]
+        return found
+
+    assert run(talk, at_once=later) == [False, False, True, True]
+
+
+def _has_come(client: socket.socket) -> bool:
+    with contextlib.suppress(BlockingIOError):
+        return bool(client.recv(1 << 16))
+    return False
+
+
 def test_a_head_and_a_body_may_come_byte_by_byte() -> None:
     async def talk(server: Server, address: Any) -> bytes:
         reader, writer = await asyncio.open_connection(*address)

@@ -196,6 +196,33 @@ def test_those_of_several_callers_in_one_turn_are_one_batch_and_a_lone_caller_ne
     asyncio.run(run())
 
 
+@pytest.mark.parametrize(("seconds", "computed_first"), [(0.0, 3), (batching._LONE_SECONDS, 1)])
+def test_a_turn_is_computed_and_then_answered_together_unless_its_model_is_slow(
+    seconds: float, computed_first: int
+) -> None:
+    predictor, events = Rows(seconds), list[str]()
+
+    class Together:
+        def __enter__(self) -> None:
+            events.append(f"computed {len(predictor.sizes)}")
+
+        def __exit__(self, *error: object) -> None:
+            events.append("sent")
+
+    async def run() -> None:
+        batcher = Batcher(predictor, ANY, Plan(rows=2, reason="for the test", thread=False))
+        batcher.together = Together()
+        for caller in range(3):  # each as many rows as a batch may have
+            batcher.soon({"x0": np.ones((2, 1))}, math.inf, caller, lambda answer: events.append("answered"))
+        await asyncio.sleep(0)
+
+    asyncio.run(run())
+    if computed_first == 3:
+        assert events == ["computed 3", *["answered"] * 3, "sent"]
+    else:
+        assert events == [event for count in (1, 2, 3) for event in (f"computed {count}", "answered", "sent")]
+
+
 class Centred:
     """What it says of a row depends on the others."""
 

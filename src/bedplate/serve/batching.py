@@ -11,6 +11,7 @@ import asyncio
 import math
 from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from statistics import median
 from time import perf_counter
 from typing import Any, TypeVar
@@ -97,6 +98,8 @@ class Batcher:
         self._quick = not waits and plan.seconds.get(1, math.inf) <= _LONE_SECONDS
         self._alike = 0  # requests of one caller after each other
         self._turn: list[_Turn] = []
+        self.together: AbstractContextManager[None] = nullcontext()
+        """Around the answers to several requests: whoever sends them may do that at its end."""
         self._last: object = None  # who asked last
 
     @property
@@ -182,7 +185,11 @@ class Batcher:
             settle(answer)
 
     def _end_turn(self) -> None:
+        """Compute what was asked in this turn, and only then answer it: work of one kind at a time finds its code in
+        the caches, which a run of the model empties. Where the model is slow nobody waits for a whole turn of it."""
         turn, self._turn = self._turn, []
+        computed: list[tuple[list[_Turn], list[Answer | BedplateError]]] = []
+        until = perf_counter() + _LONE_SECONDS
         while turn:
             kind, rows, batch = turn[0].kind, 0, list[_Turn]()
             for one in turn:
@@ -191,9 +198,15 @@ class Batcher:
                 batch.append(one)
                 rows += one.rows
             del turn[: len(batch)]
-            answers = self._answers([one.inputs for one in batch], [one.rows for one in batch])
-            for one, answer in zip(batch, answers, strict=True):
-                one.settle(answer)
+            computed.append((batch, self._answers([one.inputs for one in batch], [one.rows for one in batch])))
+            if turn and perf_counter() < until:
+                continue
+            with self.together:
+                for asked, answers in computed:
+                    for one, answer in zip(asked, answers, strict=True):
+                        one.settle(answer)
+            computed.clear()
+            until = perf_counter() + _LONE_SECONDS
 
     async def stream(self, inputs: Arrays, until: float) -> AsyncGenerator[Answer]:
         """The pieces of an answer, each computed when it is asked for; between two, others get their turn.

@@ -170,6 +170,7 @@ class Codec:
         self._name = name
         self._readers = {name: _Reader(given) for name, given in self._inputs.by_name.items()}
         self._outputs = [(spec.name, spec.datatype) for spec in signature.outputs]
+        self._all = frozenset(spec.name for spec in signature.outputs)
 
     def decode(self, body: bytes | bytearray, json_length: str | None = None) -> RestCall:
         """A request's arrays. ``json_length`` is the header :data:`HEADER_LENGTH`, None without one.
@@ -215,6 +216,9 @@ class Codec:
         call.seconds = waits(parameters)
         call.wanted = self._inputs.wanted([output.name for output in outputs])
         default = parameters.get("binary_data_output") is True
+        if not outputs:
+            call.as_bytes = self._all if default else call.as_bytes
+            return
         forms = {name: default for name, _ in self._outputs}
         for output in outputs:
             forms[output.name] = (output.parameters or {}).get("binary_data", default) is True
@@ -284,9 +288,12 @@ def _taken(name: str, binary: memoryview | None, size: Any) -> tuple[memoryview,
     return binary[:size], binary[size:]
 
 
+_NESTED = (b"[[", b"[ ", b"[\t", b"[\r", b"[\n")
+
+
 def _nesting(raw: bytes) -> int:
     """How many brackets open before the first value; 1 for what is no list, which no decoder takes."""
-    if raw[:1] != b"[" or raw[1:2] not in b"[ \t\r\n":
+    if not raw.startswith(_NESTED):
         return 1
     start = raw[:256].translate(None, b" \t\r\n")
     return len(start) - len(start.lstrip(b"["))

@@ -154,6 +154,7 @@ class Replica:
             who=self.app.who,
             turns=self.inference.turns,
         )
+        self.batcher.together = server.together
         await server.start()
         if self.held is not None:
             self.held.start(server)
