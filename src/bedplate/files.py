@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from bedplate.errors import StorageError
+from bedplate.errors import InputError, StorageError
 
 _MAKING = threading.Lock()
 
@@ -32,6 +32,23 @@ def write(path: Path, data: bytes, mode: int = 0o600) -> None:
         discard(temporary)
         raise StorageError(
             f"cannot write: {error.strerror}", where=str(path), fix="free some space or mend the folder, then try again"
+        ) from error
+
+
+def check_file(path: Path) -> None:
+    """That a file could be written there, before work whose result it is to hold.
+
+    Raises:
+        InputError: it is a folder.
+        StorageError: its folder is not there and cannot be made.
+    """
+    if path.is_dir():
+        raise InputError("this is a folder", where=str(path), fix="give the path of a file in it")
+    try:
+        make_folder(path.parent)
+    except OSError as error:
+        raise StorageError(
+            f"cannot write: {error.strerror}", where=str(path), fix="give the path of a file that can be written"
         ) from error
 
 

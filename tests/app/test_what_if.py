@@ -85,7 +85,7 @@ def test_a_need_that_nothing_meets_says_so_and_nothing_changes_costs_nothing() -
         ("a b=3", "is no path|not a path"),
         ("latency.p50=30 s", "half of the calls may be slower"),
         ("budget.monthly=3 EURO", "not a currency"),
-        ("workload.images=3", "no meaning for a llm_inference"),
+        ("workload.images=3", "no meaning for workload 'llm_inference'"),
         ("throughput.peak=3/s }, x: { y: 1", "not one value"),
     ],
 )

@@ -184,6 +184,18 @@ def test_a_wrong_command_line_ends_with_2(command, arguments):
     assert "Traceback" not in result.err
 
 
+@pytest.mark.parametrize(("line", "asked"), [(("load", sample.NAME), "load"), (("profile", sample.NAME), "profile")])
+@pytest.mark.parametrize(("path", "code"), [(".", 2), ("file/page.html", 1)])
+def test_a_page_that_cannot_be_written_is_refused_before_the_run(command, answers, tmp_path, line, asked, path, code):
+    (tmp_path / "file").touch()
+
+    result = command(*line, "--out", str(tmp_path / path))
+
+    assert result.code == code
+    assert "Fix:   give the path of a file" in result.err
+    assert not answers.asked or answers.asked[0] != asked
+
+
 def test_a_load_run_that_misses_its_requirement_ends_with_an_error(command, answers):
     answers.load_limit = 1.0
 

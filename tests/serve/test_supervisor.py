@@ -114,6 +114,20 @@ def test_an_endpoint_that_never_started_is_not_there(tmp_path: Path) -> None:
             supervisor.stop("linear")
 
 
+def test_an_endpoint_whose_first_replica_is_on_its_way_is_no_sleeper(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    with Supervisor(world.home) as supervisor:
+        starting = threading.Thread(target=supervisor.start, args=[world.spec()])
+        starting.start()
+        seen: set[str] = set()
+        while starting.is_alive():
+            seen.update(status.state for status in supervisor.status())
+        assert "starting" in seen
+        assert "asleep" not in seen
+        starting.join()
+        assert supervisor.status()[0].state == "running"
+
+
 def test_a_model_that_gives_no_number_answers_500_and_says_why(tmp_path: Path) -> None:
     world = World(tmp_path)
     with Supervisor(world.home) as supervisor:

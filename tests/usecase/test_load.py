@@ -162,6 +162,16 @@ def test_each_mistake_is_found_where_it_stands(
     assert match.column <= len(line) + 1
 
 
+def test_what_a_kind_of_workload_needs_is_said_whole(problems: Problems) -> None:
+    found = problems(
+        "workload: {kind: recommender, catalogue: 92000 items, users: 2500}", "workload: {kind: embedding}"
+    )
+    wanted = {p.message: p.allowed for p in found if p.message.startswith("workload 'embedding' needs")}
+    assert wanted == {
+        f"workload 'embedding' needs {name!r}": "model and tokens_in given" for name in ("model", "tokens_in")
+    }
+
+
 def test_high_risk_does_not_buffer(problems: Problems) -> None:
     text = 'risk: {level: limited, affects_people: true, rationale: "..."}'
     assert problems(text, text.replace("limited", "high")) == ()

@@ -44,14 +44,16 @@ def load(
     as_json: JsonOption = False,
 ) -> None:
     """Send requests at a fixed rate, and hold latency and failures against the requirement."""
+    from bedplate import files
     from bedplate.cli.progress import progress
 
+    if out is not None:
+        files.check_file(out.absolute())
     with progress(sys.stderr) as on_event:
         report = connect(home).load(
             endpoint, rate=rate, seconds=duration, connections=connections, body=body, on_event=on_event
         )
     if out is not None:
-        from bedplate import files
         from bedplate.app.load_page import page
 
         files.write(out.absolute(), page(report).encode(), 0o644)

@@ -44,14 +44,16 @@ def profile(
     as_json: JsonOption = False,
 ) -> None:
     """Find the bottleneck: its class, the evidence, what it costs, what each remedy gains, and how to check it."""
+    from bedplate import files
     from bedplate.cli.progress import progress
 
+    if out is not None:
+        files.check_file(out.absolute())
     with progress(sys.stderr) as on_event:
         report = connect(home).profile(
             target, shapes=shape or (), rows=rows, rate=rate, seconds=duration, on_event=on_event
         )
     if out is not None:
-        from bedplate import files
         from bedplate.app.profile_page import page
 
         files.write(out.absolute(), page(report).encode(), 0o644)

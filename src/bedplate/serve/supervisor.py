@@ -397,7 +397,13 @@ def _stays(host: str, port: int, name: str, listener: socket) -> None:
 def _status(name: str, fleet: Fleet) -> EndpointStatus:
     alive = [process for process in tuple(fleet.replicas) if process.alive]
     ready = [process for process in alive if process.ready]
-    state: State = "asleep" if fleet.asleep else "running" if ready else "starting" if alive else "restarting"
+    # One that has no replica yet because its first is on its way is not waiting for somebody to connect.
+    begins = fleet.asleep and not (fleet.wakes and fleet.begun)
+    state: State = "restarting"
+    if fleet.asleep:
+        state = "starting" if begins else "asleep"
+    elif alive:
+        state = "running" if ready else "starting"
     return EndpointStatus(
         name=name,
         url=fleet.url,

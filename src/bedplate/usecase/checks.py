@@ -105,12 +105,12 @@ def _workload(reading: Reading) -> None:
     for field in needs:
         if field not in node.entries:
             reading.note(
-                ("workload",), f"a {kind} workload needs {field!r}", allowed=f"{listing(needs)} given", found=""
+                ("workload",), f"workload {kind!r} needs {field!r}", allowed=f"{listing(needs, 'and')} given", found=""
             )
     for field in node.entries:
         if field in Workload.__struct_fields__ and field not in ("kind", *needs, *may):
             reading.note(
-                ("workload", field), f"{field!r} has no meaning for a {kind} workload", allowed=listing((*needs, *may))
+                ("workload", field), f"{field!r} has no meaning for workload {kind!r}", allowed=listing((*needs, *may))
             )
         elif reading.get("workload", field) == 0 and field != "cached":
             reading.note(("workload", field), f"{field!r} must be above zero", allowed="more than zero")
@@ -128,10 +128,10 @@ def _promised(reading: Reading, kind: str) -> None:
     wanted, foreign = (("time",), ("latency", "throughput")) if ends else (("latency", "throughput"), ("time",))
     for field in wanted:
         if field not in given.entries:
-            reading.note(("requirements",), f"a {kind} workload needs {field!r}", allowed=listing(wanted), found="")
+            reading.note(("requirements",), f"workload {kind!r} needs {field!r}", allowed=listing(wanted), found="")
     for field in foreign:
         if field in given.entries:
-            text = f"{field!r} has no meaning for a {kind} workload, which {'ends' if ends else 'serves'}"
+            text = f"{field!r} has no meaning for workload {kind!r}, which {'ends' if ends else 'serves'}"
             reading.note(("requirements", field), text, allowed=listing(wanted))
     for field in ("first_token", "per_token"):
         if kind != "llm_inference" and reading.get("requirements", "latency", field) is not None:

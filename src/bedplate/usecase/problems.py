@@ -53,10 +53,10 @@ def nearest(word: str, allowed: Iterable[str]) -> str | None:
     return folded[found[0]] if found else None
 
 
-def listing(words: Iterable[str]) -> str:
+def listing(words: Iterable[str], joint: str = "or") -> str:
     """``a, b or c``."""
     items = list(words)
-    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} or {items[-1]}" if items else ""
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} {joint} {items[-1]}" if items else ""
 
 
 def shown(text: str) -> str:
