@@ -3,7 +3,9 @@ import json
 import pytest
 
 from bedplate import errors
+from bedplate.cli import root
 from bedplate.cli.summary import summary_lines
+from bedplate.usecase.starter import starter
 from tests import sample
 
 FACTS = (
@@ -192,3 +194,15 @@ def test_a_load_run_that_misses_its_requirement_ends_with_an_error(command, answ
     assert done.code == 1
     assert "MISSED: the p99 is above 1 ms" in done.out
     assert answers.asked[2] == {"rate": None, "seconds": 10.0, "connections": 32, "body": None}
+
+
+def test_a_run_that_the_plan_refused_points_to_the_plan(tmp_path, capsys):
+    folder = tmp_path / "starter"
+    starter(folder, "starter")
+    file = folder / "usecase.yaml"
+    file.write_text(file.read_text().replace("p99: 50 ms", "p99: 1 us").replace("on_breach: warn", "on_breach: block"))
+
+    assert root.execute(["run", str(folder), "--home", str(tmp_path / "home")]) != 0
+    said = capsys.readouterr().err
+    assert f"bedplate plan {folder}" in said
+    assert "gates above" not in said
