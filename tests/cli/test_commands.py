@@ -206,3 +206,23 @@ def test_a_run_that_the_plan_refused_points_to_the_plan(tmp_path, capsys):
     said = capsys.readouterr().err
     assert f"bedplate plan {folder}" in said
     assert "gates above" not in said
+
+
+def test_a_test_of_contracts_says_whether_a_run_would_go_on(tmp_path, capsys):
+    folder = tmp_path / "starter"
+    starter(folder, "starter")
+    data = folder / "data" / "invoices.csv"
+    asked = ["contract", "test", str(folder), "--home", str(tmp_path / "home")]
+    assert root.execute(asked) == 0
+    assert capsys.readouterr().out.endswith("Every contract holds.\n")
+
+    lines = data.read_text().splitlines()
+    data.write_text("\n".join([*lines[:-1], lines[-1].replace("2025-12-31", "soon")]) + "\n")
+    assert root.execute(asked) == 0
+    said = capsys.readouterr().out
+    assert "1 row: issued_on has values of another type" in said
+    assert said.endswith("A run would go on: no rule of severity error is broken.\n")
+
+    data.write_text("\n".join(lines[:900]) + "\n")
+    assert root.execute(asked) == 2
+    assert capsys.readouterr().out.endswith("A contract does not hold: a run would stop.\n")
