@@ -1,7 +1,7 @@
 """The only clock. Tests freeze it with :func:`frozen`; nothing else in the package asks the system for the time."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -57,6 +57,45 @@ def parse(written: str) -> datetime:
 def monotonic() -> float:
     """Seconds from an arbitrary start that never go backwards: for durations and leases."""
     return time.monotonic()
+
+
+def running() -> float:
+    """Seconds that this machine has run since an arbitrary start, asleep or awake, whatever its clock was set to."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Reckoned:
+    """The time for what cannot be undone: a clock that is set ahead is not believed at once.
+
+    What the clock says, but no more than what it said plus the time that has run since. A clock that is set back is
+    believed; one that is set ahead is, once it has kept to that for ``settle`` seconds, while one that runs fast never
+    does. Not for several threads.
+    """
+
+    _SLACK = timedelta(seconds=60)
+    """What clocks may drift meanwhile."""
+
+    def __init__(self, settle: float = 6 * 3600, running: Callable[[], float] = running) -> None:
+        self._settle, self._running = settle, running
+        self._at, self._since = now(), running()
+        self._ahead: tuple[timedelta, float] | None = None
+
+    def now(self) -> datetime:
+        """The time, in UTC and aware of it."""
+        wall, passed = now(), self._running()
+        by_length = self._at + timedelta(seconds=passed - self._since)
+        ahead = wall - by_length
+        if ahead > self._SLACK:
+            if self._ahead is None or abs(ahead - self._ahead[0]) > self._SLACK:
+                self._ahead = (ahead, passed)
+            if passed - self._ahead[1] < self._settle:
+                return by_length
+        else:
+            self._ahead = None
+            if ahead > timedelta(0):
+                return wall
+        self._at, self._since, self._ahead = wall, passed, None
+        return wall
 
 
 @contextmanager

@@ -36,6 +36,25 @@ def seconds(value: float) -> str:
     return f"{int(value) // 60} min {int(value) % 60:02d} s"
 
 
+def span(value: float) -> str:
+    """``2 d``, ``334 d 3 h``, ``40 s``: whole seconds, in the two greatest units that there are any of."""
+    left, parts = max(0, round(value)), list[str]()
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        count, left = divmod(left, length)
+        if count:
+            parts.append(f"{count} {unit}")
+    return " ".join(parts[:2]) or "0 s"
+
+
+def one_line(text: str) -> str:
+    """Lines of an error as one, ``2 problems: line 5: ...; line 7: ...``; a line in capitals begins a sentence."""
+    lines = [line.strip().rstrip(".") for line in text.splitlines() if line.strip()]
+    told = lines[0] if lines else ""
+    for number, line in enumerate(lines[1:]):
+        told += f"{'. ' if line[:1].isupper() else '; ' if number else ': '}{line}"
+    return told
+
+
 def size(value: float) -> str:
     """``12.4 MB``: powers of ten, as disks are sold."""
     for unit in ("B", "kB", "MB", "GB"):

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from bedplate import bundle
+from bedplate import bundle, ids
 from bedplate.app import endpoints, people, rights
 from bedplate.errors import (
     AuthenticationError,
@@ -23,6 +23,7 @@ from bedplate.errors import (
     StorageError,
 )
 from bedplate.serve import snapshot
+from bedplate.usecase.starter import starter
 from tests import servers, team
 from tests.serve.support import World, body, client, eventually
 from tests.team import Team
@@ -67,6 +68,31 @@ def test_a_user_comes_in_with_a_key_and_has_the_rights_of_its_groups(home: Team)
     assert (kept.id, kept.label, kept.state, kept.expires) == (key.id, "laptop", "in force", key.expires)
     assert not hasattr(kept, "key")
     assert next(user for user in home.do("list_users") if user.name == "ana").disabled is not None
+
+
+def test_a_group_that_nothing_names_is_told_of(home: Team, tmp_path: Path) -> None:
+    folder = tmp_path / "starter"
+    starter(folder, "starter")
+    with home.system.store.transaction() as tx:
+        tx.use_cases.put(
+            "starter",
+            folder=str(folder),
+            file="usecase.yaml",
+            file_digest=ids.digest_file(folder / "usecase.yaml"),
+            objective=ids.digest_bytes(b""),
+        )
+    given = ["engineers", "enginers", "risk", "growth", "night"]
+    added = home.do("add_user", name="ana", groups=given)
+    assert added.unnamed == ("enginers", "growth", "night", "risk")
+
+    home.do("create_workspace", name="growth", readers=["growth"])
+    home.do("add_policies", text='@id("n") permit (principal in Group::"night", action == Action::"list", resource);')
+    (folder / "usecase.yaml").write_text(
+        (folder / "usecase.yaml").read_text().replace("any of [your.name, finance-lead]", "1 of [risk, finance-lead]")
+    )
+    assert home.do("set_groups", name="ana", groups=given).unnamed == ("enginers",)
+    (folder / "usecase.yaml").write_text("name: [")
+    assert home.do("set_groups", name="ana", groups=given).unnamed == ("enginers", "risk")
 
 
 def test_every_change_is_one_entry_with_who_and_by_what(home: Team) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from bedplate import clock
-from bedplate.app import erase
+from bedplate.app import erase, upkeep
 from bedplate.app.system import System
+from bedplate.app.upkeep import Upkeep
 from bedplate.errors import DeniedError, InputError, StateError
 from tests.app import invoices
 from tests.app.test_erase import _somebody
@@ -54,6 +55,36 @@ def test_old_rows_go_from_every_version_and_from_what_was_set_aside(system: Syst
     assert erase.expire(system, administrator, "shop").tables == {}
     with clock.frozen(NOW + timedelta(days=5)):
         assert erase.expire(system, administrator, "shop").tables == {"shop.invoices": 2}
+
+
+def test_upkeep_is_neither_early_nor_late_when_the_clock_is_set(system: System, tmp_path: Path) -> None:
+    file = tmp_path / "shop" / "usecase.yaml"
+    file.write_text(f"{file.read_text()}\nupkeep: {{ expire: 1 d }}\n")
+    keeping = Upkeep(system, every=3600)
+    try:
+        keeping.look()
+        assert _ids(system) == [1, 3, 4]
+        with clock.frozen(NOW + timedelta(days=400)):  # set ahead, by mistake
+            keeping.look()
+            assert _ids(system) == [1, 3, 4]
+            (last,) = (one.last for one in _standings(system))
+            assert (last.ok, last.ended) == (True, clock.timestamp())
+        with clock.frozen(NOW + timedelta(days=1)):  # and put right: the last look seems to be a year ahead
+            keeping.look()
+            (last,) = (one.last for one in _standings(system))
+            assert last.ended == clock.timestamp()
+    finally:
+        keeping.close()
+
+
+def _ids(system: System) -> list[int]:
+    ids: list[int] = system.tables.scan(system.tables.current("shop.invoices")).read_all()["id"].to_pylist()
+    return ids
+
+
+def _standings(system: System) -> list[upkeep.Standing]:
+    with system.store.read() as tx:
+        return [one for one in upkeep.standings(tx, ["shop"]) if one.last.task == "expire"]
 
 
 def test_a_hold_and_policy_stand_before_it(system: System) -> None:

@@ -3,7 +3,9 @@ import json
 import pytest
 
 from bedplate import errors
+from bedplate.cli import root
 from bedplate.cli.summary import summary_lines
+from bedplate.usecase.starter import starter
 from tests import sample
 
 FACTS = (
@@ -204,3 +206,35 @@ def test_a_load_run_that_misses_its_requirement_ends_with_an_error(command, answ
     assert done.code == 1
     assert "MISSED: the p99 is above 1 ms" in done.out
     assert answers.asked[2] == {"rate": None, "seconds": 10.0, "connections": 32, "body": None}
+
+
+def test_a_run_that_the_plan_refused_points_to_the_plan(tmp_path, capsys):
+    folder = tmp_path / "starter"
+    starter(folder, "starter")
+    file = folder / "usecase.yaml"
+    file.write_text(file.read_text().replace("p99: 50 ms", "p99: 1 us").replace("on_breach: warn", "on_breach: block"))
+
+    assert root.execute(["run", str(folder), "--home", str(tmp_path / "home")]) != 0
+    said = capsys.readouterr().err
+    assert f"bedplate plan {folder}" in said
+    assert "gates above" not in said
+
+
+def test_a_test_of_contracts_says_whether_a_run_would_go_on(tmp_path, capsys):
+    folder = tmp_path / "starter"
+    starter(folder, "starter")
+    data = folder / "data" / "invoices.csv"
+    asked = ["contract", "test", str(folder), "--home", str(tmp_path / "home")]
+    assert root.execute(asked) == 0
+    assert capsys.readouterr().out.endswith("Every contract holds.\n")
+
+    lines = data.read_text().splitlines()
+    data.write_text("\n".join([*lines[:-1], lines[-1].replace("2025-12-31", "soon")]) + "\n")
+    assert root.execute(asked) == 0
+    said = capsys.readouterr().out
+    assert "1 row: issued_on has values of another type" in said
+    assert said.endswith("A run would go on: no rule of severity error is broken.\n")
+
+    data.write_text("\n".join(lines[:900]) + "\n")
+    assert root.execute(asked) == 2
+    assert capsys.readouterr().out.endswith("A contract does not hold: a run would stop.\n")

@@ -1,6 +1,7 @@
 """``bedplate models`` on a real home that nobody else owns."""
 
 import json
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -59,6 +60,7 @@ def test_the_history_is_told_newest_first(run):
     assert "alias-set candidate nothing -> 2 by administrator [ledger" in lines[0]
     assert "model-created" in lines[-1]
     assert len(run("models", "history", "fraud", "--version", "1").out.splitlines()) == 1
+    assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC  ", line) for line in lines)
 
 
 def test_what_was_live_is_answered_and_nothing_live_ends_with_1(run):
@@ -70,6 +72,7 @@ def test_what_was_live_is_answered_and_nothing_live_ends_with_1(run):
     stage = json.loads(run("models", "live", "fraud", "--stage", "staging", "--at", then, "--json").out)
 
     assert (now.code, "version 2 of fraud was as alias candidate" in now.out) == (0, True)
+    assert re.match(r"At \d{4}-\d\d-\d\d \d\d:\d\d UTC ", now.out)
     assert before.code == 1
     assert stage["version"] == 2
     assert run("models", "live", "fraud").code == 1

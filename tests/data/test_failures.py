@@ -1,12 +1,16 @@
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from bedplate.data.folder import open_folder, storage_options_of
 from bedplate.data.tables import Tables
+from bedplate.errors import StorageError
 from tests import syscalls
 from tests.data.refused_writer import rows
 from tests.forked import Program
@@ -20,6 +24,39 @@ MOUNT = 'mount -t tmpfs -o size=2m none "$1" && exec "$2" "$3" "$1" tmpfs'
 
 def _run(*command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
+
+
+class _Refusing(BaseHTTPRequestHandler):
+    """A store that knows who asks, and lets nobody change or see anything."""
+
+    def _refuse(self) -> None:
+        self.send_response(403)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_GET = do_PUT = do_HEAD = do_DELETE = do_POST = _refuse  # noqa: N815 -- names of the class above
+
+    def log_message(self, *_: object) -> None:
+        """Nothing on the screen."""
+
+
+@pytest.mark.parametrize("call", ["put", "get", "size", "files", "children", "delete"])
+def test_a_store_that_refuses_is_a_storage_error(call: str) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Refusing)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        options = {"endpoint": f"http://127.0.0.1:{server.server_address[1]}", "access_key_id": "a"}
+        options |= {"secret_access_key": "b", "region": "r"}
+        folder = open_folder("s3://bucket/tables", storage_options_of("s3://bucket/tables", options))
+        arguments = {"put": ("a", b"b"), "children": ()}.get(call, ("a",))
+        with pytest.raises(StorageError) as caught:
+            getattr(folder, call)(*arguments)
+        assert "s3://bucket/tables" in str(caught.value)
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def test_a_file_over_the_limit_is_a_storage_error_with_nothing_half_done(tmp_path: Path) -> None:

@@ -83,6 +83,7 @@ def test_csv_rows_that_cannot_be_read_are_set_aside_with_their_row(tmp_path: Pat
     assert result.quarantine is not None
     rows = {row["_source_row"]: row for row in tables.scan(result.quarantine).read_all().to_pylist()}
     assert rows[2]["_rules"] == ["household_id.logicalType"]
+    assert rows[2]["_reasons"] == "household_id cannot be read as integer"
     assert rows[2]["household_id"] == "many"
     assert rows[4]["_rules"] == ["row"]
 

@@ -243,6 +243,8 @@ def test_a_quarantine_counts_reasons_and_replays_what_keeps_the_contract(
     replayed = admin.post(path, data={"csrf": token(page)})
     assert replayed.status_code == 200, said(replayed)
     assert "4 of 7 rows came in as version 1" in said(replayed)
+    assert "3 still break the contract" in said(replayed)
+    assert "The first" not in said(replayed), "all of them are shown"
     assert home.entries()[-2][:2] == ("table.replay", f"table/{PEOPLE}")
     assert "replay" in said(admin.get(f"/tables/{PEOPLE}"))
     again = browsers["engineer"].post(path, data={"csrf": token(browsers["engineer"].get(path))})
@@ -250,6 +252,15 @@ def test_a_quarantine_counts_reasons_and_replays_what_keeps_the_contract(
     assert " of 3 rows" not in said(again)
     refused = browsers["engineer"].get(path)
     assert "Not done." in said(refused)
+    file = folder / "usecase.yaml"
+    kept = file.read_text()
+    file.write_text(kept.replace("risk:", "riks:"))
+    broken = admin.get(f"/contracts/{NAME}")
+    assert broken.status_code == 400
+    assert "<h1>2 problems</h1>" in broken.text
+    assert broken.text.count("<li>line") == 2
+    assert "2 problems: line" in said(admin.get(path))
+    file.write_text(kept)
     contract.write_text("no contract")
     wrong = admin.post(path, data={"csrf": token(page)})
     assert (wrong.status_code, "Not done." in said(wrong)) == (400, True)

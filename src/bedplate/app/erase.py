@@ -125,9 +125,9 @@ def subject(system: "System", principal: Principal, use_case: str, value: str, r
     )
 
 
-def expire(system: "System", principal: Principal, use_case: str) -> ExpiryReport:
+def expire(system: "System", principal: Principal, use_case: str, at: datetime | None = None) -> ExpiryReport:
     """Take out what is older than it may be kept: logged predictions by ``governance.retention``, rows of data sets by
-    the SLA property ``retention`` of their contract.
+    the SLA property ``retention`` of their contract. As of ``at``, or now.
 
     Raises:
         ContractError: a contract cannot be used.
@@ -142,7 +142,7 @@ def expire(system: "System", principal: Principal, use_case: str) -> ExpiryRepor
     case, folder = loaded.use_case, loaded.folder
     decision = access.demand(system, principal, "operate", access.use_case_resource(case))
     _not_on_hold(system, use_case)
-    limits = _limits(case, folder)
+    limits = _limits(case, folder, clock.now() if at is None else at)
     if not limits:
         raise InputError(
             f"nothing says how long rows of {use_case} are kept",
@@ -172,11 +172,11 @@ def expire(system: "System", principal: Principal, use_case: str) -> ExpiryRepor
     return ExpiryReport(use_case=use_case, tables=rows, kept_from=cuts, entry=entry)
 
 
-def _limits(case: UseCase, folder: Path) -> dict[str, tuple[str, datetime]]:
+def _limits(case: UseCase, folder: Path, now: datetime) -> dict[str, tuple[str, datetime]]:
     """By table, the column that says how old a row is, and the oldest time that is kept."""
     from bedplate.data import contracts, ingest
 
-    now, found = clock.now(), dict[str, tuple[str, datetime]]()
+    found = dict[str, tuple[str, datetime]]()
     if case.governance.retention is not None:
         before = now - timedelta(seconds=case.governance.retention)
         found[access.predictions_table(case.name)] = ("time", before)

@@ -3,25 +3,31 @@
 Every change is one entry of the ledger, and replicas know of it before it is committed.
 """
 
+import re
 from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from bedplate import clock
-from bedplate.app import access, endpoints
+from bedplate.app import access, decisions, endpoints, row_access
 from bedplate.app.people_models import Key, NewKey, User
-from bedplate.errors import ConflictError, InputError, NotFoundError
+from bedplate.errors import BedplateError, ConflictError, InputError, NotFoundError
 from bedplate.identity import ADMIN_KEY, By, Principal
 from bedplate.policy import values as policy
 from bedplate.policy.values import Decision
+from bedplate.release.checks import APPROVERS
 from bedplate.store import Transaction
 from bedplate.store.principals import CredentialRow, PrincipalRow
-from bedplate.usecase import quantities
+from bedplate.usecase import approvals as quorums
+from bedplate.usecase import load, quantities
 
 if TYPE_CHECKING:
     from bedplate.app.system import System
 
 _LONGEST = timedelta(days=3650)
+_GROUP = re.compile(r'\bGroup\s*::\s*"([^"]*)"')
+"""A group as a policy of Cedar names it."""
 
 
 def add(
@@ -36,7 +42,7 @@ def add(
     """
     decision = _demand(system, principal)
     row = system.identity.add_principal("service" if service else "user", name, groups, **_by(principal, decision))
-    return _user(row, ())
+    return _user(row, (), _unnamed(system, row.groups))
 
 
 def listed(system: "System", principal: Principal) -> tuple[User, ...]:
@@ -64,7 +70,8 @@ def set_groups(system: "System", principal: Principal, name: str, groups: Sequen
     with system.store.read() as tx:
         row = _named(tx, name)
         keys = tx.keys.of(row.id)
-    return _user(system.identity.set_groups(row.id, groups, **_by(principal, decision)), keys)
+    row = system.identity.set_groups(row.id, groups, **_by(principal, decision))
+    return _user(row, keys, _unnamed(system, row.groups))
 
 
 def disable(system: "System", principal: Principal, name: str) -> User:
@@ -167,7 +174,30 @@ def _lifetime(text: str) -> timedelta:
     return timedelta(seconds=seconds)
 
 
-def _user(row: PrincipalRow, keys: Sequence[CredentialRow]) -> User:
+def _unnamed(system: "System", groups: Sequence[str]) -> tuple[str, ...]:
+    """Those of ``groups`` that nothing names: most often a slip of the pen, and never an error, as rules come later."""
+    if not groups:
+        return ()
+    texts, named = [system.policies.now.text], set[str]()
+    with system.store.read() as tx:
+        for workspace in tx.workspaces.list():
+            named.update(workspace.readers, workspace.writers)
+        named.update(*(quorums.parse(rule).of for rule in tx.models.tagged(APPROVERS)))
+        named.update(quota.holder for quota in tx.quotas.list() if quota.kind == "group")
+        files = [Path(row.folder) / row.file for row in tx.use_cases.list()]
+    for file in files:
+        try:
+            loaded = load(file, check_files=False)
+            texts += [rule.text for rule in row_access.read(loaded).values()]
+        except BedplateError:  # somebody is at work on it; whoever runs it is told what is wrong
+            continue
+        for environment in loaded.use_case.release.approvals:
+            named.update(decisions.approvers(loaded.use_case, environment))
+    named.update(name for text in texts for name in _GROUP.findall(text))
+    return tuple(group for group in groups if group not in named)
+
+
+def _user(row: PrincipalRow, keys: Sequence[CredentialRow], unnamed: tuple[str, ...] = ()) -> User:
     return User(
         id=row.id,
         name=row.name,
@@ -176,6 +206,7 @@ def _user(row: PrincipalRow, keys: Sequence[CredentialRow]) -> User:
         created=row.created,
         disabled=row.disabled,
         keys=sum(_state(key) == "in force" for key in keys),
+        unnamed=unnamed,
     )
 
 

@@ -6,7 +6,10 @@ import msgspec
 
 
 class User(msgspec.Struct, frozen=True, kw_only=True):
-    """Somebody who can come in, or could until ``disabled``. ``keys`` is how many keys of theirs are in force."""
+    """Somebody who can come in, or could until ``disabled``. ``keys`` is how many keys of theirs are in force.
+
+    ``unnamed`` is told where groups are given: those that no policy, workspace, quota, model or file names yet.
+    """
 
     id: str
     name: str
@@ -15,6 +18,7 @@ class User(msgspec.Struct, frozen=True, kw_only=True):
     created: str
     disabled: str | None = None
     keys: int = 0
+    unnamed: tuple[str, ...] = ()
 
 
 class Key(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ from bedplate.app.table_reports import Promise, PromiseReport
 from bedplate.data import contract_sla
 from bedplate.identity import Principal, policy_principal
 from bedplate.records import IngestResult
+from bedplate.words import span
 
 if TYPE_CHECKING:
     from bedplate.app.system import System
@@ -65,7 +66,7 @@ def _promises(
             dataset=dataset,
             promise=f"freshness of {promised.column}",
             wanted=contract_sla.told(promised),
-            found="nothing" if since is None else f"{_span(since)} old{when}",
+            found="nothing" if since is None else f"{span(since)} old{when}",
             kept=since is not None and since <= promised.seconds,
         )
     if contract.completeness is not None:
@@ -90,14 +91,9 @@ def _frequency(dataset: str, contract: "Contract", last: datetime | None) -> Ite
             dataset=dataset,
             promise="frequency",
             wanted=contract_sla.told(promised),
-            found="nothing" if since is None else f"the last came {_span(since)} {when}",
+            found="nothing" if since is None else f"the last came {span(since)} {when}",
             kept=since is not None and since <= promised.seconds,
         )
-
-
-def _span(seconds: float) -> timedelta:
-    """In whole seconds; what came after the moment that it is judged at is not older than that."""
-    return timedelta(seconds=max(0, round(seconds)))
 
 
 def _came_in(system: "System", newest: IngestResult | None) -> datetime | None:

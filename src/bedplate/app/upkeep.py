@@ -7,7 +7,7 @@ one before ended. A task that is killed is begun again: all of them do nothing w
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -61,6 +61,7 @@ class Upkeep:
         self._system, self._every = system, every
         self._files: dict[Path, tuple[int, UpkeepSection]] = {}
         self._told = ""
+        self._reckoned = clock.Reckoned()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="upkeep", daemon=True)
         self._thread.start()
@@ -82,13 +83,14 @@ class Upkeep:
 
     def look(self) -> None:
         """Do what is due."""
+        now = self._reckoned.now()  # at each look: it has to see a step of the clock to tell how long it has held
         with self._system.store.read() as tx:
             rows = tx.use_cases.list()
         for row in rows:
             section = self._section(row)
             for task, interval in intervals(section):
                 if not self._stopping.is_set() and due(self._system, row.name, task, interval):
-                    do(self._system, row, task)
+                    do(self._system, row, task, now)
 
     def _section(self, row: UseCaseRow) -> UpkeepSection:
         """What the file says now; nothing where it cannot be read. It is read again only once it has changed."""
@@ -118,14 +120,15 @@ def due(system: "System", use_case: str, task: Task, interval: float) -> bool:
     if last is None:
         return True
     wait = interval if last.ok else min(interval, _AGAIN)
-    return clock.now() - clock.parse(last.ended) >= timedelta(seconds=wait)
+    # What ended in the future ended before the clock was set back: to wait for that could be to wait for years.
+    return not timedelta(0) <= clock.now() - clock.parse(last.ended) < timedelta(seconds=wait)
 
 
-def do(system: "System", row: UseCaseRow, task: Task) -> Upkept:
-    """Do a task now, and record how it ended: a fact, and an entry of the ledger."""
+def do(system: "System", row: UseCaseRow, task: Task, at: datetime | None = None) -> Upkept:
+    """Do a task now, and record how it ended: a fact, and an entry of the ledger. Rows are as old as at ``at``."""
     started = clock.timestamp()
     try:
-        ok, found = _DO[task](system, row)
+        ok, found = _expire(system, row, at) if task == "expire" else _DO[task](system, row)
     except BedplateError as error:
         ok, found = False, str(error)
     made = Upkept(task=task, started=started, ended=clock.timestamp(), ok=ok, found=found)
@@ -158,8 +161,8 @@ def _promises(system: "System", row: UseCaseRow) -> tuple[bool, str]:
     return report.kept, "; ".join(broken) or f"{len(report.promises)} promises kept"
 
 
-def _expire(system: "System", row: UseCaseRow) -> tuple[bool, str]:
-    report = erase.expire(system, BY_ITSELF, row.name)
+def _expire(system: "System", row: UseCaseRow, at: datetime | None = None) -> tuple[bool, str]:
+    report = erase.expire(system, BY_ITSELF, row.name, at)
     gone = [f"{count:,} rows of {table}" for table, count in report.tables.items()]
     return True, f"took out {', '.join(gone)}" if gone else "nothing is older than it may be kept"
 

@@ -104,5 +104,10 @@ def _tested(report: "ContractTestReport") -> Iterator[str]:
         for outcome in result.outcomes:
             if outcome.failed:
                 column = f" ({outcome.column})" if outcome.column else ""
-                yield f"  {outcome.severity:<8} {outcome.rule}{column}: {outcome.failed:,} rows: {outcome.message}"
-    yield "Every contract holds." if report.passed else "A contract does not hold."
+                rows = "1 row" if outcome.failed == 1 else f"{outcome.failed:,} rows"
+                yield f"  {outcome.severity:<8} {outcome.rule}{column}: {rows}: {outcome.message}"
+    broken = any(outcome.failed for result in report.results for outcome in result.outcomes)
+    if report.passed:
+        yield "A run would go on: no rule of severity error is broken." if broken else "Every contract holds."
+    else:
+        yield "A contract does not hold: a run would stop."

@@ -8,6 +8,7 @@ import typer
 from bedplate.cli.options import HomeOption, JsonOption, noun
 from bedplate.cli.output import emit, table
 from bedplate.cli.session import connect
+from bedplate.words import moment
 
 if TYPE_CHECKING:
     from bedplate.app.model_reports import (
@@ -193,15 +194,15 @@ def _line(line: "HistoryLine") -> str:
     moved = f" {line.before or 'nothing'} -> {line.after or 'nothing'}" if line.before or line.after else ""
     about = f" {line.value}" if line.value else ""
     entry = f" [ledger {line.entry}]" if line.entry is not None else ""
-    return f"{line.time}  {what}{line.kind}{about}{moved} by {line.by}{entry}"
+    return f"{moment(line.time)}  {what}{line.kind}{about}{moved} by {line.by}{entry}"
 
 
 def _live(found: "LiveView") -> Iterator[str]:
     called = {"stage": "in stage", "alias": "as alias", "environment": "serving in"}[found.by]
     if found.version is None:
-        yield f"At {found.at} no version of {found.name} was {called} {found.value}."
+        yield f"At {moment(found.at)} no version of {found.name} was {called} {found.value}."
         return
-    yield f"At {found.at} version {found.version} of {found.name} was {called} {found.value}."
+    yield f"At {moment(found.at)} version {found.version} of {found.name} was {called} {found.value}."
     if len(found.versions) > 1:
         yield f"In it were versions {', '.join(map(str, found.versions))}; clients got the newest."
     for line in found.since:

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +10,9 @@ from bedplate.cli.options import HomeOption, JsonOption, UseCasePath
 from bedplate.cli.output import emit
 from bedplate.cli.session import connect
 from bedplate.errors import GateError
+
+if TYPE_CHECKING:
+    from bedplate.app.read_models import RunSummary
 
 
 def register(app: typer.Typer) -> None:
@@ -35,4 +38,9 @@ def run(
     if summary.halted == "refused":
         if as_json:  # one document on stdout: the summary says it all
             raise typer.Exit(GateError.exit_code)
-        raise GateError(summary.halted_because, where=summary.use_case, fix="see the gates above; the model stays out")
+        raise GateError(summary.halted_because, where=summary.use_case, fix=_fix(path, summary))
+
+
+def _fix(path: Path, summary: "RunSummary") -> str:
+    judged = any(stage.stage == "gates" and stage.state in ("finished", "skipped") for stage in summary.stages)
+    return "see the gates above; the model stays out" if judged else f"see what is in the way: bedplate plan {path}"

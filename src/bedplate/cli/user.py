@@ -39,7 +39,13 @@ def add(
 
 def _added(user: "User") -> Iterator[str]:
     yield f"Added the {user.kind} {user.name}, in {listed(user.groups, 'no group: it may do nothing yet')}."
+    yield from _warned(user)
     yield f"Next: bedplate key create {user.name}"
+
+
+def _warned(user: "User") -> Iterator[str]:
+    for group in user.unnamed:
+        yield f"Nothing names the group {group} yet, so it gives no right: look at how it is written, or name it."
 
 
 def list_(home: HomeOption = None, as_json: JsonOption = False) -> None:
@@ -77,6 +83,7 @@ def groups(
 
 def _grouped(user: "User") -> Iterator[str]:
     yield f"{user.name} is in {listed(user.groups, 'no group')}."
+    yield from _warned(user)
 
 
 def disable(name: Name, home: HomeOption = None, as_json: JsonOption = False) -> None:

@@ -171,7 +171,7 @@ class Check:
                 reasons.append((rule, columns, message, mask))
 
         for column, mask in misfits.items():
-            kind = self.schema.field(column).type
+            kind = next(found.logical_type for found in self.model.columns if found.name == column)
             judge(f"{column}.logicalType", (column,), "warning", f"{column} cannot be read as {kind}", mask)
         for rule in self.model.rows:
             found = broken(rule, _single(values.column(rule.column)))

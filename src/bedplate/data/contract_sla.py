@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from bedplate.data.model import Frequency, Freshness, Retention
 from bedplate.data.yaml_lines import Path as Place
+from bedplate.words import span
 
 if TYPE_CHECKING:
     from bedplate.data.contracts import Parser
@@ -91,7 +92,7 @@ def due(schedule: str, now: datetime) -> datetime:
 
 def told(promised: Freshness | Frequency) -> str:
     """A promise that is watched, in words."""
-    length = timedelta(seconds=promised.seconds)
+    length = span(promised.seconds)
     words = f"at most {length} old" if isinstance(promised, Freshness) else f"rows every {length}"
     return f"{words}, by the schedule {promised.schedule} (UTC)" if promised.schedule else words
 

@@ -117,6 +117,8 @@ class LocalFolder:
             return (self.root / path).stat().st_size
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            raise storage_error(error, str(self.root / path)) from error
 
     def files(self, path: str) -> list[str]:
         """Names of the files directly under ``path``."""
@@ -219,8 +221,12 @@ class ObjectFolder:
         """Remove an object."""
         import obstore
 
-        with suppress(FileNotFoundError):
+        try:
             obstore.delete(self._store, path)
+        except FileNotFoundError:
+            return
+        except obstore.exceptions.BaseError as error:
+            raise storage_error(error, f"{self.url}/{path}") from error
 
     def child(self, name: str) -> "ObjectFolder":
         """The prefix ``name`` inside this one."""

@@ -32,8 +32,9 @@ from bedplate.data import log as delta_log
 from bedplate.data.arrow import table_schema
 from bedplate.data.folder import Folder, open_folder, storage_error, storage_options_of
 from bedplate.data.parquet import DataFile, Rows, columns_and_rows, stream, write_files
+from bedplate.data.versions import application, arrow_schema, digest_in, files_of, version_digest
 from bedplate.errors import BedplateError, ConflictError, InputError, IntegrityError, NotFoundError, StorageError
-from bedplate.ids import Digest, digest_of, new_id
+from bedplate.ids import new_id
 from bedplate.records import TableVersion
 
 Mode = Literal["append", "overwrite"]
@@ -160,7 +161,7 @@ class Tables:
         delta = self._open(folder)
         if delta is None:
             return None
-        version = delta.transaction_version(_application(key))
+        version = delta.transaction_version(application(key))
         return None if version is None else self._describe(name, self._at(folder, version))
 
     # ------------------------------------------------------------------------------------------------------- reading
@@ -278,7 +279,7 @@ class Tables:
         for path in there:
             data = folder.get(path) or b""
             size += len(data)
-            if hashlib.sha256(data).hexdigest() != _digest_in(path):
+            if hashlib.sha256(data).hexdigest() != digest_in(path):
                 damaged.append(path)
         missing = sorted(needed.difference(there))
         return Scrub(name=name, files=len(there), size=size, damaged=tuple(damaged), missing=tuple(missing))
@@ -344,11 +345,11 @@ class Tables:
         return delta
 
     def _describe(self, name: str, delta: DeltaTable) -> TableVersion:
-        files = _files(delta)
+        files = files_of(delta)
         return TableVersion(
             name=name,
             version=delta.version(),
-            digest=_version_digest(_arrow_schema(delta), files),
+            digest=version_digest(arrow_schema(delta), files),
             rows=sum(file.rows for file in files),
         )
 
@@ -368,8 +369,8 @@ class Tables:
 
     def _from_log(self, version: TableVersion) -> tuple[pa.Schema, list[DataFile]]:
         delta = self._at(self.folder_of(version.name), version.version)
-        schema, files = _arrow_schema(delta), _files(delta)
-        if _version_digest(schema, files) != version.digest:
+        schema, files = arrow_schema(delta), files_of(delta)
+        if version_digest(schema, files) != version.digest:
             raise IntegrityError(
                 "the log does not say what this version's digest covers",
                 where=f"table {version.name}, version {version.version}",
@@ -416,7 +417,7 @@ class Tables:
             for _ in range(_RETRIES):
                 delta = self._open(folder, locked=True)
                 if delta is not None and key is not None:
-                    made = delta.transaction_version(_application(key))
+                    made = delta.transaction_version(application(key))
                     if made is not None:
                         return self._describe(staged.name, self._at(folder, made, locked=True))
                 target = 0 if delta is None else delta.version() + 1
@@ -453,7 +454,7 @@ class Tables:
             AddAction(file.path, file.size, {}, now, True, json.dumps({"numRecords": file.rows}))
             for file in staged.files
         ]
-        before = {} if delta is None or mode == "append" else {file.path: file for file in _files(delta)}
+        before = {} if delta is None or mode == "append" else {file.path: file for file in files_of(delta)}
         kept = {file.path for file in staged.files if file.path in before}
         if kept:  # a file may not go and come in one commit: say which go, and add those that come
             adds = [add for add in adds if add.path not in kept]
@@ -461,15 +462,15 @@ class Tables:
         properties = CommitProperties(
             custom_metadata={"bedplate": note},
             max_commit_retries=0,
-            app_transactions=[Transaction(_application(key), target)] if key is not None else None,
+            app_transactions=[Transaction(application(key), target)] if key is not None else None,
         )
         hooks = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
         schema = DeltaSchema.from_arrow(staged.schema)
-        if delta is not None and mode == "append" and _arrow_schema(delta) != staged.schema:
+        if delta is not None and mode == "append" and arrow_schema(delta) != staged.schema:
             raise InputError(
                 f"appended rows have other columns than table {staged.name}",
                 where=", ".join(f"{f.name} {f.type}" for f in staged.schema),
-                fix=f"give {', '.join(f'{f.name} {f.type}' for f in _arrow_schema(delta))}",
+                fix=f"give {', '.join(f'{f.name} {f.type}' for f in arrow_schema(delta))}",
             )
         staged.held = True
         try:
@@ -522,39 +523,3 @@ class Tables:
         for path in folder.files(""):
             if path.startswith(prefix):
                 folder.delete(path)
-
-
-# ------------------------------------------------------------------------------------------------------------ functions
-
-
-def _application(key: str) -> str:
-    return f"bedplate/{hashlib.sha256(key.encode()).hexdigest()}"
-
-
-def _digest_in(path: str) -> str:
-    return path.removesuffix(".parquet").rpartition("-")[2]
-
-
-def _arrow_schema(delta: DeltaTable) -> pa.Schema:
-    return table_schema(pa.schema(delta.schema().to_arrow()))
-
-
-def _files(delta: DeltaTable) -> list[DataFile]:
-    actions = pa.table(delta.get_add_actions(flatten=True)).select(["path", "size_bytes", "num_records"]).to_pylist()
-    files = [
-        DataFile(row["path"], _digest_in(row["path"]), row["size_bytes"], row["num_records"] or 0) for row in actions
-    ]
-    for file in files:
-        if len(file.sha256) != 64:
-            raise IntegrityError(
-                f"file {file.path} was not written by Bedplate", where=delta.table_uri, fix="ingest the rows instead"
-            )
-    return sorted(files, key=lambda file: file.path)
-
-
-def _version_digest(schema: pa.Schema, files: list[DataFile]) -> Digest:
-    columns = [[field.name, str(field.type)] for field in schema]
-    return digest_of({"columns": columns, "files": sorted([file.sha256, file.rows] for file in files)})
-
-
-Progress = Callable[[int, int | None], Any]

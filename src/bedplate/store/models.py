@@ -55,6 +55,7 @@ _MODEL_TAGS = (
     .where(_mt.workspace == _workspace, _mt.name.in_(_names))
     .order_by(_mt.name, _mt.key)
 )
+_TAGGED = sa.select(_mt.value).where(_mt.key.startswith(param("prefix_"))).distinct().order_by(_mt.value)
 _SET_ALIAS = Upsert(model_aliases, update=("number",))
 _DELETE_ALIAS = sa.delete(model_aliases).where(
     _a.workspace == _workspace, _a.name == _name, _a.alias == param("alias_")
@@ -241,6 +242,10 @@ class Models(Repository):
         for row in self._for_each(_MODEL_TAGS, workspace, names):
             found[row.name][row.key] = row.value
         return found
+
+    def tagged(self, prefix: str) -> list[str]:
+        """The values, each once, of tags whose keys begin with ``prefix``, of all models in all workspaces."""
+        return [row.value for row in self._execute(_TAGGED, prefix_=prefix)]
 
     def set_alias(self, workspace: str, name: str, alias: str, number: int) -> None:
         """Point an alias to a version."""

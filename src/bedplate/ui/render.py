@@ -205,8 +205,8 @@ def title(name: str) -> str:
 
 
 def sentence(text: str) -> str:
-    """``text`` with a capital first letter and one full stop."""
-    text = text.strip().rstrip(".")
+    """``text`` on one line, with a capital first letter and one full stop."""
+    text = words.one_line(text)
     return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 

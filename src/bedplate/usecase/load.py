@@ -53,6 +53,10 @@ def read(data: bytes, path: Path, *, check_files: bool = True) -> Loaded:
         root, problems = nodes.read(data)
     except nodes.SyntaxProblem as error:
         raise _error(path, [error.problem]) from None
+    if root.at(("apiVersion",)) is not None and root.at(("bedplate",)) is None:
+        raise UseCaseError(
+            "this is a data contract, not a use case", where=str(path), fix=f"name the folder that holds {FILE_NAME}"
+        )
     reading = convert.Reading(root, problems)
     value: Any = convert.convert(reading, UseCase)
     checks.check(reading)
