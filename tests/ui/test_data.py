@@ -205,6 +205,7 @@ def test_rows_are_shown_as_the_reader_may_see_them_and_looking_reads_none(
     assert cells is not None
     assert "north" in cells[0]
     assert "south" not in cells[0]
+    assert re.search(r"age\s*<span class=\"pill[^>]*>hidden<", cells[0])
     denied = browsers["nora"].get(f"/rows/{PEOPLE}", params={"purpose": "marketing"})
     assert (denied.status_code, "purpose" in said(denied)) == (403, True)
     assert home.entries(before)[-1] == ("table.read", newest, "deny")
@@ -233,6 +234,7 @@ def test_a_quarantine_counts_reasons_and_replays_what_keeps_the_contract(
     text = said(page)
     assert "age is above 120 age.maximum 6" in text
     assert "the row has 3 values where 5 are expected row 1" in text
+    assert "hidden" not in text
     assert admin.post(path, data={"csrf": "0" * 64}).status_code == 403
     contract = folder / "contracts" / "people.odcs.yaml"
     corrected = CONTRACT.replace("maximum: 120", "maximum: 122")
@@ -305,6 +307,32 @@ def test_the_explorer_says_who_sees_what_and_what_a_change_alters(browsers: dict
     assert "Nobody" not in said(admin.post("/access", data={"csrf": token(page), "use_case": NAME}))
 
 
+def test_a_page_offers_no_way_that_its_reader_may_not_go(home: Team, browsers: dict[str, httpx.Client]) -> None:
+    """Whoever reads rows and plans nothing is not sent to a page that is denied to them."""
+    way = f'href="/contracts/{NAME}"'
+    readers = 'principal in Group::"readers", action in [Action::"list", Action::"read"], resource'
+    home.do("add_policies", text=f'@id("readers") permit ({readers});')
+    home.member("rita", "readers")
+    with client(home, "rita") as rita:
+        page = rita.get(f"/tables/{PEOPLE}")
+        assert (page.status_code, way in page.text) == (200, False)
+        assert rita.get(f"/contracts/{NAME}").status_code == 403
+        assert "rita may not administer the home:" in said(rita.get("/access"))
+    assert way in browsers["engineer"].get(f"/tables/{PEOPLE}").text
+
+
+def test_a_use_case_without_feature_views_is_not_among_the_features(
+    home: Team, browsers: dict[str, httpx.Client]
+) -> None:
+    none = FeatureSet(views={}, columns={}, as_of=(), code_digest=digest_bytes(b"none"), inputs=())
+    govern(home.system, "plain", GOVERNANCE)
+    with home.system.store.transaction() as tx:
+        tx.facts.put("features", "plain", none)
+    text = said(browsers["administrator"].get("/features"))
+    assert "Plain" not in text
+    assert "team-care" in text
+
+
 def test_features_say_how_fresh_they_are_and_which_models_use_them(browsers: dict[str, httpx.Client]) -> None:
     text = said(browsers["viewer"].get("/features"))
     fresh = ("28 Jan 2026, 00:00 UTC", "recency", f"{NAME} version 4", f"{NAME}/features/recent")
@@ -314,6 +342,9 @@ def test_features_say_how_fresh_they_are_and_which_models_use_them(browsers: dic
 
 
 @pytest.mark.parametrize("path", [f"/tables/{NAME}.nothing", f"/rows/{NAME}.nothing", f"/quarantine/{NAME}/nothing"])
-def test_what_is_not_there_is_not_found(browsers: dict[str, httpx.Client], path: str) -> None:
-    assert browsers["administrator"].get(path).status_code == 404
+def test_what_is_not_there_is_not_found(home: Team, browsers: dict[str, httpx.Client], path: str) -> None:
+    absent = browsers["administrator"].get(path)
+    assert absent.status_code == 404
+    assert "bedplate table list" in said(absent)
+    assert str(home.system.home.root) not in absent.text
     assert browsers["viewer"].get(path).status_code == 403

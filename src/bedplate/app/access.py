@@ -65,10 +65,15 @@ def demand(system: "System", principal: Principal, action: str, resource: Resour
                 policies=decision.policies,
             )
         raise DeniedError(
-            f"{principal.name} may not {action} {resource.kind.lower()} {resource.id}: {'; '.join(decision.reasons)}",
+            f"{principal.name} may not {action} {_called(resource)}: {'; '.join(decision.reasons)}",
             fix="ask an administrator for the right",
         )
     return decision
+
+
+def _called(resource: Resource) -> str:
+    words = {"Home": "the home", "Ledger": "the ledger", "UseCase": f"use case {resource.id}"}
+    return words.get(resource.kind, f"{resource.kind.lower()} {resource.id}")
 
 
 def governance_of(loaded: Loaded) -> Governance:

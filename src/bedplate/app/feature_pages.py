@@ -49,9 +49,10 @@ def features(store: "Store", use_cases: "Sequence[str]") -> tuple[Features, ...]
 
 def _of(tx: "Transaction", use_case: str) -> Features | None:
     fact = tx.facts.latest(use_case, "features")
-    if fact is None:
+    body = None if fact is None else msgspec.convert(fact.body, FeatureSet)
+    if fact is None or body is None or not body.views:  # a use case that takes its columns as they are has none
         return None
-    body, skew = msgspec.convert(fact.body, FeatureSet), tx.facts.latest(use_case, SKEW)
+    skew = tx.facts.latest(use_case, SKEW)
     return Features(
         use_case=use_case,
         made=Stamped(digest=fact.digest, created=fact.created, body=body),

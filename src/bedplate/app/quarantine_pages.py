@@ -1,6 +1,7 @@
 """What the page of a quarantine shows: why rows were set aside, the rows as the reader may see them, the way back."""
 
 from collections import Counter
+from collections.abc import Mapping
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from bedplate.app import queries, tables
 from bedplate.app.table_pages import QUARANTINE
 from bedplate.app.table_reports import TableRows, TableView
 from bedplate.errors import BedplateError
-from bedplate.identity import Principal
+from bedplate.identity import Principal, policy_principal
 
 if TYPE_CHECKING:
     from bedplate.app.system import System
@@ -32,7 +33,7 @@ class QuarantinePage(msgspec.Struct, frozen=True, kw_only=True):
     """Rows of a data set that its contract rejected, as one reader may see them.
 
     ``rows`` is None where none may be seen; ``refused`` says why. ``looked`` rows were counted, all where not ``more``.
-    ``no_replay`` says why its rows cannot be replayed; empty where they can.
+    ``no_replay`` says why its rows cannot be replayed; empty where they can. ``masks`` are those on columns of it.
     """
 
     use_case: str
@@ -44,6 +45,7 @@ class QuarantinePage(msgspec.Struct, frozen=True, kw_only=True):
     more: bool = False
     refused: BedplateError | None = None
     no_replay: str = ""
+    masks: Mapping[str, str] = {}
 
 
 def page(system: "System", principal: Principal, use_case: str, dataset: str) -> QuarantinePage:
@@ -72,6 +74,7 @@ def page(system: "System", principal: Principal, use_case: str, dataset: str) ->
         rows=msgspec.structs.replace(rows, rows=tuple(islice(rows.rows, SHOWN))),
         looked=len(rows.rows),
         more=rows.more,
+        masks=tables.seen(system, policy_principal(principal), system.tables.version(name, rows.version)).columns,
     )
 
 
@@ -92,5 +95,5 @@ def _no_replay(system: "System", use_case: str, dataset: str) -> str:
     if data is None:
         return f"the use case has no data set {dataset} any more"
     if data.incremental is None:
-        return f"{dataset} is read whole each time: its rows come in by a run, under the contract as it is then"
+        return f"the data set {dataset} is read whole each time: the next run judges its rows anew, by its contract"
     return ""

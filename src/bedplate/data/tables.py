@@ -179,7 +179,7 @@ class Tables:
         """
         delta = self._open(self.folder_of(name))
         if delta is None:
-            raise NotFoundError(f"there is no table {name!r}", where=self._root.url)
+            raise NotFoundError(f"there is no table {name!r}", fix="see those that are there: bedplate table list")
         return self._describe(name, delta)
 
     def version(self, name: str, version: int) -> TableVersion:

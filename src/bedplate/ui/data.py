@@ -40,13 +40,13 @@ def _tables(site: Site) -> Iterator[Route]:
 
     def table(request: Request) -> Response:
         found = table_pages.page(site.system, request.principal, request.params["table"])
-        return _page(site, request, "table.html", found=found)
+        return _page(site, request, "table.html", use_case=found.view.use_case, found=found)
 
     def rows(request: Request) -> Response:
         purpose = request.query.get("purpose", "").strip() or None
         found = table_pages.page(site.system, request.principal, request.params["table"], sample=True, purpose=purpose)
         status = 200 if found.refused is None else found.refused.http_status
-        return _page(site, request, "table.html", status, found=found)
+        return _page(site, request, "table.html", status, use_case=found.view.use_case, found=found)
 
     def contracts(request: Request) -> Response:
         name = request.params["use_case"]

@@ -35,6 +35,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     may_decide: bool = False
     may_operate: bool = False
+    may_plan: bool = False
     may_write: bool = False
     may_administer: bool = False
     may_look: bool = True
@@ -65,6 +66,7 @@ def view(site: Site, request: Request, use_case: str | None = None) -> View:
         version=product_version(),
         may_decide=use_case is not None and site.allows(reader, "read", ResourceRef("UseCase", use_case)),
         may_operate=use_case is not None and site.allows(reader, "operate", ResourceRef("UseCase", use_case)),
+        may_plan=use_case is not None and site.allows(reader, "plan", ResourceRef("UseCase", use_case)),
         may_look=site.allows(reader, "list", ResourceRef("Home", "home")),
         may_administer=site.allows(reader, "administer", ResourceRef("Home", "home")),
         may_write=site.allows(reader, "write", ResourceRef("Workspace", within)),
