@@ -348,3 +348,12 @@ def test_what_is_not_there_is_not_found(home: Team, browsers: dict[str, httpx.Cl
     assert "bedplate table list" in said(absent)
     assert str(home.system.home.root) not in absent.text
     assert browsers["viewer"].get(path).status_code == 403
+
+
+def test_a_prediction_that_is_not_there_does_not_tell_where_the_home_lies(
+    home: Team, browsers: dict[str, httpx.Client]
+) -> None:
+    absent = browsers["administrator"].get("/trace/pred_01m8qtxpmyz3ns8sz5mtqq0jmd")
+    assert absent.status_code == 404
+    assert "x-prediction-id" in said(absent)
+    assert str(home.system.home.root) not in absent.text

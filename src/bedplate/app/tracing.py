@@ -76,9 +76,8 @@ def trace(system: System, principal: Principal, prediction_id: str, purpose: str
     if denied is not None:
         raise denied
     raise NotFoundError(
-        f"no prediction {prediction_id!r}",
-        where=f"home {system.home.root}",
-        fix="take an id from an answer (x-prediction-id) or from the page of the use case",
+        f"no prediction {prediction_id!r} in this home",
+        fix="take an id from an answer of its endpoints (x-prediction-id) or from the page of the use case",
     )
 
 
