@@ -1,5 +1,6 @@
 """The control plane looks after tables by itself, as often as the file says, and tells how that went."""
 
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from bedplate import clock, settings, usecase
 from bedplate.app import erase, upkeep
+from bedplate.app.collecting import gc
 from bedplate.app.system import System
 from bedplate.app.upkeep import Upkeep, Upkept
 from bedplate.errors import UseCaseError
@@ -85,6 +87,30 @@ def test_each_task_is_done_when_it_is_due_and_once_for_all_owners(system: System
     with system.store.read() as tx:
         entries = [e for e in tx.ledger.recent(50, resource=f"use_case/{NAME}") if b'"upkeep.' in e.entry]
     assert len(entries) == 10
+
+
+def test_what_killed_writers_left_goes_after_a_week_by_upkeep_and_by_collecting(system: System, folder: Path) -> None:
+    left = Path(system.tables.folder_of(TABLE).url) / "part_killed.parquet"
+
+    def leave(age: timedelta) -> None:
+        left.write_bytes(b"left")
+        written = (NOW - age).timestamp()
+        os.utime(left, (written, written))
+
+    leave(timedelta(days=6))
+    _look(system)
+    assert left.exists(), "a write that is under way may hold it"
+    leave(timedelta(days=8))
+    with clock.frozen(NOW + timedelta(hours=1)):
+        assert any("removed 1 file of writers" in said for task, _, said in _look(system) if task == "compact")
+    assert not left.exists()
+    leave(timedelta(days=8))
+    administrator = system.identity.authenticate(system.token)
+    assert gc(system, administrator, "1 d", dry_run=True).leftovers == 1
+    assert left.exists()
+    assert gc(system, administrator, "30 d", dry_run=False).leftovers == 0
+    assert gc(system, administrator, "1 d", dry_run=False).leftovers == 1
+    assert not left.exists()
 
 
 def test_what_fails_is_told_and_tried_again_soon(system: System, folder: Path) -> None:

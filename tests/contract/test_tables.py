@@ -1,6 +1,7 @@
 """What holds for tables, wherever they are kept."""
 
 import threading
+from datetime import timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -55,3 +56,22 @@ def test_a_missing_table_is_named(tables: Tables) -> None:
     """Nothing is made up."""
     with pytest.raises(NotFoundError):
         tables.current("absent")
+
+
+def test_what_a_killed_write_left_goes_once_no_write_can_be_under_way(tables: Tables) -> None:
+    """Never a file that a version holds, nor one that a write may still commit."""
+    first = tables.write("t", ROWS, mode="append")
+    last = tables.write("t", ROWS, mode="append")
+    folder = tables.folder_of("t")
+    folder.put("part_killed.parquet", b"left by a write that was killed")
+    now = folder.modified("part_killed.parquet")
+    assert now is not None
+    assert tables.collect("t", now) == 0
+    assert tables.collect("t", now + timedelta(hours=1), dry_run=True) == 1
+    assert folder.size("part_killed.parquet") is not None
+    assert tables.collect("t", now + timedelta(hours=1)) == 1
+    assert folder.size("part_killed.parquet") is None
+    assert folder.modified("part_killed.parquet") is None
+    assert tables.collect("t") == 0
+    assert [tables.scan(version).read_all().num_rows for version in (first, last)] == [3, 6]
+    assert tables.verify("t").sound

@@ -3,7 +3,8 @@
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from bedplate.app import access
+from bedplate import clock
+from bedplate.app import access, tables
 from bedplate.app.read_models import GcReport
 from bedplate.errors import InputError
 from bedplate.identity import Principal
@@ -31,6 +32,8 @@ def gc(system: "System", principal: Principal, older_than: str, *, dry_run: bool
     by = Actor(ledger=system.ledger, name=principal.id, auth=principal.auth, policies=decision.policies)
     found = collect(system.store, system.contents, system.uploads, age, by=by, dry_run=dry_run)
     system.appends.forget()
+    before = clock.now() - max(age, tables.UNDER_WAY)
+    orphans = sum(system.tables.collect(name, before, dry_run=dry_run) for name in system.tables.names())
     return GcReport(
         older_than=older_than,
         dry_run=dry_run,
@@ -44,5 +47,5 @@ def gc(system: "System", principal: Principal, older_than: str, *, dry_run: bool
         contents=found.content.removed,
         size=found.content.bytes,
         waiting=found.content.waiting,
-        leftovers=found.content.leftovers,
+        leftovers=found.content.leftovers + orphans,
     )

@@ -1,7 +1,7 @@
 """The tables of a home: asked for, looked after, and shown as whoever asks may see them."""
 
 from collections.abc import Iterator, Sequence
-from datetime import date, datetime, time
+from datetime import date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -17,6 +17,8 @@ from bedplate.records import Governance, TableVersion
 if TYPE_CHECKING:
     from bedplate.app.system import System
 
+UNDER_WAY = timedelta(days=7)
+"""No write takes as long: what no version holds after it was left by one that was killed."""
 MOST_ROWS = 1000
 """Most rows that one look at a table shows; whoever wants all of them opens the table."""
 MOST_CHANGES = 500

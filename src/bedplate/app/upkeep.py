@@ -128,7 +128,7 @@ def do(system: "System", row: UseCaseRow, task: Task, at: datetime | None = None
     """Do a task now, and record how it ended: a fact, and an entry of the ledger. Rows are as old as at ``at``."""
     started = clock.timestamp()
     try:
-        ok, found = _expire(system, row, at) if task == "expire" else _DO[task](system, row)
+        ok, found = _DO[task](system, row, at)
     except BedplateError as error:
         ok, found = False, str(error)
     made = Upkept(task=task, started=started, ended=clock.timestamp(), ok=ok, found=found)
@@ -155,31 +155,37 @@ def standings(tx: "Transaction", use_cases: list[str]) -> list[Standing]:
 # --------------------------------------------------------------------------------------------------------------- tasks
 
 
-def _promises(system: "System", row: UseCaseRow) -> tuple[bool, str]:
+def _promises(system: "System", row: UseCaseRow, at: datetime | None) -> tuple[bool, str]:
     report = promises.check(system, BY_ITSELF, str(Path(row.folder) / row.file))
     broken = [f"{p.dataset}: {p.promise}, {p.wanted}: {p.found}" for p in report.promises if not p.kept]
     return report.kept, "; ".join(broken) or f"{len(report.promises)} promises kept"
 
 
-def _expire(system: "System", row: UseCaseRow, at: datetime | None = None) -> tuple[bool, str]:
+def _expire(system: "System", row: UseCaseRow, at: datetime | None) -> tuple[bool, str]:
     report = erase.expire(system, BY_ITSELF, row.name, at)
     gone = [f"{count:,} rows of {table}" for table, count in report.tables.items()]
     return True, f"took out {', '.join(gone)}" if gone else "nothing is older than it may be kept"
 
 
-def _compact(system: "System", row: UseCaseRow) -> tuple[bool, str]:
-    made = []
+def _compact(system: "System", row: UseCaseRow, at: datetime | None) -> tuple[bool, str]:
+    """Write small files together, and remove what killed writes left: neither is in any version."""
+    made, left = [], 0
     for name in _tables(system, row.name):
+        left += system.tables.collect(name, (at or clock.now()) - tables.UNDER_WAY)
         before = system.tables.current(name).version
         try:
             if tables.compact(system, BY_ITSELF, name).version != before:
                 made.append(name)
         except ConflictError:
             continue  # somebody writes: the next time will do
-    return True, f"wrote together {', '.join(made)}" if made else "no table has many small files"
+    said = f"wrote together {', '.join(made)}" if made else "no table has many small files"
+    return (
+        True,
+        f"{said}; removed {left:,} file{'' if left == 1 else 's'} of writers that were killed" if left else said,
+    )
 
 
-def _scrub(system: "System", row: UseCaseRow) -> tuple[bool, str]:
+def _scrub(system: "System", row: UseCaseRow, at: datetime | None) -> tuple[bool, str]:
     names, bad = _tables(system, row.name), []
     for name in names:
         report = tables.scrub(system, BY_ITSELF, name)
@@ -192,7 +198,7 @@ def _tables(system: "System", use_case: str) -> list[str]:
     return [name for name in names if access.use_case_of(name) == use_case]
 
 
-def _skew(system: "System", row: UseCaseRow) -> tuple[bool, str]:
+def _skew(system: "System", row: UseCaseRow, at: datetime | None) -> tuple[bool, str]:
     """Whether what was served since the time before is what training would have seen."""
     from bedplate.app import skew  # NumPy: only where somebody asks for it
 
@@ -240,7 +246,7 @@ def _fire(system: "System", row: UseCaseRow, alert: SkewAlert) -> None:
         )
 
 
-_DO: dict[Task, Callable[["System", UseCaseRow], tuple[bool, str]]] = {
+_DO: dict[Task, Callable[["System", UseCaseRow, datetime | None], tuple[bool, str]]] = {
     "promises": _promises,
     "expire": _expire,
     "compact": _compact,

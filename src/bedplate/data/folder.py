@@ -8,6 +8,7 @@ import fcntl
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,6 +32,9 @@ class Folder(Protocol):
 
     def size(self, path: str) -> int | None:
         """The file's size in bytes, None where there is none."""
+
+    def modified(self, path: str) -> datetime | None:
+        """When the file was written last, by the clock of where it lies; None where there is none."""
 
     def files(self, path: str) -> list[str]:
         """Names of the files directly under ``path``, sorted; empty where there is no such folder."""
@@ -120,6 +124,15 @@ class LocalFolder:
         except OSError as error:
             raise storage_error(error, str(self.root / path)) from error
 
+    def modified(self, path: str) -> datetime | None:
+        """When the file was written last."""
+        try:
+            return datetime.fromtimestamp((self.root / path).stat().st_mtime, UTC)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise storage_error(error, str(self.root / path)) from error
+
     def files(self, path: str) -> list[str]:
         """Names of the files directly under ``path``."""
         try:
@@ -204,10 +217,19 @@ class ObjectFolder:
 
     def size(self, path: str) -> int | None:
         """The object's size in bytes, None where there is none."""
+        found = self._head(path)
+        return None if found is None else int(found["size"])
+
+    def modified(self, path: str) -> datetime | None:
+        """When the object was written last."""
+        found = self._head(path)
+        return None if found is None else found["last_modified"].astimezone(UTC)
+
+    def _head(self, path: str) -> Any:
         import obstore
 
         try:
-            return int(obstore.head(self._store, path)["size"])
+            return obstore.head(self._store, path)
         except FileNotFoundError:
             return None
         except obstore.exceptions.BaseError as error:

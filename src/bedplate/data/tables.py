@@ -12,6 +12,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -284,14 +285,21 @@ class Tables:
         missing = sorted(needed.difference(there))
         return Scrub(name=name, files=len(there), size=size, damaged=tuple(damaged), missing=tuple(missing))
 
-    def collect(self, name: str) -> int:
-        """Remove data files that no version holds: what killed writes left. Call it only when no write is running."""
+    def collect(self, name: str, before: datetime | None = None, *, dry_run: bool = False) -> int:
+        """Remove data files that no version holds, as killed writes leave them; how many. A dry run only counts.
+
+        Only those written last ``before`` a moment: a write that is under way holds files that no version has yet.
+        Without one, call it only when no write is running.
+        """
         folder = self.folder_of(name)
         delta = self._open(folder)
         held = set() if delta is None else delta_log.paths(folder)
         held |= {file.path for became in erase.replaced(folder).values() for file in became}
         orphans = [path for path in folder.files("") if path.startswith((".tmp_", "part_")) and path not in held]
-        for path in orphans:
+        if before is not None:
+            written = {path: folder.modified(path) for path in orphans}
+            orphans = [path for path in orphans if (at := written[path]) is not None and at < before]
+        for path in () if dry_run else orphans:
             folder.delete(path)
         return len(orphans)
 
