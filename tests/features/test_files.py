@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from bedplate import settings
 from bedplate.app import checking
 from bedplate.compute import sandbox
 from bedplate.errors import InputError
@@ -124,7 +125,7 @@ def test_a_check_of_the_use_case_reads_them(tmp_path: Path) -> None:
     file = tmp_path / "shop" / "usecase.yaml"
     file.write_text(f"{file.read_text()}\nfeatures: [newest]\n")
     views(tmp_path / "shop", newest=SQL["newest"])
-    assert checking.check(file).features == ("newest",)
+    assert checking.check(file, settings.load({})).features == ("newest",)
     (tmp_path / "shop" / "features" / "newest.sql").write_text(SQL["newest"].replace("entity", "entiy"))
     with pytest.raises(InputError, match="unknown field `entiy`"):
-        checking.check(file)
+        checking.check(file, settings.load({}))
