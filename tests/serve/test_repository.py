@@ -75,9 +75,13 @@ def endpoint(shared: Endpoint) -> Endpoint:
     """Awake, and without a past."""
     shared.record.clear()
     shared.refuse = None
-    with client(shared.url) as http:
-        assert http.post("/v2/models/linear/infer", json=body()).status_code == 200
-    eventually(lambda: shared.status.state == "running")
+
+    def awake() -> bool:
+        with client(shared.url) as http:  # a replica on its way out answers as well: asked until one stays
+            assert http.post("/v2/models/linear/infer", json=body()).status_code == 200
+        return shared.status.state == "running"
+
+    eventually(awake)
     return shared
 
 

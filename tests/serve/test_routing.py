@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,24 @@ def test_a_candidate_that_hangs_costs_nobody_an_error(rolling: Rolling) -> None:
         eventually(lambda: (found := rolling.tally()).reasons == {"late": found.candidate.requests})
     finally:
         os.kill(candidate, signal.SIGCONT)
+
+
+def test_what_one_step_asked_is_not_held_against_the_next(rolling: Rolling) -> None:
+    rolling.reach()
+    rolling.share(1.0, patience=5.0)
+    candidate = rolling.pid("linear@2")
+    os.kill(candidate, signal.SIGSTOP)
+    try:
+        with client(rolling.url) as http, ThreadPoolExecutor(1) as beside:
+            late = beside.submit(factor, http)
+            eventually(lambda: rolling.tally().candidate.requests == 1)
+            rolling.share(0.0)
+            assert late.result() == 1.0
+            assert factor(http) == 1.0
+    finally:
+        os.kill(candidate, signal.SIGCONT)
+    tally = eventually(lambda: found if (found := rolling.tally()).stable.requests == 1 else None)
+    assert (tally.candidate.errors, tally.reasons) == (0, {})
 
 
 def test_a_candidate_that_is_killed_costs_nobody_an_error_and_comes_back(rolling: Rolling) -> None:

@@ -131,13 +131,13 @@ class Router:
             InputError: the stable release refuses the inputs.
             BedplateError: the stable release failed, on a request that no candidate answered.
         """
-        exposure = _exposed(route, key)
+        exposure, tally = _exposed(route, key), self.tally
         assigned = exposure.assigned
         if assigned == "candidate" and route.mode == "split":
             answer, failure = await self._ask(route, arrays)
             if answer is not None:
                 return Routed(answer, route.bundle, route.version, route.evidence, exposure)
-            answer = await self._fall_back(stable, failure)
+            answer = await self._fall_back(stable, failure, tally)
         else:
             answer = await self._stay(route, stable)
             if assigned == "candidate":
@@ -174,7 +174,7 @@ class Router:
                 await pieces.aclose()
         stayed, said = _First(stable()), list[Arrays]()
         try:
-            await (self._fall_back(stayed.begin, failure) if failure else self._stay(route, stayed.begin))
+            await (self._fall_back(stayed.begin, failure, tally) if failure else self._stay(route, stayed.begin))
             async for piece in stayed.all():
                 if exposure.assigned == "candidate" and not failure:
                     said.append(piece.outputs)
@@ -229,8 +229,8 @@ class Router:
             tally.candidate.slow += 1
             self._slow[1] += 1
 
-    async def _fall_back(self, stable: Callable[[], Awaitable[T]], failure: str) -> T:
-        tally = self.tally
+    async def _fall_back(self, stable: Callable[[], Awaitable[T]], failure: str, tally: Tally) -> T:
+        """The stable release's answer in the candidate's place; ``tally`` is of the step in which that was asked."""
         try:
             answer = await stable()
         except InputError:
@@ -246,7 +246,8 @@ class Router:
     def _blame(self, tally: Tally, failure: str) -> None:
         tally.candidate.errors += 1
         tally.reasons[failure] = tally.reasons.get(failure, 0) + 1
-        self._errors[1] += 1
+        if tally is self.tally:  # a step is not judged by what the one before it asked
+            self._errors[1] += 1
 
     async def _stay(self, route: Route, stable: Callable[[], Awaitable[T]]) -> T:
         tally = self.tally
@@ -279,7 +280,8 @@ class Router:
             return
 
         async def later() -> None:
-            if self.route is not None and self.route.rollout == route.rollout:  # else it has ended meanwhile
+            now = self.route
+            if now is not None and (now.rollout, now.step) == (route.rollout, route.step):  # else that has ended
                 await copy()
 
         task = asyncio.create_task(later())
