@@ -68,7 +68,7 @@ def nothing_is_open(system: "System", loaded: Loaded) -> None:
     if open_:
         raise InputError(
             f"{', '.join(open_)} hold rows as they came, and de-identification does not reach those",
-            where="governance.deidentify",
+            where="governance.deidentify" if case.governance.deidentify != "none" else "data: deidentify",
             fix="give the use case another name, or begin in a new home",
         )
 
@@ -140,15 +140,13 @@ def check_references(loaded: Loaded) -> None:
                     )
 
 
-def _lands(column: "Column", data: DataSet) -> str:
-    """As what a column lands: as a code, as it is, or as something else that is no value to look others up by."""
-    from bedplate.data import deidentify, deidentify_files
+def _lands(column: "Column", data: DataSet) -> Kept:
+    """What is kept of a column where it lands: of a picture that was de-identified, the patient's code."""
+    from bedplate.data import deidentify_files
 
     if data.deidentify is not None:
-        return "code" if column.name == deidentify_files.PATIENT else "else"
-    if deidentify.is_coded(column):
-        return "code"
-    return "value" if deidentify.class_of(column) == "none" else "else"
+        return "code" if column.name == deidentify_files.PATIENT else "nothing"
+    return _kept(column)
 
 
 def log_rules(system: "System", loaded: Loaded) -> LogRules | None:
@@ -163,7 +161,7 @@ def log_rules(system: "System", loaded: Loaded) -> LogRules | None:
     found: dict[str, set[Kept]] = {}
     for name, data in loaded.use_case.data.items():
         for column in contracts.load(loaded.folder / data.contract).model(name).columns:
-            found.setdefault(column.name, set()).add(_kept(column))
+            found.setdefault(column.name, set()).add(_lands(column, data))
     columns: dict[str, Kept] = {
         name: next(iter(rules)) if len(rules) == 1 else "nothing" for name, rules in sorted(found.items())
     }
